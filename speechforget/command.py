@@ -1,0 +1,160 @@
+"""What surrounds a run on the command line: errors as sentences, and a sweep whose jobs are accounted for."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import re
+import sys
+import traceback
+import uuid
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from hydra.experimental.callback import Callback
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from speechforget.errors import NotApplicable, UserError, nearest
+from speechforget.store import make_folder, write_json
+
+# Idle OpenMP threads sleep instead of spinning. Read when torch is loaded. Where jobs share cores, spinning costs a factor of twenty.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+SWEEP = "SPEECHFORGET_SWEEP"  # names the folder where the jobs of a sweep leave their outcomes; processes that a launcher starts inherit it
+MOST_LINES = 200
+
+
+def guard(main: Callable[[], Any]) -> None:
+    """Runs Hydra's main. A user's mistake ends in one sentence and exit code 1; a sweep with failed jobs lists them and ends in 1, too."""
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach us instead of being printed
+    os.environ.pop(SWEEP, None)
+    code = 0
+    try:
+        main()
+    except KeyboardInterrupt:
+        print("Interrupted. The same command goes on where this one stopped.", file=sys.stderr)
+        sys.exit(130)
+    except Exception as error:
+        code = 1
+        complain(error)
+    if SWEEP in os.environ and summarise(Path(os.environ[SWEEP])):
+        code = 1
+    sys.exit(code)
+
+
+def complain(error: BaseException) -> None:
+    """Prints the sentence for a user's mistake, and the stack for one of ours."""
+    sentence = explain(error)
+    if sentence is None:
+        traceback.print_exception(error)
+    else:
+        print(f"Error: {sentence}", file=sys.stderr, flush=True)
+
+
+def job(config: DictConfig) -> float:
+    """One job: a run alone raises what goes wrong; within a sweep it is recorded, and the other jobs go on."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    for name in ("matplotlib", "fsspec", "git", "urllib3"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    if HydraConfig.get().mode != RunMode.MULTIRUN:
+        try:
+            return _run(config)
+        except Exception as error:  # Hydra would print more than the user needs
+            complain(error)
+            raise SystemExit(1) from None
+    outcome: dict[str, Any] = {"overrides": list(HydraConfig.get().overrides.task), "outcome": "done", "objective": None, "reason": ""}
+    print(f"\n[{HydraConfig.get().job.num}] {' '.join(outcome['overrides'])}", flush=True)
+    objective = float("nan")
+    try:
+        objective = _run(config)
+        outcome["objective"] = None if math.isnan(objective) else objective
+    except NotApplicable as error:
+        outcome |= {"outcome": "not applicable", "reason": str(error)}
+    except Exception as error:
+        reason = explain(error)
+        if reason is None:
+            traceback.print_exc()
+            reason = f"{type(error).__name__}: {error}"
+        outcome |= {"outcome": "failed", "reason": reason}
+    if outcome["reason"]:
+        print(f"{outcome['outcome']}: {outcome['reason']}", flush=True)
+    write_json(Path(os.environ[SWEEP]) / f"{HydraConfig.get().job.num}.json", outcome)
+    return objective
+
+
+def _run(config: DictConfig) -> float:
+    from speechforget.checks import check
+    from speechforget.pipeline import run
+
+    resolved: Any = OmegaConf.to_container(config, resolve=True)
+    check(resolved)
+    return run(resolved)
+
+
+class Sweep(Callback):
+    """Makes the folder in which the jobs of a sweep leave their outcomes."""
+
+    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+        """In the process that the user started."""
+        folder = Path(config.output).absolute() / "sweeps" / uuid.uuid4().hex[:12]
+        make_folder(folder)
+        os.environ[SWEEP] = str(folder)
+
+
+def summarise(folder: Path) -> int:
+    """Prints one line for each job of a sweep and gives the number that failed."""
+    outcomes = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"), key=lambda path: int(path.stem))]
+    print(f"\nSweep: {len(outcomes)} jobs")
+    for outcome in outcomes[:MOST_LINES]:
+        figure = "" if outcome["objective"] is None else f"  objective {outcome['objective']:.4f}"
+        print(f"  {outcome['outcome']:15} {' '.join(outcome['overrides'])}{figure}")
+    for outcome in outcomes:
+        if outcome["reason"]:
+            print(f"{outcome['outcome']}: {' '.join(outcome['overrides'])}: {outcome['reason']}", file=sys.stderr)
+    failed = sum(outcome["outcome"] == "failed" for outcome in outcomes)
+    if failed:
+        print(f"{failed} of {len(outcomes)} jobs failed. The same command tries them again and recomputes nothing else.", file=sys.stderr)
+    return failed
+
+
+def explain(error: BaseException) -> str | None:
+    """One sentence for a user's mistake; None for what is ours."""
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, OSError) and error.errno == 28:
+        return "The disk is full: make room, then run the same command again; it goes on where this one stopped."
+    if type(error).__name__ == "TerminatedWorkerError":
+        return "A job's process was killed (out of memory?): run the same command again; finished jobs are not repeated."
+    if isinstance(error, (HydraException, OmegaConfBaseException)):
+        return _explain_config(error)
+    return None
+
+
+def _explain_config(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    cause = error if isinstance(error, OmegaConfBaseException) else error.__cause__
+    if missing := re.search(r"Could not find '([^']+)/([^'/]+)'", text):
+        options = re.findall(r"^\t(\S+)$", str(error).partition("Available options in")[2], flags=re.MULTILINE)
+        return f"There is no {missing[1]}={missing[2]}: {nearest(missing[2], options)}"
+    if unknown := re.search(r"Could not (?:override|append to config|delete from config)[^']*'([^']+)'", text):
+        return f"There is no configuration key '{unknown[1]}': {nearest(unknown[1], _known_keys(unknown[1], cause))}"
+    return text.split(" full_key:")[0]
+
+
+def _known_keys(key: str, cause: BaseException | None) -> Iterable[str]:
+    """Keys beside the one that was not found; on the top level, config groups too."""
+    parent = getattr(cause, "parent_node", None)
+    if parent is not None and OmegaConf.is_dict(parent):
+        prefix = key.rpartition(".")[0]
+        names = [str(name) for name in parent if name != "hydra"]
+        return [f"{prefix}.{name}" if prefix else name for name in names]
+    conf = Path(sys.argv[0]).resolve().parent / "conf"
+    groups = [path.name for path in conf.glob("*") if path.is_dir()]
+    return [*groups, "seed", "output", "cache"]

@@ -1,0 +1,66 @@
+"""What a piece of work takes: wall seconds, sample passes and memory, counted where they are spent and carried through a resumption."""
+
+from __future__ import annotations
+
+import resource
+import time
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class Cost:
+    """A meter. forward and forward_backward count samples (one forward_backward is about three forwards); seconds is wall time while running."""
+
+    def __init__(self) -> None:
+        self.forward = 0
+        self.forward_backward = 0
+        self.seconds = 0.0
+        self._started: float | None = None
+
+    def watch(self, model: nn.Module) -> nn.Module:
+        """Counts every call of the model, and of each deep copy made of it later."""
+
+        def count(_: nn.Module, arguments: tuple[Tensor, ...]) -> None:
+            if torch.is_grad_enabled():
+                self.forward_backward += len(arguments[0])
+            else:
+                self.forward += len(arguments[0])
+
+        model.register_forward_pre_hook(count)
+        return model
+
+    def __enter__(self) -> Cost:
+        _synchronise()
+        self._started = time.perf_counter()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.seconds = self.elapsed()
+        self._started = None
+
+    def elapsed(self) -> float:
+        """Seconds so far, with the device's queued work done."""
+        _synchronise()
+        return self.seconds + (time.perf_counter() - self._started if self._started is not None else 0.0)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint keeps."""
+        return {"seconds": self.elapsed(), "forward": self.forward, "forward_backward": self.forward_backward}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes on from what an earlier process had spent; what this one spent since its start to repeat one-shot work stays counted in seconds."""
+        self.seconds += float(state["seconds"])
+        self.forward, self.forward_backward = int(state["forward"]), int(state["forward_backward"])
+
+    def record(self) -> dict[str, Any]:
+        """For `cost.json`: with the peak memory in bytes (of the GPU's allocator, or of the whole process on a CPU)."""
+        gpu = torch.cuda.is_available()
+        peak = torch.cuda.max_memory_allocated() if gpu else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        return {**self.state_dict(), "peak_memory_bytes": peak, "device": torch.cuda.get_device_name() if gpu else "cpu"}
+
+
+def _synchronise() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()

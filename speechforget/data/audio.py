@@ -1,0 +1,147 @@
+"""Recordings, decoded once to one memory-mapped int16 array per corpus, with what is wrong with them and what they are.
+
+The cache is found by where the files lie, how long they are and when they were changed. What they *are* is the fingerprint, made of their bytes:
+the same corpus elsewhere has another cache and the same fingerprint.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import shutil
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from filelock import FileLock
+from numpy.typing import NDArray
+
+from speechforget.data.corpus import Corpus
+from speechforget.data.decoding import VERSION, Clip, Sound, decode_sounds
+from speechforget.data.sound import read_sound, resample
+from speechforget.errors import UserError
+
+__all__ = ["Audio", "decode", "read_sound", "resample"]
+
+logger = logging.getLogger(__name__)
+
+BAD_FILES_SHOWN = 50
+
+
+@dataclass(frozen=True)
+class Audio:
+    """A decoded corpus.
+
+    folder: where it is cached.
+    table: the corpus table without bad recordings, plus offset and samples (int64, where an utterance lies in `samples()`), seconds (its length)
+        and sha1 (of its samples, little-endian).
+    fingerprint: sha256 of the whole table and of the bytes of every file used, 64 hexadecimal digits.
+    noise: background noise in the same array: path (relative to the root), offset, samples.
+    """
+
+    folder: Path
+    table: pd.DataFrame
+    fingerprint: str
+    noise: pd.DataFrame
+
+    def samples(self) -> NDArray[np.int16]:
+        """All recordings behind one another, int16, memory-mapped and read-only."""
+        return np.load(self.folder / "samples.npy", mmap_mode="r")
+
+
+def decode(corpus: Corpus, cache: Path, sample_rate: int, on_bad_audio: str = "error") -> Audio:
+    """The corpus at `sample_rate` Hz, decoded at the first call and read from `cache` afterwards; safe for several processes at once.
+
+    on_bad_audio: what happens when recordings cannot be used: "error" raises a UserError that names them all, "skip" logs the same and goes on.
+    """
+    if on_bad_audio not in {"error", "skip"}:
+        raise UserError(f"dataset.on_bad_audio is '{on_bad_audio}': choose error or skip.")
+    sounds, order, noise = _sounds(corpus)
+    folder = cache / "audio" / _key(corpus, sounds, sample_rate)
+    if not (folder / "DONE").exists():
+        _build(folder, sounds, sample_rate, corpus.name)
+    clips = pd.read_csv(folder / "clips.csv", dtype={"sha1": str, "file": str, "problem": str}, keep_default_na=False)
+    speech, background = clips.iloc[order].reset_index(drop=True), clips.iloc[len(order) :].reset_index(drop=True)
+    names = pd.Series([*corpus.table["id"], *noise])
+    _report(corpus.name, names, pd.concat([speech, background], ignore_index=True)["problem"], on_bad_audio, folder)
+    good, good_noise = (speech["problem"] == "").to_numpy(), (background["problem"] == "").to_numpy()
+    if not good.any():
+        raise UserError(f"{corpus.name}: not one recording in {corpus.root} can be used.")
+    table, speech = corpus.table[good].reset_index(drop=True), speech[good].reset_index(drop=True)
+    recordings = pd.DataFrame({"path": noise, "offset": background["offset"], "samples": background["samples"]})[good_noise].reset_index(drop=True)
+    fingerprint = _fingerprint(table, speech["file"], recordings["path"], background["file"][good_noise], sample_rate)
+    table = table.assign(offset=speech["offset"], samples=speech["samples"], seconds=speech["samples"] / sample_rate, sha1=speech["sha1"])
+    copies = int(table["sha1"].duplicated().sum())
+    logger.info("%s: %d recordings, %d of them exact copies of another", corpus.name, len(table), copies)
+    return Audio(folder, table, fingerprint, recordings)
+
+
+def _sounds(corpus: Corpus) -> tuple[list[Sound], NDArray[np.int64], list[str]]:
+    """What to decode (a file once, however many utterances it holds), the place of each table row in that, and the names of the noise recordings."""
+    table = corpus.table
+    count = len(table)
+    starts = table["start"].to_numpy(float) if "start" in table else np.zeros(count)
+    lengths = table["seconds"].to_numpy(float) if "seconds" in table else np.full(count, np.nan)
+    rows: dict[str, list[int]] = {}
+    for row, path in enumerate(table["path"]):
+        rows.setdefault(path, []).append(row)
+    sounds = [Sound(corpus.root / path, tuple((float(starts[row]), float(lengths[row])) for row in those)) for path, those in rows.items()]
+    decoded = np.concatenate([np.asarray(those, dtype=np.int64) for those in rows.values()])
+    order = np.empty(count, dtype=np.int64)
+    order[decoded] = np.arange(count)
+    noise = [path.relative_to(corpus.root).as_posix() if path.is_relative_to(corpus.root) else str(path) for path in corpus.noise]
+    return sounds + [Sound(path) for path in corpus.noise], order, noise
+
+
+def _key(corpus: Corpus, sounds: Iterable[Sound], sample_rate: int) -> str:
+    digest = hashlib.sha256(f"{VERSION}\n{corpus.root.resolve()}\n{sample_rate}\n".encode())
+    for sound in sounds:
+        try:
+            status = os.stat(sound.path)  # noqa: PTH116  (half the time of Path.stat, for a hundred thousand files)
+            state = f"{status.st_size} {status.st_mtime_ns} {status.st_mode}"
+        except OSError as error:
+            state = f"error {error.errno}"
+        digest.update(f"{sound.path}\n{state}\n{sound.spans}\n".encode())
+    return digest.hexdigest()[:24]
+
+
+def _build(folder: Path, sounds: list[Sound], sample_rate: int, name: str) -> None:
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"The cache {folder.parent} cannot be written ({error.strerror}): set cache=FOLDER to another place.") from None
+    with FileLock(f"{folder}.lock"):
+        if (folder / "DONE").exists():
+            return
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        clips = decode_sounds(sounds, sample_rate, folder / "samples.npy", f"decoding {name}")
+        rows = [asdict(clip) for each in clips for clip in each]
+        pd.DataFrame(rows, columns=list(Clip.__dataclass_fields__)).to_csv(folder / "clips.csv", index=False)
+        (folder / "DONE").touch()
+
+
+def _report(name: str, ids: pd.Series, problems: pd.Series, on_bad_audio: str, folder: Path) -> None:
+    bad = problems != ""
+    if not bad.any():
+        return
+    lines = [f"  {identity}: {problem}" for identity, problem in zip(ids[bad], problems[bad], strict=True)]
+    shown = lines[:BAD_FILES_SHOWN]
+    if len(lines) > len(shown):
+        (folder / "bad.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        shown.append(f"  ... all of them are listed in {folder / 'bad.txt'}")
+    count = f"{len(lines)} of {len(ids)} recordings of {name}"
+    if on_bad_audio == "error":
+        raise UserError("\n".join([f"{count} cannot be used: mend or remove them, or leave them out with dataset.on_bad_audio=skip.", *shown]))
+    logger.warning("%s cannot be used and are left out:\n%s", count, "\n".join(shown))
+
+
+def _fingerprint(table: pd.DataFrame, files: pd.Series, noise: pd.Series, noise_files: pd.Series, sample_rate: int) -> str:
+    digest = hashlib.sha256(f"{VERSION} {sample_rate}".encode())
+    for column in [*(table[column] for column in sorted(table.columns)), files, noise, noise_files]:
+        digest.update(f"\x1d{column.name}\x1e".encode())
+        digest.update("\x1f".join(map(str, column)).encode())
+    return digest.hexdigest()

@@ -1,0 +1,114 @@
+"""What a corpus is (a table of utterances and some background noise) and what all corpora share: finding and naming recordings."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from speechforget.draws import seed_from
+from speechforget.errors import UserError
+
+SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".aif", ".aiff", ".opus")
+SUBSETS = ("train", "validation", "holdout", "test")
+NO_ATTRIBUTES = frozenset({"id", "path", "subset", "start", "seconds", "offset", "samples", "sha1", "label", "unit"})
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Recordings and what is known of them.
+
+    root: the folder that paths are relative to.
+    table: one row per utterance, sorted by id. Columns: id (stable, unique: the path, or `path@start` for a window of a long recording), path
+        (relative to root, with slashes), subset (train, validation or test as the corpus's own lists say, "" where they say nothing), where windows
+        exist start and seconds (in seconds; seconds is NaN for "to the end"), and attributes such as word and speaker, all text ("" = unknown).
+    noise: recordings of background noise, absolute paths, maybe none.
+    """
+
+    name: str
+    root: Path
+    table: pd.DataFrame
+    noise: tuple[Path, ...] = ()
+
+    def __post_init__(self) -> None:
+        repeated = self.table["id"][self.table["id"].duplicated()]
+        if len(repeated):
+            raise UserError(f"{self.name}: {repeated.nunique()} utterance ids occur more than once, '{repeated.iloc[0]}' first: list each once.")
+        if self.table.empty:
+            raise UserError(f"{self.name}: {self.root} holds no recordings that suit this configuration (dataset.root, dataset.label).")
+        for identity in self.table["id"]:
+            check_name(identity)
+
+
+def check_name(name: str) -> None:
+    """Raises UserError for a file name that a list of ids, which is UTF-8 text with one id a line, cannot hold."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise UserError(f"The name of {name!r} is not UTF-8: rename this file.") from None
+    if "\n" in name or "\r" in name:
+        raise UserError(f"The name of {name!r} holds a line break: rename this file.")
+
+
+def attributes(table: pd.DataFrame) -> list[str]:
+    """The columns that a label, a request or a stratification can name."""
+    return [column for column in table.columns if column not in NO_ATTRIBUTES]
+
+
+def require_root(root: str | os.PathLike[str] | None, name: str, how: str) -> Path:
+    """The corpus folder. Raises UserError with `how` to get the corpus when no folder is named or it does not exist."""
+    if root is None:
+        raise UserError(f"The dataset {name} needs a folder: set dataset.root=FOLDER. {how}")
+    path = Path(root).expanduser()
+    if not path.is_dir():
+        raise UserError(f"dataset.root={root} is not a folder: set it to where {name} lies. {how}")
+    return path
+
+
+def recordings(folder: Path) -> list[str]:
+    """Sound files at any depth below `folder`, as sorted relative paths with slashes.
+
+    Hidden files, other files, links to nothing and folders that contain themselves through a link are left out. Opens no file.
+    Raises UserError for a folder that cannot be read, and for a name that `check_name` refuses.
+    """
+    status = folder.stat()
+    found = sorted(_walk(folder, "", frozenset({(status.st_dev, status.st_ino)})))
+    for path in found:
+        check_name(path)
+    return found
+
+
+def _walk(folder: Path, prefix: str, above: frozenset[tuple[int, int]]) -> Iterator[str]:
+    try:
+        entries = list(os.scandir(folder))
+    except OSError as error:
+        raise UserError(f"The folder {folder} cannot be read ({error.strerror}): change its permissions or move it away.") from None
+    for entry in entries:
+        if entry.name.startswith("."):
+            continue
+        try:
+            is_folder, is_file = entry.is_dir(), entry.is_file()
+            status = entry.stat() if is_folder else None
+        except OSError:  # a link to itself: no file, no folder
+            continue
+        if status is not None:
+            place = (status.st_dev, status.st_ino)
+            if place not in above:
+                yield from _walk(Path(entry.path), f"{prefix}{entry.name}/", above | {place})
+        elif is_file and entry.name.lower().endswith(SUFFIXES):
+            yield prefix + entry.name
+
+
+def stem(path: str) -> str:
+    """The file name of a relative path, without folders and ending."""
+    return PurePosixPath(path).stem
+
+
+def identities(ids: pd.Series) -> NDArray[np.int64]:
+    """A number for each id that never changes, to draw from: what is drawn for an utterance does not depend on its neighbours in the table."""
+    return np.fromiter((seed_from(identity) for identity in ids), dtype=np.int64, count=len(ids))

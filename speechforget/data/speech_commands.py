@@ -1,0 +1,143 @@
+"""Speech Commands v0.02 (Warden, arXiv:1804.03209): 35 words, 105,829 recordings, CC BY 4.0."""
+
+from __future__ import annotations
+
+import logging
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import soundfile
+
+from speechforget.data.corpus import Corpus, identities, recordings, require_root
+from speechforget.data.split import systematic
+from speechforget.draws import order
+from speechforget.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+TEN_WORDS = ("down", "go", "left", "no", "off", "on", "right", "stop", "up", "yes")
+NOISE = "_background_noise_"
+ARCHIVE = "speech_commands_v0.02"
+HOW = (
+    f"Unpack http://download.tensorflow.org/data/{ARCHIVE}.tar.gz (2.4 GB, CC BY 4.0) there, "
+    "or set dataset.corpus.download=true to have it done where a network exists."
+)
+NAME = re.compile(r"(?P<word>[^/]+)/(?P<speaker>[^/]+)_nohash_(?P<take>\d+)\.wav")
+LISTS = {"validation": "validation_list.txt", "test": "testing_list.txt"}
+PARTS = {"train": (0.0, 0.8), "validation": (0.8, 0.9), "test": (0.9, 1.0)}  # of each noise recording: windows of two subsets never overlap
+MILLISECOND = 0.001
+
+
+def index(
+    root: str | Path | None,
+    label: str,
+    cache: Path,
+    classes: int = 12,
+    unknown: float = 0.1,
+    silence: float = 0.1,
+    test: float = 0.2,
+    fewest: int = 10,
+    download: bool = False,
+    seed: int = 0,
+) -> Corpus:
+    """The corpus in its own layout: <word>/<speaker>_nohash_<take>.wav, _background_noise_/, validation_list.txt, testing_list.txt.
+
+    For label "word": classes=35 are all words; classes=12 are ten words, `unknown` (a seeded choice of the other words; the column spoken keeps the
+    word) and `silence` (seeded one-second windows of background noise, ids `file@start`), both as shares of the ten words' utterances, subset by
+    subset. The official lists say what validates and tests; their speakers are disjoint. For label "speaker" therefore a seeded share `test` of
+    each speaker's utterances tests, over the words; speakers with less than `fewest` utterances are left out.
+    """
+    folder = _folder(root, download)
+    if classes not in {12, 35}:
+        raise UserError(f"dataset.corpus.classes is {classes}: choose 12 (ten words, unknown, silence) or 35 (all words).")
+    for name, share in {"unknown": unknown, "silence": silence}.items():
+        if not 0 <= share <= 1:
+            raise UserError(f"dataset.corpus.{name} is {share}: give a share of the ten words' utterances, 0 to 1.")
+    table = _utterances(folder)
+    noise = tuple(folder / NOISE / path for path in recordings(folder / NOISE)) if (folder / NOISE).is_dir() else ()
+    if label == "speaker":
+        table = _by_speaker(table, test, fewest, seed)
+    elif classes == 12:
+        table = _twelve(table, folder, noise, unknown, silence, seed)
+    return Corpus("speech_commands", folder, table.sort_values("id", ignore_index=True), noise)
+
+
+def _folder(root: str | Path | None, download: bool) -> Path:
+    if download and root is not None:
+        Path(root).expanduser().mkdir(parents=True, exist_ok=True)
+    top = require_root(root, "speech_commands", HOW)
+    places = [top, top / ARCHIVE, top / "SpeechCommands" / ARCHIVE]
+    if download and not any((place / LISTS["test"]).exists() for place in places):
+        _download(top)
+    for place in places:
+        if all((place / name).exists() for name in LISTS.values()):
+            return place
+    raise UserError(f"{top} is not Speech Commands v0.02: it has no {LISTS['validation']} and {LISTS['test']}. {HOW}")
+
+
+def _download(top: Path) -> None:
+    from speechforget.torchaudio import torchaudio
+
+    logger.info("speech_commands: fetching 2.4 GB to %s", top)
+    try:
+        torchaudio.datasets.SPEECHCOMMANDS(str(top), url=ARCHIVE, download=True)
+    except (OSError, RuntimeError) as error:
+        raise UserError(f"Speech Commands could not be fetched ({error}): check the network, or fetch it elsewhere. {HOW}") from error
+
+
+def _utterances(folder: Path) -> pd.DataFrame:
+    matches = [match for path in recordings(folder) if not path.startswith(NOISE) and (match := NAME.fullmatch(path))]
+    rows = [{"id": match[0], "path": match[0], "word": match["word"], "speaker": match["speaker"], "take": match["take"]} for match in matches]
+    table = pd.DataFrame(rows, columns=["id", "path", "word", "speaker", "take"], dtype=str)
+    subset_of = {path: subset for subset, name in LISTS.items() for path in (folder / name).read_text(encoding="utf-8").split()}
+    table.insert(2, "subset", table["path"].map(subset_of).fillna("train"))
+    return table.assign(spoken=table["word"])
+
+
+def _by_speaker(table: pd.DataFrame, test: float, fewest: int, seed: int) -> pd.DataFrame:
+    if not 0 < test < 1:
+        raise UserError(f"dataset.corpus.test is {test}: give the share of each speaker's utterances to test on, between 0 and 1.")
+    frequent = table.groupby("speaker")["id"].transform("size") >= fewest
+    logger.info(
+        "speech_commands: %d of %d speakers have %d utterances or more", table[frequent]["speaker"].nunique(), table["speaker"].nunique(), fewest
+    )
+    table = table[frequent]
+    return table.assign(subset=np.where(systematic(table, test, ["speaker", "word"], "test", seed), "test", ""))
+
+
+def _twelve(table: pd.DataFrame, folder: Path, noise: tuple[Path, ...], unknown: float, silence: float, seed: int) -> pd.DataFrame:
+    wanted = table["word"].isin(TEN_WORDS)
+    parts = [table[wanted]]
+    for subset in PARTS:
+        here = table["subset"] == subset
+        count = int((wanted & here).sum())
+        others = table[~wanted & here]
+        numbers = identities(others["id"])
+        chosen = order(numbers, seed, "unknown")[: round(unknown * count)]
+        parts.append(others[np.isin(numbers, chosen)].assign(word="unknown"))
+        parts.append(_silence(folder, noise, subset, round(silence * count), seed))
+    return pd.concat(parts, ignore_index=True).fillna({"start": 0.0})
+
+
+def _silence(folder: Path, noise: tuple[Path, ...], subset: str, count: int, seed: int) -> pd.DataFrame:
+    """`count` one-second windows in the subset's part of the noise recordings, on a grid of one second or, where that is too coarse, a finer one."""
+    if count and not noise:
+        raise UserError(f"{folder} has no sound files in {NOISE} to cut silence from: restore them, or set dataset.corpus.silence=0.")
+    first, last = PARTS[subset]
+    lengths = {path.relative_to(folder).as_posix(): _seconds(path) for path in noise}
+    room = sum(max(0.0, length * (last - first) - 1) for length in lengths.values())
+    step = float(np.clip(np.floor(room / max(count, 1) / MILLISECOND) * MILLISECOND, MILLISECOND, 1.0))
+    places = [(path, start) for path, length in lengths.items() for start in np.arange(length * first, length * last - 1, step).round(3)]
+    rows = pd.DataFrame([{"id": f"{path}@{start:.3f}", "path": path, "start": start} for path, start in places], columns=["id", "path", "start"])
+    numbers = identities(rows["id"])
+    rows = rows[np.isin(numbers, order(numbers, seed, "silence")[:count])]
+    return rows.assign(seconds=1.0, subset=subset, word="silence", speaker="", take="", spoken="")
+
+
+def _seconds(path: Path) -> float:
+    try:
+        return soundfile.info(path).duration
+    except (soundfile.LibsndfileError, OSError) as error:
+        raise UserError(f"The background noise {path} cannot be read ({error}): restore it, or set dataset.corpus.silence=0.") from None

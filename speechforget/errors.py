@@ -1,0 +1,24 @@
+"""What a user can do wrong, as exceptions that carry one sentence and the fix."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """A mistake the user can mend; its text is one sentence that says how. Ends a run with exit code 1, without a stack trace."""
+
+
+class NotApplicable(UserError):  # noqa: N818
+    """A method that is not defined for the request; a multirun lists it and goes on."""
+
+
+def nearest(word: str, choices: Iterable[str], limit: int = 12) -> str:
+    """A hint for an unknown `word`: the closest of `choices` if one is close, else what exists (at most `limit` names)."""
+    known = sorted({str(choice) for choice in choices})
+    close = difflib.get_close_matches(str(word), known, n=1)
+    if close:
+        return f"did you mean '{close[0]}'?"
+    shown = ", ".join(known[:limit]) + (f", ... ({len(known)} in all)" if len(known) > limit else "")
+    return f"there are: {shown}" if known else "there are none"

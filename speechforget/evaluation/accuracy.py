@@ -1,0 +1,47 @@
+"""How often a model is right, per subset. Nothing here is better when higher or lower: on every subset the oracle's value is the aim."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from speechforget.evaluation.intervals import share
+from speechforget.evaluation.tables import NOTHING, Tables, Value, predictions
+
+
+def accuracy(tables: Tables, model: str) -> dict[str, Value]:
+    """`accuracy_<subset>` in [0, 1] over all K outputs, with 95 % Wilson intervals; subsets as in `Tables.subsets`."""
+    scores = tables.of(model)
+    right = predictions(scores.logits) == scores.label
+    return {f"accuracy_{name}": share(right[mask]) for name, mask in tables.subsets().items()}
+
+
+def accuracy_masked(tables: Tables, model: str) -> dict[str, Value]:
+    """`accuracy_masked_<subset>` in [0, 1]: the choice is among the remaining classes only; subsets of remaining classes.
+
+    Tells a class that is no longer answered from damage to the others; equals `accuracy` for samples.
+    """
+    scores = tables.of(model)
+    logits = scores.logits.copy()
+    logits[:, list(tables.forgotten)] = -np.inf
+    right = predictions(logits) == scores.label
+    subsets = tables.subsets()
+    return {f"accuracy_masked_{name}": share(right[subsets[name]]) for name in ("retain", "validation", "test")}
+
+
+def macro_f1(tables: Tables, model: str) -> dict[str, Value]:
+    """`macro_f1_test` in [0, 1]: the mean of F1 = 2 TP / (2 TP + FP + FN) over the remaining classes that occur in test.
+
+    Over the test utterances of remaining classes and all K outputs; without interval; counts utterances.
+    """
+    scores = tables.of(model)
+    mask = tables.subsets()["test"]
+    label, predicted = scores.label[mask], predictions(scores.logits[mask])
+    if not len(label):
+        return {"macro_f1_test": NOTHING}
+    classes = scores.logits.shape[1]
+    hits = np.bincount(label[label == predicted], minlength=classes)
+    support = np.bincount(label, minlength=classes)
+    answers = np.bincount(predicted[predicted >= 0], minlength=classes)
+    present = support > 0
+    f1 = 2 * hits[present] / (support + answers)[present]
+    return {"macro_f1_test": Value(float(f1.mean()), float("nan"), float("nan"), len(label))}

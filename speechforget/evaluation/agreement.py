@@ -1,0 +1,45 @@
+"""How much a model behaves like the oracle, in single numbers."""
+
+from __future__ import annotations
+
+import math
+
+from speechforget.evaluation.accuracy import accuracy
+from speechforget.evaluation.intervals import share
+from speechforget.evaluation.membership import auc
+from speechforget.evaluation.tables import Tables, Value, predictions
+
+PARTS = ("accuracy_forget", "accuracy_retain", "accuracy_test")
+
+
+def _gaps(tables: Tables, model: str) -> list[float]:
+    """Absolute accuracy gaps to the oracle on forget, retain and test (remaining classes)."""
+    ours, oracle = accuracy(tables, model), accuracy(tables, "oracle")
+    return [abs(ours[name].value - oracle[name].value) for name in PARTS]
+
+
+def churn(tables: Tables, model: str) -> dict[str, Value]:
+    """`churn_<subset>` in [0, 1]: the share of utterances that the model gives another class than the oracle does; 95 % Wilson intervals."""
+    differs = predictions(tables.of(model).logits) != predictions(tables.oracle.logits)
+    return {f"churn_{name}": share(differs[mask]) for name, mask in tables.subsets().items()}
+
+
+def average_gap(tables: Tables, model: str) -> dict[str, Value]:
+    """`average_gap` in [0, 1], 0 for the oracle: the mean absolute gap of the accuracies on forget, retain, test and of the membership AUC.
+
+    Counts the gaps: 4, or 3 without non-members, where the AUC is not known (after Fan et al., SalUn, ICLR 2024).
+    """
+    gaps = _gaps(tables, model)
+    attack = abs(auc(tables, model)["membership_auc"].value - auc(tables, "oracle")["membership_auc"].value)
+    if not math.isnan(attack):
+        gaps.append(attack)
+    return {"average_gap": Value(math.fsum(gaps) / len(gaps), math.nan, math.nan, len(gaps))}
+
+
+def tow(tables: Tables, model: str) -> dict[str, Value]:
+    """`tow` in [0, 1], 1 for the oracle: the product of 1 - |accuracy gap| over forget, retain and test (Zhao et al., RUM, NeurIPS 2024).
+
+    Counts the gaps, 3.
+    """
+    gaps = _gaps(tables, model)
+    return {"tow": Value(math.prod(1 - gap for gap in gaps), math.nan, math.nan, len(gaps))}

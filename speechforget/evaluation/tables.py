@@ -1,0 +1,115 @@
+"""What metrics look at: the score tables of original, oracles and unlearned, row by row about the same utterances."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Mask = NDArray[np.bool_]
+
+ROLES = ("forget", "retain", "validation", "holdout", "test")
+MODELS = ("original", "oracle", "unlearned")
+
+
+class Value(NamedTuple):
+    """One number with its interval (nan where there is none) and the number of utterances, or whatever else, that it rests on."""
+
+    value: float
+    low: float
+    high: float
+    count: int  # type: ignore[assignment]
+
+
+NOTHING = Value(float("nan"), float("nan"), float("nan"), 0)
+
+
+@dataclass(frozen=True)
+class Scores:
+    """One model's score table, one row per utterance.
+
+    role: (n,) str out of `ROLES`. nonmember: (n,) bool, true for the holdout utterances that match the request.
+    label: (n,) int64 class numbers. logits: (n, K) float64. loss: (n,) float64 cross-entropy in nats.
+    embedding: (n, d). seconds: wall time that making the model took.
+    """
+
+    role: NDArray[np.str_]
+    nonmember: Mask
+    label: NDArray[np.int64]
+    logits: NDArray[np.float64]
+    loss: NDArray[np.float64]
+    embedding: NDArray[np.floating]
+    seconds: float
+
+    def __post_init__(self) -> None:
+        lengths = {len(column) for column in (self.role, self.nonmember, self.label, self.logits, self.loss, self.embedding)}
+        if len(lengths) != 1:
+            raise ValueError(f"the columns of a score table differ in length: {sorted(lengths)}")
+        if unknown := set(np.unique(self.role)) - set(ROLES):
+            raise ValueError(f"unknown roles in a score table: {sorted(unknown)}")
+        if np.any(self.nonmember & (self.role != "holdout")):
+            raise ValueError("non-members must be holdout utterances")
+
+
+@dataclass(frozen=True)
+class Tables:
+    """The score tables of one comparison, with rows aligned over models.
+
+    oracles: one or more; the first is the oracle of this seed. forgotten: class numbers that the request removes whole, empty for samples.
+    seed: of the draws that attacks make.
+    """
+
+    original: Scores
+    oracles: tuple[Scores, ...]
+    unlearned: Scores
+    forgotten: tuple[int, ...]
+    seed: int
+
+    def __post_init__(self) -> None:
+        if not self.oracles:
+            raise ValueError("a comparison needs an oracle")
+        for other in (*self.oracles, self.unlearned):
+            if not all(np.array_equal(getattr(self.original, name), getattr(other, name)) for name in ("role", "nonmember", "label")):
+                raise ValueError("the score tables of a comparison are not about the same utterances")
+
+    @property
+    def oracle(self) -> Scores:
+        """The oracle of this seed."""
+        return self.oracles[0]
+
+    def of(self, model: str) -> Scores:
+        """The scores of `original`, `oracle` or `unlearned`."""
+        if model not in MODELS:
+            raise ValueError(f"unknown model '{model}'")
+        scores: Scores = getattr(self, model)
+        return scores
+
+    def subsets(self) -> dict[str, Mask]:
+        """Name -> (n,) bool.
+
+        `validation`, `holdout` and `test` hold the remaining classes; `validation_forgotten` and `test_forgotten` the classes that a class
+        request removes, empty for samples; `nonmembers` the holdout utterances that match the request.
+        """
+        role = self.original.role
+        forgotten = np.isin(self.original.label, self.forgotten)
+        return {
+            "forget": role == "forget",
+            "retain": role == "retain",
+            "validation": (role == "validation") & ~forgotten,
+            "validation_forgotten": (role == "validation") & forgotten,
+            "holdout": (role == "holdout") & ~forgotten,
+            "nonmembers": self.original.nonmember,
+            "test": (role == "test") & ~forgotten,
+            "test_forgotten": (role == "test") & forgotten,
+        }
+
+
+Metric = Callable[[Tables, str], dict[str, Value]]
+
+
+def predictions(logits: NDArray[np.float64]) -> NDArray[np.int64]:
+    """The class with the largest logit, (n,) int64; -1, which no label equals, where a logit is not a number."""
+    return np.where(np.isnan(logits).any(axis=1), -1, logits.argmax(axis=1))

@@ -1,0 +1,117 @@
+"""A model folder: `model.json` says how to build the classifier, `weights.safetensors` holds its weights."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.utils import instantiate
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from speechforget.errors import UserError
+from speechforget.store import write_json
+
+
+def build_classifier(model: Mapping[str, Any], classes: int, sample_rate: int) -> nn.Module:
+    """A classifier with fresh weights (from torch's global generator). Raises UserError for options that the model does not take."""
+    options = {name: value for name, value in model.items() if name != "name"}
+    return _instantiate(options, "model", classes=classes, sample_rate=sample_rate)
+
+
+def _instantiate(options: Mapping[str, Any], group: str, **arguments: Any) -> Any:
+    try:
+        return instantiate(dict(options), **arguments, _convert_="all")
+    except Exception as error:
+        cause: BaseException = error
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
+        if isinstance(cause, UserError):
+            raise cause from None
+        if isinstance(cause, (TypeError, ImportError, ValueError)):
+            raise UserError(f"The {group} '{options['_target_']}' cannot be built as asked: {cause}.") from error
+        raise
+
+
+def build_method(method: Mapping[str, Any]) -> Any:
+    """The method that its yaml describes (`name` and `requests` are the pipeline's)."""
+    return _instantiate({name: value for name, value in method.items() if name not in {"name", "requests"}}, "method")
+
+
+def save_classifier(folder: Path, classifier: nn.Module, description: Mapping[str, Any]) -> None:
+    """Writes weights and description (model, labels, sample_rate, seconds)."""
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in classifier.state_dict().items()}
+    temporary = folder / "weights.partial"
+    save_file(weights, temporary)
+    temporary.replace(folder / "weights.safetensors")
+    write_json(folder / "model.json", dict(description))
+
+
+def load_classifier(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
+    """The classifier of a model folder in evaluation mode, and its description."""
+    try:
+        description = json.loads((folder / "model.json").read_text())
+        weights = load_file(folder / "weights.safetensors")
+    except Exception as error:
+        raise UserError(f"{folder} holds no readable model ({error}): remove it and run again.") from error
+    classifier = build_classifier(description["model"], len(description["labels"]), description["sample_rate"])
+    classifier.load_state_dict(weights)
+    return classifier.eval(), description
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a classifier says of one recording: the likeliest label and every label's probability."""
+
+    label: str
+    probabilities: dict[str, float]
+
+
+class Recogniser:
+    """A finished classifier, ready for waveforms and files. labels: the names of its outputs, in order."""
+
+    def __init__(self, classifier: nn.Module, labels: Sequence[str], sample_rate: int, seconds: float) -> None:
+        self.classifier, self.labels, self.sample_rate, self.seconds = classifier, list(labels), sample_rate, seconds
+
+    @torch.no_grad()
+    def classify(self, recording: str | Path | Tensor, sample_rate: int | None = None) -> Prediction:
+        """Classifies a sound file, or a waveform (samples,) in [-1, 1] at `sample_rate` Hz (default: the model's).
+
+        Hears the middle `seconds` of what is longer. Raises UserError for a file that is no sound and for a waveform of another shape.
+        """
+        from speechforget.data.audio import read_sound, resample
+
+        if isinstance(recording, (str, Path)):
+            samples, rate = read_sound(Path(recording))
+        else:
+            samples, rate = torch.as_tensor(recording, dtype=torch.float32).cpu().numpy(), sample_rate or self.sample_rate
+            if samples.ndim != 1 or not len(samples):
+                raise UserError(f"A waveform must have the shape (samples,), not {tuple(samples.shape)}: give one channel of one recording.")
+        samples = resample(samples, rate, self.sample_rate)
+        room = round(self.seconds * self.sample_rate)
+        start = max(len(samples) - room, 0) // 2
+        heard = torch.from_numpy(samples[start : start + room].copy())
+        length = torch.tensor([len(heard)])
+        padded = torch.nn.functional.pad(heard, (0, room - len(heard)))[None]
+        probabilities = self.classifier(padded, length).logits.softmax(dim=1)[0].tolist()
+        named = dict(zip(self.labels, probabilities, strict=True))
+        return Prediction(max(named, key=named.__getitem__), named)
+
+
+def load(folder: str | Path) -> Recogniser:
+    """The classifier of a model folder, or the unlearned one of a result folder.
+
+    Raises UserError when the folder is neither.
+    """
+    place = Path(folder)
+    if (place / "result.json").exists():
+        key = json.loads((place / "result.json").read_text())["artefacts"]["unlearned"]
+        place = place.parent.parent / "unlearned" / key
+    if not (place / "model.json").exists():
+        raise UserError(f"{folder} is neither a model nor a result: give the folder of a result, as printed at the end of a run.")
+    classifier, description = load_classifier(place)
+    return Recogniser(classifier, description["labels"], description["sample_rate"], description["seconds"])

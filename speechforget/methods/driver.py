@@ -1,0 +1,100 @@
+"""Runs a method, whoever turns the crank: the plain loop below, or Lightning calling the same functions."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from speechforget.batch import Batch, Pair
+from speechforget.methods.method import BatchNorm, Evaluate, Method, Pass
+from speechforget.optimizers import make_optimizer
+
+logger = logging.getLogger(__name__)
+
+
+def set_batch_norm(model: nn.Module, mode: BatchNorm) -> None:
+    """Puts the model in training mode with batch-norm `frozen`, on `batch` statistics only, or in `train`."""
+    model.train()
+    for module in model.modules():
+        if isinstance(module, _BatchNorm):
+            module.train(mode != "frozen")
+            module.track_running_stats = mode != "batch"
+
+
+def end_batch_norm(model: nn.Module) -> None:
+    """Evaluation mode, with running statistics in use again."""
+    for module in model.modules():
+        if isinstance(module, _BatchNorm):
+            module.track_running_stats = True
+    model.eval()
+
+
+class Driver:
+    """One run of a prepared method on a student: what happens around each pass and each step.
+
+    The caller goes through `plan`, and in each pass through its batches: start_pass, then for each batch loss, backward, after_backward,
+    optimiser step, after_step; then end_pass, which is True when the method wants to stop.
+    """
+
+    def __init__(self, method: Method, student: nn.Module, evaluate: Evaluate) -> None:
+        self.method, self.student, self.evaluate = method, student, evaluate
+        self.plan: Sequence[Pass] = tuple(method.passes())
+        self._before: list[Tensor] = []
+
+    def make_optimizer(self) -> torch.optim.Optimizer:
+        """The one optimiser of the whole run."""
+        return make_optimizer(self.student.parameters(), self.method.optimizer, self.plan[0].learning_rate)
+
+    def start_pass(self, index: int, optimizer: torch.optim.Optimizer) -> None:
+        """Sets batch-norm and learning rate."""
+        current = self.plan[index]
+        set_batch_norm(self.student, current.batch_norm)
+        for group in optimizer.param_groups:
+            group["lr"] = current.learning_rate
+        self._before = [parameter.detach().clone() for parameter in self.student.parameters()]
+
+    def loss(self, batch: Batch | Pair, index: int) -> Tensor:
+        """The method's loss for one batch of pass `index`."""
+        return self.method.loss(self.student, batch, self.plan[index])
+
+    def after_backward(self) -> None:
+        """The method's work on the gradients, then clipping."""
+        self.method.after_backward(self.student)
+        if self.method.clip is not None:
+            torch.nn.utils.clip_grad_norm_(self.student.parameters(), self.method.clip)
+
+    def after_step(self) -> None:
+        """The method's work on the weights."""
+        with torch.no_grad():
+            self.method.after_step(self.student)
+
+    def end_pass(self, index: int) -> bool:
+        """Ends pass `index`; True when the method wants no further one. Warns when the pass changed no weight."""
+        pairs = zip(self._before, self.student.parameters(), strict=True)
+        if all(torch.equal(before, after) for before, after in pairs):
+            logger.warning("Pass %d over '%s' changed no weight.", index, self.plan[index].stream)
+        self._before = []
+        end_batch_norm(self.student)
+        with torch.no_grad():
+            return self.method.after_pass(self.student, index, self.evaluate)
+
+    def run(self, streams: Callable[[Pass, int], Iterable[Batch | Pair]]) -> None:
+        """The plain loop on one device; `streams(pass, index)` gives the batches of a pass."""
+        if not self.plan:
+            return
+        optimizer = self.make_optimizer()
+        for index, current in enumerate(self.plan):
+            self.start_pass(index, optimizer)
+            for batch in streams(current, index):
+                optimizer.zero_grad()
+                self.loss(batch, index).backward()
+                self.after_backward()
+                optimizer.step()
+                self.after_step()
+            if self.end_pass(index):
+                break
+        end_batch_norm(self.student)

@@ -1,0 +1,44 @@
+"""The mathematics that methods share, as pure functions of tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from speechforget import draws
+from speechforget.errors import UserError
+
+
+def divergence(teacher_logits: Tensor, student_logits: Tensor, temperature: float = 1.0) -> Tensor:
+    """Kullback-Leibler divergence of the student from the teacher, in nats: mean over the batch of sum_k p_k log(p_k / q_k).
+
+    p = softmax(teacher_logits / temperature), q = softmax(student_logits / temperature); both logits (batch, classes). The direction is
+    teacher first, so the student is drawn to cover what the teacher finds likely; the sum is over classes and only the batch is averaged
+    (`batchmean`); there is no factor temperature^2. No gradient goes to the teacher.
+    Source: Hinton, Vinyals & Dean, "Distilling the knowledge in a neural network", 2015.
+    """
+    teacher = functional.log_softmax(teacher_logits.detach() / temperature, dim=-1)
+    student = functional.log_softmax(student_logits / temperature, dim=-1)
+    return functional.kl_div(student, teacher, reduction="batchmean", log_target=True)
+
+
+def random_labels(rows: Tensor, labels: Tensor, classes: int, forgotten: Collection[int], seed: int, epoch: int) -> Tensor:
+    """Wrong labels, (batch,) int64: each uniform over the classes that are neither the utterance's own nor in `forgotten`.
+
+    rows (batch,): utterance numbers; labels (batch,): their true classes, out of `classes`. A label depends on (seed, epoch, utterance
+    number) alone, so neither the batch nor the process it lands in matters. Raises UserError where no class is left to draw.
+    """
+    allowed = torch.tensor([number for number in range(classes) if number not in forgotten], dtype=torch.int64)
+    truth = labels.cpu()
+    is_truth = allowed[None, :] == truth[:, None]
+    choices = len(allowed) - is_truth.sum(dim=1)
+    if len(choices) and int(choices.min()) < 1:
+        raise UserError(f"No wrong label is left to draw from {classes} classes of which {len(forgotten)} are forgotten: keep at least two classes.")
+    drawn = torch.from_numpy(draws.uniform(rows.cpu().numpy(), 1, seed, "random label", epoch)[:, 0])
+    position = (drawn * choices).long()
+    # The true class, where it is among the allowed, is stepped over.
+    own = torch.where(is_truth.any(dim=1), is_truth.int().argmax(dim=1), len(allowed))
+    return allowed[position + (position >= own)].to(labels.device)

@@ -1,0 +1,75 @@
+"""Random labels: learn wrong answers on forget and the right ones on retain.
+
+Graves, Nagisetty & Ganesh, "Amnesiac machine learning", AAAI 2021; Golatkar, Achille & Soatto, CVPR 2020.
+
+    min_theta  E_{D_f} l(x, y'; theta) + E_{D_r} l(x, y; theta),  y' ~ uniform({1..K} minus y minus forgotten classes)
+
+| symbol     | argument                                                                                      |
+|------------|-----------------------------------------------------------------------------------------------|
+| y'         | drawn from (seed, epoch, utterance); `redraw`: anew in each epoch, else once                  |
+| order of + | `order`: `sequential` = forget pass, then retain pass, in each epoch; `joint` = one mixed pass |
+| l          | cross-entropy in nats, mean over the batch                                                    |
+
+Public code disagrees: Unlearn-Saliency draws y' uniformly with the true label among the candidates, which teaches it to one in K, and picks the
+order by data set; MU-Bench takes y + 1. Here y' is never the true class nor a forgotten one, as the papers write, and the order is a named choice.
+Forget passes use frozen batch-norm by default, since the function that is deployed must learn the wrong answers; retain and joint passes train it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from speechforget.batch import Batch
+from speechforget.errors import UserError, nearest
+from speechforget.methods.losses import random_labels
+from speechforget.methods.method import BatchNorm, Context, Method, Pass
+
+
+class RandomLabel(Method):
+    """In each epoch a forget pass with drawn labels and a retain pass, or both mixed."""
+
+    def __init__(
+        self,
+        learning_rate: float,
+        epochs: int,
+        batch_size: int,
+        optimizer: Mapping[str, Any],
+        order: Literal["sequential", "joint"] = "sequential",
+        redraw: bool = True,
+        forget_batch_norm: BatchNorm = "frozen",
+        retain_batch_norm: BatchNorm = "train",
+        clip: float | None = None,
+    ) -> None:
+        super().__init__(optimizer, clip)
+        if order not in ("sequential", "joint"):
+            raise UserError(f"Unknown order '{order}' of random labels: {nearest(order, ('sequential', 'joint'))}")
+        self.learning_rate, self.epochs, self.batch_size, self.order, self.redraw = learning_rate, epochs, batch_size, order, redraw
+        self.forget_batch_norm, self.retain_batch_norm = forget_batch_norm, retain_batch_norm
+
+    def prepare(self, student: nn.Module, context: Context) -> None:
+        """Keeps what the draws depend on."""
+        self.classes, self.forgotten, self.seed = context.classes, context.forgotten, context.seed
+
+    def passes(self) -> Sequence[Pass]:
+        """Per epoch: forget then retain (`sequential`), or one mixed pass (`joint`)."""
+        if self.order == "joint":
+            return [Pass("mix", self.batch_size, self.learning_rate, self.retain_batch_norm, epoch=epoch) for epoch in range(self.epochs)]
+        plan = []
+        for epoch in range(self.epochs):
+            plan.append(Pass("forget", self.batch_size, self.learning_rate, self.forget_batch_norm, epoch=epoch))
+            plan.append(Pass("retain", self.batch_size, self.learning_rate, self.retain_batch_norm, epoch=epoch))
+        return plan
+
+    def draw(self, batch: Batch, epoch: int) -> Tensor:
+        """The wrong labels of a batch in an epoch, (batch,)."""
+        return random_labels(batch.rows, batch.labels, self.classes, self.forgotten, self.seed, epoch if self.redraw else 0)
+
+    def loss(self, student: nn.Module, batch: Batch, current: Pass) -> Tensor:
+        """Cross-entropy with drawn labels on forget utterances and true ones on the others."""
+        labels = batch.labels if current.stream == "retain" else torch.where(batch.forget, self.draw(batch, current.epoch), batch.labels)
+        return functional.cross_entropy(student(*batch.inputs).logits, labels)

@@ -1,0 +1,1 @@
+"""Frontends and classifiers."""

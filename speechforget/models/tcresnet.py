@@ -1,0 +1,70 @@
+"""TC-ResNet: a small classifier whose convolutions run along time only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from speechforget.models.classifier import Output
+from speechforget.models.frontend import LogMel
+
+
+class Block(nn.Module):
+    """Two temporal convolutions and a shortcut; the first one, and the shortcut with it, may halve the frames."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int) -> None:
+        super().__init__()
+        self.first = nn.Conv1d(inputs, outputs, kernel, stride, kernel // 2, bias=False)
+        self.first_norm = nn.BatchNorm1d(outputs)
+        self.second = nn.Conv1d(outputs, outputs, kernel, 1, kernel // 2, bias=False)
+        self.second_norm = nn.BatchNorm1d(outputs)
+        self.shortcut: nn.Module = nn.Identity()
+        if stride > 1 or inputs != outputs:
+            self.shortcut = nn.Sequential(nn.Conv1d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm1d(outputs), nn.ReLU())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, inputs, frames) -> (batch, outputs, frames / stride)."""
+        y = torch.relu(self.first_norm(self.first(x)))
+        return torch.relu(self.second_norm(self.second(y)) + self.shortcut(x))
+
+
+class TCResNet(nn.Module):
+    """Choi et al., "Temporal Convolution for Real-time Keyword Spotting on Mobile Devices", Interspeech 2019: TC-ResNet8 and TC-ResNet14.
+
+    The mel bands are the channels of the input. channels: of the first convolution, then of each block; blocks whose channels grow halve the frames.
+    """
+
+    def __init__(
+        self,
+        classes: int,
+        sample_rate: int,
+        *,
+        bands: int = 40,
+        channels: Sequence[int] = (16, 24, 32, 48),
+        kernel: int = 9,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.frontend = LogMel(sample_rate, bands)
+        self.stem = nn.Conv1d(bands, channels[0], 3, padding=1, bias=False)
+        self.stem_norm = nn.BatchNorm1d(channels[0])
+        pairs = pairwise(channels)
+        self.blocks = nn.ModuleList(Block(inputs, outputs, kernel, 2 if outputs > inputs else 1) for inputs, outputs in pairs)
+        self.dropout = nn.Dropout(dropout)
+        self.head = nn.Linear(channels[-1], classes)
+
+    def forward(self, waveform: Tensor, lengths: Tensor, spans: Tensor | None = None) -> Output:
+        """See `Classifier`."""
+        x = self.frontend(waveform, lengths, spans)
+        x = torch.relu(self.stem_norm(self.stem(x)))
+        for block in self.blocks:
+            x = block(x)
+        embedding = self.dropout(x.mean(2))
+        return Output(self.head(embedding), embedding)
+
+    def layers(self) -> list[nn.Module]:
+        """See `Classifier`."""
+        return [self.stem, self.stem_norm, *self.blocks, self.head]

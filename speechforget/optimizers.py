@@ -1,0 +1,32 @@
+"""Optimisers by name, for training and for methods alike."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from speechforget.errors import UserError, nearest
+
+KINDS: dict[str, type[torch.optim.Optimizer]] = {
+    "sgd": torch.optim.SGD,
+    "adam": torch.optim.Adam,
+    "adamw": torch.optim.AdamW,
+}
+
+
+def make_optimizer(parameters: Iterable[nn.Parameter], options: Mapping[str, Any], learning_rate: float) -> torch.optim.Optimizer:
+    """The optimiser that `options` describes: its `name` (sgd, adam or adamw) and torch's own arguments (momentum, weight_decay, betas ...)."""
+    arguments = dict(options)
+    name = str(arguments.pop("name"))
+    if name not in KINDS:
+        raise UserError(f"Unknown optimizer '{name}': {nearest(name, KINDS)}")
+    if "betas" in arguments:
+        arguments["betas"] = tuple(arguments["betas"])
+    trainable = [parameter for parameter in parameters if parameter.requires_grad]
+    try:
+        return KINDS[name](trainable, lr=learning_rate, **arguments)  # type: ignore[call-arg]
+    except TypeError as error:
+        raise UserError(f"The optimizer '{name}' does not take what it was given: {error}") from error

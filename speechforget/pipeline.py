@@ -1,0 +1,308 @@
+"""The whole story: corpus -> split -> request -> original, oracle, unlearned -> scores -> comparison.
+
+Each line of `run` is an artefact (see `store.py`) or cheap. Whatever needs torch is imported when an artefact has to be built, so a run in which
+everything exists imports neither torch nor Lightning.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from speechforget.data.audio import Audio, decode
+from speechforget.data.request import Request, save, select
+from speechforget.data.split import split
+from speechforget.errors import NotApplicable, UserError
+from speechforget.store import Artefact, code_hash, produce
+
+if TYPE_CHECKING:
+    from speechforget.data.streams import Sources
+    from speechforget.fitting import Job
+
+logger = logging.getLogger(__name__)
+
+SPLIT_VERSION = 1
+RESULT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Data:
+    """A corpus, divided: `table` holds label and subset of every utterance, `classes` the label names in the order of the outputs."""
+
+    audio: Audio
+    table: pd.DataFrame
+    classes: list[str]
+    key: str
+
+    @cached_property
+    def numbers(self) -> np.ndarray:
+        """Class number of each row."""
+        return self.table["label"].map({name: number for number, name in enumerate(self.classes)}).to_numpy(np.int64)
+
+    def rows(self, subset: str) -> np.ndarray:
+        """Row numbers of train, validation, holdout or test."""
+        return np.flatnonzero(self.table["subset"].to_numpy() == subset)
+
+
+def run(config: Mapping[str, Any]) -> float:
+    """One comparison of original, oracle and unlearned, made or found; prints it and gives the objective (see `evaluation.compare`)."""
+    return Pipeline(config).run()
+
+
+class Pipeline:
+    """One run's config and its artefacts, in order."""
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        self.config = config
+        self.root = Path(config["output"])
+        self.seed = int(config["seed"])
+        self.dataset, self.method, self.task = config["dataset"], config["method"], config["task"]
+        self.words = {"dataset": self.dataset["name"], "label": self.dataset["label"], "model": config["model"]["name"]}
+
+    def run(self) -> float:
+        """See the module's `run`."""
+        self.check_applicable()
+        data = self.divide()
+        request = select(data.table, self.task)
+        original = self.train("original", data, None)
+        oracle = self.train("oracle", data, request)
+        unlearned = self.unlearn(data, request, original)
+        models = {"original": original, "oracle": oracle, "unlearned": unlearned}
+        scores = {name: self.score(data, name, model) for name, model in models.items()}
+        result = self.compare(data, request, models, scores)
+        return self.show(result)
+
+    def check_applicable(self) -> None:
+        """Raises NotApplicable where the method is not defined for this kind of request."""
+        kinds = list(self.method["requests"])
+        if self.task["kind"] not in kinds:
+            raise NotApplicable(f"The method {self.method['name']} is not defined for {self.task['kind']} requests, only for: {', '.join(kinds)}.")
+
+    def divide(self) -> Data:
+        """Decodes the corpus where that has not been done, and gives every utterance its label and subset."""
+        from hydra.utils import instantiate
+
+        dataset, cache = self.dataset, Path(self.config["cache"])
+        corpus = instantiate(dict(dataset["corpus"]), root=dataset["root"], label=dataset["label"], cache=cache)
+        audio = decode(corpus, cache, dataset["sample_rate"], dataset["on_bad_audio"])
+        choices = {name: dataset[name] for name in ("label", "validation", "holdout", "copies", "split_seed")}
+        inputs = {"version": SPLIT_VERSION, "corpus": audio.fingerprint, "code": code_hash("speechforget.data.split"), **choices}
+
+        def build(folder: Path, _: str) -> None:
+            table = split(audio.table, dataset["label"], dataset["validation"], dataset["holdout"], dataset["copies"], dataset["split_seed"])
+            table.to_csv(folder / "utterances.csv", index=False)
+
+        artefact = produce(self.root, "split", f"{dataset['name']}-{dataset['label']}", inputs, build)
+        table = pd.read_csv(artefact.folder / "utterances.csv", dtype=str, keep_default_na=False)
+        for column, kind in (("offset", np.int64), ("samples", np.int64), ("seconds", np.float64)):
+            table[column] = table[column].astype(kind)
+        return Data(audio, table, sorted(table["label"][table["subset"] == "train"].unique()), artefact.key)
+
+    def train(self, stage: str, data: Data, request: Request | None) -> Artefact:
+        """The original (request None) or the oracle: the same function on all training utterances, or on what the request leaves."""
+        model, recipe = self.config["model"], without_name(self.config["train"])
+        inputs = {
+            "version": _version("training"),
+            "split": data.key,
+            "without": _hash_ids(data, request),
+            "hearing": {name: self.dataset[name] for name in ("sample_rate", "seconds")},
+            "model": without_name(model),
+            "code": code_hash(model["_target_"]),
+            "train": recipe,
+            "precision": self.config["trainer"]["precision"],
+            "seed": self.seed,
+        }
+
+        def build(job: Job) -> None:
+            from speechforget.training import train
+
+            sources = self.sources(data, request)
+            if request is not None:
+                sources.rows["train"] = sources.rows["retain"]
+            train(job, sources, data.classes, self.dataset, model, recipe)
+
+        name = "-".join([*self.words.values(), *([request.name] if request else []), f"seed{self.seed}"])
+        return self.fitted(stage, name, inputs, build)
+
+    def unlearn(self, data: Data, request: Request, original: Artefact) -> Artefact:
+        """What the method makes of the original."""
+        inputs = {
+            "version": _version("unlearning"),
+            "original": original.key,
+            "without": _hash_ids(data, request),
+            "forgotten": list(request.forgotten),
+            "method": without_name(self.method),
+            "code": code_hash(self.method["_target_"]),
+            "augment": self.config["train"]["augment"],
+            "precision": self.config["trainer"]["precision"],
+            "seed": self.seed,
+        }
+
+        def build(job: Job) -> None:
+            from speechforget.unlearning import unlearn
+
+            forgotten = tuple(data.classes.index(name) for name in request.forgotten)
+            unlearn(job, original.folder, self.sources(data, request), forgotten, self.method)
+
+        name = "-".join([self.method["name"], *self.words.values(), request.name, f"seed{self.seed}"])
+        return self.fitted("unlearned", name, inputs, build)
+
+    def fitted(self, stage: str, name: str, inputs: Mapping[str, Any], build: Callable[[Job], None]) -> Artefact:
+        """An artefact that is trained: tracked, resumable, with a cost."""
+
+        def build_tracked(folder: Path, key: str) -> None:
+            from speechforget.fitting import Job
+
+            with self.tracker(folder, key, stage, name) as tracker:
+                build(Job(folder, self.config["trainer"], self.seed, tracker, name))
+
+        return produce(self.root, stage, name, inputs, build_tracked)
+
+    def tracker(self, folder: Path, key: str, stage: str, name: str) -> Any:
+        """The logger of one artefact: grouped by experiment, which is corpus, label and model."""
+        from speechforget.tracking import Run, track
+
+        tags = [stage, *self.words.values(), f"seed{self.seed}"]
+        if stage in {"unlearned", "result"}:
+            tags += [self.task["kind"], self.method["name"]]
+        return track(self.config["logger"], Run(folder, key, name, "-".join(self.words.values()), stage, tags, self.config))
+
+    def sources(self, data: Data, request: Request | None) -> Sources:
+        """The utterances by name. Where a class is forgotten, `validation` holds the remaining classes, `validation_request` the request's."""
+        from functools import partial
+
+        from speechforget.data.augment import Augment
+        from speechforget.data.streams import Sources, Waveforms
+
+        train, validation = data.rows("train"), data.rows("validation")
+        rows = {"all": np.arange(len(data.table)), "train": train, "validation": validation}
+        if request is not None:
+            gone = np.isin(data.table["label"].to_numpy(), request.forgotten)
+            retain = np.setdiff1d(train, request.forget)
+            rows |= {"retain": retain, "forget": np.sort(request.forget)}
+            rows |= {"validation": validation[~gone[validation]], "validation_forgotten": validation[gone[validation]]}
+            rows["validation_request"] = rows["validation_forgotten"] if request.forgotten else validation
+        augment = Augment(**self.config["train"]["augment"])
+        offset, length = (data.table[name].to_numpy() for name in ("offset", "samples"))
+        flat = data.audio.samples()
+        places = zip(data.audio.noise["offset"], data.audio.noise["samples"], strict=True)
+        noise = [flat[start : start + count] for start, count in places]
+        waveforms = Waveforms(flat, offset, length, round(self.dataset["seconds"] * self.dataset["sample_rate"]))
+        return Sources(waveforms, data.numbers, rows, partial(augment, noise=np.concatenate(noise) if noise else None))
+
+    def score(self, data: Data, kind: str, model: Artefact) -> Artefact:
+        """The model's scores on every utterance of the corpus."""
+        inputs = {"version": _version("scoring"), "model": model.key, "split": data.key}
+
+        def build(folder: Path, _: str) -> None:
+            from speechforget.scoring import score
+
+            score(folder, model.folder, self.sources(data, None), self.config["trainer"], f"scores of the {kind}")
+
+        return produce(self.root, "scores", model.folder.name.rsplit("-", 1)[0], inputs, build)
+
+    def compare(self, data: Data, request: Request, models: Mapping[str, Artefact], scores: Mapping[str, Artefact]) -> Artefact:
+        """The comparison: metrics of all three models, with the request that they are about."""
+        paths = list(self.config["metrics"]["metrics"])
+        inputs = {
+            "version": RESULT_VERSION,
+            "scores": {name: artefact.key for name, artefact in scores.items()},
+            "models": {name: artefact.key for name, artefact in models.items()},
+            "request": _hash_ids(data, request),
+            "nonmembers": _hash(data.table["id"].to_numpy()[np.sort(request.nonmembers)]),
+            "metrics": paths,
+            "code": [code_hash(path) for path in paths],
+            "seed": self.seed,
+        }
+        name = "-".join([self.method["name"], *self.words.values(), request.name, f"seed{self.seed}"])
+
+        def build(folder: Path, key: str) -> None:
+            from speechforget.result import build_result
+
+            save(request, data.table, folder)
+            record = self.record(data, request, models)
+            with self.tracker(folder, key, "result", name) as tracker:
+                build_result(folder, self.config, record, data, request, models, scores, tracker)
+
+        return produce(self.root, "result", name, inputs, build)
+
+    def record(self, data: Data, request: Request, models: Mapping[str, Artefact]) -> dict[str, Any]:
+        """What a result says of itself besides numbers."""
+        from speechforget.store import provenance
+
+        about = provenance()
+        return {
+            **self.words,
+            "task": dict(self.task),
+            "method": self.method["name"],
+            "seed": self.seed,
+            "request": {
+                "name": request.name,
+                "forget": len(request.forget),
+                "retain": len(data.rows("train")) - len(request.forget),
+                "nonmembers": len(request.nonmembers),
+                "forgotten": list(request.forgotten),
+            },
+            "holdout": bool(len(data.rows("holdout"))),
+            "settings": self.settings(),
+            "artefacts": {name: artefact.folder.name for name, artefact in models.items()},
+            "cost": {name: artefact.cost for name, artefact in models.items()},
+            "versions": about["versions"],
+            "commit": about["commit"],
+        }
+
+    def settings(self) -> dict[str, Any]:
+        """The numbers by which a report tells runs apart that share their names."""
+        return {
+            "method": without_name(self.method),
+            "model": without_name(self.config["model"]),
+            "train": without_name(self.config["train"]),
+            "dataset": {name: self.dataset[name] for name in ("validation", "holdout", "copies", "sample_rate", "seconds")},
+            "corpus": without_name(self.dataset["corpus"]),
+            "precision": self.config["trainer"]["precision"],
+        }
+
+    def show(self, result: Artefact) -> float:
+        """Prints the comparison and where it lies."""
+        from speechforget.report.console import print_comparison
+
+        try:
+            found = json.loads((result.folder / "result.json").read_text())
+        except (OSError, ValueError) as error:
+            raise UserError(f"{result.folder} holds no readable result ({error}): remove it and run again.") from error
+        print_comparison(found)
+        print(f"Result: {result.folder}")
+        return float("nan") if found["objective"] is None else float(found["objective"])
+
+
+def without_name(options: Mapping[str, Any]) -> dict[str, Any]:
+    """A config without what only names it."""
+    return {name: value for name, value in options.items() if name not in {"name", "requests"}}
+
+
+def _hash(ids: np.ndarray) -> str:
+    return hashlib.sha256("\n".join(ids).encode()).hexdigest()
+
+
+def _hash_ids(data: Data, request: Request | None) -> str | None:
+    return None if request is None else _hash(data.table["id"].to_numpy()[np.sort(request.forget)])
+
+
+def _version(stage: str) -> int:
+    """`VERSION` of a stage's module, read without importing it (that would import torch)."""
+    import ast
+
+    path = Path(__file__).with_name(f"{stage}.py")
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "VERSION" and isinstance(node.value, ast.Constant):
+            return int(node.value.value)  # type: ignore[arg-type]
+    raise AssertionError(f"{path} has no VERSION")

@@ -1,0 +1,1 @@
+"""From comparisons to what people read: terminal, picture, tables of many runs."""

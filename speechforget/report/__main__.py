@@ -1,0 +1,66 @@
+"""`python -m speechforget.report outputs`: any number of runs as one table."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from speechforget.errors import UserError
+
+DESCRIPTION = """\
+Collects the finished runs below a folder into tables: one per dataset, label and model, laid out as Tables 1 and 2 of
+"Speech Unlearning" (Interspeech 2025) with the oracle added. Mean and standard deviation are over seeds and request seeds.
+
+columns: accuracy on test (of the remaining classes), test of the forgotten classes, forget and retain; the membership
+attack (the share of forget judged non-member, and the AUC against the matched holdout); seconds; n, the number of runs."""
+
+EXAMPLES = """\
+examples:
+  python -m speechforget.report outputs                    print the tables; write report.md, report.csv and report.tex
+  python -m speechforget.report outputs --gap              with the signed gap to the oracle beside every value
+  python -m speechforget.report outputs --format latex     print LaTeX, write nothing
+
+report.csv holds every metric of every row, unrounded, for your own plots."""
+
+
+def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        "python -m speechforget.report", description=DESCRIPTION, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("folder", nargs="?", type=Path, default=Path("outputs"), help="where the runs wrote to (default: outputs)")
+    formats = ("table", "markdown", "csv", "latex")
+    parser.add_argument("--format", choices=formats, default="table", help="table (default) also writes three files; the others are printed only")
+    parser.add_argument("--gap", action="store_true", help="add the signed gap to the oracle, value - oracle's value, of every column")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command; the exit code is 1, with one sentence, where the user can mend something."""
+    options = _arguments(arguments)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    from speechforget.report.collect import collect
+    from speechforget.report.layout import comma_separated, latex, markdown, print_tables
+    from speechforget.report.summary import summarize
+    from speechforget.store import write_text
+
+    try:
+        tables = summarize(collect(options.folder))
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 1
+    texts = {"markdown": markdown(tables, options.gap), "csv": comma_separated(tables), "latex": latex(tables, options.gap)}
+    if options.format != "table":
+        print(texts[options.format], end="")
+        return 0
+    print_tables(tables, options.gap)
+    for kind, ending in (("markdown", "md"), ("csv", "csv"), ("latex", "tex")):
+        write_text(options.folder / f"report.{ending}", texts[kind])
+    print(f"Written: {options.folder / 'report.md'}, report.csv, report.tex")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,127 @@
+"""The comparison of one run, in the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from speechforget.report.result import FEWEST_NONMEMBERS, attack_verdict
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+# metric, heading, factor (percent), decimals
+COLUMNS = (
+    ("accuracy_forget", "forget\n%", 100, 1),
+    ("accuracy_retain", "retain\n%", 100, 1),
+    ("accuracy_test", "test\n%", 100, 1),
+    ("accuracy_test_forgotten", "test, for-\ngotten %", 100, 1),
+    ("membership_nonmember_share", "judged non-\nmember %", 100, 1),
+    ("membership_auc", "attack\nAUC", 1, 3),
+    ("seconds", "seconds", 1, 1),
+)
+WIDTH = 112
+
+
+def number(value: float | None, factor: float, decimals: int, missing: str = "–", sign: bool = False) -> str:
+    """`value * factor` in fixed decimals, never "-0.0"; `missing` for None."""
+    if value is None:
+        return missing
+    rounded = round(value * factor, decimals) + 0.0
+    return f"{rounded:{'+' if sign else ''}.{decimals}f}" if rounded or not sign else f"{0:.{decimals}f}"
+
+
+def describe(result: Mapping[str, Any]) -> str:
+    """One line: method, request, dataset, model, seed."""
+    return f"{result['method']} · {result['request']['name']} · {result['dataset']} ({result['label']}) · {result['model']} · seed {result['seed']}"
+
+
+def attack_sentence(result: Mapping[str, Any]) -> str:
+    """The oracle's attack AUC with its number of non-members and 99 % interval, and what to make of it."""
+    entry = result["comparison"]["oracle"].get("membership_auc")
+    verdict = attack_verdict(entry, bool(result["holdout"]))
+    if verdict == "no holdout":
+        return "Oracle's membership attack: no holdout (dataset.holdout is 0), so membership is not measured."
+    if entry is None or verdict == "no matching holdout":
+        return "Oracle's membership attack: no holdout utterance matches the request, so there is no AUC."
+    text = f"Oracle's membership attack: AUC {entry['value']:.3f}, 99 % interval {entry['low']:.3f} to {entry['high']:.3f}, "
+    text += f"{entry['count']} non-members"
+    if verdict == "too few":
+        return f"{text}: too few to tell (fewer than {FEWEST_NONMEMBERS})."
+    if verdict == "outside":
+        return (
+            f"{text}.\n* 0.5 lies outside: without ever seeing them, the oracle tells the forget utterances from their non-members, so the two "
+            "differ in more than membership; compare the attack with the oracle's value only."
+        )
+    return f"{text}; 0.5 lies inside."
+
+
+def distance_sentence(result: Mapping[str, Any]) -> str:
+    """How far unlearned is from the oracle, in those single numbers that were computed; empty for none."""
+    metrics = result["comparison"]["unlearned"]
+    shown = (
+        ("average_gap", "average gap", 100, 1, " points"),
+        ("tow", "ToW", 1, 3, ""),
+        ("kl_forget", "KL on forget", 1, 3, " nats"),
+        ("kl_test", "KL on test", 1, 3, " nats"),
+        ("js_forget", "JS on forget", 1, 3, " nats"),
+        ("churn_forget", "churn on forget", 100, 1, " %"),
+        ("churn_test", "churn on test", 100, 1, " %"),
+    )
+    parts = [
+        f"{words} {number(metrics[name]['value'], factor, decimals, 'undefined')}{unit}"
+        for name, words, factor, decimals, unit in shown
+        if name in metrics
+    ]
+    return f"Unlearned against the oracle: {', '.join(parts)}." if parts else ""
+
+
+def _cells(result: Mapping[str, Any], model: str, separator: str) -> list[str]:
+    metrics, oracle = result["comparison"][model], result["comparison"]["oracle"]
+    cells = []
+    for name, _, factor, decimals in COLUMNS:
+        entry = metrics.get(name)
+        if entry is None or entry["value"] is None:
+            missing = name.startswith("membership") and not result["holdout"]
+            cells.append("no holdout" if missing else "–")
+            continue
+        cell = number(entry["value"], factor, decimals)
+        if name == "seconds" and model == "unlearned" and entry["value"] and oracle[name]["value"]:
+            cell += f"{separator}[dim]{oracle[name]['value'] / entry['value']:.1f}x[/dim]"
+        elif name != "seconds" and model != "oracle" and entry["gap"] is not None:
+            cell += f"{separator}[dim]{number(entry['gap'], factor, decimals, sign=True)}[/dim]"
+        cells.append(cell)
+    return cells
+
+
+def print_comparison(result: Mapping[str, Any], title: str | None = None, console: Console | None = None) -> None:
+    """Prints original, oracle and unlearned, beside each value its signed gap to the oracle (in points where the value is in percent).
+
+    result: what `write_result` returned. Plain text where the output is no terminal.
+    """
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    if console is None:
+        console = Console(highlight=False)
+        if not console.is_terminal:
+            console = Console(highlight=False, width=WIDTH)
+    separator = " " if console.width >= 100 else "\n"
+    verdict = attack_verdict(result["comparison"]["oracle"].get("membership_auc"), bool(result["holdout"]))
+    table = Table(title=Text(title or describe(result)), title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("", no_wrap=True, vertical="top")
+    for _, heading, _, _ in COLUMNS:
+        table.add_column(heading, justify="right", vertical="top")
+    for model in result["comparison"]:
+        mark = " *" if model == "oracle" and verdict == "outside" else ""
+        table.add_row(model + mark, *_cells(result, model, separator), style="bold" if model == "oracle" else None)
+    console.print(table)
+    console.print(
+        "[dim]Beside each value: its gap to the oracle, the aim, and beside seconds how much faster than the oracle.[/dim]",
+        highlight=False,
+    )
+    console.print(attack_sentence(result), highlight=False)
+    if distance := distance_sentence(result):
+        console.print(distance, highlight=False)

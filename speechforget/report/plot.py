@@ -1,0 +1,141 @@
+"""One picture of one run's comparison."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from speechforget.report.console import attack_sentence, describe
+from speechforget.report.result import attack_verdict
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from speechforget.evaluation.tables import Tables
+
+# Okabe and Ito's palette, told apart by every kind of colour vision; markers tell them apart in grey.
+COLORS = {"original": "#E69F00", "oracle": "#000000", "unlearned": "#0072B2"}
+MARKERS = {"original": "^", "oracle": "o", "unlearned": "s"}
+SHIFTS = {"original": -0.27, "oracle": 0.0, "unlearned": 0.27}
+SUBSETS = {
+    "accuracy_forget": "forget",
+    "accuracy_retain": "retain",
+    "accuracy_test": "test,\nremaining classes",
+    "accuracy_test_forgotten": "test,\nforgotten classes",
+}
+
+
+def _point(axes: Axes, x: float, model: str, entry: Mapping[str, Any], factor: float, decimals: int, label: str | None = None) -> None:
+    """A marker with its interval, its value written above."""
+    value, low, high = (entry[key] * factor for key in ("value", "low", "high"))
+    style: dict[str, Any] = {"color": COLORS[model], "markersize": 8, "capsize": 3, "linewidth": 1.4, "label": label}
+    axes.errorbar(x, value, [[value - low], [high - value]], fmt=MARKERS[model], **style)
+    text: dict[str, Any] = {"color": COLORS[model], "fontsize": 8, "ha": "center", "va": "bottom", "bbox": {"fc": "w", "ec": "none", "pad": 0.6}}
+    axes.annotate(f"{value:.{decimals}f}", (x, max(high, value)), (0, 7), textcoords="offset points", **text)
+
+
+def _accuracies(axes: Axes, comparison: Mapping[str, Any]) -> None:
+    shown = [name for name in SUBSETS if (comparison["oracle"].get(name) or {}).get("value") is not None]
+    for place, name in enumerate(shown):
+        aim = comparison["oracle"][name]
+        axes.hlines(aim["value"] * 100, place - 0.43, place + 0.43, color=COLORS["oracle"], linewidth=1, linestyle=":")
+        axes.fill_between([place - 0.43, place + 0.43], aim["low"] * 100, aim["high"] * 100, color="0.9", zorder=0)
+        for model, metrics in comparison.items():
+            if metrics[name]["value"] is not None:
+                _point(axes, place + SHIFTS[model], model, metrics[name], 100, 1, model if place == 0 else None)
+    axes.set_xticks(range(len(shown)), ["test" if name == "accuracy_test" and len(shown) == 3 else SUBSETS[name] for name in shown])
+    axes.set_yticks(range(0, 101, 20))
+    axes.set(ylabel="accuracy (%)", ylim=(-4, 110), xlim=(-0.6, len(shown) - 0.4), title="Accuracy (95 % intervals)")
+    axes.grid(axis="y", color="0.92")
+
+
+def _attack(axes: Axes, result: Mapping[str, Any]) -> None:
+    comparison = result["comparison"]
+    axes.set_title("Membership attack (99 % intervals)")
+    axes.set_yticks([0, 0.25, 0.5, 0.75, 1])
+    axes.set(ylabel="AUC", ylim=(-0.04, 1.1), xlim=(-0.6, 2.6))
+    axes.set_xticks(range(3), list(comparison))
+    axes.axhline(0.5, color="0.5", linewidth=1, linestyle="--")
+    axes.grid(axis="y", color="0.92")
+    entries = {model: metrics.get("membership_auc") for model, metrics in comparison.items()}
+    verdict = attack_verdict(entries["oracle"], bool(result["holdout"]))
+    if verdict in ("no holdout", "no matching holdout"):
+        axes.text(1, 0.75, verdict, ha="center", va="center", fontsize=12)
+        return
+    for place, (model, entry) in enumerate(entries.items()):
+        if entry is not None and entry["value"] is not None:
+            _point(axes, place, model, entry, 1, 3)
+    aim = entries["oracle"]
+    if aim is not None:
+        axes.axhline(aim["value"], color=COLORS["oracle"], linewidth=1, linestyle=":", zorder=0)
+        words = {"too few": "too few to tell", "outside": "* 0.5 lies outside the oracle's interval"}.get(
+            verdict, "dashed: 0.5, nothing to tell them by"
+        )
+        axes.set_xlabel(f"forget against {aim['count']} non-members\n{words}")
+
+
+def _losses(axes: Axes, tables: Tables, model: str, edges: np.ndarray, height: float) -> None:
+    loss, subsets = _clip(tables.of(model).loss, edges), tables.subsets()
+    groups = {"forget": (COLORS[model], True), "nonmembers": ("0.35", False)}
+    for name, (color, filled) in groups.items():
+        chosen = loss[subsets[name]]
+        if not len(chosen):
+            continue
+        weights = np.full(len(chosen), 100 / len(chosen))
+        words = f"{'forget' if filled else 'non-members'} ({len(chosen)})"
+        style: dict[str, Any] = {"histtype": "stepfilled", "alpha": 0.45} if filled else {"histtype": "step", "linewidth": 1.6, "linestyle": "--"}
+        axes.hist(chosen, edges.tolist(), weights=weights, color=color, label=words, **style)
+    axes.set(xscale="log", xlabel="loss (nats)", ylim=(0, height), title=f"Losses, {model}")
+    axes.legend(frameon=False, fontsize=8, loc="upper right")
+
+
+def _clip(loss: np.ndarray, edges: np.ndarray) -> np.ndarray:
+    return np.clip(np.nan_to_num(loss, nan=edges[-1]), edges[0], edges[-1])
+
+
+def _loss_row(row: list[Axes], tables: Tables) -> None:
+    """Histograms on shared axes; losses below 1e-6 nats or not finite are drawn at the edges."""
+    subsets = tables.subsets()
+    chosen = subsets["forget"] | subsets["nonmembers"]
+    losses = np.concatenate([tables.of(model).loss[chosen] for model in COLORS])
+    losses = np.clip(losses[np.isfinite(losses)], 1e-6, 1e6)
+    low, high = (losses.min(), losses.max()) if len(losses) else (0.1, 1.0)
+    edges = np.geomspace(low * 0.999, max(high, low * 10) * 1.001, 31)
+    height = 5.0
+    for model in COLORS:
+        clipped = _clip(tables.of(model).loss, edges)
+        for name in ("forget", "nonmembers"):
+            counts = np.histogram(clipped[subsets[name]], edges)[0]
+            height = max(height, 100 * counts.max() / max(counts.sum(), 1))
+    for axes, model in zip(row, COLORS, strict=True):
+        _losses(axes, tables, model, edges, height * 1.3)
+    row[0].set_ylabel("share of utterances (%)")
+
+
+def comparison_plot(result: Mapping[str, Any], title: str | None, path: Path, tables: Tables | None = None) -> Path:
+    """Draws accuracies and membership AUC of the three models, and with `tables` their losses on forget and non-members, to a PNG.
+
+    result: what `write_result` returned. The oracle is the reference line: what perfect forgetting gives.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 8 if tables is not None else 4.8), layout="constrained")
+    FigureCanvasAgg(figure)
+    grid = figure.add_gridspec(2 if tables is not None else 1, 6, height_ratios=[1.35, 1] if tables is not None else None)
+    accuracies, attack = figure.add_subplot(grid[0, :4]), figure.add_subplot(grid[0, 4:])
+    _accuracies(accuracies, result["comparison"])
+    _attack(attack, result)
+    figure.legend(*accuracies.get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
+    if tables is not None:
+        _loss_row([figure.add_subplot(grid[1, 2 * place : 2 * place + 2]) for place in range(3)], tables)
+    for axes in figure.axes:
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.suptitle(title or describe(result), fontsize=13, x=0.01, ha="left")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp.png")
+    figure.savefig(temporary, dpi=130, metadata={"Description": attack_sentence(result)})
+    return temporary.replace(path)

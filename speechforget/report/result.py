@@ -1,0 +1,64 @@
+"""The file that a run leaves: what was asked, and how original, oracle and unlearned compare."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from speechforget.evaluation.compare import objective
+from speechforget.store import write_text
+
+COLUMNS = ("model", "metric", "value", "low", "high", "count", "gap")
+FEWEST_NONMEMBERS = 30
+
+Verdict = Literal["no holdout", "no matching holdout", "too few", "outside", "inside"]
+
+
+def write_result(folder: Path, record: Mapping[str, Any], comparison: Mapping[str, Any]) -> dict[str, Any]:
+    """Writes result.json and result.csv (one row per model and metric) into `folder`, atomically, and returns what result.json holds.
+
+    record: task, dataset, label, model, method, seed, request, holdout, artefacts, versions, commit; optionally `settings`, the numbers of
+    method, training and the like, by which the report tells runs apart. comparison: from `evaluation.compare.compare`.
+    """
+    score = objective(comparison)
+    result = {**record, "comparison": comparison, "objective": score if math.isfinite(score) else None}
+    folder.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(result, indent=1, allow_nan=False, default=_plain) + "\n"
+    write_text(folder / "result.csv", _rows(comparison))
+    write_text(folder / "result.json", text)
+    loaded: dict[str, Any] = json.loads(text)
+    return loaded
+
+
+def _plain(thing: Any) -> Any:
+    """For JSON: NumPy's numbers as Python's, anything else as words."""
+    return thing.item() if hasattr(thing, "item") else str(thing)
+
+
+def _rows(comparison: Mapping[str, Any]) -> str:
+    out = io.StringIO()
+    writer = csv.DictWriter(out, COLUMNS, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    for model, metrics in comparison.items():
+        for metric, entry in metrics.items():
+            writer.writerow({"model": model, "metric": metric, **entry})
+    return out.getvalue()
+
+
+def attack_verdict(entry: Mapping[str, Any] | None, holdout: bool) -> Verdict:
+    """Whether 0.5 lies in the interval of a membership AUC (a comparison's entry), and whether there is anything to tell it from.
+
+    The oracle never saw forget nor holdout, so its AUC shows what the two differ in besides membership.
+    """
+    if not holdout:
+        return "no holdout"
+    if entry is None or entry["value"] is None or not entry["count"]:
+        return "no matching holdout"
+    if entry["count"] < FEWEST_NONMEMBERS:
+        return "too few"
+    return "inside" if entry["low"] <= 0.5 <= entry["high"] else "outside"

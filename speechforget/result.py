@@ -1,0 +1,66 @@
+"""Stage: score tables -> result.json, result.csv, config.yaml and comparison.png."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from omegaconf import OmegaConf
+
+from speechforget.evaluation.compare import compare
+from speechforget.evaluation.tables import Scores, Tables
+from speechforget.report.plot import comparison_plot
+from speechforget.report.result import write_result
+from speechforget.store import Artefact, write_text
+from speechforget.tracking import log_comparison
+
+if TYPE_CHECKING:
+    from lightning.pytorch.loggers import Logger
+
+    from speechforget.data.request import Request
+    from speechforget.pipeline import Data
+
+
+def build_result(
+    folder: Path,
+    config: Mapping[str, Any],
+    record: Mapping[str, Any],
+    data: Data,
+    request: Request,
+    models: Mapping[str, Artefact],
+    scores: Mapping[str, Artefact],
+    tracker: Logger | None,
+) -> None:
+    """Compares the three models and leaves everything a reader wants in `folder`."""
+    tables = join(data, request, models, scores, int(config["seed"]))
+    comparison = compare(tables, list(config["metrics"]["metrics"]))
+    write_text(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(dict(config))))
+    write_result(folder, dict(record), comparison)
+    plot = folder / "comparison.png"
+    comparison_plot({**record, "comparison": comparison}, None, plot, tables)
+    rows = [[model, metric, *entry.values()] for model, entries in comparison.items() for metric, entry in entries.items()]
+    columns = ["model", "metric", *next(iter(comparison["oracle"].values()))]
+    scalars = {f"{model}/{metric}": entry["value"] for model, entries in comparison.items() for metric, entry in entries.items()}
+    log_comparison(tracker, columns, rows, {name: value for name, value in scalars.items() if value is not None}, plot)
+
+
+def join(data: Data, request: Request, models: Mapping[str, Artefact], scores: Mapping[str, Artefact], seed: int) -> Tables:
+    """The three score tables beside each utterance's role, checked to be about exactly the corpus's rows."""
+    role = data.table["subset"].to_numpy(dtype=str).astype("U10")
+    role[role == "train"] = "retain"
+    role[request.forget] = "forget"
+    nonmember = np.zeros(len(role), dtype=bool)
+    nonmember[request.nonmembers] = True
+
+    def read(name: str) -> Scores:
+        with np.load(scores[name].folder / "scores.npz") as arrays:
+            if not np.array_equal(arrays["row"], np.arange(len(role))) or not np.array_equal(arrays["label"], data.numbers):
+                raise RuntimeError(f"{scores[name].folder} is not about the utterances of this corpus")
+            logits = arrays["logits"].astype(np.float64)
+            loss, embedding = arrays["loss"], arrays["embedding"]
+        return Scores(role, nonmember, data.numbers, logits, loss, embedding, float(models[name].cost["seconds"]))
+
+    forgotten = tuple(data.classes.index(name) for name in request.forgotten)
+    return Tables(read("original"), (read("oracle"),), read("unlearned"), forgotten, seed)

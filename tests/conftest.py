@@ -1,0 +1,83 @@
+"""A small corpus of made tones, and ways to run the project on it: in this process, or as a user would."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line does, before torch is loaded
+
+ROOT = Path(__file__).parents[1]
+CONF = ROOT / "conf"
+WORDS, SPEAKERS, TAKES, RATE = 4, 5, 8, 8000
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="session")
+def tones(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`<word>/<speaker>_NO_<take>.wav` at 8 kHz: a word is a pitch, a speaker an overtone, and lengths differ."""
+    folder = tmp_path_factory.mktemp("tones")
+    generator = np.random.default_rng(0)
+    for word in range(WORDS):
+        (folder / f"word{word}").mkdir()
+        for speaker in range(SPEAKERS):
+            for take in range(TAKES):
+                time = np.arange(int(RATE * generator.uniform(0.3, 0.5))) / RATE
+                pitch = 300 * (word + 1) * generator.uniform(0.97, 1.03)
+                sound = np.sin(2 * np.pi * pitch * time) + 0.5 * np.sin(2 * np.pi * (1500 + 300 * speaker) * time)
+                sound += generator.normal(0, 0.3, len(time))
+                soundfile.write(folder / f"word{word}" / f"speaker{speaker}_NO_{take}.wav", 0.2 * sound, RATE)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def small(tones: Path) -> list[str]:
+    """Overrides that make a run on the tones take seconds."""
+    return [
+        "dataset=folder",
+        f"dataset.root={tones}",
+        "dataset.corpus.speaker_pattern='^(.+)_NO_'",
+        "dataset.sample_rate=8000",
+        "dataset.seconds=0.5",
+        "model.channels=[8,8]",
+        "train.epochs=4",
+        "train.batch_size=16",
+        "train.warmup=1",
+        "trainer.threads=1",
+        "logger=none",
+    ]
+
+
+@pytest.fixture(scope="session")
+def configure(small: list[str]) -> Callable[..., dict[str, Any]]:
+    """configure(overrides ...) -> a whole resolved config for the tones."""
+
+    def make(*overrides: str) -> dict[str, Any]:
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            config = compose("config", overrides=[*small, *overrides])
+        return OmegaConf.to_container(config, resolve=True)  # type: ignore[return-value]
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def command() -> Run:
+    """command(arguments ...) runs `python run.py arguments` from the repository and gives what it printed."""
+
+    def run(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
+        environment = {**os.environ, "WANDB_MODE": "offline", "OMP_NUM_THREADS": "1", **options.pop("env", {})}
+        line = [sys.executable, str(ROOT / "run.py"), *arguments]
+        return subprocess.run(line, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=300, **options)
+
+    return run

@@ -1,0 +1,80 @@
+"""The command line: help that teaches, typos that are understood, mistakes that end in one sentence."""
+
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+GROUPS = sorted(path.name for path in (ROOT / "conf").iterdir() if path.is_dir() and any(path.glob("*.yaml")))
+
+
+def one_sentence(run) -> str:
+    """What a user's mistake must end in: exit code 1, one line on stderr, no stack."""
+    assert run.returncode == 1, run.stdout + run.stderr
+    lines = [line for line in run.stderr.splitlines() if line.strip()]
+    assert len(lines) == 1 and lines[0].startswith("Error: "), run.stderr
+    assert "Traceback" not in run.stderr + run.stdout
+    return lines[0]
+
+
+def test_help_teaches_without_torch(command) -> None:
+    run = command("--help", env={"PYTHONPATH": str(ROOT / "tests" / "no_torch")})
+    assert run.returncode == 0, run.stderr
+    for group in GROUPS:
+        assert f"{group}:" in run.stdout
+    assert "python run.py -m" in run.stdout and "scrub" in run.stdout
+
+
+def test_the_config_is_shown_without_torch(command) -> None:
+    run = command("--cfg", "job", "method=salun", env={"PYTHONPATH": str(ROOT / "tests" / "no_torch")})
+    assert run.returncode == 0, run.stderr
+    assert "name: salun" in run.stdout
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_a_typo_in_a_group_names_what_there_is(group: str, command) -> None:
+    option = sorted(path.stem for path in (ROOT / "conf" / group).glob("*.yaml"))[0]
+    assert f"'{option}'" in one_sentence(command(f"{group}={option}x"))
+
+
+@pytest.mark.parametrize(
+    ("argument", "hint"),
+    [
+        ("metod=scrub", "'method'"),
+        ("task.numbr=2", "'task.number'"),
+        ("dataset.hold_out=0.1", "'dataset.holdout'"),
+        ("train.epoch=3", "'train.epochs'"),
+        ("method.learning_rat=1", "'method."),
+        ("trainer.thread=1", "'trainer.threads'"),
+        ("sed=1", "'seed'"),
+    ],
+)
+def test_a_typo_in_a_key_names_the_nearest(argument: str, hint: str, command) -> None:
+    assert hint in one_sentence(command(argument))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["seed=one"], "seed must be a whole number"),
+        (["train.epochs=0"], "train.epochs"),
+        (["train.epochs=many"], "train.epochs"),
+        (["dataset.holdout=2"], "dataset.holdout"),
+        (["trainer.precision=8"], "trainer.precision"),
+        (["trainer.devices=2"], "launch=joblib"),
+        (["dataset.on_bad_audio=ignore"], "on_bad_audio"),
+        (["dataset=folder"], "dataset.root"),
+        (["dataset=folder", "dataset.root=/no/such/folder"], "/no/such/folder"),
+        (["seed=1", "seed"], "seed"),
+    ],
+)
+def test_a_mistake_is_one_sentence(arguments: list[str], words: str, command, tmp_path: Path) -> None:
+    assert words in one_sentence(command(*arguments, f"output={tmp_path / 'outputs'}"))
+    assert not list(tmp_path.rglob("DONE"))
+
+
+def test_an_output_that_cannot_be_written_is_one_sentence(command, small, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    run = command(*small, f"output={tmp_path / 'file'}", f"cache={tmp_path / 'cache'}")
+    assert run.returncode == 1 and "Traceback" not in run.stderr
+    assert run.stderr.splitlines()[-1].startswith("Error: Cannot write to") and "output=" in run.stderr

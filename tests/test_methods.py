@@ -1,0 +1,440 @@
+"""Every method that conf/method names, on a tiny problem with batch-norm; and the driver that runs them."""
+
+from __future__ import annotations
+
+import copy
+import io
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from omegaconf import OmegaConf
+from torch import Tensor, nn
+from torch.nn import functional
+
+from speechforget import draws
+from speechforget.batch import Batch
+from speechforget.cost import Cost
+from speechforget.errors import UserError
+from speechforget.loading import build_method
+from speechforget.methods.driver import Driver, end_batch_norm, set_batch_norm
+from speechforget.methods.method import Context, Method, Pass, frozen_copy
+from speechforget.models.classifier import Output
+
+CONF = Path(__file__).parents[1] / "conf" / "method"
+NAMES = sorted(file.stem for file in CONF.glob("*.yaml"))
+CLASSES = 4
+# What a yaml does not say but a user can: each runs through the same tests.
+VARIANTS: list[tuple[str, dict]] = [(name, {}) for name in NAMES] + [
+    ("scrub", {"rewind": True}),
+    ("scrub", {"forget_batch_norm": "train", "clip": 0.5}),
+    ("random_label", {"order": "joint", "redraw": False}),
+    ("salun", {"order": "joint"}),
+    ("salun", {"optimizer": {"name": "sgd", "momentum": 0.9, "weight_decay": 0.1}}),
+    ("gradient_ascent", {"batch_norm": "batch"}),
+]
+variants = pytest.mark.parametrize(("name", "changes"), VARIANTS, ids=[f"{name}{changes or ''}" for name, changes in VARIANTS])
+
+
+class Tiny(nn.Module):
+    """A convolution with batch-norm over short waveforms."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.conv, self.norm = nn.Conv1d(1, 6, 5, padding=2), nn.BatchNorm1d(6)
+            self.head = nn.Linear(6, CLASSES)
+
+    def forward(self, waveform: Tensor, lengths: Tensor) -> Output:
+        embedding = self.norm(self.conv(waveform[:, None])).relu().mean(dim=2)
+        return Output(self.head(embedding), embedding)
+
+
+class Problem:
+    """Tones of four pitches; some of them, or a whole class, are to be forgotten. All streams end in a batch of one."""
+
+    def __init__(self, forget: Iterable[int], forgotten: tuple[int, ...] = ()) -> None:
+        rows = torch.arange(46)
+        self.labels = rows % CLASSES
+        noise = torch.from_numpy(draws.uniform(rows.numpy(), 32, "noise")).float() - 0.5
+        pitch = torch.tensor([0.3, 0.9, 1.7, 2.7])[self.labels]
+        self.waveform = torch.sin(pitch[:, None] * torch.arange(32)) + noise
+        self.forget, self.forgotten = torch.tensor(list(forget)), forgotten
+        self.retain = rows[~torch.isin(rows, self.forget)]
+
+    def batches(self, rows: Tensor, size: int) -> Iterator[Batch]:
+        for part in rows.split(size):
+            lengths = torch.full_like(part, 32)
+            yield Batch((self.waveform[part], lengths), self.labels[part], part, torch.isin(part, self.forget))
+
+    def rows(self, current: Pass) -> Tensor:
+        kept = torch.from_numpy(draws.order(self.retain.numpy(), "share"))[: round(current.retain_share * len(self.retain))]
+        return {"forget": self.forget, "retain": kept, "mix": torch.cat([self.forget, kept])}[current.stream]
+
+    def stream(self, current: Pass, index: int) -> Iterator[Batch]:
+        return self.batches(torch.from_numpy(draws.order(self.rows(current).numpy(), "shuffle", index)), current.batch_size)
+
+
+SAMPLES = Problem(range(9))
+CLASS = Problem(range(2, 46, CLASSES), forgotten=(2,))
+
+
+@cache
+def original() -> Tiny:
+    """Trained until it is right on nearly everything."""
+    model = Tiny(0)
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.05)
+    for _ in range(60):
+        optimizer.zero_grad()
+        functional.cross_entropy(model(SAMPLES.waveform, SAMPLES.labels).logits, SAMPLES.labels).backward()
+        optimizer.step()
+    return model.eval()
+
+
+def build(name: str, **changes: object) -> Method:
+    """The yaml's method, for two epochs and batches of four."""
+    config = OmegaConf.load(CONF / f"{name}.yaml")
+    options = dict(config)
+    small = {"epochs": 2, "forget_epochs": 1, **{key: 4 for key in options if key.endswith("batch_size")}}
+    options.update({key: value for key, value in small.items() if key in options})
+    return build_method(options | changes)
+
+
+def context_of(problem: Problem, method: Method, watch: Callable[[nn.Module], nn.Module] = lambda model: model) -> Context:
+    """A context that fails the test when a method asks for data it did not declare."""
+
+    def batches(name: str, size: int) -> Iterator[Batch]:
+        assert name in method.needs, f"asked for {name}, declared {sorted(method.needs)}"
+        return problem.batches({"forget": problem.forget, "retain": problem.retain}[name], size)
+
+    teacher = watch(copy.deepcopy(original()))
+    return Context(teacher, lambda: watch(Tiny(99)), batches, CLASSES, problem.forgotten, seed=5)
+
+
+def guarded(problem: Problem, method: Method) -> Callable[[Pass, int], Iterator[Batch]]:
+    """The problem's streams, with the same guard."""
+
+    def stream(current: Pass, index: int) -> Iterator[Batch]:
+        used = {"forget", "retain"} if current.stream in ("mix", "both") else {current.stream}
+        assert used <= method.needs, f"passes over {current.stream}, declared {sorted(method.needs)}"
+        return problem.stream(current, index)
+
+    return stream
+
+
+def accuracy(problem: Problem, student: nn.Module, method: Method) -> Callable[[str], float]:
+    def evaluate(name: str) -> float:
+        assert name in method.needs
+        assert not student.training
+        rows = problem.forget if name == "forget" else problem.retain[-7:]
+        with torch.no_grad():
+            return float((student(problem.waveform[rows], rows).logits.argmax(dim=1) == problem.labels[rows]).double().mean())
+
+    return evaluate
+
+
+def run(problem: Problem, method: Method) -> Tiny:
+    student = copy.deepcopy(original())
+    method.prepare(student, context_of(problem, method))
+    Driver(method, student, accuracy(problem, student, method)).run(guarded(problem, method))
+    return student
+
+
+def forget_loss(problem: Problem, model: nn.Module) -> float:
+    with torch.no_grad():
+        logits = model.eval()(problem.waveform[problem.forget], problem.forget).logits
+    return float(functional.cross_entropy(logits, problem.labels[problem.forget]))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_yaml_is_named_as_its_file_and_says_where_each_number_comes_from(name: str) -> None:
+    config = OmegaConf.load(CONF / f"{name}.yaml")
+    assert config.name == name
+    assert set(config.requests) <= {"sample", "class"}
+    head = ("name:", "requests:", "_target_:", "#")
+    bare = [line for line in (CONF / f"{name}.yaml").read_text().splitlines() if line and not line.startswith(head) and " #" not in line]
+    assert not bare
+    assert isinstance(build(name), Method)
+
+
+@variants
+def test_forget_loss_rises_in_every_method_that_reads_forget(name: str, changes: dict) -> None:
+    faster = {"learning_rate": 0.02, **changes} if build(name).needs else changes  # the problem has few steps, so larger ones
+    method = build(name, **faster)
+    student = run(CLASS, method)
+    before, after = forget_loss(CLASS, original()), forget_loss(CLASS, student)
+    if changes.get("rewind"):
+        assert after >= before  # rewinding may go back to the original
+    elif "forget" in method.needs:
+        assert after > 1.5 * before
+    if not method.needs:
+        assert all(torch.equal(value, original().state_dict()[key]) for key, value in student.state_dict().items())
+
+
+@variants
+@pytest.mark.parametrize("problem", [SAMPLES, CLASS, Problem([3])], ids=["sample", "class", "one utterance"])
+def test_every_request_ends_in_evaluation_mode_with_finite_weights(name: str, changes: dict, problem: Problem) -> None:
+    student = run(problem, build(name, **changes))
+    assert not student.training
+    assert all(bool(value.isfinite().all()) for value in student.state_dict().values())
+
+
+def turn(driver: Driver, optimizer: torch.optim.Optimizer, problem: Problem, indices: Iterable[int]) -> None:
+    """Some of the passes, as another caller than `Driver.run` would go through them."""
+    for index in indices:
+        driver.start_pass(index, optimizer)
+        for batch in problem.stream(driver.plan[index], index):
+            optimizer.zero_grad()
+            driver.loss(batch, index).backward()
+            driver.after_backward()
+            optimizer.step()
+            driver.after_step()
+        driver.end_pass(index)
+
+
+@variants
+def test_a_resumed_run_is_bit_equal(name: str, changes: dict) -> None:
+    whole = run(CLASS, build(name, **changes)).state_dict()
+
+    def start() -> tuple[Driver, torch.optim.Optimizer]:
+        method, student = build(name, **changes), copy.deepcopy(original())
+        method.prepare(student, context_of(CLASS, method))
+        driver = Driver(method, student, accuracy(CLASS, student, method))
+        return driver, driver.make_optimizer()
+
+    passes = len(build(name, **changes).passes())
+    for done in range(1, passes):
+        driver, optimizer = start()
+        turn(driver, optimizer, CLASS, range(done))
+        file = io.BytesIO()
+        torch.save([part.state_dict() for part in (driver.student, driver.method, optimizer)], file)
+        file.seek(0)
+        driver, optimizer = start()
+        for part, state in zip((driver.student, driver.method, optimizer), torch.load(file, weights_only=True), strict=True):
+            part.load_state_dict(state)
+        turn(driver, optimizer, CLASS, range(done, passes))
+        assert all(torch.equal(value, whole[key]) for key, value in driver.student.state_dict().items())
+
+
+F, R, E = len(CLASS.forget), len(CLASS.retain), 2
+MIX = F + round(0.3 * R)
+COSTS: list[tuple[str, dict, int, int]] = [  # forward, and forward with backward, in utterances
+    ("none", {}, 0, 0),
+    ("finetune", {}, 0, E * R),
+    ("gradient_ascent", {}, 0, E * F),
+    ("random_label", {}, 0, E * (F + R)),
+    ("random_label", {"order": "joint"}, 0, E * (F + R)),
+    ("salun", {}, 0, E * (F + R) + F),
+    ("scrub", {}, E * R + F, E * R + F),
+    ("scrub", {"rewind": True}, E * R + F + (E + 1) * F + 7, E * R + F),
+    ("bad_teaching", {}, E * 2 * MIX, E * MIX),
+]
+
+
+@pytest.mark.parametrize(("name", "changes", "forward", "both"), COSTS)
+def test_cost_is_the_closed_form(name: str, changes: dict, forward: int, both: int) -> None:
+    cost = Cost()
+    method, student = build(name, **changes), cost.watch(copy.deepcopy(original()))
+    method.prepare(student, context_of(CLASS, method, cost.watch))
+    Driver(method, student, accuracy(CLASS, student, method)).run(CLASS.stream)
+    assert (cost.forward, cost.forward_backward) == (forward, both)
+
+
+@pytest.mark.parametrize("changes", [changes for name, changes in VARIANTS if name == "salun"])
+def test_masked_weights_never_move(changes: dict) -> None:
+    method = build("salun", mask_share=0.3, **changes)
+    student = run(SAMPLES, method)
+    before = nn.utils.parameters_to_vector(original().parameters())
+    after = nn.utils.parameters_to_vector(student.parameters())
+    mask = method.get_buffer("mask")
+    assert int(mask.sum()) == int(0.3 * len(mask))
+    assert torch.equal(after[~mask], before[~mask])
+    assert float((after[mask] != before[mask]).double().mean()) > 0.9
+
+
+def test_masked_weights_have_no_say_in_the_gradient_norm() -> None:
+    method, student = build("salun", mask_share=0.3), copy.deepcopy(original())
+    method.prepare(student, context_of(SAMPLES, method))
+    for parameter in student.parameters():
+        parameter.grad = torch.full_like(parameter, torch.inf)
+    Driver(method, student, lambda name: 0.0).after_backward()
+    gradients = nn.utils.parameters_to_vector([parameter.grad for parameter in student.parameters() if parameter.grad is not None])
+    assert torch.equal(gradients == 0, ~method.get_buffer("mask"))
+
+
+@pytest.mark.parametrize("name", ["random_label", "scrub", "salun"])
+def test_forget_and_retain_passes_have_the_batch_norm_asked_for_and_forget_comes_first(name: str) -> None:
+    plan = build(name, forget_batch_norm="batch", retain_batch_norm="frozen", epochs=1).passes()
+    assert [(current.stream, current.batch_norm) for current in plan] == [("forget", "batch"), ("retain", "frozen")]
+
+
+def test_scrub_lowers_its_rate_after_the_epochs_named() -> None:
+    plan = build("scrub", epochs=4, forget_epochs=4, learning_rate=1.0, decay_after=[1, 3], decay=0.5).passes()
+    assert [current.learning_rate for current in plan] == [1, 1, 0.5, 0.5, 0.5, 0.5, 0.25, 0.25]
+    assert [current.epoch for current in plan] == [0, 0, 1, 1, 2, 2, 3, 3]
+
+
+def test_scrub_without_forget_epochs_is_distillation() -> None:
+    student = run(SAMPLES, build("scrub", forget_epochs=0, alpha=0.7, gamma=0.2, temperature=3.0, optimizer={"name": "sgd"}, learning_rate=0.05))
+    teacher, expected = frozen_copy(original()), copy.deepcopy(original()).train()
+    optimizer = torch.optim.SGD(expected.parameters(), lr=0.05)
+    for epoch in range(2):
+        for batch in SAMPLES.stream(Pass("retain", 4, 0.05), epoch):
+            logits = expected(*batch.inputs).logits
+            p = (teacher(*batch.inputs).logits / 3).softmax(dim=1)
+            distance = 9 * (p * (p.log() - (logits / 3).log_softmax(dim=1))).sum(dim=1).mean()
+            optimizer.zero_grad()
+            (0.7 * distance + 0.2 * functional.cross_entropy(logits, batch.labels)).backward()
+            optimizer.step()
+    for key, value in expected.state_dict().items():
+        torch.testing.assert_close(student.state_dict()[key], value)
+
+
+@pytest.mark.parametrize(
+    ("forget", "validation", "chosen", "warns"),
+    [
+        ([1.0, 0.6, 0.3], 0.5, 1, False),
+        ([1.0, 0.6, 0.3], 0.95, 0, True),
+        ([1.0, 0.6, 0.3], 0.1, 2, True),
+        ([0.9, 0.5, 0.5], 0.7, 0, True),  # tied: the first
+        ([1.0, 0.7, 0.7], 0.6, 1, False),
+    ],
+)
+def test_scrub_rewinds_to_the_first_nearest_of_all_models(
+    forget: list[float], validation: float, chosen: int, warns: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    method, student = build("scrub", rewind=True), copy.deepcopy(original())
+    method.prepare(student, context_of(SAMPLES, method))
+    seen: list[Tensor] = []
+
+    def evaluate(name: str) -> float:
+        if name == "validation":
+            return validation
+        seen.append(student.head.weight.detach().clone())
+        return forget[len(seen) - 1]
+
+    with caplog.at_level(logging.WARNING):
+        Driver(method, student, evaluate).run(SAMPLES.stream)
+    assert len(seen) == 3
+    assert torch.equal(seen[0], original().head.weight)
+    assert not torch.equal(seen[1], seen[2])
+    assert torch.equal(student.head.weight, seen[chosen])
+    assert ("rewound" in caplog.text) == warns
+
+
+def test_labels_are_drawn_anew_in_each_epoch_only_if_asked() -> None:
+    batch = next(SAMPLES.batches(torch.arange(46), 46))
+    for redraw in (True, False):
+        method = build("random_label", redraw=redraw)
+        method.prepare(original(), context_of(SAMPLES, method))
+        first, second = (method.draw(batch, epoch) for epoch in (0, 1))  # type: ignore[operator]
+        assert torch.equal(first, second) != redraw
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "hint"),
+    [
+        ("random_label", {"order": "joined"}, "joint"),
+        ("salun", {"mask_share": 0.0}, "mask_share"),
+        ("finetune", {"batch_norm": "eval"}, "frozen"),
+        ("finetune", {"batch_size": 0}, "at least 1"),
+        ("finetune", {"optimizer": {"name": "adma"}}, "adam"),
+    ],
+)
+def test_a_mistake_in_a_number_is_one_sentence(name: str, changes: dict, hint: str) -> None:
+    with pytest.raises(UserError, match=hint):
+        run(SAMPLES, build(name, **changes))
+
+
+# ---- the driver
+
+
+@pytest.mark.parametrize("mode", ["frozen", "batch", "train"])
+def test_batch_norm_modes(mode: str) -> None:
+    model = copy.deepcopy(original())
+    before = copy.deepcopy(model.norm.state_dict())
+    x = 3 * SAMPLES.waveform[:8] + 1
+    deployed = model(x, x).logits
+    set_batch_norm(model, mode)  # type: ignore[arg-type]
+    seen = model(x, x).logits
+    assert torch.equal(seen, deployed) == (mode == "frozen")
+    moved = [key for key, value in model.norm.state_dict().items() if not torch.equal(value, before[key])]
+    assert bool(moved) == (mode == "train")
+    end_batch_norm(model)
+    assert not model.norm.training
+    assert model.norm.track_running_stats
+    if mode != "train":
+        assert torch.equal(model(x, x).logits, deployed)
+
+
+@pytest.mark.parametrize("name", ["gradient_ascent", "random_label", "scrub", "bad_teaching", "salun"])
+def test_by_default_no_pass_over_forget_moves_running_statistics(name: str) -> None:
+    method, student = build(name), copy.deepcopy(original())
+    method.prepare(student, context_of(SAMPLES, method))
+    driver = Driver(method, student, lambda name: 0.0)
+    assert driver.plan[0].stream in ("forget", "mix")
+    turn(driver, driver.make_optimizer(), SAMPLES, [0])
+    assert all(torch.equal(value, dict(original().named_buffers())[key]) for key, value in student.named_buffers())
+    assert not torch.equal(student.head.weight, original().head.weight)
+
+
+class Recorder(Method):
+    """Minimises the sum of all weights, and can be told to stop."""
+
+    def __init__(self, stop: bool = False, **options: object) -> None:
+        super().__init__(**options)  # type: ignore[arg-type]
+        self.stop, self.norms = stop, [0.0]
+
+    def passes(self) -> list[Pass]:
+        return [Pass("retain", 46, 0.5), Pass("retain", 46, 0.0), Pass("retain", 46, 0.25)]
+
+    def loss(self, student: nn.Module, batch: Batch, current: Pass) -> Tensor:
+        return 100 * nn.utils.parameters_to_vector(student.parameters()).sum()
+
+    def after_step(self, student: nn.Module) -> None:
+        change = nn.utils.parameters_to_vector(student.parameters()) - nn.utils.parameters_to_vector(original().parameters())
+        self.norms.append(float(change.norm()))
+
+    def after_pass(self, student: nn.Module, index: int, evaluate: Callable[[str], float]) -> bool:
+        assert not student.training
+        return self.stop
+
+
+def test_driver_clips_sets_rates_and_warns_of_a_pass_that_changes_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    method, student = Recorder(clip=2.0), copy.deepcopy(original())
+    with caplog.at_level(logging.WARNING):
+        Driver(method, student, lambda name: 0.0).run(SAMPLES.stream)
+    np.testing.assert_allclose(method.norms, [0.0, 1.0, 1.0, 1.5], rtol=1e-4)
+    assert caplog.text.count("changed no weight") == 1
+    assert "Pass 1 " in caplog.text
+
+
+def test_driver_stops_when_the_method_says_so() -> None:
+    method = Recorder(stop=True)
+    Driver(method, copy.deepcopy(original()), lambda name: 0.0).run(SAMPLES.stream)
+    assert len(method.norms) == 2
+
+
+def test_teachers_stay_in_evaluation_mode_and_get_no_gradient() -> None:
+    method, student = build("bad_teaching"), copy.deepcopy(original())
+    method.prepare(student, context_of(SAMPLES, method))
+    method.train()
+    assert not any(module.training for module in method.modules())
+    assert not any(parameter.requires_grad for parameter in method.parameters())
+    frozen = copy.deepcopy(method.state_dict())
+    Driver(method, student, lambda name: 0.0).run(SAMPLES.stream)
+    assert all(torch.equal(value, frozen[key]) for key, value in method.state_dict().items())
+
+
+def test_watch_counts_copies_and_tells_backward_from_forward() -> None:
+    cost = Cost()
+    model = cost.watch(copy.deepcopy(original()))
+    model(SAMPLES.waveform[:5], SAMPLES.labels)
+    with torch.no_grad():
+        copy.deepcopy(model)(SAMPLES.waveform[:3], SAMPLES.labels)
+    assert (cost.forward, cost.forward_backward) == (3, 5)

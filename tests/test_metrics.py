@@ -1,0 +1,330 @@
+"""Metrics against closed forms, other implementations, and the one law of all: the oracle is at no distance from itself."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+from omegaconf import OmegaConf
+
+from speechforget.errors import UserError
+from speechforget.evaluation import accuracy, agreement, divergence, membership
+from speechforget.evaluation.compare import compare, objective, resolve
+from speechforget.evaluation.intervals import mean, share, wilson
+from speechforget.evaluation.tables import NOTHING, Scores, Tables, predictions
+
+METRICS = sorted((Path(__file__).parents[1] / "conf" / "metrics").glob("*.yaml"))
+CLASSES = 6
+
+
+def make_scores(role, label, logits, nonmember=None, seconds=1.0):
+    role, label, logits = np.asarray(role), np.asarray(label), np.asarray(logits, dtype=np.float64)
+    nonmember = role == "holdout" if nonmember is None else nonmember
+    with np.errstate(all="ignore"):
+        loss = -divergence.log_softmax(logits)[np.arange(len(label)), label]
+    return Scores(role, nonmember, label, logits, loss, np.zeros((len(label), 2)), seconds)
+
+
+def make_tables(kind="sample", seed=0, rows=600, oracles=1, roles=("forget", "retain", "validation", "holdout", "test")):
+    draw = np.random.default_rng(seed)
+    role, label = draw.choice(roles, size=rows), draw.integers(0, CLASSES, rows)
+    forgotten = (1,) if kind == "class" else ()
+    if forgotten:
+        training = np.isin(role, ["forget", "retain"])
+        role = np.where(training, np.where(label == 1, "forget", "retain"), role)
+    nonmember = (role == "holdout") & (np.isin(label, forgotten) if forgotten else True)
+
+    def model(known, seconds):
+        logits = draw.normal(size=(rows, CLASSES))
+        logits[np.arange(rows), label] += np.where(np.isin(role, known), 5, 2)
+        return make_scores(role, label, logits, nonmember, seconds)
+
+    oracle_scores = tuple(model(["retain"], 9.0 + number) for number in range(oracles))
+    return Tables(model(["forget", "retain"], 10.0), oracle_scores, model(["retain"], 2.0), forgotten, seed)
+
+
+def test_every_metrics_config_composes_a_list():
+    assert {path.stem for path in METRICS} >= {"paper", "default"}
+
+
+@pytest.mark.parametrize("kind", ["sample", "class"])
+@pytest.mark.parametrize("path", METRICS, ids=lambda path: path.stem)
+def test_oracle_against_itself_has_gap_zero(path, kind):
+    config = OmegaConf.load(path)
+    assert config.name == path.stem
+    tables = make_tables(kind)
+    tables = replace(tables, unlearned=tables.oracle)
+    result = compare(tables, config.metrics)
+    for model in ("oracle", "unlearned"):
+        for name, entry in result[model].items():
+            assert entry["gap"] == 0 or (entry["gap"] is None and entry["value"] is None and entry["count"] == 0), name
+    assert objective(result) == 0
+    assert all(result["oracle"][f"{name}_forget"]["value"] == pytest.approx(0, abs=1e-12) for name in ("kl", "js", "churn") if path.stem != "paper")
+
+
+@pytest.mark.parametrize("kind", ["sample", "class"])
+def test_another_model_than_the_oracle_has_a_gap(kind):
+    result = compare(make_tables(kind), OmegaConf.load(METRICS[0]).metrics)
+    moved = [name for name, entry in result["original"].items() if entry["gap"] not in (None, 0)]
+    assert len(moved) > 10
+    assert result["original"]["accuracy_forget"]["gap"] > 0
+
+
+@pytest.mark.parametrize("path", METRICS, ids=lambda path: path.stem)
+def test_comparison_is_strict_json_and_survives_a_ruined_model(path):
+    tables = make_tables("class")
+    ruined = replace(tables.unlearned, logits=np.full_like(tables.unlearned.logits, np.nan), loss=np.full_like(tables.unlearned.loss, np.nan))
+    result = compare(replace(tables, unlearned=ruined), OmegaConf.load(path).metrics)
+    assert json.loads(json.dumps(result, allow_nan=False)) == result
+    assert all(set(entry) == {"value", "low", "high", "count", "gap", "oracle_spread"} for entry in result["unlearned"].values())
+    assert result["unlearned"]["accuracy_test"]["value"] == 0
+    assert result["unlearned"]["membership_auc"]["value"] == 0.5
+
+
+def test_accuracy_and_macro_f1_agree_with_scikit_learn():
+    from sklearn.metrics import accuracy_score, f1_score
+
+    tables = make_tables("class")
+    scores, mask = tables.unlearned, tables.subsets()["test"]
+    label, predicted = scores.label[mask], scores.logits[mask].argmax(1)
+    assert 1 not in label and 1 in tables.original.label
+    values = {**accuracy.accuracy(tables, "unlearned"), **accuracy.macro_f1(tables, "unlearned")}
+    assert values["accuracy_test"].value == pytest.approx(accuracy_score(label, predicted), abs=1e-15)
+    assert values["macro_f1_test"].value == pytest.approx(f1_score(label, predicted, labels=np.unique(label), average="macro"), abs=1e-15)
+    assert values["accuracy_test"].low < values["accuracy_test"].value < values["accuracy_test"].high
+    assert values["accuracy_test"].count == mask.sum()
+
+
+def test_subsets_of_a_class_request_split_remaining_from_forgotten():
+    subsets = make_tables("class").subsets()
+    label = make_tables("class").original.label
+    assert np.all(label[subsets["test"]] != 1) and np.all(label[subsets["test_forgotten"]] == 1)
+    assert np.all(label[subsets["validation"]] != 1) and np.all(label[subsets["validation_forgotten"]] == 1)
+    assert np.all(label[subsets["nonmembers"]] == 1)
+    assert not make_tables("sample").subsets()["test_forgotten"].any()
+
+
+def test_masked_accuracy_chooses_among_remaining_classes_only():
+    role, label = ["test"] * 3 + ["retain", "forget"], [0, 2, 2, 0, 1]
+    logits = [[1, 5, 0], [0, 5, 1], [1, 5, 0], [3, 0, 0], [0, 1, 0]]
+    scores = make_scores(role, label, logits)
+    tables = Tables(scores, (scores,), scores, (1,), 0)
+    assert accuracy.accuracy(tables, "oracle")["accuracy_test"].value == 0
+    assert accuracy.accuracy_masked(tables, "oracle")["accuracy_masked_test"].value == pytest.approx(2 / 3)
+
+
+def test_a_logit_that_is_no_number_is_never_right():
+    assert predictions(np.array([[np.nan, 1], [0, 1], [np.inf, 0]])).tolist() == [-1, 1, 0]
+
+
+def test_wilson_interval_matches_a_published_value_and_the_ends():
+    low, high = wilson(0.1, 10)
+    assert (low, high) == (pytest.approx(0.01788, abs=1e-4), pytest.approx(0.40415, abs=1e-4))
+    assert share(np.ones(20, dtype=bool))[:3] == (1.0, pytest.approx(0.8389, abs=1e-4), 1.0)
+    assert share(np.array([], dtype=bool)).count == 0
+    assert math.isnan(mean(np.array([2.0])).low)
+
+
+losses = arrays.arrays(np.float64, st.integers(1, 30), elements=st.floats(0, 50, allow_subnormal=False) | st.sampled_from([0.0, 1.0, 2.0]))
+
+
+@given(losses, losses)
+@settings(max_examples=200, deadline=None)
+def test_auc_agrees_with_scikit_learn_and_lies_in_its_interval(members, nonmembers):
+    from sklearn.metrics import roc_auc_score
+
+    value = membership.area_under_curve(members, nonmembers)
+    truth = np.concatenate([np.ones(len(members)), np.zeros(len(nonmembers))])
+    assert value.value == pytest.approx(roc_auc_score(truth, -np.concatenate([members, nonmembers])), abs=1e-12)
+    assert 0 <= value.low <= value.value <= value.high <= 1
+    assert value.low < value.high and value.count == len(nonmembers)
+    other = membership.area_under_curve(nonmembers, members)
+    assert other.value == pytest.approx(1 - value.value, abs=1e-12)
+
+
+def test_auc_closed_forms():
+    low, high = np.arange(10.0), np.arange(10.0) + 100
+    assert membership.area_under_curve(low, high).value == 1
+    assert membership.area_under_curve(high, low).value == 0
+    assert membership.area_under_curve(low, low).value == 0.5
+    assert membership.area_under_curve(np.array([1.0]), np.array([1.0, 2.0])).value == 0.75
+    assert membership.area_under_curve(low, np.full(4, np.nan)).value == 1
+    assert membership.area_under_curve(low, low[:0]) is NOTHING
+
+
+def test_auc_variance_is_delongs():
+    """Against the definition: covariances of the placements, written out as the double sum of Heaviside values."""
+    draw = np.random.default_rng(1)
+    members, nonmembers = draw.normal(size=40), draw.normal(size=55) + 0.4
+    wins = (members[:, None] < nonmembers[None, :]) + 0.5 * (members[:, None] == nonmembers[None, :])
+    value, variance = wins.mean(), wins.mean(1).var(ddof=1) / 40 + wins.mean(0).var(ddof=1) / 55
+    expected = wilson(value, value * (1 - value) / variance, 0.99)
+    assert membership.area_under_curve(members, nonmembers)[:3] == pytest.approx((value, *expected), abs=1e-12)
+
+
+@pytest.mark.parametrize("sizes", [(30, 30), (40, 150)])
+def test_interval_covers_one_half_under_the_null(sizes):
+    draw = np.random.default_rng(7)
+    trials = 1500
+    covered = 0
+    for _ in range(trials):
+        value = membership.area_under_curve(draw.exponential(size=sizes[0]), draw.exponential(size=sizes[1]))
+        covered += value.low <= 0.5 <= value.high
+    assert 0.98 <= covered / trials <= 0.998
+
+
+@given(losses, losses)
+@settings(max_examples=200, deadline=None)
+def test_threshold_is_the_best_of_all_cuts(members, nonmembers):
+    threshold, reached = membership.best_threshold(members, nonmembers)
+
+    def balanced(cut):
+        return ((members <= cut).mean() + (nonmembers > cut).mean()) / 2
+
+    assert balanced(threshold) == pytest.approx(reached, abs=1e-12)
+    assert reached >= max(balanced(cut) for cut in [-np.inf, *members, *nonmembers]) - 1e-12
+    assert reached >= 0.5
+
+
+def attack_tables(loss_by_role, labels=None, seed=0):
+    role = np.concatenate([np.full(len(values), name) for name, values in loss_by_role.items()])
+    loss = np.concatenate([np.asarray(values, dtype=np.float64) for values in loss_by_role.values()])
+    label = np.zeros(len(role), dtype=np.int64) if labels is None else np.asarray(labels)
+    scores = Scores(role, role == "holdout", label, np.zeros((len(role), 3)), loss, np.zeros((len(role), 1)), 1.0)
+    return Tables(scores, (scores,), scores, (), seed)
+
+
+def test_papers_attack_on_separable_losses():
+    tables = attack_tables({"retain": np.linspace(0, 1, 50), "holdout": np.linspace(3, 4, 20), "forget": [0.1, 0.5, 3.5, 9.0], "test": [0.0]})
+    values = membership.loss_threshold(tables, "oracle")
+    assert values["membership_nonmember_share"][0] == 0.5 and values["membership_nonmember_share"].count == 4
+    assert values["membership_attack_accuracy"][0] == 1 and values["membership_attack_accuracy"].count == 40
+
+
+def test_papers_attack_never_looks_at_test_nor_at_labels_that_retain_lacks():
+    parts = {"retain": [0.0, 0.1, 0.2], "holdout": [1.0, 1.1, 1.2, 0.05], "forget": [0.5, 2.0], "test": [0.3, 0.4]}
+    labels = [0, 0, 1, 0, 1, 1, 2, 0, 0, 0, 0]
+    values = membership.loss_threshold(attack_tables(parts, labels), "oracle")
+    assert values["membership_attack_accuracy"][0] == 1
+    for other_test in ([99.0, 99.0], [-5.0, 0.0]):
+        assert membership.loss_threshold(attack_tables({**parts, "test": other_test}, labels), "oracle") == values
+
+
+def test_papers_attack_depends_on_the_seed_and_on_nothing_else():
+    tables = make_tables(rows=900)
+    first = membership.loss_threshold(tables, "unlearned")
+    assert membership.loss_threshold(tables, "unlearned") == first
+    others = [membership.loss_threshold(replace(tables, seed=seed), "unlearned") for seed in range(1, 9)]
+    assert any(other["membership_attack_accuracy"] != first["membership_attack_accuracy"] for other in others)
+
+
+def test_without_holdout_membership_is_undefined_and_the_rest_is_not():
+    tables = make_tables(roles=("forget", "retain", "validation", "test"))
+    result = compare(tables, OmegaConf.load(METRICS[0]).metrics)
+    for name in ("membership_auc", "membership_nonmember_share", "membership_attack_accuracy"):
+        assert result["oracle"][name]["value"] is None and result["oracle"][name]["count"] == 0
+    assert result["unlearned"]["average_gap"]["count"] == 3
+    assert compare(make_tables(), OmegaConf.load(METRICS[0]).metrics)["unlearned"]["average_gap"]["count"] == 4
+
+
+def test_divergences_closed_forms():
+    even, tilted = np.log([[0.5, 0.5]]), np.log([[0.25, 0.75]])
+    assert divergence.kullback_leibler(even, tilted)[0] == pytest.approx(0.5 * math.log(4 / 3), abs=1e-15)
+    assert divergence.kullback_leibler(tilted, even)[0] == pytest.approx(0.25 * math.log(0.5) + 0.75 * math.log(1.5), abs=1e-15)
+    certain, opposite = np.array([[1e4, 0.0]]), np.array([[0.0, 1e4]])
+    assert divergence.jensen_shannon(certain, opposite)[0] == pytest.approx(math.log(2), abs=1e-12)
+    assert divergence.kullback_leibler(certain, opposite)[0] == pytest.approx(20 * math.log(10), abs=1e-9)
+    assert divergence.probability_distance(certain, opposite)[0] == pytest.approx(math.sqrt(2))
+
+
+logits = arrays.arrays(np.float64, (4, 5), elements=st.floats(-1e4, 1e4))
+
+
+@given(logits, logits, st.floats(-1e3, 1e3))
+@settings(max_examples=150, deadline=None)
+def test_divergences_bounds_symmetry_and_shift(first, second, shift):
+    kl, js = divergence.kullback_leibler(first, second), divergence.jensen_shannon(first, second)
+    assert np.all(np.isfinite(kl)) and np.all(kl >= 0) and np.all(js >= 0) and np.all(js <= math.log(2) + 1e-12)
+    assert divergence.jensen_shannon(second, first) == pytest.approx(js, abs=1e-12)
+    assert divergence.jensen_shannon(first, second + shift) == pytest.approx(js, abs=1e-9)
+    assert np.all(divergence.kullback_leibler(first, first) == 0)
+
+
+def test_tow_average_gap_and_churn_closed_forms():
+    role = ["forget"] * 4 + ["retain"] * 4 + ["test"] * 4 + ["holdout"] * 4
+    label = np.zeros(16, dtype=np.int64)
+
+    def answers(right):
+        return make_scores(role, label, np.where(np.asarray(right)[:, None] > 0, [[1.0, 0.0]], [[0.0, 1.0]]))
+
+    oracle = answers([1, 0, 0, 0] + [1] * 4 + [1, 1, 0, 0] + [1, 1, 0, 0])
+    unlearned = answers([*[1, 1, 1, 0] * 2, *[1, 1, 0, 0] * 2])
+    tables = Tables(oracle, (oracle,), unlearned, (), 0)
+    assert agreement.tow(tables, "unlearned")["tow"].value == pytest.approx(0.5 * 0.75 * 1.0)
+    assert agreement.tow(tables, "original")["tow"].value == 1
+    auc_gap = abs(membership.auc(tables, "unlearned")["membership_auc"].value - membership.auc(tables, "oracle")["membership_auc"].value)
+    assert auc_gap == pytest.approx(0.25)
+    assert agreement.average_gap(tables, "unlearned")["average_gap"].value == pytest.approx((0.5 + 0.25 + 0 + 0.25) / 4)
+    churn = agreement.churn(tables, "unlearned")
+    assert [churn[f"churn_{name}"].value for name in ("forget", "retain", "test")] == [0.5, 0.25, 0]
+
+
+def test_objective_reads_forget_and_validation_only():
+    entry = {"gap": 0.3}
+    result = {"unlearned": {name: {"gap": 9.0} for name in ("accuracy_test", "accuracy_holdout")}}
+    result["unlearned"] |= {"accuracy_forget": {"gap": -0.1}, "accuracy_validation": entry}
+    assert objective(result) == pytest.approx(0.2)
+    entry["gap"] = None
+    assert math.isnan(objective(result))
+
+
+def test_spread_over_several_oracles():
+    tables = make_tables(oracles=3)
+    path = "speechforget.evaluation.accuracy.accuracy"
+    result = compare(tables, [path])
+    values = [np.mean(predictions(scores.logits)[scores.role == "forget"] == scores.label[scores.role == "forget"]) for scores in tables.oracles]
+    assert result["unlearned"]["accuracy_forget"]["oracle_spread"] == pytest.approx(np.std(values, ddof=1))
+    assert result["oracle"]["accuracy_forget"]["value"] == values[0]
+    assert compare(make_tables(), [path])["oracle"]["accuracy_forget"]["oracle_spread"] is None
+
+
+@pytest.mark.parametrize(
+    ("path", "hint"),
+    [
+        ("speechforget.evaluation.accuracy.accurcy", "did you mean 'accuracy'"),
+        ("speechforget.evaluation.nowhere.accuracy", "no module"),
+        ("accuracy", "no module"),
+    ],
+)
+def test_an_unknown_metric_is_one_sentence(path, hint):
+    with pytest.raises(UserError, match=hint):
+        resolve(path)
+
+
+def test_two_metrics_of_one_name_are_refused():
+    with pytest.raises(UserError, match="Two metrics"):
+        compare(make_tables(), ["speechforget.evaluation.accuracy.accuracy", "speechforget.evaluation.accuracy.accuracy_masked", __name__ + ".again"])
+
+
+def again(tables, model):
+    """A metric that repeats another's name."""
+    return {"accuracy_masked_test": NOTHING}
+
+
+def test_tables_refuse_what_is_not_aligned():
+    tables = make_tables()
+    with pytest.raises(ValueError, match="same utterances"):
+        replace(tables, unlearned=replace(tables.unlearned, label=tables.unlearned.label[::-1].copy()))
+    with pytest.raises(ValueError, match="needs an oracle"):
+        replace(tables, oracles=())
+    with pytest.raises(ValueError, match="unknown roles"):
+        replace(tables.oracle, role=np.full(len(tables.oracle.role), "train"))
+    with pytest.raises(ValueError, match="holdout utterances"):
+        replace(tables.oracle, nonmember=np.ones(len(tables.oracle.role), dtype=bool))

@@ -1,0 +1,221 @@
+"""Requests: nested, disjoint, proportionate, readable, and refused with a reason when they make no sense."""
+
+from __future__ import annotations
+
+import logging
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from speechforget.data.request import Request, save, select
+from speechforget.data.split import split
+from speechforget.errors import UserError
+
+CONF = Path(__file__).parents[1] / "conf" / "task"
+
+
+def task(kind: str = "sample", **changes: Any) -> dict[str, Any]:
+    return {**yaml.safe_load((CONF / f"{kind}.yaml").read_text()), **changes}
+
+
+def corpus(words: int = 5, speakers: int = 6, takes: int = 10, holdout: float = 0.2) -> pd.DataFrame:
+    rows = [
+        {"id": f"w{word}/s{speaker}_{take}", "word": f"w{word}", "speaker": f"s{speaker}", "take": str(take), "subset": "test" if take == 0 else ""}
+        for word in range(words)
+        for speaker in range(speakers)
+        for take in range(takes)
+    ]
+    table = pd.DataFrame(rows, dtype=str)
+    return split(table.assign(sha1=table["id"]), "word", holdout=holdout)
+
+
+TABLE = corpus()
+
+
+def labels(rows: np.ndarray, table: pd.DataFrame = TABLE) -> dict[str, int]:
+    return table["label"].iloc[rows].value_counts().to_dict()
+
+
+def check(request: Request, table: pd.DataFrame = TABLE) -> None:
+    assert request.forget.dtype == request.nonmembers.dtype == np.int64
+    for rows in (request.forget, request.nonmembers, request.retain(table)):
+        assert (np.diff(rows) > 0).all()
+    assert set(table["subset"].iloc[request.forget]) == {"train"}
+    assert set(table["subset"].iloc[request.nonmembers]) <= {"holdout"}
+    assert not set(request.forget) & set(request.retain(table))
+    assert len(request.forget) + len(request.retain(table)) == (table["subset"] == "train").sum()
+
+
+@settings(deadline=None, max_examples=60)
+@given(small=st.floats(0.3, 40), large=st.floats(0.3, 40), balanced=st.booleans(), seed=st.integers(0, 10**6))
+def test_more_percent_include_fewer(small, large, balanced, seed) -> None:
+    small, large = sorted((small, large))
+    few, many = (select(TABLE, task(percent=percent, balanced=balanced, seed=seed)) for percent in (small, large))
+    trained = (TABLE["subset"] == "train").sum()
+    for request, percent in ((few, small), (many, large)):
+        check(request)
+        assert len(request.forget) == max(1, round(percent / 100 * trained))
+        counts = labels(request.forget)
+        if balanced and len(counts) == 5:
+            assert max(counts.values()) - min(counts.values()) <= 1
+    assert set(few.forget) <= set(many.forget)
+
+
+@settings(deadline=None, max_examples=40)
+@given(percent=st.floats(1, 30), balanced=st.booleans(), seed=st.integers(0, 1000))
+def test_nonmembers_have_the_proportions_of_the_request(percent, balanced, seed) -> None:
+    request = select(TABLE, task(percent=percent, balanced=balanced, seed=seed))
+    asked, matched = pd.Series(labels(request.forget)), pd.Series(labels(request.nonmembers))
+    there = TABLE[TABLE["subset"] == "holdout"]["label"].value_counts()
+    assert set(asked.index) == set(matched.index)
+    scale = (there[asked.index] / asked).min()
+    assert ((matched - scale * asked).abs() <= 1).all()
+    assert (matched == there[matched.index]).any()
+
+
+def test_a_request_depends_on_its_seed_and_not_on_other_subsets() -> None:
+    one, same, other = (select(TABLE, task(percent=10, seed=seed)) for seed in (1, 1, 2))
+    assert np.array_equal(one.forget, same.forget)
+    assert np.array_equal(one.nonmembers, same.nonmembers)
+    assert not np.array_equal(one.forget, other.forget)
+    without_test = TABLE[TABLE["subset"] != "test"].reset_index(drop=True)
+    again = select(without_test, task(percent=10, seed=1))
+    assert set(without_test["id"].iloc[again.forget]) == set(TABLE["id"].iloc[one.forget])
+
+
+def test_classes_are_forgotten_whole() -> None:
+    request = select(TABLE, task("class", classes=["w1", "w3"]))
+    check(request)
+    assert request.forgotten == ("w1", "w3")
+    assert request.name == "class-w1-w3"
+    assert set(request.forget) == set(np.flatnonzero((TABLE["subset"] == "train") & TABLE["label"].isin(["w1", "w3"])))
+    assert set(request.nonmembers) == set(np.flatnonzero((TABLE["subset"] == "holdout") & TABLE["label"].isin(["w1", "w3"])))
+    assert np.array_equal(select(TABLE, task("class", classes="w1")).forget, select(TABLE, task("class", classes=["w1"])).forget)
+
+
+def test_more_drawn_classes_include_fewer() -> None:
+    drawn = [select(TABLE, task("class", number=number, seed=4)).forgotten for number in range(1, 5)]
+    assert [len(classes) for classes in drawn] == [1, 2, 3, 4]
+    assert all(set(few) < set(many) for few, many in pairwise(drawn))
+    assert len({select(TABLE, task("class", seed=seed)).forgotten for seed in range(20)}) > 2
+
+
+def test_speakers_and_other_columns() -> None:
+    request = select(TABLE, task(by="speaker", speakers=["s2"]))
+    check(request)
+    assert request.forgotten == ()
+    assert set(TABLE["speaker"].iloc[request.forget]) == set(TABLE["speaker"].iloc[request.nonmembers]) == {"s2"}
+    assert len(request.forget) == ((TABLE["subset"] == "train") & (TABLE["speaker"] == "s2")).sum()
+    assert len(set(TABLE["speaker"].iloc[select(TABLE, task(by="speaker", number=2)).forget])) == 2
+    assert set(TABLE["take"].iloc[select(TABLE, task(by="take", takes=[3])).forget]) == {"3"}
+
+
+def test_saved_lists_are_readable_and_make_the_same_request(tmp_path: Path) -> None:
+    request = select(TABLE, task(percent=8))
+    save(request, TABLE, tmp_path)
+    forget, retain, nonmembers = ((tmp_path / f"{name}.txt").read_text().splitlines() for name in ("forget", "retain", "nonmembers"))
+    assert forget == TABLE["id"].iloc[request.forget].tolist()
+    assert set(forget) | set(retain) == set(TABLE.loc[TABLE["subset"] == "train", "id"])
+    assert nonmembers == TABLE["id"].iloc[request.nonmembers].tolist()
+    again = select(TABLE, task(by="ids", ids=str(tmp_path / "forget.txt")))
+    assert np.array_equal(again.forget, request.forget)
+    assert np.array_equal(again.nonmembers, request.nonmembers)
+
+
+def test_ids_may_come_from_windows_editors(tmp_path: Path) -> None:
+    ids = TABLE.loc[TABLE["subset"] == "train", "id"].tolist()[:3]
+    (tmp_path / "list.txt").write_bytes(b"\xef\xbb\xbf" + "\r\n".join([*ids, ids[0], ""]).encode())
+    assert TABLE["id"].iloc[select(TABLE, task(by="ids", ids=tmp_path / "list.txt")).forget].tolist() == ids
+
+
+def copied() -> pd.DataFrame:
+    """Two training utterances of w0 and one of w1 are copies of one another."""
+    table = TABLE.copy()
+    trained = table[table["subset"] == "train"]
+    same = [*trained.index[trained["label"] == "w0"][:2], trained.index[trained["label"] == "w1"][0]]
+    table.loc[same, "unit"] = table.loc[same[0], "id"]
+    return table
+
+
+def test_copies_come_along(tmp_path: Path) -> None:
+    table = copied()
+    same = set(table.index[table["unit"].duplicated(keep=False)])
+    (tmp_path / "ids.txt").write_text(table["id"].iloc[min(same)] + "\n")
+    assert set(select(table, task(by="ids", ids=tmp_path / "ids.txt")).forget) == same
+    assert same <= set(select(table, task("class", classes=["w1"])).forget)
+    for seed in range(30):
+        forget = set(select(table, task(percent=20, seed=seed)).forget)
+        assert forget & same in (set(), same)
+
+
+def test_labels_without_holdout_are_left_out_of_the_match_and_named(caplog) -> None:
+    table = TABLE.copy()
+    table.loc[(table["subset"] == "holdout") & (table["label"] == "w2"), "subset"] = "test"
+    with caplog.at_level(logging.WARNING):
+        request = select(table, task(percent=20))
+    assert "w2" in caplog.text
+    assert set(labels(request.nonmembers, table)) == {"w0", "w1", "w3", "w4"}
+    assert len(request.nonmembers) > 20
+
+
+def test_without_holdout_there_are_no_nonmembers() -> None:
+    table = corpus(holdout=0)
+    for each in (task(percent=5), task("class"), task(by="speaker")):
+        assert len(select(table, each).nonmembers) == 0
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        (task(percent=0), "more than 0"),
+        (task(percent=100), "less than 100"),
+        (task(percent="many"), "percent is many"),
+        (task(percent=99, balanced=False), "leaves no training utterance|all of the training subset"),
+        (task(by="speakr"), "did you mean 'speaker'"),
+        (task(by="speaker", speakers=["s77"]), "there are: s0, s1"),
+        (task(by="speaker", number=0), "1 to 6"),
+        (task(by="speaker", number=6), "all of the training subset"),
+        (task(by="word", words=["w1"]), "task=class"),
+        (task(by="speaker", speakers=[]), "is empty"),
+        (task(by="ids"), "is not set"),
+        (task(by="ids", ids="nowhere.txt"), "cannot be read"),
+        (task("class", classes=["w9"]), "there are: w0, w1"),
+        (task("class", classes=[True]), "into quotes"),
+        (task("class", classes=["w0", "w1", "w2", "w3", "w4"]), "all 5 classes"),
+        (task("class", number=6), "1 to 5"),
+        (task("class", number="two"), "1 to 5"),
+        ({**task(), "kind": "clas"}, "sample or class"),
+    ],
+)
+def test_requests_without_sense_say_why(wrong, words) -> None:
+    with pytest.raises(UserError, match=words):
+        select(TABLE, wrong)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "is empty"),
+        (b"\n\n", "is empty"),
+        (b"w0/s1_99\n", "1 unknown utterance ids"),
+        (b"w0/s1_0\n", "is test"),
+        (b"\xff\xfe\x00", "UTF-8"),
+    ],
+)
+def test_lists_without_sense_say_why(tmp_path: Path, content: bytes, words: str) -> None:
+    (tmp_path / "ids.txt").write_bytes(content)
+    with pytest.raises(UserError, match=words):
+        select(TABLE, task(by="ids", ids=tmp_path / "ids.txt"))
+
+
+def test_a_list_that_empties_a_class_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "ids.txt").write_text("\n".join(TABLE.loc[(TABLE["subset"] == "train") & (TABLE["label"] == "w1"), "id"]))
+    with pytest.raises(UserError, match="leaves no training utterance of w1"):
+        select(TABLE, task(by="ids", ids=tmp_path / "ids.txt"))

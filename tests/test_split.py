@@ -1,0 +1,149 @@
+"""Splits: disjoint, complete, stable under seeds and growth, with the shares that were asked for in every cell."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from speechforget.data.split import split, systematic
+from speechforget.errors import UserError
+
+
+def corpus(words: int = 4, speakers: int = 5, takes: int = 10, tested: int = 1) -> pd.DataFrame:
+    """A full grid; the last `tested` takes are the test subset."""
+    rows = [
+        {"id": f"w{word}/s{speaker}_{take}", "word": f"w{word}", "speaker": f"s{speaker}", "subset": "test" if take >= takes - tested else ""}
+        for word in range(words)
+        for speaker in range(speakers)
+        for take in range(takes)
+    ]
+    table = pd.DataFrame(rows, dtype=str).sort_values("id", ignore_index=True)
+    return table.assign(sha1=table["id"])
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    words=st.integers(2, 5),
+    speakers=st.integers(1, 6),
+    takes=st.integers(3, 9),
+    holdout=st.floats(0, 0.5),
+    validation=st.floats(0, 0.4),
+    seed=st.integers(0, 10**6),
+)
+def test_subsets_are_complete_and_hold_their_shares_in_every_cell(words, speakers, takes, holdout, validation, seed) -> None:
+    table = corpus(words, speakers, takes)
+    result = split(table, "word", validation, holdout, "include", seed)
+    assert list(result["id"]) == list(table["id"])
+    assert set(result["subset"]) <= {"train", "validation", "holdout", "test"}
+    assert (result["subset"] == "test").equals(table["subset"] == "test")
+    pool = result[result["subset"] != "test"]
+    assert set(pool.loc[pool["subset"] == "train", "label"]) == set(result["label"])
+    for by in (["word"], ["word", "speaker"]):
+        for _, cell in pool.groupby(by):
+            assert abs((cell["subset"] == "holdout").sum() - holdout * len(cell)) <= 1 + 1e-9
+            assert abs((cell["subset"] == "validation").sum() - validation * len(cell)) <= 2 + 1e-9
+
+
+def test_the_seed_alone_decides_and_the_order_of_rows_does_not() -> None:
+    table = corpus()
+    first = split(table, "word", seed=3).set_index("id")["subset"]
+    assert first.equals(split(table, "word", seed=3).set_index("id")["subset"])
+    shuffled = table.sample(frac=1, random_state=1).reset_index(drop=True)
+    assert first.equals(split(shuffled, "word", seed=3).set_index("id")["subset"].reindex(first.index))
+    assert not first.equals(split(table, "word", seed=4).set_index("id")["subset"])
+
+
+def test_a_new_recording_changes_only_its_own_label() -> None:
+    table = corpus(words=6)
+    more = pd.concat([table, pd.DataFrame([{"id": "w0/new", "word": "w0", "speaker": "s9", "subset": "", "sha1": "new"}])], ignore_index=True)
+    before, after = (split(each, "word").set_index("id")["subset"] for each in (table, more))
+    others = before.index[~before.index.str.startswith("w0/")]
+    assert before[others].equals(after[others])
+
+
+def test_every_row_is_held_out_with_the_same_probability() -> None:
+    table = corpus(words=3, speakers=4, takes=6, tested=0)
+    counts = sum(systematic(table, 0.2, ["word", "speaker"], seed).astype(int) for seed in range(500))
+    assert np.abs(counts / 500 - 0.2).max() < 5 * np.sqrt(0.2 * 0.8 / 500)
+
+
+def test_the_corpus_own_validation_is_kept() -> None:
+    table = corpus()
+    table.loc[table["speaker"] == "s0", "subset"] = "validation"
+    result = split(table, "word", validation=0.3)
+    assert (result["subset"] == "validation").equals(table["subset"] == "validation")
+
+
+def test_nothing_held_out() -> None:
+    assert set(split(corpus(), "word", validation=0, holdout=0)["subset"]) == {"train", "test"}
+
+
+def test_a_label_keeps_something_to_train_on() -> None:
+    table = pd.concat([corpus(), pd.DataFrame([{"id": "rare", "word": "rare", "speaker": "s0", "subset": "", "sha1": "rare"}])], ignore_index=True)
+    for seed in range(20):
+        result = split(table, "word", validation=0.4, holdout=0.5, seed=seed)
+        assert result.set_index("id").at["rare", "subset"] == "train"
+
+
+def test_labels_that_are_never_trained_on_are_left_out() -> None:
+    table = corpus()
+    table.loc[table["speaker"] == "s1", "subset"] = "test"
+    result = split(table, "speaker")
+    assert "s1" not in set(result["label"])
+    assert len(result) == len(table) - (table["speaker"] == "s1").sum()
+
+
+def test_utterances_without_the_label_are_left_out() -> None:
+    table = corpus()
+    table.loc[:9, "speaker"] = ""
+    assert len(split(table, "speaker")) == len(table) - 10
+
+
+@settings(deadline=None, max_examples=40)
+@given(data=st.data(), seed=st.integers(0, 1000))
+def test_copies_share_a_subset(data, seed) -> None:
+    table = corpus(words=3, speakers=3, takes=6)
+    pool = table.index[table["subset"] == ""].tolist()
+    for name in ("a", "b", "c"):
+        table.loc[data.draw(st.lists(st.sampled_from(pool), min_size=2, max_size=4, unique=True)), "sha1"] = name
+    result = split(table, "word", 0.2, 0.3, "include", seed)
+    assert len(result) == len(table)
+    assert result.groupby("sha1")["subset"].nunique().max() == 1
+    assert result.groupby("sha1")["unit"].nunique().max() == 1
+
+
+def test_a_copy_of_a_test_recording_is_not_trained_on() -> None:
+    table = corpus()
+    tested, trained = table.index[table["subset"] == "test"][0], table.index[table["subset"] == ""][0]
+    table.loc[trained, "sha1"] = table.loc[tested, "sha1"]
+    result = split(table, "word")
+    assert table.loc[trained, "id"] not in set(result["id"])
+    assert table.loc[tested, "id"] in set(result["id"])
+    ignored = split(table, "word", copies="ignore")
+    assert len(ignored) == len(table)
+    assert ignored["unit"].equals(ignored["id"])
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"label": "wrod"}, "did you mean 'word'"),
+        ({"label": "subset"}, "does not know"),
+        ({"validation": 0.5, "holdout": 0.5}, "leave something to train on"),
+        ({"holdout": -0.1}, "must not be negative"),
+        ({"copies": "maybe"}, "include or ignore"),
+    ],
+)
+def test_impossible_splits_say_why(change, words) -> None:
+    with pytest.raises(UserError, match=words):
+        split(corpus(), **{"label": "word", **change})
+
+
+def test_nothing_to_test_on_or_to_tell_apart_says_so() -> None:
+    with pytest.raises(UserError, match="left to test on"):
+        split(corpus(tested=0), "word")
+    with pytest.raises(UserError, match="at least two"):
+        split(corpus(words=1), "word")

@@ -1,0 +1,196 @@
+"""Training, unlearning and scoring on made tones: deterministic, resumable after any epoch, and equal to the plain loop."""
+
+import copy
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from speechforget.data.augment import Augment
+from speechforget.data.streams import Sources, Waveforms
+from speechforget.fitting import Job, Resumable
+from speechforget.loading import build_method, load, load_classifier
+from speechforget.methods.driver import Driver
+from speechforget.methods.method import Context
+from speechforget.scoring import score
+from speechforget.training import learning_rate_factor, train
+from speechforget.unlearning import Unlearning, ordered_batches, pass_stream, unlearn
+
+CONF = Path(__file__).parents[1] / "conf"
+RATE, CLASSES, EACH = 8000, 3, 16
+DATASET = {"sample_rate": RATE, "seconds": 0.5}
+TRAINER = {"accelerator": "cpu", "devices": 1, "precision": "32-true", "threads": 1}
+LABELS = ["high", "low", "middle"]
+
+
+@pytest.fixture(scope="module")
+def sources() -> Sources:
+    generator = np.random.default_rng(0)
+    count, samples = CLASSES * EACH, RATE // 2
+    labels = np.arange(count) % CLASSES
+    pitch = 300.0 * (labels + 1)[:, None] + generator.normal(0, 20, (count, 1))
+    tones = np.sin(2 * np.pi * pitch * np.arange(samples) / RATE) + generator.normal(0, 0.3, (count, samples))
+    flat = (tones * 8000).astype(np.int16).ravel()
+    waveforms = Waveforms(flat, np.arange(count) * samples, np.full(count, samples), samples)
+    everyone = np.arange(count)
+    rows = {"all": everyone, "train": everyone[:36], "validation": everyone[36:42], "validation_request": everyone[36:42]}
+    rows |= {"forget": everyone[:6], "retain": everyone[6:36]}
+    return Sources(waveforms, labels, rows, Augment(shift=0.1, noise=0.5, masks=1, mask_frequency=0.2, mask_time=0.2))
+
+
+def config(group: str, name: str, **changes: Any) -> dict[str, Any]:
+    return {**OmegaConf.to_container(OmegaConf.load(CONF / group / f"{name}.yaml")), **changes}  # type: ignore[dict-item]
+
+
+MODEL = config("model", "tcresnet", channels=[8, 8], dropout=0.2)
+RECIPE = config("train", "default", epochs=3, batch_size=8, warmup=1)
+
+
+def job(folder: Path, seed: int = 0) -> Job:
+    folder.mkdir(parents=True, exist_ok=True)
+    return Job(folder, TRAINER, seed, None, "test")
+
+
+def trained(folder: Path, sources: Sources, seed: int = 0) -> Path:
+    train(job(folder, seed), sources, LABELS, DATASET, MODEL, RECIPE)
+    return folder
+
+
+def unlearned(folder: Path, original: Path, sources: Sources, method: dict[str, Any]) -> Path:
+    unlearn(job(folder), original, sources, (), method)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory, sources: Sources) -> Path:
+    return trained(tmp_path_factory.mktemp("stages") / "original", sources)
+
+
+def same_weights(first: Path, second: Path) -> bool:
+    return (first / "weights.safetensors").read_bytes() == (second / "weights.safetensors").read_bytes()
+
+
+def die_after(epoch: int, monkeypatch: pytest.MonkeyPatch, work: Callable[[], Any]) -> None:
+    """Does the work until the checkpoint of an epoch is written, then fails as a killed process would."""
+    save = Resumable.on_train_epoch_end
+
+    def save_then_die(self: Resumable, trainer: Any, module: Any) -> None:
+        save(self, trainer, module)
+        if trainer.current_epoch == epoch:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Resumable, "on_train_epoch_end", save_then_die)
+        with pytest.raises((KeyboardInterrupt, SystemExit)):
+            work()
+
+
+def test_training_is_equal_to_the_bit(tmp_path: Path, sources: Sources, original: Path) -> None:
+    assert same_weights(trained(tmp_path / "again", sources), original)
+    assert not same_weights(trained(tmp_path / "other seed", sources, seed=1), original)
+
+
+@pytest.mark.parametrize("epoch", [0, 1, 2])
+def test_training_resumes_exactly(epoch: int, tmp_path: Path, sources: Sources, original: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    die_after(epoch, monkeypatch, lambda: trained(tmp_path, sources))
+    assert (tmp_path / "checkpoint.ckpt").exists() and not (tmp_path / "weights.safetensors").exists()
+    trained(tmp_path, sources)
+    assert same_weights(tmp_path, original)
+    assert not (tmp_path / "checkpoint.ckpt").exists()
+    cost = json.loads((tmp_path / "cost.json").read_text())
+    assert cost["forward_backward"] == 36 * 3
+    assert cost["seconds"] > 0
+
+
+METHODS = sorted(path.stem for path in (CONF / "method").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_unlearning_resumes_exactly(name: str, tmp_path: Path, sources: Sources, original: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    method = config("method", name)
+    unlearned(tmp_path / "quiet", original, sources, method)
+    plan = build_method(method).passes()
+    if not plan:
+        return
+    die_after(min(1, len(plan) - 1), monkeypatch, lambda: unlearned(tmp_path / "killed", original, sources, method))
+    unlearned(tmp_path / "killed", original, sources, method)
+    assert same_weights(tmp_path / "killed", tmp_path / "quiet")
+    costs = [json.loads((tmp_path / run / "cost.json").read_text()) for run in ("killed", "quiet")]
+    assert [cost["forward_backward"] for cost in costs] == [costs[0]["forward_backward"]] * 2
+    assert [cost["forward"] for cost in costs] == [costs[0]["forward"]] * 2
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_lightning_does_what_the_plain_loop_does(name: str, tmp_path: Path, sources: Sources, original: Path) -> None:
+    method = config("method", name)
+    if "dropout" in MODEL:
+        parts = json.loads((original / "model.json").read_text())
+        parts["model"]["dropout"] = 0.0
+        (tmp_path / "plain").mkdir()
+        (tmp_path / "plain" / "model.json").write_text(json.dumps(parts))
+        (tmp_path / "plain" / "weights.safetensors").write_bytes((original / "weights.safetensors").read_bytes())
+    start = tmp_path / "plain"
+    unlearned(tmp_path / "lightning", start, sources, method)
+    expected, _ = load_classifier(tmp_path / "lightning")
+
+    classifier, _ = load_classifier(start)
+    student, plain = copy.deepcopy(classifier), build_method(method)
+
+    def fresh() -> torch.nn.Module:
+        from speechforget.draws import seed_from
+        from speechforget.loading import build_classifier
+
+        torch.manual_seed(seed_from(0, "fresh"))
+        return build_classifier({**MODEL, "dropout": 0.0}, CLASSES, RATE)
+
+    plain.prepare(student, Context(classifier, fresh, ordered_batches(plain, sources, torch.device("cpu")), CLASSES, (), 0))
+    Driver(plain, student, lambda name: 0.0).run(lambda current, index: pass_stream(sources, plain, current, index, 0))
+    if not getattr(plain, "rewind", False):
+        for (key, mine), theirs in zip(student.state_dict().items(), expected.state_dict().values(), strict=True):
+            assert torch.equal(mine, theirs), key
+
+
+def test_undeclared_data_raises(sources: Sources) -> None:
+    method = build_method(config("method", "gradient_ascent"))
+    with pytest.raises(RuntimeError, match="retain"):
+        list(ordered_batches(method, sources, torch.device("cpu"))("retain", 4))
+
+
+def test_scores_are_about_every_utterance_once(tmp_path: Path, sources: Sources, original: Path) -> None:
+    score(tmp_path, original, sources, TRAINER, "test")
+    with np.load(tmp_path / "scores.npz") as arrays:
+        assert arrays["row"].tolist() == list(range(CLASSES * EACH))
+        logits = torch.from_numpy(arrays["logits"]).double()
+        assert np.allclose(arrays["loss"], -logits.log_softmax(1).numpy()[np.arange(len(logits)), arrays["label"]], rtol=1e-12)
+
+
+def test_a_model_folder_classifies_waveforms_and_files(tmp_path: Path, sources: Sources, original: Path) -> None:
+    import soundfile
+
+    recogniser = load(original)
+    waveform, _ = sources.waveforms.gather(np.array([3]))
+    soundfile.write(tmp_path / "tone.wav", waveform[0].numpy(), RATE, subtype="PCM_16")
+    heard, read = recogniser.classify(waveform[0]), recogniser.classify(tmp_path / "tone.wav")
+    assert set(heard.probabilities) == set(LABELS) and abs(sum(heard.probabilities.values()) - 1) < 1e-6
+    assert heard.label == max(heard.probabilities, key=lambda name: heard.probabilities[name])
+    assert read.probabilities == pytest.approx(heard.probabilities, abs=1e-4)
+
+
+def test_the_learning_rate_warms_up_and_falls_to_zero() -> None:
+    factors = [learning_rate_factor(step, 4, 20, "cosine") for step in range(21)]
+    assert factors[:4] == [0.2, 0.4, 0.6, 0.8] and factors[4] == 1.0
+    assert factors[4:] == sorted(factors[4:], reverse=True) and factors[20] == pytest.approx(0.0)
+    assert learning_rate_factor(15, 4, 20, "constant") == 1.0
+
+
+def test_every_module_of_a_method_is_in_the_checkpoint(sources: Sources, original: Path) -> None:
+    classifier, _ = load_classifier(original)
+    method = build_method(config("method", "scrub"))
+    method.prepare(classifier, Context(classifier, lambda: classifier, ordered_batches(method, sources, torch.device("cpu")), CLASSES, (), 0))
+    names = Unlearning(Driver(method, classifier, lambda name: 0.0), sources, 0).state_dict().keys()
+    assert any(name.startswith("student.") for name in names) and any(name.startswith("method.") for name in names)

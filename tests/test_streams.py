@@ -1,0 +1,84 @@
+"""Batches hold the right sound, in orders and with draws that depend on seeds alone."""
+
+import numpy as np
+import pytest
+import torch
+
+from speechforget.batch import Pair
+from speechforget.data.streams import Paired, Sources, Stream, Waveforms
+
+SAMPLES = 50
+
+
+@pytest.fixture
+def lengths() -> np.ndarray:
+    return np.array([30, 50, 80, 10, 120, 7], dtype=np.int64)
+
+
+@pytest.fixture
+def waveforms(lengths: np.ndarray) -> Waveforms:
+    offset = np.concatenate([[0], np.cumsum(lengths)[:-1]])
+    flat = np.concatenate([np.full(length, (i + 1) * 1000, dtype=np.int16) + np.arange(length, dtype=np.int16) for i, length in enumerate(lengths)])
+    return Waveforms(flat, offset, lengths, SAMPLES)
+
+
+def test_gather_crops_the_middle_and_pads_the_end(waveforms: Waveforms, lengths: np.ndarray) -> None:
+    rows = np.array([5, 0, 4, 3, 2, 1])
+    crops, heard = waveforms.gather(rows)
+    assert crops.shape == (6, SAMPLES) and crops.dtype == torch.float32
+    for crop, length, row in zip(crops * 32768, heard, rows, strict=True):
+        assert length == min(lengths[row], SAMPLES)
+        start = max(lengths[row] - SAMPLES, 0) // 2
+        assert torch.equal(crop[:length], torch.arange(start, start + length, dtype=torch.float32) + (row + 1) * 1000)
+        assert not crop[length:].any()
+
+
+def test_gather_reaches_both_ends(waveforms: Waveforms) -> None:
+    first, _ = waveforms.gather(np.array([4, 4]), np.array([0.0, 1.0]))
+    assert first[0, 0] * 32768 == 5000
+    assert first[1, -1] * 32768 == 5119
+
+
+def test_a_corpus_shorter_than_the_crop() -> None:
+    waveforms = Waveforms(np.array([1, 2, 3], dtype=np.int16), np.array([0]), np.array([3]), SAMPLES)
+    crops, lengths = waveforms.gather(np.array([0]))
+    assert lengths.tolist() == [3] and (crops[0, :4] * 32768).tolist() == [1, 2, 3, 0]
+
+
+def make_sources(waveforms: Waveforms) -> Sources:
+    rows = {"train": np.arange(6), "forget": np.array([1, 4]), "retain": np.array([0, 2, 3, 5])}
+    return Sources(waveforms, np.arange(6) % 3, rows)
+
+
+def numbers(stream: Stream) -> list[int]:
+    return torch.cat([batch.rows for batch in stream]).tolist()
+
+
+def test_a_shuffled_stream_is_a_permutation_that_its_salt_decides(waveforms: Waveforms) -> None:
+    sources = make_sources(waveforms)
+    rows = sources.rows["train"]
+    first, again, other = (numbers(sources.shuffled(rows, 4, (0, "train", epoch))) for epoch in (0, 0, 1))
+    assert first == again and sorted(first) == list(range(6)) and first != other
+
+
+def test_the_order_does_not_depend_on_the_batch_size_or_on_how_rows_are_listed(waveforms: Waveforms) -> None:
+    sources = make_sources(waveforms)
+    assert numbers(sources.shuffled(np.arange(6), 4, (0,))) == numbers(sources.shuffled(np.arange(6)[::-1], 1, (0,)))
+
+
+def test_batches_carry_labels_and_the_request(waveforms: Waveforms) -> None:
+    batch = next(iter(make_sources(waveforms).ordered("train", 6)))
+    assert batch.labels.tolist() == [0, 1, 2, 0, 1, 2]
+    assert batch.forget.tolist() == [False, True, False, False, True, False]
+    assert [len(batch.rows) for batch in make_sources(waveforms).ordered("train", 4)] == [4, 2]
+
+
+def test_a_pair_starts_its_shorter_half_again_in_another_order(waveforms: Waveforms) -> None:
+    sources = make_sources(waveforms)
+    forget = sources.shuffled(sources.rows["forget"], 1, (3, "forget"))
+    retain = sources.shuffled(sources.rows["retain"], 1, (3, "retain"))
+    pairs = list(Paired(forget, retain, 24))
+    assert len(pairs) == 24 and all(isinstance(pair, Pair) for pair in pairs)
+    rounds = [tuple(int(pair.retain.rows) for pair in pairs[start : start + 4]) for start in range(0, 24, 4)]
+    assert all(sorted(round_) == [0, 2, 3, 5] for round_ in rounds)
+    assert len(set(rounds)) > 1
