@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import resource
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -11,7 +13,7 @@ from torch import Tensor, nn
 
 
 class Cost:
-    """A meter. forward and forward_backward count samples (one forward_backward is about three forwards); seconds is wall time while running."""
+    """A meter that runs within its context. forward and forward_backward count samples (one forward_backward is about three forwards)."""
 
     def __init__(self) -> None:
         self.forward = 0
@@ -23,6 +25,8 @@ class Cost:
         """Counts every call of the model, and of each deep copy made of it later."""
 
         def count(_: nn.Module, arguments: tuple[Tensor, ...]) -> None:
+            if self._started is None:
+                return
             if torch.is_grad_enabled():
                 self.forward_backward += len(arguments[0])
             else:
@@ -39,6 +43,18 @@ class Cost:
     def __exit__(self, *_: object) -> None:
         self.seconds = self.elapsed()
         self._started = None
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Does not count what is done for a picture only, such as a learning curve."""
+        running = self._started is not None
+        if running:
+            self.__exit__()
+        try:
+            yield
+        finally:
+            if running:
+                self.__enter__()
 
     def elapsed(self) -> float:
         """Seconds so far, with the device's queued work done."""

@@ -15,10 +15,10 @@ class NotApplicable(UserError):  # noqa: N818
 
 
 def nearest(word: str, choices: Iterable[str], limit: int = 12) -> str:
-    """A hint for an unknown `word`: the closest of `choices` if one is close, else what exists (at most `limit` names)."""
+    """A hint for an unknown `word`: what exists (at most `limit` names), and the closest of it if one is close. Ends without a stop."""
     known = sorted({str(choice) for choice in choices})
     close = difflib.get_close_matches(str(word), known, n=1)
-    if close:
-        return f"did you mean '{close[0]}'?"
+    if not known:
+        return "there are none"
     shown = ", ".join(known[:limit]) + (f", ... ({len(known)} in all)" if len(known) > limit else "")
-    return f"there are: {shown}" if known else "there are none"
+    return f"did you mean '{close[0]}'? There are {shown}" if close else f"there are {shown}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,8 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.loggers import Logger
 from torch import nn
 
-from speechforget.batch import Batch
 from speechforget.cost import Cost
-from speechforget.data.streams import Stream
+from speechforget.data.streams import Sources, Stream
 from speechforget.draws import seed_from
 from speechforget.launch import make_trainer
 from speechforget.progress import bar
@@ -96,16 +95,25 @@ def end_fit(folder: Path) -> None:
     (folder / "checkpoint.ckpt").unlink(missing_ok=True)
 
 
+def log_accuracies(module: LightningModule, model: nn.Module, sources: Sources, names: Sequence[str], cost: Cost) -> None:
+    """A point of the learning curve, where anybody watches; it decides nothing and costs nothing."""
+    if module.logger is None:
+        return
+    with cost.paused():
+        for name in names:
+            if len(sources.rows.get(name, ())):
+                module.log(f"{name}/accuracy", accuracy(model, sources.ordered(name, 256), module.device))
+
+
 @torch.no_grad()
-def accuracy(model: nn.Module, stream: Stream, device: torch.device, keep: Callable[[Batch], torch.Tensor] | None = None) -> float:
+def accuracy(model: nn.Module, stream: Stream, device: torch.device) -> float:
     """Share of a stream's utterances classified correctly (nan for none); the model's mode is left as it was."""
     training = {module: module.training for module in model.modules()}
     model.eval()
     correct = seen = 0
     for batch in stream:
         right = model(*(tensor.to(device) for tensor in batch.inputs)).logits.argmax(dim=1).cpu() == batch.labels
-        wanted = keep(batch) if keep else torch.ones_like(right)
-        correct, seen = correct + int((right & wanted).sum()), seen + int(wanted.sum())
+        correct, seen = correct + int(right.sum()), seen + len(right)
     for module, mode in training.items():
         module.training = mode
     return correct / seen if seen else float("nan")

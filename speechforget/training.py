@@ -14,7 +14,7 @@ from speechforget.batch import Batch
 from speechforget.cost import Cost
 from speechforget.data.streams import Sources, Stream
 from speechforget.draws import seed_from
-from speechforget.fitting import Job, accuracy, end_fit, fit
+from speechforget.fitting import Job, end_fit, fit, log_accuracies
 from speechforget.launch import start_process
 from speechforget.loading import build_classifier, save_classifier
 from speechforget.optimizers import make_optimizer
@@ -26,9 +26,9 @@ VERSION = 1  # of what this stage computes: raise it whenever the same inputs gi
 class Supervised(LightningModule):
     """Cross-entropy on the `train` utterances: warm-up, then cosine to zero, step by step."""
 
-    def __init__(self, classifier: nn.Module, sources: Sources, train: Mapping[str, Any], seed: int) -> None:
+    def __init__(self, classifier: nn.Module, sources: Sources, train: Mapping[str, Any], seed: int, cost: Cost) -> None:
         super().__init__()
-        self.classifier, self.sources, self.recipe, self.seed = classifier, sources, train, seed
+        self.classifier, self.sources, self.recipe, self.seed, self.cost = classifier, sources, train, seed, cost
         self.steps_per_epoch = -(-len(sources.rows["train"]) // train["batch_size"])
 
     def train_dataloader(self) -> Stream:
@@ -49,9 +49,7 @@ class Supervised(LightningModule):
 
     def on_train_epoch_end(self) -> None:
         """Validation draws curves and decides nothing: the last epoch's weights are the model."""
-        for name in ("validation", "validation_forgotten"):
-            if len(self.sources.rows.get(name, ())):
-                self.log(f"{name}/accuracy", accuracy(self.classifier, self.sources.ordered(name, 256), self.device))
+        log_accuracies(self, self.classifier, self.sources, ("validation", "validation_forgotten"), self.cost)
 
     def configure_optimizers(self) -> Any:
         """The recipe's optimiser with one learning rate a step."""
@@ -80,7 +78,7 @@ def train(job: Job, sources: Sources, labels: Sequence[str], dataset: Mapping[st
     classifier = build_classifier(model, len(labels), dataset["sample_rate"])
     cost = Cost()
     cost.watch(classifier)
-    module = Supervised(classifier, sources, recipe, job.seed)
+    module = Supervised(classifier, sources, recipe, job.seed, cost)
     with cost:
         fit(module, job, recipe["epochs"], recipe["epochs"] * module.steps_per_epoch, cost)
     parts = {"model": dict(model), "labels": list(labels), "sample_rate": dataset["sample_rate"], "seconds": dataset["seconds"]}

@@ -16,7 +16,7 @@ from speechforget.batch import Batch
 from speechforget.cost import Cost
 from speechforget.data.streams import Paired, Sources, Stream
 from speechforget.draws import order, seed_from
-from speechforget.fitting import Job, accuracy, end_fit, fit
+from speechforget.fitting import Job, accuracy, end_fit, fit, log_accuracies
 from speechforget.launch import start_process
 from speechforget.loading import build_classifier, build_method, load_classifier, save_classifier
 from speechforget.methods.driver import Driver
@@ -29,10 +29,10 @@ VERSION = 1  # of what this stage computes: raise it whenever the same inputs gi
 class Unlearning(LightningModule):
     """Lightning's hooks, each handed to the method's driver."""
 
-    def __init__(self, driver: Driver, sources: Sources, seed: int) -> None:
+    def __init__(self, driver: Driver, sources: Sources, seed: int, cost: Cost) -> None:
         super().__init__()
         self.student, self.method = driver.student, driver.method  # modules of this one, so a checkpoint holds them
-        self.driver, self.sources, self.seed = driver, sources, seed
+        self.driver, self.sources, self.seed, self.cost = driver, sources, seed, cost
 
     def train_dataloader(self) -> Stream | Paired:
         """The stream of the current pass."""
@@ -62,9 +62,7 @@ class Unlearning(LightningModule):
         """The pass ends; the method may end the run with it."""
         if self.driver.end_pass(self.current_epoch):
             self.trainer.should_stop = True
-        for name in ("forget", "validation"):
-            if len(self.sources.rows.get(name, ())):
-                self.log(f"{name}/accuracy", accuracy(self.student, self.sources.ordered(name, 256), self.device))
+        log_accuracies(self, self.student, self.sources, ("forget", "validation"), self.cost)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """One optimiser for all passes."""
@@ -137,7 +135,7 @@ def _run(
     if not driver.plan:
         return
     steps = sum(len(pass_stream(sources, method, current, index, job.seed)) for index, current in enumerate(driver.plan))
-    fit(Unlearning(driver, sources, job.seed), job, len(driver.plan), steps, cost)
+    fit(Unlearning(driver, sources, job.seed, cost), job, len(driver.plan), steps, cost)
     student.eval()
 
 

@@ -64,8 +64,12 @@ def configure(small: list[str]) -> Callable[..., dict[str, Any]]:
     """configure(overrides ...) -> a whole resolved config for the tones."""
 
     def make(*overrides: str) -> dict[str, Any]:
+        if any(override.startswith("model=") for override in overrides):  # whose options are others
+            chosen = [*(override for override in small if not override.startswith("model.")), *overrides]
+        else:
+            chosen = [*small, *overrides]
         with initialize_config_dir(str(CONF), version_base="1.3"):
-            config = compose("config", overrides=[*small, *overrides])
+            config = compose("config", overrides=chosen)
         return OmegaConf.to_container(config, resolve=True)  # type: ignore[return-value]
 
     return make

@@ -240,8 +240,9 @@ COSTS: list[tuple[str, dict, int, int]] = [  # forward, and forward with backwar
 def test_cost_is_the_closed_form(name: str, changes: dict, forward: int, both: int) -> None:
     cost = Cost()
     method, student = build(name, **changes), cost.watch(copy.deepcopy(original()))
-    method.prepare(student, context_of(CLASS, method, cost.watch))
-    Driver(method, student, accuracy(CLASS, student, method)).run(CLASS.stream)
+    with cost:
+        method.prepare(student, context_of(CLASS, method, cost.watch))
+        Driver(method, student, accuracy(CLASS, student, method)).run(CLASS.stream)
     assert (cost.forward, cost.forward_backward) == (forward, both)
 
 
@@ -434,7 +435,11 @@ def test_teachers_stay_in_evaluation_mode_and_get_no_gradient() -> None:
 def test_watch_counts_copies_and_tells_backward_from_forward() -> None:
     cost = Cost()
     model = cost.watch(copy.deepcopy(original()))
-    model(SAMPLES.waveform[:5], SAMPLES.labels)
-    with torch.no_grad():
+    with cost:
+        model(SAMPLES.waveform[:5], SAMPLES.labels)
+        with cost.paused():
+            model(SAMPLES.waveform[:9], SAMPLES.labels)
+    model(SAMPLES.waveform[:7], SAMPLES.labels)
+    with cost, torch.no_grad():
         copy.deepcopy(model)(SAMPLES.waveform[:3], SAMPLES.labels)
     assert (cost.forward, cost.forward_backward) == (3, 5)

@@ -11,6 +11,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
+from speechforget.cost import Cost
 from speechforget.data.augment import Augment
 from speechforget.data.streams import Sources, Waveforms
 from speechforget.fitting import Job, Resumable
@@ -192,5 +193,5 @@ def test_every_module_of_a_method_is_in_the_checkpoint(sources: Sources, origina
     classifier, _ = load_classifier(original)
     method = build_method(config("method", "scrub"))
     method.prepare(classifier, Context(classifier, lambda: classifier, ordered_batches(method, sources, torch.device("cpu")), CLASSES, (), 0))
-    names = Unlearning(Driver(method, classifier, lambda name: 0.0), sources, 0).state_dict().keys()
+    names = Unlearning(Driver(method, classifier, lambda name: 0.0), sources, 0, Cost()).state_dict().keys()
     assert any(name.startswith("student.") for name in names) and any(name.startswith("method.") for name in names)
