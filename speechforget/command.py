@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
+from hydra.errors import HydraException, OverrideParseException
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
@@ -138,6 +138,8 @@ def explain(error: BaseException) -> str | None:
 
 
 def _explain_config(error: BaseException) -> str:
+    if isinstance(error, OverrideParseException):
+        return f"'{error.override}' cannot be read: write name=value, in quotes where the value holds spaces or other signs."
     text = " ".join(str(error).split())
     cause = error if isinstance(error, OmegaConfBaseException) else error.__cause__
     if missing := re.search(r"Could not find '([^']+)/([^'/]+)'", text):

@@ -172,9 +172,11 @@ class Pipeline:
         from speechforget.tracking import Run, track
 
         tags = [stage, *self.words.values(), f"seed{self.seed}"]
-        if stage in {"unlearned", "result"}:
-            tags += [self.task["kind"], self.method["name"]]
-        return track(self.config["logger"], Run(folder, key, name, "-".join(self.words.values()), stage, tags, self.config))
+        foreign = {"original": {"task", "method", "metrics"}, "oracle": {"method", "metrics"}}.get(stage, set())
+        tags += [] if "task" in foreign else [self.task["kind"]]
+        tags += [] if "method" in foreign else [self.method["name"]]
+        config = {group: value for group, value in self.config.items() if group not in foreign}
+        return track(self.config["logger"], Run(folder, key, name, "-".join(self.words.values()), stage, tags, config))
 
     def sources(self, data: Data, request: Request | None) -> Sources:
         """The utterances by name. Where a class is forgotten, `validation` holds the remaining classes, `validation_request` the request's."""

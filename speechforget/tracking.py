@@ -91,11 +91,11 @@ def wandb_logger(run: Run, project: str, entity: str | None, mode: str) -> Wandb
     """
     if os.environ.get("WANDB_MODE") == "disabled":
         return None
+    os.environ.setdefault("WANDB_SILENT", "true")  # read when wandb is loaded
     import wandb
     from lightning.pytorch.loggers import WandbLogger
 
     offline = _offline(mode, run.folder)
-    os.environ.setdefault("WANDB_SILENT", "true")
     return WandbLogger(
         project=project,
         entity=entity,

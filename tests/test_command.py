@@ -65,7 +65,8 @@ def test_a_typo_in_a_key_names_the_nearest(argument: str, hint: str, command) ->
         (["dataset.on_bad_audio=ignore"], "on_bad_audio"),
         (["dataset=folder"], "dataset.root"),
         (["dataset=folder", "dataset.root=/no/such/folder"], "/no/such/folder"),
-        (["seed=1", "seed"], "seed"),
+        (["seed=1", "seed"], "'seed'"),
+        (["seed=1", "#"], "'#'"),
     ],
 )
 def test_a_mistake_is_one_sentence(arguments: list[str], words: str, command, tmp_path: Path) -> None:
