@@ -13,6 +13,7 @@ PRECISIONS = ("32-true", "64-true", "bf16-mixed", "16-mixed")
 def check(config: Mapping[str, Any]) -> None:
     """Raises UserError for the first thing in the config that cannot be right."""
     whole(config, "seed", 0)
+    whole(config["task"], "seed", 0, "task.")
     check_dataset(config["dataset"])
     check_train(config["train"])
     check_trainer(config["trainer"])

@@ -6,14 +6,15 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import torch
-from hydra.utils import instantiate
+from hydra.utils import get_class, instantiate
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from speechforget.errors import UserError
+from speechforget.optimizers import make_optimizer
 from speechforget.store import write_json
 
 
@@ -24,6 +25,7 @@ def build_classifier(model: Mapping[str, Any], classes: int, sample_rate: int) -
 
 
 def _instantiate(options: Mapping[str, Any], group: str, **arguments: Any) -> Any:
+    _check_types(options, group)
     try:
         return instantiate(dict(options), **arguments, _convert_="all")
     except Exception as error:
@@ -37,9 +39,38 @@ def _instantiate(options: Mapping[str, Any], group: str, **arguments: Any) -> An
         raise
 
 
+def _check_types(options: Mapping[str, Any], group: str) -> None:
+    """Raises UserError for a plain number, word or truth value that is of another kind than its argument."""
+    try:
+        target = get_class(options["_target_"])
+        hints = get_type_hints(target.__init__)  # type: ignore[misc]
+    except Exception:  # the target itself is wrong, which building it says better
+        return
+    for name, kind in hints.items():
+        value = options.get(name)
+        if kind in {int, float, bool, str} and value is not None:
+            fits = isinstance(value, (int, float) if kind is float else kind) and (kind is bool or not isinstance(value, bool))
+            if not fits:
+                raise UserError(f"{group}.{name} must be of the kind '{kind.__name__}', not {value!r}.")
+
+
 def build_method(method: Mapping[str, Any]) -> Any:
     """The method that its yaml describes (`name` and `requests` are the pipeline's)."""
     return _instantiate({name: value for name, value in method.items() if name not in {"name", "requests"}}, "method")
+
+
+def build_augment(augment: Mapping[str, Any]) -> Any:
+    """The augmentation that `train.augment` describes."""
+    return _instantiate({"_target_": "speechforget.data.augment.Augment", **augment}, "train.augment")
+
+
+def rehearse(config: Mapping[str, Any]) -> None:
+    """Builds what a run will need, so that a mistake in the numbers of its last stage shows before the first one is trained."""
+    stand_in = [nn.Parameter(torch.zeros(1))]
+    make_optimizer(stand_in, config["train"]["optimizer"], 1.0)
+    make_optimizer(stand_in, build_method(config["method"]).optimizer, 1.0)
+    build_augment(config["train"]["augment"])
+    build_classifier(config["model"], 2, config["dataset"]["sample_rate"])
 
 
 def save_classifier(folder: Path, classifier: nn.Module, description: Mapping[str, Any]) -> None:

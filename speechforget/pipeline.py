@@ -161,9 +161,11 @@ class Pipeline:
 
         def build_tracked(folder: Path, key: str) -> None:
             from speechforget.fitting import Job
+            from speechforget.loading import rehearse
 
+            rehearse(self.config)
             with self.tracker(folder, key, stage, name) as tracker:
-                build(Job(folder, self.config["trainer"], self.seed, tracker, name))
+                build(Job(folder, self.config["trainer"], self.seed, tracker, self.method["name"] if stage == "unlearned" else stage))
 
         return produce(self.root, stage, name, inputs, build_tracked)
 
@@ -182,8 +184,8 @@ class Pipeline:
         """The utterances by name. Where a class is forgotten, `validation` holds the remaining classes, `validation_request` the request's."""
         from functools import partial
 
-        from speechforget.data.augment import Augment
         from speechforget.data.streams import Sources, Waveforms
+        from speechforget.loading import build_augment
 
         train, validation = data.rows("train"), data.rows("validation")
         rows = {"all": np.arange(len(data.table)), "train": train, "validation": validation}
@@ -193,7 +195,7 @@ class Pipeline:
             rows |= {"retain": retain, "forget": np.sort(request.forget)}
             rows |= {"validation": validation[~gone[validation]], "validation_forgotten": validation[gone[validation]]}
             rows["validation_request"] = rows["validation_forgotten"] if request.forgotten else validation
-        augment = Augment(**self.config["train"]["augment"])
+        augment = build_augment(self.config["train"]["augment"])
         offset, length = (data.table[name].to_numpy() for name in ("offset", "samples"))
         flat = data.audio.samples()
         places = zip(data.audio.noise["offset"], data.audio.noise["samples"], strict=True)

@@ -15,7 +15,7 @@ import soundfile
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line does, before torch is loaded
+os.environ.setdefault("GOMP_SPINCOUNT", "2000")  # as the command line does, before torch is loaded
 
 ROOT = Path(__file__).parents[1]
 CONF = ROOT / "conf"

@@ -58,6 +58,7 @@ def test_a_typo_in_a_key_names_the_nearest(argument: str, hint: str, command) ->
     [
         (["seed=one"], "seed must be a whole number"),
         (["train.epochs=0"], "train.epochs"),
+        (["task.seed=one"], "task.seed"),
         (["train.epochs=many"], "train.epochs"),
         (["dataset.holdout=2"], "dataset.holdout"),
         (["trainer.precision=8"], "trainer.precision"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import hydra
@@ -14,6 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from speechforget.errors import UserError
 from speechforget.models.bcresnet import BCResNet
 from speechforget.models.frontend import LogMel
+from speechforget.models.tcresnet import TCResNet
 
 RATE = 16000
 CLASSES = 7
@@ -123,6 +125,20 @@ def test_silence_is_finite(yaml: Path) -> None:
 @pytest.mark.parametrize(("width", "published"), [(1, 9.2e3), (8, 321e3)])
 def test_bcresnet_has_the_published_size(width: float, published: float) -> None:
     assert parameters(BCResNet(12, RATE, width=width)) == pytest.approx(published, rel=0.02)
+
+
+@models
+def test_the_first_line_of_a_yaml_states_its_size(yaml: Path) -> None:
+    stated = re.search(r"([\d.]+) K parameters, ([\d.]+) M multiply-adds", yaml.read_text().splitlines()[0])
+    assert stated is not None, "say '<number> K parameters, <number> M multiply-adds' (12 classes, one second)"
+    model = build(yaml, classes=12)
+    assert parameters(model) == pytest.approx(float(stated[1]) * 1e3, rel=0.02)
+    assert multiply_adds(model) == pytest.approx(float(stated[2]) * 1e6, rel=0.02)
+
+
+def test_tcresnet8_has_about_the_published_size() -> None:
+    model = TCResNet(12, RATE, channels=(16, 24, 32, 48), kernel=9, stem=(3, 1))
+    assert parameters(model) == pytest.approx(66e3, rel=0.02)
 
 
 def test_bcresnet_refuses_bands_that_do_not_divide() -> None:

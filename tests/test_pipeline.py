@@ -245,3 +245,23 @@ def test_mistakes_in_a_request_say_what_exists(configure, tmp_path: Path) -> Non
     config["method"]["requests"] = ["sample"]
     with pytest.raises(NotApplicable, match="class requests"):
         Pipeline(config).run()
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("method.learning_rate=fast", "method.learning_rate must be"),
+        ("method.epochs=1.5", "method.epochs must be"),
+        ("model.bands=many", "model.bands must be"),
+        ("+model.depth=3", "depth"),
+        ("method.optimizer.name=adamm", "adamw"),
+        ("+method.optimizer.momentm=0.9", "momentm"),
+        ("train.optimizer.name=sdg", "sgd"),
+        ("+train.augment.shfit=0.1", "shfit"),
+        ("train.augment.shift=7", "train.augment.shift"),
+    ],
+)
+def test_wrong_numbers_stop_before_anything_is_trained(override: str, words: str, configure, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=words):
+        Pipeline(configure(f"output={tmp_path}", override)).run()
+    assert not list(tmp_path.glob("original/*/weights.safetensors"))

@@ -35,6 +35,8 @@ class TCResNet(nn.Module):
     """Choi et al., "Temporal Convolution for Real-time Keyword Spotting on Mobile Devices", Interspeech 2019: TC-ResNet8 and TC-ResNet14.
 
     The mel bands are the channels of the input. channels: of the first convolution, then of each block; blocks whose channels grow halve the frames.
+    kernel: of the blocks' convolutions, in frames. stem: kernel and stride of the first convolution, in frames. dropout: before the head.
+    The paper's TC-ResNet8 is channels (16, 24, 32, 48), kernel 9, stem (3, 1), dropout 0.5.
     """
 
     def __init__(
@@ -43,13 +45,14 @@ class TCResNet(nn.Module):
         sample_rate: int,
         *,
         bands: int = 40,
-        channels: Sequence[int] = (16, 24, 32, 48),
-        kernel: int = 9,
-        dropout: float = 0.0,
+        channels: Sequence[int] = (96, 128, 192),
+        kernel: int = 3,
+        stem: Sequence[int] = (5, 2),
+        dropout: float = 0.3,
     ) -> None:
         super().__init__()
         self.frontend = LogMel(sample_rate, bands)
-        self.stem = nn.Conv1d(bands, channels[0], 3, padding=1, bias=False)
+        self.stem = nn.Conv1d(bands, channels[0], stem[0], stem[1], stem[0] // 2, bias=False)
         self.stem_norm = nn.BatchNorm1d(channels[0])
         pairs = pairwise(channels)
         self.blocks = nn.ModuleList(Block(inputs, outputs, kernel, 2 if outputs > inputs else 1) for inputs, outputs in pairs)
