@@ -96,7 +96,7 @@ def wandb_logger(run: Run, project: str, entity: str | None, mode: str) -> Wandb
     from lightning.pytorch.loggers import WandbLogger
 
     offline = _offline(mode, run.folder)
-    return WandbLogger(
+    experiment = wandb.init(
         project=project,
         entity=entity,
         name=run.name,
@@ -106,10 +106,13 @@ def wandb_logger(run: Run, project: str, entity: str | None, mode: str) -> Wandb
         job_type=run.stage,
         tags=list(run.tags),
         config=dict(run.config),
-        save_dir=run.folder,
-        offline=offline,
+        dir=run.folder,
+        mode="offline" if offline else "online",
         settings=wandb.Settings(silent=True, console="off", init_timeout=60),
     )
+    experiment.define_metric("trainer/global_step")
+    experiment.define_metric("*", step_metric="trainer/global_step", step_sync=True)
+    return WandbLogger(experiment=experiment)
 
 
 def _offline(mode: str, folder: Path) -> bool:

@@ -195,3 +195,16 @@ def test_every_module_of_a_method_is_in_the_checkpoint(sources: Sources, origina
     method.prepare(classifier, Context(classifier, lambda: classifier, ordered_batches(method, sources, torch.device("cpu")), CLASSES, (), 0))
     names = Unlearning(Driver(method, classifier, lambda name: 0.0), sources, 0, Cost()).state_dict().keys()
     assert any(name.startswith("student.") for name in names) and any(name.startswith("method.") for name in names)
+
+
+@pytest.mark.parametrize("precision", ["bf16-mixed", "64-true"])
+def test_other_precisions_train_and_unlearn(precision: str, tmp_path: Path, sources: Sources) -> None:
+    trainer = {**TRAINER, "precision": precision}
+    for name in ("original", "unlearned"):
+        (tmp_path / name).mkdir()
+    jobs = [Job(tmp_path / name, trainer, 0, None, "test") for name in ("original", "unlearned")]
+    train(jobs[0], sources, LABELS, DATASET, MODEL, RECIPE)
+    unlearn(jobs[1], jobs[0].folder, sources, (), config("method", "scrub", rewind=True))
+    score(tmp_path, jobs[1].folder, sources, TRAINER, "test")
+    with np.load(tmp_path / "scores.npz") as arrays:
+        assert np.isfinite(arrays["loss"]).all()

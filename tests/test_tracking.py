@@ -18,7 +18,7 @@ STAGES = ("original", "oracle", "unlearned", "result")
 def tracked(command, small, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tracked")
     arguments = [override for override in small if override != "logger=none"]
-    empty = {"WANDB_MODE": "", "WANDB_API_KEY": "", "NETRC": str(folder / "none")}
+    empty = {"WANDB_MODE": None, "WANDB_API_KEY": None, "NETRC": str(folder / "none")}
     run = command(*arguments, f"output={folder}", env=empty)
     assert run.returncode == 0, run.stderr
     said = [line for line in run.stderr.splitlines() if "wandb sync" in line]
