@@ -164,13 +164,14 @@ def test_yaml_is_named_as_its_file_and_says_where_each_number_comes_from(name: s
 
 @variants
 def test_forget_loss_rises_in_every_method_that_reads_forget(name: str, changes: dict) -> None:
-    faster = {"learning_rate": 0.02, **changes} if build(name).needs else changes  # the problem has few steps, so larger ones
+    has_rate = "learning_rate" in OmegaConf.load(CONF / f"{name}.yaml")
+    faster = {"learning_rate": 0.02, **changes} if has_rate else changes  # the problem has few steps, so larger ones
     method = build(name, **faster)
     student = run(CLASS, method)
     before, after = forget_loss(CLASS, original()), forget_loss(CLASS, student)
     if changes.get("rewind"):
         assert after >= before  # rewinding may go back to the original
-    elif "forget" in method.needs:
+    elif "forget" in method.needs and method.passes():
         assert after > 1.5 * before
     if not method.needs:
         assert all(torch.equal(value, original().state_dict()[key]) for key, value in student.state_dict().items())

@@ -85,9 +85,3 @@ def test_the_result_can_be_used(place: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip()
-
-
-def test_every_method_dataset_and_model_is_named() -> None:
-    for group in ("method", "dataset", "model"):
-        for path in (ROOT / "conf" / group).glob("*.yaml"):
-            assert f"`{path.stem}`" in README, f"{group}={path.stem}"
