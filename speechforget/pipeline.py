@@ -10,47 +10,22 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
-from speechforget.data.audio import Audio, decode
 from speechforget.data.request import Request, save, select
-from speechforget.data.split import split
+from speechforget.dividing import Data, divide, make_sources
 from speechforget.errors import NotApplicable, UserError
 from speechforget.store import Artefact, code_hash, produce
 
 if TYPE_CHECKING:
-    from speechforget.data.streams import Sources
     from speechforget.fitting import Job
 
 logger = logging.getLogger(__name__)
 
-SPLIT_VERSION = 1
 RESULT_VERSION = 1
-
-
-@dataclass(frozen=True)
-class Data:
-    """A corpus, divided: `table` holds label and subset of every utterance, `classes` the label names in the order of the outputs."""
-
-    audio: Audio
-    table: pd.DataFrame
-    classes: list[str]
-    key: str
-
-    @cached_property
-    def numbers(self) -> np.ndarray:
-        """Class number of each row."""
-        return self.table["label"].map({name: number for number, name in enumerate(self.classes)}).to_numpy(np.int64)
-
-    def rows(self, subset: str) -> np.ndarray:
-        """Row numbers of train, validation, holdout or test."""
-        return np.flatnonzero(self.table["subset"].to_numpy() == subset)
 
 
 def run(config: Mapping[str, Any]) -> float:
@@ -71,7 +46,7 @@ class Pipeline:
     def run(self) -> float:
         """See the module's `run`."""
         self.check_applicable()
-        data = self.divide()
+        data = divide(self.config)
         request = select(data.table, self.task)
         original = self.train("original", data, None)
         oracle = self.train("oracle", data, request)
@@ -86,26 +61,6 @@ class Pipeline:
         kinds = list(self.method["requests"])
         if self.task["kind"] not in kinds:
             raise NotApplicable(f"The method {self.method['name']} is not defined for {self.task['kind']} requests, only for: {', '.join(kinds)}.")
-
-    def divide(self) -> Data:
-        """Decodes the corpus where that has not been done, and gives every utterance its label and subset."""
-        from hydra.utils import instantiate
-
-        dataset, cache = self.dataset, Path(self.config["cache"])
-        corpus = instantiate(dict(dataset["corpus"]), root=dataset["root"], label=dataset["label"], cache=cache)
-        audio = decode(corpus, cache, dataset["sample_rate"], dataset["on_bad_audio"])
-        choices = {name: dataset[name] for name in ("label", "validation", "holdout", "copies", "split_seed")}
-        inputs = {"version": SPLIT_VERSION, "corpus": audio.fingerprint, "code": code_hash("speechforget.data.split"), **choices}
-
-        def build(folder: Path, _: str) -> None:
-            table = split(audio.table, dataset["label"], dataset["validation"], dataset["holdout"], dataset["copies"], dataset["split_seed"])
-            table.to_csv(folder / "utterances.csv", index=False)
-
-        artefact = produce(self.root, "split", f"{dataset['name']}-{dataset['label']}", inputs, build)
-        table = pd.read_csv(artefact.folder / "utterances.csv", dtype=str, keep_default_na=False)
-        for column, kind in (("offset", np.int64), ("samples", np.int64), ("seconds", np.float64)):
-            table[column] = table[column].astype(kind)
-        return Data(audio, table, sorted(table["label"][table["subset"] == "train"].unique()), artefact.key)
 
     def train(self, stage: str, data: Data, request: Request | None) -> Artefact:
         """The original (request None) or the oracle: the same function on all training utterances, or on what the request leaves."""
@@ -125,7 +80,7 @@ class Pipeline:
         def build(job: Job) -> None:
             from speechforget.training import train
 
-            sources = self.sources(data, request)
+            sources = make_sources(self.config, data, request)
             if request is not None:
                 sources.rows["train"] = sources.rows["retain"]
             train(job, sources, data.classes, self.dataset, model, recipe)
@@ -151,7 +106,7 @@ class Pipeline:
             from speechforget.unlearning import unlearn
 
             forgotten = tuple(data.classes.index(name) for name in request.forgotten)
-            unlearn(job, original.folder, self.sources(data, request), forgotten, self.method)
+            unlearn(job, original.folder, make_sources(self.config, data, request), forgotten, self.method)
 
         name = "-".join([self.method["name"], *self.words.values(), request.name, f"seed{self.seed}"])
         return self.fitted("unlearned", name, inputs, build)
@@ -180,29 +135,6 @@ class Pipeline:
         config = {group: value for group, value in self.config.items() if group not in foreign}
         return track(self.config["logger"], Run(folder, key, name, "-".join(self.words.values()), stage, tags, config))
 
-    def sources(self, data: Data, request: Request | None) -> Sources:
-        """The utterances by name. Where a class is forgotten, `validation` holds the remaining classes, `validation_request` the request's."""
-        from functools import partial
-
-        from speechforget.data.streams import Sources, Waveforms
-        from speechforget.loading import build_augment
-
-        train, validation = data.rows("train"), data.rows("validation")
-        rows = {"all": np.arange(len(data.table)), "train": train, "validation": validation}
-        if request is not None:
-            gone = np.isin(data.table["label"].to_numpy(), request.forgotten)
-            retain = np.setdiff1d(train, request.forget)
-            rows |= {"retain": retain, "forget": np.sort(request.forget)}
-            rows |= {"validation": validation[~gone[validation]], "validation_forgotten": validation[gone[validation]]}
-            rows["validation_request"] = rows["validation_forgotten"] if request.forgotten else validation
-        augment = build_augment(self.config["train"]["augment"])
-        offset, length = (data.table[name].to_numpy() for name in ("offset", "samples"))
-        flat = data.audio.samples()
-        places = zip(data.audio.noise["offset"], data.audio.noise["samples"], strict=True)
-        noise = [flat[start : start + count] for start, count in places]
-        waveforms = Waveforms(flat, offset, length, round(self.dataset["seconds"] * self.dataset["sample_rate"]))
-        return Sources(waveforms, data.numbers, rows, partial(augment, noise=np.concatenate(noise) if noise else None))
-
     def score(self, data: Data, kind: str, model: Artefact) -> Artefact:
         """The model's scores on every utterance of the corpus."""
         inputs = {"version": _version("scoring"), "model": model.key, "split": data.key}
@@ -210,7 +142,7 @@ class Pipeline:
         def build(folder: Path, _: str) -> None:
             from speechforget.scoring import score
 
-            score(folder, model.folder, self.sources(data, None), self.config["trainer"], f"scores of the {kind}")
+            score(folder, model.folder, make_sources(self.config, data, None), self.config["trainer"], f"scores of the {kind}")
 
         return produce(self.root, "scores", model.folder.name.rsplit("-", 1)[0], inputs, build)
 

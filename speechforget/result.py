@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from lightning.pytorch.loggers import Logger
 
     from speechforget.data.request import Request
-    from speechforget.pipeline import Data
+    from speechforget.dividing import Data
 
 
 def build_result(

@@ -10,9 +10,9 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "speechforget"
 FILES = sorted(PACKAGE.rglob("*.py"))
 PARTS = ("data", "models", "methods", "evaluation")
-STAGES = {"training", "unlearning", "scoring", "pipeline", "result", "fitting", "loading"}
+STAGES = {"dividing", "training", "unlearning", "scoring", "pipeline", "result", "fitting", "loading"}
 HEAVY = {"torch", "torchaudio", "lightning", "matplotlib", "sklearn", "scipy", "wandb", "transformers"}
-LIGHT = ["command", "checks", "pipeline", "store", "errors", "draws", "progress", "tracking", "result"]
+LIGHT = ["command", "checks", "pipeline", "dividing", "store", "errors", "draws", "progress", "tracking", "result"]
 
 
 def imported(path: Path, top_level: bool = False) -> set[str]:

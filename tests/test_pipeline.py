@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from speechforget.dividing import divide, make_sources
 from speechforget.errors import NotApplicable, UserError
 from speechforget.pipeline import Pipeline
 
@@ -212,7 +213,7 @@ def test_the_three_seeds_are_independent(configure, tmp_path: Path) -> None:
 
     def drawn(*overrides: str) -> tuple[frozenset[str], frozenset[str]]:
         pipeline = Pipeline(configure(f"output={tmp_path}", "task=sample", "task.percent=10", *overrides))
-        data = pipeline.divide()
+        data = divide(pipeline.config)
         ids = data.table["id"].to_numpy()
         return frozenset(ids[data.rows("holdout")]), frozenset(ids[select(data.table, pipeline.task).forget])
 
@@ -226,9 +227,9 @@ def test_a_class_request_leaves_the_class_to_nobody(configure, tmp_path: Path) -
     from speechforget.data.request import select
 
     pipeline = Pipeline(configure(f"output={tmp_path}", "task.classes=[word1]"))
-    data = pipeline.divide()
+    data = divide(pipeline.config)
     request = select(data.table, pipeline.task)
-    sources = pipeline.sources(data, request)
+    sources = make_sources(pipeline.config, data, request)
     number = data.classes.index("word1")
     labels = {name: set(data.numbers[rows].tolist()) for name, rows in sources.rows.items()}
     assert labels["forget"] == labels["validation_forgotten"] == labels["validation_request"] == {number}
