@@ -155,24 +155,29 @@ def locked(folder: Path, patience_s: float = 2.0) -> Iterator[None]:
 
 
 def code_hash(target: str) -> str:
-    """Hash of the code behind a dotted name: its module and, of this package or its own, every module it imports.
+    """Hash of the code behind a dotted name: the syntax trees of `code_modules`. Comments, docstrings and formatting do not count."""
+    digest = hashlib.sha256()
+    for module, path in code_modules(target).items():
+        digest.update(module.encode() + _without_docstrings(ast.parse(path.read_text(encoding="utf-8"))).encode())
+    return digest.hexdigest()
 
-    Only the syntax tree counts: comments, docstrings and formatting do not. Raises UserError when there is no such module.
+
+def code_modules(target: str) -> dict[str, Path]:
+    """The module behind a dotted name and, of this package or its own, every module it imports: name -> file, sorted.
+
+    Raises UserError when there is no such module.
     """
-    module = _module_of(target)
-    digest, seen, waiting = hashlib.sha256(), set(), [module]
+    first = _module_of(target)
+    mine = {"speechforget", first.split(".")[0]}
+    found: dict[str, Path] = {}
+    waiting = [first]
     while waiting:
         current = waiting.pop()
-        if current in seen:
-            continue
-        seen.add(current)
-        path = _source(current)
-        if path is None or not current.startswith(("speechforget.", module.split(".")[0])):
-            continue
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-        waiting += sorted(_imports(tree), reverse=True)
-        digest.update(current.encode() + _without_docstrings(tree).encode())
-    return digest.hexdigest()
+        path = _source(current) if current.split(".")[0] in mine and current not in found else None
+        if path is not None:
+            found[current] = path
+            waiting += _imports(ast.parse(path.read_text(encoding="utf-8")))
+    return dict(sorted(found.items()))
 
 
 def _module_of(target: str) -> str:
@@ -203,12 +208,14 @@ def _source(module: str) -> Path | None:
 
 
 def _imports(tree: ast.AST) -> set[str]:
+    """Modules that a file imports; of `from package import module` the module, not the package."""
     names: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+            inside = {alias.name: f"{node.module}.{alias.name}" for alias in node.names}
+            names |= {full if _source(full) else node.module for full in inside.values()}
     return names
 
 
@@ -217,7 +224,22 @@ def _without_docstrings(tree: ast.AST) -> str:
         body = getattr(node, "body", None)
         if isinstance(body, list) and body and isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant):
             body[0].value = ast.Constant("")
-    return ast.dump(tree)
+    return _dump(tree)
+
+
+def _dump(node: Any) -> str:
+    """A syntax tree as text, the same in every version of Python (`ast.dump` is not: fields came, and empty ones went)."""
+    if isinstance(node, list):
+        return f"[{', '.join(map(_dump, node))}]"
+    if not isinstance(node, ast.AST):
+        return repr(node)
+    fields = []
+    for name in node._fields:
+        value = getattr(node, name, None)
+        absent = value is None and getattr(type(node), name, ...) is None
+        if not absent and not (name == "type_params" and not value):
+            fields.append(f"{name}={_dump(value)}")
+    return f"{type(node).__name__}({', '.join(fields)})"
 
 
 def provenance() -> dict[str, Any]:

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from omegaconf import OmegaConf
 
 from speechforget.errors import UserError
-from speechforget.store import canonical, code_hash, differences, key_of, produce
+from speechforget.store import canonical, code_hash, code_modules, differences, key_of, produce
 
 FROZEN_KEYS = {
     "empty": ("original", {}, "a64500a33f13"),
@@ -138,6 +139,24 @@ def test_code_counts_and_comments_do_not(tmp_path: Path, monkeypatch: pytest.Mon
     assert code_hash("toy_method_a.Toy") == first
     write_module(tmp_path, "toy_method_a", '"""One."""\nimport speechforget.errors\nx = 2\n')
     assert code_hash("toy_method_a.Toy") != first
+
+
+def test_the_hash_of_code_is_the_same_in_every_version_of_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    write_module(tmp_path, "toy_method_b", "class Toy:\n    def run(self, x: int = 1, *, y=None) -> None:\n        return [x for x in (y or [])]\n")
+    assert code_hash("toy_method_b.Toy")[:12] == "924190f68a2d"
+
+
+@pytest.mark.parametrize("path", sorted((Path(__file__).parents[1] / "conf").glob("m[eo]*/*.yaml")), ids=lambda path: path.stem)
+def test_a_key_holds_the_code_that_matters_and_no_other(path: Path) -> None:
+    """A method or a model depends on its own part of the package and on what both share, not on stages or the store."""
+    if path.parent.name == "metrics":
+        return
+    target = OmegaConf.load(path)._target_
+    shared = {"batch", "draws", "errors", "optimizers", "torchaudio"}
+    parts = {name.split(".")[1] for name in code_modules(target) if name != "speechforget"}
+    assert parts <= {target.split(".")[1], *shared}
+    assert "speechforget" not in code_modules(target)
 
 
 def test_code_of_imported_modules_counts() -> None:
