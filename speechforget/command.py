@@ -112,6 +112,8 @@ class Sweep(Callback):
 def summarise(folder: Path) -> int:
     """Prints one line for each job of a sweep and gives the number that failed."""
     outcomes = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"), key=lambda path: int(path.stem))]
+    if not outcomes:
+        return 0
     print(f"\nSweep: {len(outcomes)} jobs")
     for outcome in outcomes[:MOST_LINES]:
         figure = "" if outcome["objective"] is None else f"  objective {outcome['objective']:.4f}"

@@ -13,8 +13,11 @@ import numpy as np
 import pytest
 import soundfile
 from hydra import compose, initialize_config_dir
+from hypothesis import HealthCheck, settings
 from omegaconf import OmegaConf
 
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])  # cores may be shared
+settings.load_profile("patient")
 os.environ.setdefault("GOMP_SPINCOUNT", "2000")  # as the command line does, before torch is loaded
 
 ROOT = Path(__file__).parents[1]
