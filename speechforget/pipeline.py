@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 RESULT_VERSION = 1
+AUGMENT, DRIVER = "speechforget.data.augment", "speechforget.methods.driver"  # whose edits change what training and methods do
 
 
 def run(config: Mapping[str, Any]) -> float:
@@ -71,7 +72,7 @@ class Pipeline:
             "without": _hash_ids(data, request),
             "hearing": {name: self.dataset[name] for name in ("sample_rate", "seconds")},
             "model": without_name(model),
-            "code": code_hash(model["_target_"]),
+            "code": [code_hash(target) for target in (model["_target_"], AUGMENT)],
             "train": recipe,
             "precision": self.config["trainer"]["precision"],
             "seed": self.seed,
@@ -96,7 +97,7 @@ class Pipeline:
             "without": _hash_ids(data, request),
             "forgotten": list(request.forgotten),
             "method": without_name(self.method),
-            "code": code_hash(self.method["_target_"]),
+            "code": [code_hash(target) for target in (self.method["_target_"], DRIVER, AUGMENT)],
             "augment": self.config["train"]["augment"],
             "precision": self.config["trainer"]["precision"],
             "seed": self.seed,
