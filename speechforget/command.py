@@ -25,11 +25,10 @@ from speechforget.errors import NotApplicable, UserError, nearest
 from speechforget.store import make_folder, write_json
 
 # How long an idle OpenMP thread spins before it sleeps; read when torch is loaded. Where jobs share cores the default, about for ever, made
-# training 80 times slower; sleeping at once made it 1.7 times slower on free cores (TC-ResNet, two threads, two cores).
+# training 25 times slower than this; sleeping at once made it 1.7 times slower on free cores (TC-ResNet, two threads, two cores).
 os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 
 SWEEP = "SPEECHFORGET_SWEEP"  # names the folder where the jobs of a sweep leave their outcomes; processes that a launcher starts inherit it
-MOST_LINES = 200
 
 
 def guard(main: Callable[[], Any]) -> None:
@@ -115,7 +114,7 @@ def summarise(folder: Path) -> int:
     if not outcomes:
         return 0
     print(f"\nSweep: {len(outcomes)} jobs")
-    for outcome in outcomes[:MOST_LINES]:
+    for outcome in outcomes:
         figure = "" if outcome["objective"] is None else f"  objective {outcome['objective']:.4f}"
         print(f"  {outcome['outcome']:15} {' '.join(outcome['overrides'])}{figure}")
     for outcome in outcomes:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,8 +21,6 @@ from speechforget.store import Artefact, code_hash, produce
 
 if TYPE_CHECKING:
     from speechforget.fitting import Job
-
-logger = logging.getLogger(__name__)
 
 RESULT_VERSION = 1
 AUGMENT, DRIVER = "speechforget.data.augment", "speechforget.methods.driver"  # whose edits change what training and methods do

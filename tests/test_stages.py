@@ -129,13 +129,12 @@ def test_unlearning_resumes_exactly(name: str, tmp_path: Path, sources: Sources,
 @pytest.mark.parametrize("name", METHODS)
 def test_lightning_does_what_the_plain_loop_does(name: str, tmp_path: Path, sources: Sources, original: Path) -> None:
     method = config("method", name)
-    if "dropout" in MODEL:
-        parts = json.loads((original / "model.json").read_text())
-        parts["model"]["dropout"] = 0.0
-        (tmp_path / "plain").mkdir()
-        (tmp_path / "plain" / "model.json").write_text(json.dumps(parts))
-        (tmp_path / "plain" / "weights.safetensors").write_bytes((original / "weights.safetensors").read_bytes())
     start = tmp_path / "plain"
+    start.mkdir()
+    parts = json.loads((original / "model.json").read_text())
+    parts["model"]["dropout"] = 0.0
+    (start / "model.json").write_text(json.dumps(parts))
+    (start / "weights.safetensors").write_bytes((original / "weights.safetensors").read_bytes())
     unlearned(tmp_path / "lightning", start, sources, method)
     expected, _ = load_classifier(tmp_path / "lightning")
 
