@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 
@@ -15,16 +16,31 @@ class Batch(NamedTuple):
     labels: (batch,) int64 class numbers.
     rows: (batch,) int64 utterance numbers in the corpus table; every random draw is made from them.
     forget: (batch,) bool, true where the utterance is in the request.
+    weights: (batch,) float64, what each utterance counts in the mean over the step's batch where this rank holds a share of it; None where it
+        holds the whole batch. Losses take their mean by `losses.mean`, which minds this.
     """
 
     inputs: tuple[Tensor, ...]
     labels: Tensor
     rows: Tensor
     forget: Tensor
+    weights: Tensor | None = None
 
 
 class Pair(NamedTuple):
-    """A forget batch beside a retain batch, for methods that need both in one step."""
+    """A forget batch beside a retain batch, for methods that need both in one step; both are shared out over ranks, or both are whole."""
 
     forget: Batch
     retain: Batch
+
+
+def to_device(batch: Batch, device: torch.device) -> Batch:
+    """The same batch with all its tensors on the device."""
+    weights = None if batch.weights is None else batch.weights.to(device)
+    labels, rows, forget = (tensor.to(device) for tensor in (batch.labels, batch.rows, batch.forget))
+    return Batch(tuple(tensor.to(device) for tensor in batch.inputs), labels, rows, forget, weights)
+
+
+def is_whole(batch: Batch | Pair) -> bool:
+    """Whether this rank holds the whole batch of the step."""
+    return (batch.forget if isinstance(batch, Pair) else batch).weights is None

@@ -17,6 +17,9 @@ def check(config: Mapping[str, Any]) -> None:
     check_dataset(config["dataset"])
     check_train(config["train"])
     check_trainer(config["trainer"])
+    choice(config, "lock", ("flock", "lease"))
+    if config["only"] is not None:
+        choice(config, "only", ("original", "oracle"))
 
 
 def check_dataset(dataset: Mapping[str, Any]) -> None:
@@ -45,8 +48,8 @@ def check_trainer(trainer: Mapping[str, Any]) -> None:
     choice(trainer, "accelerator", ("cpu", "gpu"), "trainer.")
     choice(trainer, "precision", PRECISIONS, "trainer.")
     whole(trainer, "threads", 1, "trainer.")
-    if trainer["devices"] != 1:
-        raise UserError("A run uses one device (trainer.devices=1): to have several runs at once, use a sweep with launch=joblib.")
+    whole(trainer, "devices", 1, "trainer.")
+    whole(trainer, "nodes", 1, "trainer.")
 
 
 def choice(options: Mapping[str, Any], name: str, known: tuple[str, ...], prefix: str = "") -> None:

@@ -2,27 +2,36 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import logging
 import math
 import os
 import re
+import shutil
 import sys
+import tempfile
 import traceback
 import uuid
 from collections.abc import Callable, Iterable
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, OverrideParseException
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from speechforget.errors import NotApplicable, UserError, nearest
+from speechforget.errors import NotApplicable, RankError, UserError, nearest
+from speechforget.peers import place, serve
 from speechforget.store import make_folder, write_json
+from speechforget.team import check_place, close_team, open_team
+
+if TYPE_CHECKING:
+    from speechforget.planning import Planned
 
 # How long an idle OpenMP thread spins before it sleeps; read when torch is loaded. Where jobs share cores the default, about for ever, made
 # training 25 times slower than this; sleeping at once made it 1.7 times slower on free cores (TC-ResNet, two threads, two cores).
@@ -43,7 +52,10 @@ def guard(main: Callable[[], Any]) -> None:
         sys.exit(130)
     except Exception as error:
         code = 1
-        complain(error)
+        if place().rank == 0:  # the other tasks of a job see the same mistakes
+            complain(error)
+    finally:
+        close_team()
     if SWEEP in os.environ and summarise(Path(os.environ[SWEEP])):
         code = 1
     sys.exit(code)
@@ -63,17 +75,28 @@ def job(config: DictConfig) -> float:
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     for name in ("matplotlib", "fsspec", "git", "urllib3"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    if place().rank > 0:
+        return _work_for_task_0(config)
     if HydraConfig.get().mode != RunMode.MULTIRUN:
         try:
+            if config.plan:
+                from speechforget.planning import describe
+
+                print(describe([_plan(config)]))
+                return float("nan")
             return _run(config)
         except Exception as error:  # Hydra would print more than the user needs
             complain(error)
             raise SystemExit(1) from None
     outcome: dict[str, Any] = {"overrides": list(HydraConfig.get().overrides.task), "outcome": "done", "objective": None, "reason": ""}
-    print(f"\n[{HydraConfig.get().job.num}] {' '.join(outcome['overrides'])}", flush=True)
+    if not config.plan:
+        print(f"\n[{HydraConfig.get().job.num}] {' '.join(outcome['overrides'])}", flush=True)
     objective = float("nan")
     try:
-        objective = _run(config)
+        if config.plan:
+            outcome |= {"outcome": "planned", "plan": [asdict(planned) for planned in _plan(config)]}
+        else:
+            objective = _run(config)
         outcome["objective"] = None if math.isnan(objective) else objective
     except NotApplicable as error:
         outcome |= {"outcome": "not applicable", "reason": str(error)}
@@ -89,13 +112,37 @@ def job(config: DictConfig) -> float:
     return objective
 
 
-def _run(config: DictConfig) -> float:
+def _checked(config: DictConfig) -> dict[str, Any]:
     from speechforget.checks import check
-    from speechforget.pipeline import run
 
     resolved: Any = OmegaConf.to_container(config, resolve=True)
     check(resolved)
+    return resolved
+
+
+def _plan(config: DictConfig) -> list[Planned]:
+    from speechforget.planning import plan
+
+    return plan(_checked(config))
+
+
+def _run(config: DictConfig) -> float:
+    from speechforget.pipeline import run
+
+    resolved = _checked(config)
+    mine = place()
+    check_place(resolved["trainer"], mine)
+    if mine.world > 1:
+        open_team(resolved)  # the other tasks are waiting for it, even where there is nothing to do
     return run(resolved)
+
+
+def _work_for_task_0(config: DictConfig) -> float:
+    """What tasks 1 to n of a job do. Where the job is a whole command line, they do it for all its runs, so the first one never returns."""
+    serve(config.output, place())
+    if "SUBMITIT_EXECUTOR" not in os.environ:
+        raise SystemExit(0)
+    return float("nan")
 
 
 class Sweep(Callback):
@@ -103,18 +150,36 @@ class Sweep(Callback):
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         """In the process that the user started."""
-        folder = Path(config.output).absolute() / "sweeps" / uuid.uuid4().hex[:12]
+        if place().rank > 0:
+            return
+        if place().world > 1 and "Basic" not in config.hydra.launcher._target_:
+            raise UserError("Several tasks of one job can only run a sweep one after another: set launch=local, or start one process.")
+        if config.plan:  # which leaves no trace
+            folder = Path(tempfile.mkdtemp(prefix="speechforget-plan-"))
+            atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        else:
+            folder = Path(config.output).absolute() / "sweeps" / uuid.uuid4().hex[:12]
         make_folder(folder)
         os.environ[SWEEP] = str(folder)
+        with read_write(config):
+            config.hydra.sweep.dir = str(folder)  # what Hydra and the launchers write of a sweep is of this sweep alone
 
 
 def summarise(folder: Path) -> int:
     """Prints one line for each job of a sweep and gives the number that failed."""
+    from speechforget.planning import Planned, describe
+
     outcomes = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"), key=lambda path: int(path.stem))]
     if not outcomes:
         return 0
+    if plans := [[Planned(**planned) for planned in outcome["plan"]] for outcome in outcomes if "plan" in outcome]:
+        print(f"\n{describe(plans)}")
     print(f"\nSweep: {len(outcomes)} jobs")
+    shared = set.intersection(*(set(outcome["overrides"]) for outcome in outcomes)) if len(outcomes) > 1 else set()
     for outcome in outcomes:
+        outcome["overrides"] = [override for override in outcome["overrides"] if override not in shared]
+        if "plan" in outcome:
+            continue
         figure = "" if outcome["objective"] is None else f"  objective {outcome['objective']:.4f}"
         print(f"  {outcome['outcome']:15} {' '.join(outcome['overrides'])}{figure}")
     for outcome in outcomes:
@@ -132,6 +197,8 @@ def explain(error: BaseException) -> str | None:
         return str(error)
     if isinstance(error, OSError) and error.errno == 28:
         return "The disk is full: make room, then run the same command again; it goes on where this one stopped."
+    if isinstance(error, RankError):
+        return f"{error}. What is done is kept: the same command goes on from there."
     if type(error).__name__ == "TerminatedWorkerError":
         return "A job's process was killed (out of memory?): run the same command again; finished jobs are not repeated."
     if isinstance(error, (HydraException, OmegaConfBaseException)):

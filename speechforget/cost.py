@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from speechforget import ranks
+
 
 class Cost:
     """A meter that runs within its context. forward and forward_backward count samples (one forward_backward is about three forwards)."""
@@ -68,13 +70,20 @@ class Cost:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Goes on from what an earlier process had spent; what this one spent since its start to repeat one-shot work stays counted in seconds."""
         self.seconds += float(state["seconds"])
-        self.forward, self.forward_backward = int(state["forward"]), int(state["forward_backward"])
+        counts = (int(state["forward"]), int(state["forward_backward"]))
+        self.forward, self.forward_backward = counts if ranks.rank() == 0 else (0, 0)
+
+    def merge(self) -> None:
+        """Leaves the counts of all ranks with rank 0, so that its checkpoint and its record hold them; every rank calls this."""
+        counts = ranks.total(torch.tensor([self.forward, self.forward_backward]))
+        self.forward, self.forward_backward = (int(count) if ranks.rank() == 0 else 0 for count in counts)
 
     def record(self) -> dict[str, Any]:
-        """For `cost.json`: with the peak memory in bytes (of the GPU's allocator, or of the whole process on a CPU)."""
+        """For `cost.json`: with the peak memory in bytes, of the GPU's allocator or of the whole process on a CPU; of several ranks, rank 0's."""
         gpu = torch.cuda.is_available()
         peak = torch.cuda.max_memory_allocated() if gpu else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        return {**self.state_dict(), "peak_memory_bytes": peak, "device": torch.cuda.get_device_name() if gpu else "cpu"}
+        device = torch.cuda.get_device_name() if gpu else "cpu"
+        return {**self.state_dict(), "peak_memory_bytes": peak, "device": device, "ranks": ranks.world()}
 
 
 def _synchronise() -> None:

@@ -17,7 +17,7 @@ import pandas as pd
 from speechforget.data.audio import Audio, decode
 from speechforget.data.request import Request
 from speechforget.data.split import split
-from speechforget.store import code_hash, produce
+from speechforget.store import Producer, code_hash
 
 if TYPE_CHECKING:
     from speechforget.data.streams import Sources
@@ -44,13 +44,13 @@ class Data:
         return np.flatnonzero(self.table["subset"].to_numpy() == subset)
 
 
-def divide(config: Mapping[str, Any]) -> Data:
+def divide(config: Mapping[str, Any], store: Producer) -> Data:
     """Decodes the corpus where that has not been done, and gives every utterance its label and subset."""
     from hydra.utils import instantiate
 
     dataset, cache = config["dataset"], Path(config["cache"])
     corpus = instantiate(dict(dataset["corpus"]), root=dataset["root"], label=dataset["label"], cache=cache)
-    audio = decode(corpus, cache, dataset["sample_rate"], dataset["on_bad_audio"])
+    audio = decode(corpus, cache, dataset["sample_rate"], dataset["on_bad_audio"], lock=config["lock"])
     choices = {name: dataset[name] for name in ("label", "validation", "holdout", "copies", "split_seed")}
     inputs = {"version": VERSION, "corpus": audio.fingerprint, "code": code_hash("speechforget.data.split"), **choices}
 
@@ -58,7 +58,7 @@ def divide(config: Mapping[str, Any]) -> Data:
         table = split(audio.table, dataset["label"], dataset["validation"], dataset["holdout"], dataset["copies"], dataset["split_seed"])
         table.to_csv(folder / "utterances.csv", index=False)
 
-    artefact = produce(Path(config["output"]), "split", f"{dataset['name']}-{dataset['label']}", inputs, build)
+    artefact = store.produce("split", f"{dataset['name']}-{dataset['label']}", inputs, build)
     table = pd.read_csv(artefact.folder / "utterances.csv", dtype=str, keep_default_na=False)
     for column, kind in (("offset", np.int64), ("samples", np.int64), ("seconds", np.float64)):
         table[column] = table[column].astype(kind)
@@ -67,6 +67,7 @@ def divide(config: Mapping[str, Any]) -> Data:
 
 def make_sources(config: Mapping[str, Any], data: Data, request: Request | None) -> Sources:
     """The utterances by name. Where a class is forgotten, `validation` holds the remaining classes, `validation_request` the request's."""
+    from speechforget import ranks
     from speechforget.data.streams import Sources, Waveforms
     from speechforget.loading import build_augment
 
@@ -84,4 +85,5 @@ def make_sources(config: Mapping[str, Any], data: Data, request: Request | None)
     places = zip(data.audio.noise["offset"], data.audio.noise["samples"], strict=True)
     noise = [flat[start : start + count] for start, count in places]
     waveforms = Waveforms(flat, offset, length, round(config["dataset"]["seconds"] * config["dataset"]["sample_rate"]))
-    return Sources(waveforms, data.numbers, rows, partial(augment, noise=np.concatenate(noise) if noise else None))
+    noise_heard = partial(augment, noise=np.concatenate(noise) if noise else None)
+    return Sources(waveforms, data.numbers, rows, noise_heard, (ranks.rank(), ranks.world()))

@@ -14,6 +14,10 @@ class NotApplicable(UserError):  # noqa: N818
     """A method that is not defined for the request; a multirun lists it and goes on."""
 
 
+class RankError(Exception):
+    """A process that worked on a run together with others failed; its text names it and the cause. What the cause printed stands above."""
+
+
 def nearest(word: str, choices: Iterable[str], limit: int = 12) -> str:
     """A hint for an unknown `word`: what exists (at most `limit` names), and the closest of it if one is close. Ends without a stop."""
     known = sorted({str(choice) for choice in choices})

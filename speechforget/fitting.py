@@ -1,8 +1,13 @@
-"""What training and unlearning share: atomic checkpoints after each epoch, a progress bar, and seeds that a resumed run finds again."""
+"""What training and unlearning share: atomic checkpoints after each epoch, a progress bar, and seeds that a resumed run finds again.
+
+Of several ranks, rank 0 alone writes files and shows progress; what it decides by looking at files it tells the others.
+"""
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,13 +17,17 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.loggers import Logger
-from torch import nn
+from torch import Tensor, nn
 
+from speechforget import ranks
+from speechforget.batch import Batch, Pair
 from speechforget.cost import Cost
 from speechforget.data.streams import Sources, Stream
 from speechforget.draws import seed_from
 from speechforget.launch import make_trainer
+from speechforget.loading import save_classifier
 from speechforget.progress import bar
+from speechforget.store import check_held, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -31,13 +40,22 @@ class Resumable(Checkpoint):
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Seeds what is left to torch's generator (dropout)."""
-        torch.manual_seed(seed_from(self.seed, "epoch", trainer.current_epoch))
+        rank = [ranks.rank()] if ranks.rank() else []
+        torch.manual_seed(seed_from(self.seed, "epoch", trainer.current_epoch, *rank))
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Writes beside the old checkpoint, then replaces it."""
-        partial = self.path.with_suffix(".partial")
-        trainer.save_checkpoint(partial)
-        partial.replace(self.path)
+        self.cost.merge()
+        check_held(self.path.parent)
+        if ranks.rank() == 0:
+            partial = self.path.with_suffix(".partial")
+            try:
+                trainer.save_checkpoint(partial)
+            except RuntimeError as error:  # what torch makes of a disk that is full
+                if "PytorchStreamWriter" in str(error) or "enforce fail" in str(error):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(partial)) from error
+                raise
+            partial.replace(self.path)
 
     def state_dict(self) -> dict[str, Any]:
         """The cost so far goes with the checkpoint."""
@@ -56,7 +74,7 @@ class Bar(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Starts where a resumed run left off."""
-        self._bar = bar(total=self.total, description=self.description, unit="step")
+        self._bar = bar(total=self.total, description=self.description, unit="step", disable=ranks.rank() > 0)
         self._bar.update(trainer.global_step)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
@@ -71,49 +89,80 @@ class Bar(Callback):
 
 @dataclass(frozen=True)
 class Job:
-    """One artefact's making. folder: where it goes; trainer: hardware config; description: for the progress bar."""
+    """One artefact's making. folder: where it goes; trainer: hardware config; description: for the progress bar.
+
+    tracker: rank 0's, where there is one; curves: whether there is one, the same on all ranks.
+    """
 
     folder: Path
     trainer: Mapping[str, Any]
     seed: int
     tracker: Logger | None
     description: str
+    curves: bool = False
+
+
+class Averages:
+    """Means over an epoch of what each step gives, over all ranks."""
+
+    def __init__(self) -> None:
+        self.sums: dict[str, Tensor] = {}
+        self.sizes: dict[str, Tensor] = {}
+
+    def add(self, name: str, part: Tensor, batch: Batch | Pair) -> None:
+        """part: this rank's part of the step's mean (see `ranks.part_of_loss`)."""
+        first = batch.forget if isinstance(batch, Pair) else batch
+        size = 1 / first.weights[0] if first.weights is not None else torch.tensor(float(len(first.labels)), dtype=torch.float64)
+        size = size.to(part.device)
+        self.sums[name] = self.sums.get(name, 0.0) + part.detach().double() * size
+        self.sizes[name] = self.sizes.get(name, 0.0) + size
+
+    def log(self, module: LightningModule) -> None:
+        """Hands the means to the module's logger, and starts anew; every rank calls this."""
+        for name, part in self.sums.items():
+            module.log(name, (ranks.total(part) / self.sizes[name]).float())
+        self.__init__()  # type: ignore[misc]
 
 
 def fit(module: LightningModule, job: Job, epochs: int, steps: int, cost: Cost) -> None:
     """Fits `epochs` epochs (`steps` steps in all), from the folder's checkpoint where it holds one."""
     resumable = Resumable(job.folder, job.seed, cost)
-    resume = resumable.path if resumable.path.exists() else None
-    if resume:
+    resume = resumable.path if ranks.agreed(resumable.path.exists()) else None
+    if resume and ranks.rank() == 0:
         logger.info("Going on from the checkpoint that an earlier process left in %s.", job.folder)
     trainer = make_trainer(job.trainer, epochs, [resumable, Bar(steps, job.description)], job.tracker)
     trainer.fit(module, ckpt_path=resume, weights_only=False)
+    ranks.check_replicas(module, "at the end")
 
 
-def end_fit(folder: Path) -> None:
-    """The checkpoint has served."""
-    (folder / "checkpoint.ckpt").unlink(missing_ok=True)
+def finish(job: Job, classifier: nn.Module, parts: Mapping[str, Any], cost: Cost) -> None:
+    """Leaves the model and its cost in the job's folder; the checkpoint has served. Every rank calls this."""
+    cost.merge()
+    if ranks.rank() == 0:
+        save_classifier(job.folder, classifier, parts)
+        write_json(job.folder / "cost.json", cost.record())
+        for name in ("checkpoint.ckpt", "checkpoint.partial"):
+            (job.folder / name).unlink(missing_ok=True)
 
 
 def log_accuracies(module: LightningModule, model: nn.Module, sources: Sources, names: Sequence[str], cost: Cost) -> None:
-    """A point of the learning curve, where anybody watches; it decides nothing and costs nothing."""
-    if module.logger is None:
-        return
+    """A point of the learning curve; it decides nothing and costs nothing."""
     with cost.paused():
         for name in names:
             if len(sources.rows.get(name, ())):
-                module.log(f"{name}/accuracy", accuracy(model, sources.ordered(name, 256), module.device))
+                module.log(f"{name}/accuracy", accuracy(model, sources.divided(name, 256), module.device))
 
 
 @torch.no_grad()
 def accuracy(model: nn.Module, stream: Stream, device: torch.device) -> float:
-    """Share of a stream's utterances classified correctly (nan for none); the model's mode is left as it was."""
+    """Share of the utterances classified correctly (nan for none), over the streams of all ranks; the model's mode is left as it was."""
     training = {module: module.training for module in model.modules()}
     model.eval()
-    correct = seen = 0
+    counts = torch.zeros(2, dtype=torch.int64)
     for batch in stream:
         right = model(*(tensor.to(device) for tensor in batch.inputs)).logits.argmax(dim=1).cpu() == batch.labels
-        correct, seen = correct + int(right.sum()), seen + len(right)
+        counts += torch.tensor([int(right.sum()), len(right)])
+    correct, seen = ranks.total(counts).tolist()
     for module, mode in training.items():
         module.training = mode
     return correct / seen if seen else float("nan")

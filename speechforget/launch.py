@@ -1,10 +1,15 @@
-"""Which devices a run uses, and the Lightning Trainer that goes with them."""
+"""Which device a process uses, and the Lightning Trainer that goes with it.
+
+Lightning always sees one process with one device. Which processes work together, and on what, is decided in `team.py`, and sums over them are
+taken in `ranks.py`; so Lightning never starts a process, never reads the environment of SLURM or torchrun, and never runs a command line again.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
 import logging
+import os
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -12,10 +17,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from speechforget.errors import UserError
+from speechforget.peers import DEVICE
 
 if TYPE_CHECKING:
     from lightning.pytorch import Callback, Trainer
     from lightning.pytorch.loggers import Logger
+
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 
@@ -31,7 +38,12 @@ def start_process(trainer: Mapping[str, Any]) -> torch.device:
         return torch.device("cpu")
     if not torch.cuda.is_available():
         raise UserError("trainer=gpu, but PyTorch sees no GPU here: use trainer=cpu, or install a CUDA build of PyTorch.")
-    return torch.device("cuda")
+    index, count = int(os.environ.get(DEVICE, "0")), torch.cuda.device_count()
+    if index >= count > 1:
+        raise UserError(f"trainer.devices={trainer['devices']}, but this machine has {count} GPUs: set trainer.devices={count}.")
+    device = torch.device("cuda", index % count)  # a cluster that gives each process a GPU of its own shows it that one only
+    torch.cuda.set_device(device)
+    return device
 
 
 def _keep_freed_memory() -> None:
@@ -46,15 +58,17 @@ def _keep_freed_memory() -> None:
 
 
 def make_trainer(trainer: Mapping[str, Any], epochs: int, callbacks: Sequence[Callback], logger: Logger | None) -> Trainer:
-    """A Trainer that only trains: no prompt, no output of its own, a fresh loader every epoch."""
+    """A Trainer that only trains, on this process's device: no prompt, no output of its own, a fresh loader every epoch."""
     from lightning.pytorch import Trainer
+    from lightning.pytorch.plugins.environments import LightningEnvironment
 
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", module="lightning.*")
     return Trainer(
         accelerator=trainer["accelerator"],
-        devices=trainer["devices"],
+        devices=1 if trainer["accelerator"] == "cpu" else [torch.cuda.current_device()],
+        plugins=[LightningEnvironment()],
         precision=trainer["precision"],
         max_epochs=epochs,
         callbacks=list(callbacks),

@@ -8,19 +8,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from speechforget import team
 from speechforget.data.request import Request, save, select
-from speechforget.dividing import Data, divide, make_sources
+from speechforget.dividing import Data, divide
 from speechforget.errors import NotApplicable, UserError
-from speechforget.store import Artefact, code_hash, produce
-
-if TYPE_CHECKING:
-    from speechforget.fitting import Job
+from speechforget.store import Artefact, Producer, Store, code_hash, provenance, verified
+from speechforget.tracking import words_of
 
 RESULT_VERSION = 1
 AUGMENT, DRIVER = "speechforget.data.augment", "speechforget.methods.driver"  # whose edits change what training and methods do
@@ -28,31 +28,45 @@ AUGMENT, DRIVER = "speechforget.data.augment", "speechforget.methods.driver"  # 
 
 def run(config: Mapping[str, Any]) -> float:
     """One comparison of original, oracle and unlearned, made or found; prints it and gives the objective (see `evaluation.compare`)."""
-    return Pipeline(config).run()
+    return Pipeline(config, Store(Path(config["output"]), config["lock"])).run()
 
 
 class Pipeline:
-    """One run's config and its artefacts, in order."""
+    """One run's config and its artefacts, in order. store: where they are found or made; `planning` gives one that only looks."""
 
-    def __init__(self, config: Mapping[str, Any]) -> None:
-        self.config = config
-        self.root = Path(config["output"])
+    def __init__(self, config: Mapping[str, Any], store: Producer) -> None:
+        self.config, self.store = config, store
         self.seed = int(config["seed"])
         self.dataset, self.method, self.task = config["dataset"], config["method"], config["task"]
-        self.words = {"dataset": self.dataset["name"], "label": self.dataset["label"], "model": config["model"]["name"]}
+        self.words = words_of(config)
 
     def run(self) -> float:
-        """See the module's `run`."""
+        """See the module's `run`; with `only`, that one artefact is made and nothing is compared."""
+        if self.config["only"] is not None:
+            artefact = self.train(self.config["only"])
+            print(f"{self.config['only'].capitalize()}: {artefact.folder}")
+            return float("nan")
+        return self.show(self.result())
+
+    def result(self) -> Artefact:
+        """The whole story."""
         self.check_applicable()
-        data = divide(self.config)
-        request = select(data.table, self.task)
-        original = self.train("original", data, None)
-        oracle = self.train("oracle", data, request)
-        unlearned = self.unlearn(data, request, original)
+        original = self.train("original")
+        oracle = self.train("oracle")
+        unlearned = self.unlearn(original)
         models = {"original": original, "oracle": oracle, "unlearned": unlearned}
-        scores = {name: self.score(data, name, model) for name, model in models.items()}
-        result = self.compare(data, request, models, scores)
-        return self.show(result)
+        scores = {name: self.score(name, model) for name, model in models.items()}
+        return self.compare(models, scores)
+
+    @cached_property
+    def data(self) -> Data:
+        """The corpus, decoded and divided."""
+        return divide(self.config, self.store)
+
+    @cached_property
+    def request(self) -> Request:
+        """What must be forgotten."""
+        return select(self.data.table, self.task)
 
     def check_applicable(self) -> None:
         """Raises NotApplicable where the method is not defined for this kind of request."""
@@ -60,122 +74,98 @@ class Pipeline:
         if self.task["kind"] not in kinds:
             raise NotApplicable(f"The method {self.method['name']} is not defined for {self.task['kind']} requests, only for: {', '.join(kinds)}.")
 
-    def train(self, stage: str, data: Data, request: Request | None) -> Artefact:
-        """The original (request None) or the oracle: the same function on all training utterances, or on what the request leaves."""
-        model, recipe = self.config["model"], without_name(self.config["train"])
+    def train(self, stage: str) -> Artefact:
+        """The original or the oracle: the same function on all training utterances, or on what the request leaves."""
+        model = self.config["model"]
         inputs = {
             "version": _version("training"),
-            "split": data.key,
-            "without": _hash_ids(data, request),
+            "split": self.data.key,
+            "without": None if stage == "original" else self.forgotten_ids,
             "hearing": {name: self.dataset[name] for name in ("sample_rate", "seconds")},
             "model": without_name(model),
             "code": [code_hash(target) for target in (model["_target_"], AUGMENT)],
-            "train": recipe,
+            "train": without_name(self.config["train"]),
             "precision": self.config["trainer"]["precision"],
             "seed": self.seed,
         }
+        name = "-".join([*self.words, *([] if stage == "original" else [self.request.name]), f"seed{self.seed}"])
+        return self.made(stage, name, inputs, stage)
 
-        def build(job: Job) -> None:
-            from speechforget.training import train
-
-            sources = make_sources(self.config, data, request)
-            if request is not None:
-                sources.rows["train"] = sources.rows["retain"]
-            train(job, sources, data.classes, self.dataset, model, recipe)
-
-        name = "-".join([*self.words.values(), *([request.name] if request else []), f"seed{self.seed}"])
-        return self.fitted(stage, name, inputs, build)
-
-    def unlearn(self, data: Data, request: Request, original: Artefact) -> Artefact:
+    def unlearn(self, original: Artefact) -> Artefact:
         """What the method makes of the original."""
         inputs = {
             "version": _version("unlearning"),
             "original": original.key,
-            "without": _hash_ids(data, request),
-            "forgotten": list(request.forgotten),
+            "without": self.forgotten_ids,
+            "forgotten": list(self.request.forgotten),
             "method": without_name(self.method),
             "code": [code_hash(target) for target in (self.method["_target_"], DRIVER, AUGMENT)],
             "augment": self.config["train"]["augment"],
             "precision": self.config["trainer"]["precision"],
             "seed": self.seed,
         }
+        return self.made("unlearned", self.name, inputs, self.method["name"], original.folder)
 
-        def build(job: Job) -> None:
-            from speechforget.unlearning import unlearn
-
-            forgotten = tuple(data.classes.index(name) for name in request.forgotten)
-            unlearn(job, original.folder, make_sources(self.config, data, request), forgotten, self.method)
-
-        name = "-".join([self.method["name"], *self.words.values(), request.name, f"seed{self.seed}"])
-        return self.fitted("unlearned", name, inputs, build)
-
-    def fitted(self, stage: str, name: str, inputs: Mapping[str, Any], build: Callable[[Job], None]) -> Artefact:
-        """An artefact that is trained: tracked, resumable, with a cost."""
-
-        def build_tracked(folder: Path, key: str) -> None:
-            from speechforget.fitting import Job
-            from speechforget.loading import rehearse
-
-            rehearse(self.config)
-            with self.tracker(folder, key, stage, name) as tracker:
-                build(Job(folder, self.config["trainer"], self.seed, tracker, self.method["name"] if stage == "unlearned" else stage))
-
-        return produce(self.root, stage, name, inputs, build_tracked)
-
-    def tracker(self, folder: Path, key: str, stage: str, name: str) -> Any:
-        """The logger of one artefact: grouped by experiment, which is corpus, label and model."""
-        from speechforget.tracking import Run, track
-
-        tags = [stage, *self.words.values(), f"seed{self.seed}"]
-        foreign = {"original": {"task", "method", "metrics"}, "oracle": {"method", "metrics"}}.get(stage, set())
-        tags += [] if "task" in foreign else [self.task["kind"]]
-        tags += [] if "method" in foreign else [self.method["name"]]
-        config = {group: value for group, value in self.config.items() if group not in foreign}
-        return track(self.config["logger"], Run(folder, key, name, "-".join(self.words.values()), stage, tags, config))
-
-    def score(self, data: Data, kind: str, model: Artefact) -> Artefact:
+    def score(self, kind: str, model: Artefact) -> Artefact:
         """The model's scores on every utterance of the corpus."""
-        inputs = {"version": _version("scoring"), "model": model.key, "split": data.key}
+        inputs = {"version": _version("scoring"), "model": model.key, "split": self.data.key}
+        return self.made("scores", model.folder.name.rsplit("-", 1)[0], inputs, f"scores of the {kind}", model.folder)
 
-        def build(folder: Path, _: str) -> None:
-            from speechforget.scoring import score
+    def made(self, stage: str, name: str, inputs: Mapping[str, Any], title: str, model: Path | None = None) -> Artefact:
+        """An artefact that needs torch: built by this process, or by one worker a device."""
 
-            score(folder, model.folder, make_sources(self.config, data, None), self.config["trainer"], f"scores of the {kind}")
+        def build(folder: Path, key: str) -> None:
+            from speechforget.building import Order
+            from speechforget.building import build as build_here
 
-        return produce(self.root, "scores", model.folder.name.rsplit("-", 1)[0], inputs, build)
+            start = None if model is None else str(model)
+            order = Order(stage, self.config, str(folder), key, name, self.data.key, title, start)
+            if team.ranks_of(self.config["trainer"]) > 1:
+                team.perform(order)
+            else:
+                build_here(order, self.data, self.request)
 
-    def compare(self, data: Data, request: Request, models: Mapping[str, Artefact], scores: Mapping[str, Artefact]) -> Artefact:
+        return self.store.produce(stage, name, inputs, build)
+
+    @property
+    def name(self) -> str:
+        """Of the unlearned model and the result."""
+        return "-".join([self.method["name"], *self.words, self.request.name, f"seed{self.seed}"])
+
+    @cached_property
+    def forgotten_ids(self) -> str:
+        """A hash of the request's utterances."""
+        return _hash(self.data.table["id"].to_numpy()[np.sort(self.request.forget)])
+
+    def compare(self, models: Mapping[str, Artefact], scores: Mapping[str, Artefact]) -> Artefact:
         """The comparison: metrics of all three models, with the request that they are about."""
         paths = list(self.config["metrics"]["metrics"])
         inputs = {
             "version": RESULT_VERSION,
             "scores": {name: artefact.key for name, artefact in scores.items()},
             "models": {name: artefact.key for name, artefact in models.items()},
-            "request": _hash_ids(data, request),
-            "nonmembers": _hash(data.table["id"].to_numpy()[np.sort(request.nonmembers)]),
+            "request": self.forgotten_ids,
+            "nonmembers": _hash(self.data.table["id"].to_numpy()[np.sort(self.request.nonmembers)]),
             "metrics": paths,
             "code": [code_hash(path) for path in paths],
             "seed": self.seed,
         }
-        name = "-".join([self.method["name"], *self.words.values(), request.name, f"seed{self.seed}"])
 
         def build(folder: Path, key: str) -> None:
             from speechforget.result import build_result
+            from speechforget.tracking import track_artefact
 
-            save(request, data.table, folder)
-            record = self.record(data, request, models)
-            with self.tracker(folder, key, "result", name) as tracker:
-                build_result(folder, self.config, record, data, request, models, scores, tracker)
+            save(self.request, self.data.table, folder)
+            with track_artefact(self.config, "result", folder, key, self.name) as tracker:
+                build_result(folder, self.config, self.record(models), self.data, self.request, models, scores, tracker)
 
-        return produce(self.root, "result", name, inputs, build)
+        return self.store.produce("result", self.name, inputs, build)
 
-    def record(self, data: Data, request: Request, models: Mapping[str, Artefact]) -> dict[str, Any]:
+    def record(self, models: Mapping[str, Artefact]) -> dict[str, Any]:
         """What a result says of itself besides numbers."""
-        from speechforget.store import provenance
-
-        about = provenance()
+        data, request, about = self.data, self.request, provenance()
         return {
-            **self.words,
+            **dict(zip(("dataset", "label", "model"), self.words, strict=True)),
             "task": dict(self.task),
             "method": self.method["name"],
             "seed": self.seed,
@@ -201,7 +191,7 @@ class Pipeline:
             "model": without_name(self.config["model"]),
             "train": without_name(self.config["train"]),
             "dataset": {name: self.dataset[name] for name in ("validation", "holdout", "copies", "sample_rate", "seconds")},
-            "corpus": without_name(self.dataset["corpus"]),
+            "corpus": {name: value for name, value in self.dataset["corpus"].items() if name not in {"name", "lock"}},
             "precision": self.config["trainer"]["precision"],
         }
 
@@ -210,7 +200,7 @@ class Pipeline:
         from speechforget.report.console import print_comparison
 
         try:
-            found = json.loads((result.folder / "result.json").read_text())
+            found = json.loads(verified(result.folder, "result.json").read_text())
         except (OSError, ValueError) as error:
             raise UserError(f"{result.folder} holds no readable result ({error}): remove it and run again.") from error
         print_comparison(found)
@@ -225,10 +215,6 @@ def without_name(options: Mapping[str, Any]) -> dict[str, Any]:
 
 def _hash(ids: np.ndarray) -> str:
     return hashlib.sha256("\n".join(ids).encode()).hexdigest()
-
-
-def _hash_ids(data: Data, request: Request | None) -> str | None:
-    return None if request is None else _hash(data.table["id"].to_numpy()[np.sort(request.forget)])
 
 
 def _version(stage: str) -> int:

@@ -13,7 +13,7 @@ from speechforget.evaluation.compare import compare
 from speechforget.evaluation.tables import Scores, Tables
 from speechforget.report.plot import comparison_plot
 from speechforget.report.result import write_result
-from speechforget.store import Artefact, write_text
+from speechforget.store import Artefact, verified, write_text
 from speechforget.tracking import log_comparison
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def join(data: Data, request: Request, models: Mapping[str, Artefact], scores: M
     nonmember[request.nonmembers] = True
 
     def read(name: str) -> Scores:
-        with np.load(scores[name].folder / "scores.npz") as arrays:
+        with np.load(verified(scores[name].folder, "scores.npz")) as arrays:
             if not np.array_equal(arrays["row"], np.arange(len(role))) or not np.array_equal(arrays["label"], data.numbers):
                 raise RuntimeError(f"{scores[name].folder} is not about the utterances of this corpus")
             logits = arrays["logits"].astype(np.float64)

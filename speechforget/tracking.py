@@ -10,7 +10,7 @@ import logging
 import netrc
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -51,6 +51,22 @@ def track(options: Mapping[str, Any], run: Run) -> Iterator[Logger | None]:
         status = "success"
     finally:
         _finish(tracker, status)
+
+
+def track_artefact(config: Mapping[str, Any], stage: str, folder: Path, key: str, name: str) -> AbstractContextManager[Logger | None]:
+    """The tracker that a run's config asks for: grouped by experiment, which is corpus, label and model; tagged with what the artefact is of."""
+    words = words_of(config)
+    foreign = {"original": {"task", "method", "metrics"}, "oracle": {"method", "metrics"}}.get(stage, set())
+    tags = [stage, *words, f"seed{config['seed']}"]
+    tags += [] if "task" in foreign else [config["task"]["kind"]]
+    tags += [] if "method" in foreign else [config["method"]["name"]]
+    told = {group: value for group, value in config.items() if group not in foreign}
+    return track(config["logger"], Run(folder, key, name, "-".join(words), stage, tags, told))
+
+
+def words_of(config: Mapping[str, Any]) -> list[str]:
+    """The words that name an experiment: corpus, label, model."""
+    return [config["dataset"]["name"], config["dataset"]["label"], config["model"]["name"]]
 
 
 def _finish(tracker: Logger | None, status: str) -> None:

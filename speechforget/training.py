@@ -10,26 +10,29 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
-from speechforget.batch import Batch
+from speechforget import ranks
+from speechforget.batch import Batch, is_whole
 from speechforget.cost import Cost
 from speechforget.data.streams import Sources, Stream
 from speechforget.draws import seed_from
-from speechforget.fitting import Job, end_fit, fit, log_accuracies
+from speechforget.fitting import Averages, Job, finish, fit, log_accuracies
 from speechforget.launch import start_process
-from speechforget.loading import build_classifier, save_classifier
+from speechforget.loading import build_classifier
+from speechforget.methods.losses import mean
 from speechforget.optimizers import make_optimizer
-from speechforget.store import write_json
 
-VERSION = 1  # of what this stage computes: raise it whenever the same inputs give other weights
+VERSION = 2  # of what this stage computes: raise it whenever the same inputs give other weights
 
 
 class Supervised(LightningModule):
     """Cross-entropy on the `train` utterances: warm-up, then cosine to zero, step by step."""
 
-    def __init__(self, classifier: nn.Module, sources: Sources, train: Mapping[str, Any], seed: int, cost: Cost) -> None:
+    def __init__(self, classifier: nn.Module, sources: Sources, train: Mapping[str, Any], job: Job, cost: Cost) -> None:
         super().__init__()
-        self.classifier, self.sources, self.recipe, self.seed, self.cost = classifier, sources, train, seed, cost
+        self.classifier, self.sources, self.recipe, self.cost = classifier, sources, train, cost
+        self.seed, self.curves = job.seed, job.curves
         self.steps_per_epoch = -(-len(sources.rows["train"]) // train["batch_size"])
+        self.averages = Averages()
 
     def train_dataloader(self) -> Stream:
         """This epoch's stream."""
@@ -40,16 +43,28 @@ class Supervised(LightningModule):
         self.classifier.train()
 
     def training_step(self, batch: Batch, _: int) -> Tensor:
-        """Mean cross-entropy of a batch in nats."""
-        logits = self.classifier(*batch.inputs).logits
-        loss = nn.functional.cross_entropy(logits, batch.labels, label_smoothing=self.recipe["label_smoothing"])
-        self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=len(logits))
-        self.log("train/accuracy", (logits.argmax(dim=1) == batch.labels).float().mean(), on_step=False, on_epoch=True, batch_size=len(logits))
+        """Mean cross-entropy of a batch in nats, or this rank's part of it."""
+        loss, accuracy = ranks.part_of_loss(is_whole(batch), lambda: self._loss_and_accuracy(batch))
+        self.averages.add("train/loss", loss, batch)
+        self.averages.add("train/accuracy", accuracy, batch)
         return loss
+
+    def _loss_and_accuracy(self, batch: Batch) -> Tensor:
+        logits = self.classifier(*batch.inputs).logits
+        losses = nn.functional.cross_entropy(logits, batch.labels, label_smoothing=self.recipe["label_smoothing"], reduction="none")
+        right = (logits.argmax(dim=1) == batch.labels).to(losses.dtype)
+        return torch.stack([mean(losses, batch), mean(right, batch)])
+
+    def on_after_backward(self) -> None:
+        """Gradients become those of the whole batch."""
+        ranks.sum_gradients(self.classifier)
 
     def on_train_epoch_end(self) -> None:
         """Validation draws curves and decides nothing: the last epoch's weights are the model."""
-        log_accuracies(self, self.classifier, self.sources, ("validation", "validation_forgotten"), self.cost)
+        ranks.check_replicas(self.classifier, f"after epoch {self.current_epoch}")
+        self.averages.log(self)
+        if self.curves:
+            log_accuracies(self, self.classifier, self.sources, ("validation", "validation_forgotten"), self.cost)
 
     def configure_optimizers(self) -> Any:
         """The recipe's optimiser with one learning rate a step."""
@@ -78,10 +93,9 @@ def train(job: Job, sources: Sources, labels: Sequence[str], dataset: Mapping[st
     classifier = build_classifier(model, len(labels), dataset["sample_rate"])
     cost = Cost()
     cost.watch(classifier)
-    module = Supervised(classifier, sources, recipe, job.seed, cost)
+    ranks.share_state(classifier)
+    module = Supervised(classifier, sources, recipe, job, cost)
     with cost:
         fit(module, job, recipe["epochs"], recipe["epochs"] * module.steps_per_epoch, cost)
     parts = {"model": dict(model), "labels": list(labels), "sample_rate": dataset["sample_rate"], "seconds": dataset["seconds"]}
-    save_classifier(job.folder, classifier, parts)
-    write_json(job.folder / "cost.json", cost.record())
-    end_fit(job.folder)
+    finish(job, classifier, parts, cost)

@@ -12,27 +12,28 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
-from speechforget.batch import Batch
+from speechforget import ranks
+from speechforget.batch import Batch, to_device
 from speechforget.cost import Cost
 from speechforget.data.streams import Paired, Sources, Stream
 from speechforget.draws import order, seed_from
-from speechforget.fitting import Job, accuracy, end_fit, fit, log_accuracies
+from speechforget.fitting import Averages, Job, accuracy, finish, fit, log_accuracies
 from speechforget.launch import start_process
-from speechforget.loading import build_classifier, build_method, load_classifier, save_classifier
+from speechforget.loading import build_classifier, build_method, load_classifier
 from speechforget.methods.driver import Driver
 from speechforget.methods.method import Context, Method, Pass
-from speechforget.store import write_json
 
-VERSION = 1  # of what this stage computes: raise it whenever the same inputs give other weights
+VERSION = 2  # of what this stage computes: raise it whenever the same inputs give other weights
 
 
 class Unlearning(LightningModule):
     """Lightning's hooks, each handed to the method's driver."""
 
-    def __init__(self, driver: Driver, sources: Sources, seed: int, cost: Cost) -> None:
+    def __init__(self, driver: Driver, sources: Sources, job: Job, cost: Cost) -> None:
         super().__init__()
         self.student, self.method = driver.student, driver.method  # modules of this one, so a checkpoint holds them
-        self.driver, self.sources, self.seed, self.cost = driver, sources, seed, cost
+        self.driver, self.sources, self.cost = driver, sources, cost
+        self.seed, self.curves, self.averages = job.seed, job.curves, Averages()
 
     def train_dataloader(self) -> Stream | Paired:
         """The stream of the current pass."""
@@ -44,11 +45,14 @@ class Unlearning(LightningModule):
         self.driver.start_pass(self.current_epoch, self.trainer.optimizers[0])
 
     def training_step(self, batch: Any, _: int) -> Tensor:
-        """The method's loss."""
+        """The method's loss, or this rank's part of it."""
         loss = self.driver.loss(batch, self.current_epoch)
-        stream = self.driver.plan[self.current_epoch].stream
-        self.log(f"unlearn/{stream}_loss", loss, on_step=False, on_epoch=True, batch_size=len(batch[0].labels if stream == "both" else batch.labels))
+        self.averages.add(f"unlearn/{self.driver.plan[self.current_epoch].stream}_loss", loss, batch)
         return loss
+
+    def on_after_backward(self) -> None:
+        """Gradients become those of the whole batch."""
+        ranks.sum_gradients(self.student)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Masks, projections, clipping."""
@@ -62,7 +66,9 @@ class Unlearning(LightningModule):
         """The pass ends; the method may end the run with it."""
         if self.driver.end_pass(self.current_epoch):
             self.trainer.should_stop = True
-        log_accuracies(self, self.student, self.sources, ("forget", "validation"), self.cost)
+        self.averages.log(self)
+        if self.curves:
+            log_accuracies(self, self.student, self.sources, ("forget", "validation"), self.cost)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """One optimiser for all passes."""
@@ -108,9 +114,7 @@ def unlearn(job: Job, original: Path, sources: Sources, forgotten: tuple[int, ..
     student = copy.deepcopy(cost.watch(classifier.to(device)))
     with cost:
         _run(job, method, classifier, student, sources, forgotten, parts, device, cost)
-    save_classifier(job.folder, student, parts)
-    write_json(job.folder / "cost.json", cost.record())
-    end_fit(job.folder)
+    finish(job, student, parts, cost)
 
 
 def _run(
@@ -131,11 +135,12 @@ def _run(
     context = Context(original, fresh, ordered_batches(method, sources, device), len(parts["labels"]), forgotten, job.seed)
     method.prepare(student, context)
     method.to(device)
+    ranks.share_state(student, method)
     driver = Driver(method, student, evaluator(method, student, sources, device))
     if not driver.plan:
         return
     steps = sum(len(pass_stream(sources, method, current, index, job.seed)) for index, current in enumerate(driver.plan))
-    fit(Unlearning(driver, sources, job.seed, cost), job, len(driver.plan), steps, cost)
+    fit(Unlearning(driver, sources, job, cost), job, len(driver.plan), steps, cost)
     student.eval()
 
 
@@ -145,7 +150,7 @@ def ordered_batches(method: Method, sources: Sources, device: torch.device) -> C
     def batches(name: str, batch_size: int) -> Iterable[Batch]:
         needed(method, name)
         for batch in sources.ordered(name, batch_size):
-            yield Batch(tuple(tensor.to(device) for tensor in batch.inputs), *(tensor.to(device) for tensor in batch[1:]))
+            yield to_device(batch, device)
 
     return batches
 
@@ -155,6 +160,6 @@ def evaluator(method: Method, student: nn.Module, sources: Sources, device: torc
 
     def evaluate(name: str) -> float:
         needed(method, name)
-        return accuracy(student, sources.ordered({"validation": "validation_request"}.get(name, name), 256), device)
+        return accuracy(student, sources.divided({"validation": "validation_request"}.get(name, name), 256), device)
 
     return evaluate

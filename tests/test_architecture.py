@@ -10,9 +10,9 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "speechforget"
 FILES = sorted(PACKAGE.rglob("*.py"))
 PARTS = ("data", "models", "methods", "evaluation")
-STAGES = {"dividing", "training", "unlearning", "scoring", "pipeline", "result", "fitting", "loading"}
+STAGES = {"dividing", "training", "unlearning", "scoring", "pipeline", "planning", "building", "result", "fitting", "loading"}
 HEAVY = {"torch", "torchaudio", "lightning", "matplotlib", "sklearn", "scipy", "wandb", "transformers"}
-LIGHT = ["command", "checks", "pipeline", "dividing", "store", "errors", "draws", "progress", "tracking", "result"]
+LIGHT = ["command", "checks", "pipeline", "planning", "dividing", "store", "errors", "draws", "peers", "progress", "team", "tracking", "result"]
 
 
 def imported(path: Path, top_level: bool = False) -> set[str]:
@@ -44,7 +44,7 @@ def test_imports_go_one_way(path: Path) -> None:
         allowed = {"data": {"store"}}.get(mine, set())
         assert not [name for name in others if name.split(".")[1] not in {mine, *allowed}]
         assert not [name for name in imported(path) if name.split(".")[0] in {"hydra", "omegaconf", "lightning"}]
-    if mine in {"store", "launch", "tracking"}:
+    if mine in {"store", "launch", "tracking", "ranks", "peers"}:
         assert not [name for name in names if name.split(".")[1:2] and name.split(".")[1] in (*PARTS, *STAGES)]
     if mine == "evaluation":
         assert not imported(path) & {"torch", "pandas", "lightning"}
@@ -65,9 +65,15 @@ def test_imports_go_one_way(path: Path) -> None:
         }
 
 
+def file_of(module: str) -> Path:
+    """The file of a module or a package of ours."""
+    stem = PACKAGE.joinpath(*module.split(".")[1:])
+    return stem / "__init__.py" if stem.is_dir() else stem.with_suffix(".py")
+
+
 def closure(module: str, seen: set[str]) -> None:
     """Modules of this package that importing `module` loads."""
-    path = PACKAGE.joinpath(*module.split(".")[1:]).with_suffix(".py")
+    path = file_of(module)
     if module in seen or not path.exists():
         return
     seen.add(module)
@@ -81,7 +87,7 @@ def test_a_cached_run_needs_nothing_heavy() -> None:
     for module in LIGHT:
         closure(f"speechforget.{module}", seen)
     for module in sorted(seen):
-        path = PACKAGE.joinpath(*module.split(".")[1:]).with_suffix(".py")
+        path = file_of(module)
         assert not {name.split(".")[0] for name in imported(path, top_level=True)} & HEAVY, module
 
 

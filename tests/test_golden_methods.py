@@ -231,7 +231,8 @@ def test_scrub_epoch_by_epoch_and_rewound(entry: dict) -> None:
 @pytest.mark.parametrize("entry", cases({"salunmask"}))
 def test_salun_mask(entry: dict) -> None:
     case = Case(entry)
-    scores = saliency(case.original, case.batches(case.forget))
+    context = Context(case.original, lambda: case.original, lambda name, size: case.batches(case.forget), 5, (), 0)
+    scores = saliency(context, 1)
 
     def flat(prefix: str) -> Tensor:
         parts = case.state(prefix)

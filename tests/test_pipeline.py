@@ -1,5 +1,7 @@
 """From recordings to a comparison: shared, resumable, deterministic, and nothing computed twice."""
 
+import copy
+import functools
 import json
 import os
 import random
@@ -7,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +19,8 @@ import pytest
 from speechforget.dividing import divide, make_sources
 from speechforget.errors import NotApplicable, UserError
 from speechforget.pipeline import Pipeline
+from speechforget.planning import plan
+from speechforget.store import Store
 
 ROOT = Path(__file__).parents[1]
 
@@ -148,31 +153,19 @@ def test_the_joblib_launcher_shares_too(command, small, tmp_path: Path) -> None:
 
 
 def keys(configure, tmp_path: Path, *overrides: str) -> dict[str, str]:
-    """The keys of a run's stages, without building more than the split."""
-    pipeline = Pipeline(configure(f"output={tmp_path}", *overrides))
+    """The keys of a run's stages, without building any; the corpus is decoded first."""
+    divide(configure(f"output={tmp_path}", *overrides), Store(tmp_path))
     found: dict[str, str] = {}
-
-    class FoundError(Exception):
-        pass
-
-    def note(root, stage, name, inputs, build):
-        from speechforget.store import Artefact, key_of, produce
-
-        if stage == "split":
-            return produce(root, stage, name, inputs, build)
-        found[stage if stage != "scores" else f"scores {len(found)}"] = key = key_of(stage, inputs)
-        if stage == "result":
-            raise FoundError
-        return Artefact(Path(f"{name}-{key[:12]}"), key, False)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("speechforget.pipeline.produce", note)
-        with pytest.raises(FoundError):
-            pipeline.run()
+    for planned in plan(configure(f"output={tmp_path}", *overrides)):
+        assert planned.key is not None
+        found[planned.stage if planned.stage != "scores" else f"scores {len(found)}"] = planned.key
     return found
 
 
-@pytest.mark.parametrize("override", ["trainer.threads=2", "logger=csv", "logger=wandb", "launch=joblib"])
+OUT = ["trainer.threads=2", "trainer.devices=2", "trainer.nodes=2", "logger=csv", "logger=wandb", "launch=joblib", "lock=lease", "plan=true"]
+
+
+@pytest.mark.parametrize("override", OUT)
 def test_how_a_run_is_made_is_in_no_key(override: str, configure, tmp_path: Path) -> None:
     assert keys(configure, tmp_path, override) == keys(configure, tmp_path)
 
@@ -208,12 +201,56 @@ def test_what_changes_a_result_changes_the_keys_from_there_on(override: str, con
     assert before["result"] != after["result"]
 
 
+def numbers(options: dict, prefix: tuple = ()) -> Iterator[tuple]:
+    """The place of every number in a config."""
+    for name, value in options.items():
+        if isinstance(value, dict):
+            yield from numbers(value, (*prefix, name))
+        elif isinstance(value, (int, float)):
+            yield (*prefix, name)
+
+
+@pytest.mark.parametrize("group", ["method", "model", "train"])
+def test_every_number_of_a_yaml_is_in_a_key(group: str, configure, tmp_path: Path) -> None:
+    """Whatever a method, a model or a recipe can be told changes what is made of it, so a new yaml cannot have a number that no key holds."""
+    for path in sorted((ROOT / "conf" / group).glob("*.yaml")):
+        config = configure(f"output={tmp_path}", f"{group}={path.stem}")
+        divide(config, Store(tmp_path))
+        before = {planned.key for planned in plan(config)}
+        for place in numbers(config[group]):
+            changed = copy.deepcopy(config)
+            part = functools.reduce(dict.__getitem__, place[:-1], changed[group])
+            part[place[-1]] = not part[place[-1]] if isinstance(part[place[-1]], bool) else part[place[-1]] + 1
+            assert {planned.key for planned in plan(changed)} != before, (path.stem, place)
+
+
+@pytest.mark.parametrize("how", [["launch=local"], ["launch=joblib"]], ids=["one at a time", "at once"])
+def test_a_plan_is_what_then_happens(how: list[str], command, small, tmp_path: Path) -> None:
+    sweep = ["-m", *small, f"output={tmp_path}", "task=class,sample", "method=none,finetune", "seed=0", "train.epochs=1", *how]
+    unknown = command(*sweep, "plan=true")
+    assert unknown.returncode == 0, unknown.stderr
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+    first = command(*[word for word in sweep if not word.startswith("method=")], "method=none", "only=original")
+    assert first.returncode == 0 and [path.name for path in tmp_path.glob("*/*/DONE")].count("DONE") == 2  # the split and the original
+    planned = command(*sweep, "plan=true")
+    for text, exist in ((unknown.stdout, 0), (planned.stdout, 1)):
+        for stage, count in (("original", 1), ("oracle", 2), ("unlearned", 4), ("scores", 7), ("result", 4)):
+            there = exist if stage == "original" else 0
+            assert f"  {stage:10} {there:4} exist, {count - there:4} to build" in text
+    assert command(*sweep).returncode == 0
+    for path in tmp_path.glob("[ousr]*/*/DONE"):  # every artefact was announced by name and key
+        if path.parent.parent.name != "split":
+            assert path.parent.name in planned.stdout
+    after = command(*sweep, "plan=true")
+    assert "Everything exists." in after.stdout and "missing" not in after.stdout
+
+
 def test_the_three_seeds_are_independent(configure, tmp_path: Path) -> None:
     from speechforget.data.request import select
 
     def drawn(*overrides: str) -> tuple[frozenset[str], frozenset[str]]:
-        pipeline = Pipeline(configure(f"output={tmp_path}", "task=sample", "task.percent=10", *overrides))
-        data = divide(pipeline.config)
+        pipeline = Pipeline(configure(f"output={tmp_path}", "task=sample", "task.percent=10", *overrides), Store(tmp_path))
+        data = pipeline.data
         ids = data.table["id"].to_numpy()
         return frozenset(ids[data.rows("holdout")]), frozenset(ids[select(data.table, pipeline.task).forget])
 
@@ -224,11 +261,9 @@ def test_the_three_seeds_are_independent(configure, tmp_path: Path) -> None:
 
 
 def test_a_class_request_leaves_the_class_to_nobody(configure, tmp_path: Path) -> None:
-    from speechforget.data.request import select
 
-    pipeline = Pipeline(configure(f"output={tmp_path}", "task.classes=[word1]"))
-    data = divide(pipeline.config)
-    request = select(data.table, pipeline.task)
+    pipeline = Pipeline(configure(f"output={tmp_path}", "task.classes=[word1]"), Store(tmp_path))
+    data, request = pipeline.data, pipeline.request
     sources = make_sources(pipeline.config, data, request)
     number = data.classes.index("word1")
     labels = {name: set(data.numbers[rows].tolist()) for name, rows in sources.rows.items()}
@@ -241,11 +276,11 @@ def test_a_class_request_leaves_the_class_to_nobody(configure, tmp_path: Path) -
 
 def test_mistakes_in_a_request_say_what_exists(configure, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="word1"):
-        Pipeline(configure(f"output={tmp_path}", "task.classes=[word9]")).run()
+        Pipeline(configure(f"output={tmp_path}", "task.classes=[word9]"), Store(tmp_path)).run()
     config = configure(f"output={tmp_path}")
     config["method"]["requests"] = ["sample"]
     with pytest.raises(NotApplicable, match="class requests"):
-        Pipeline(config).run()
+        Pipeline(config, Store(tmp_path)).run()
 
 
 @pytest.mark.parametrize(
@@ -264,5 +299,5 @@ def test_mistakes_in_a_request_say_what_exists(configure, tmp_path: Path) -> Non
 )
 def test_wrong_numbers_stop_before_anything_is_trained(override: str, words: str, configure, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=words):
-        Pipeline(configure(f"output={tmp_path}", override)).run()
+        Pipeline(configure(f"output={tmp_path}", override), Store(tmp_path)).run()
     assert not list(tmp_path.glob("original/*/weights.safetensors"))

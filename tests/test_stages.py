@@ -192,7 +192,7 @@ def test_every_module_of_a_method_is_in_the_checkpoint(sources: Sources, origina
     classifier, _ = load_classifier(original)
     method = build_method(config("method", "scrub"))
     method.prepare(classifier, Context(classifier, lambda: classifier, ordered_batches(method, sources, torch.device("cpu")), CLASSES, (), 0))
-    names = Unlearning(Driver(method, classifier, lambda name: 0.0), sources, 0, Cost()).state_dict().keys()
+    names = Unlearning(Driver(method, classifier, lambda name: 0.0), sources, Job(original, TRAINER, 0, None, "test"), Cost()).state_dict().keys()
     assert any(name.startswith("student.") for name in names) and any(name.startswith("method.") for name in names)
 
 

@@ -44,7 +44,7 @@ def test_runs_hold_curves_table_and_plot(tracked: Path) -> None:
         found[stage] = reader.load(path)
     assert {run["run"]["group"] for run in found.values()} == {"folder-word-tcresnet"}
     assert all(run["kinds"].get("exit") == 1 for run in found.values())
-    keys = {stage: next((tracked / stage).glob("*/DONE")).read_text().strip() for stage in STAGES}
+    keys = {stage: json.loads(next((tracked / stage).glob("*/DONE")).read_text())["key"] for stage in STAGES}
     assert all(found[stage]["run"]["id"] == keys[stage][:32] for stage in STAGES)
     for stage in ("original", "oracle"):
         curve = [step["train/loss"] for step in found[stage]["history"] if "train/loss" in step]

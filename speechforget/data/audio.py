@@ -9,20 +9,19 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import shutil
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from filelock import FileLock
 from numpy.typing import NDArray
 
 from speechforget.data.corpus import Corpus
 from speechforget.data.decoding import VERSION, Clip, Sound, decode_sounds
 from speechforget.data.sound import read_sound, resample
 from speechforget.errors import UserError
+from speechforget.store import once
 
 __all__ = ["Audio", "decode", "read_sound", "resample"]
 
@@ -52,17 +51,17 @@ class Audio:
         return np.load(self.folder / "samples.npy", mmap_mode="r")
 
 
-def decode(corpus: Corpus, cache: Path, sample_rate: int, on_bad_audio: str = "error") -> Audio:
+def decode(corpus: Corpus, cache: Path, sample_rate: int, on_bad_audio: str = "error", lock: str = "flock") -> Audio:
     """The corpus at `sample_rate` Hz, decoded at the first call and read from `cache` afterwards; safe for several processes at once.
 
     on_bad_audio: what happens when recordings cannot be used: "error" raises a UserError that names them all, "skip" logs the same and goes on.
+    lock: flock or lease, as for every folder that several processes want.
     """
     if on_bad_audio not in {"error", "skip"}:
         raise UserError(f"dataset.on_bad_audio is '{on_bad_audio}': choose error or skip.")
     sounds, order, noise = _sounds(corpus)
     folder = cache / "audio" / _key(corpus, sounds, sample_rate)
-    if not (folder / "DONE").exists():
-        _build(folder, sounds, sample_rate, corpus.name)
+    once(folder, lock, lambda: _build(folder, sounds, sample_rate, corpus.name))
     clips = pd.read_csv(folder / "clips.csv", dtype={"sha1": str, "file": str, "problem": str}, keep_default_na=False)
     speech, background = clips.iloc[order].reset_index(drop=True), clips.iloc[len(order) :].reset_index(drop=True)
     names = pd.Series([*corpus.table["id"], *noise])
@@ -109,19 +108,9 @@ def _key(corpus: Corpus, sounds: Iterable[Sound], sample_rate: int) -> str:
 
 
 def _build(folder: Path, sounds: list[Sound], sample_rate: int, name: str) -> None:
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"The cache {folder.parent} cannot be written ({error.strerror}): set cache=FOLDER to another place.") from None
-    with FileLock(f"{folder}.lock"):
-        if (folder / "DONE").exists():
-            return
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir()
-        clips = decode_sounds(sounds, sample_rate, folder / "samples.npy", f"decoding {name}")
-        rows = [asdict(clip) for each in clips for clip in each]
-        pd.DataFrame(rows, columns=list(Clip.__dataclass_fields__)).to_csv(folder / "clips.csv", index=False)
-        (folder / "DONE").touch()
+    clips = decode_sounds(sounds, sample_rate, folder / "samples.npy", f"decoding {name}")
+    rows = [asdict(clip) for each in clips for clip in each]
+    pd.DataFrame(rows, columns=list(Clip.__dataclass_fields__)).to_csv(folder / "clips.csv", index=False)
 
 
 def _report(name: str, ids: pd.Series, problems: pd.Series, on_bad_audio: str, folder: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -15,12 +14,12 @@ from threading import Thread
 from typing import Any
 
 import pandas as pd
-from filelock import FileLock
 
 from speechforget.data.corpus import Corpus, identities
 from speechforget.draws import order, seed_from, uniform
 from speechforget.errors import UserError, nearest
 from speechforget.progress import bar
+from speechforget.store import once, read_done
 
 VERSION = 1  # part of the folder's name: raise it when the same numbers give other recordings
 SAMPLE_RATE = 16000  # Hz
@@ -40,6 +39,7 @@ def index(
     renderings: int = 8,
     test: float = 0.2,
     seed: int = 0,
+    lock: str = "flock",
 ) -> Corpus:
     """Every word by every voice, `renderings` times, each with another rate, pitch, pitch range, loudness, place and noise.
 
@@ -69,8 +69,8 @@ def index(
     clips = _clips(table, seed)
     recipe = [VERSION, importlib.metadata.version("espeakng-loader"), SAMPLE_RATE, clips]
     folder = (Path(root).expanduser() if root else cache / "espeak") / f"{seed_from(json.dumps(recipe)):016x}"
-    if not (folder / "DONE").exists():
-        _make(folder, clips)
+    if read_done(folder) is None:
+        _make(folder, clips, lock)
     return Corpus("espeak", folder, table)
 
 
@@ -120,19 +120,16 @@ def _clips(table: pd.DataFrame, seed: int) -> list[dict[str, Any]]:
     return clips
 
 
-def _make(folder: Path, clips: list[dict[str, Any]]) -> None:
+def _make(folder: Path, clips: list[dict[str, Any]], lock: str) -> None:
     if not hasattr(os, "fork"):
         raise UserError("espeak's recordings can only be made where processes fork (Linux, macOS): choose another dataset.")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{folder}.lock"):
-        if (folder / "DONE").exists():
-            return
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir()
-        job = folder / "job.json"
+    job = folder / "job.json"
+
+    def speak() -> None:
         job.write_text(json.dumps({"folder": str(folder.resolve()), "sample_rate": SAMPLE_RATE, "clips": clips}), encoding="utf-8")
         _run(job, len(clips))
-        (folder / "DONE").touch()
+
+    once(folder, lock, speak)
 
 
 def _run(job: Path, count: int) -> None:

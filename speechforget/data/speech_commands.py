@@ -14,6 +14,7 @@ from speechforget.data.corpus import Corpus, identities, recordings, require_roo
 from speechforget.data.split import systematic
 from speechforget.draws import order
 from speechforget.errors import UserError
+from speechforget.store.looking import only_looking
 
 logger = logging.getLogger(__name__)
 
@@ -80,6 +81,7 @@ def _folder(root: str | Path | None, download: bool) -> Path:
 def _download(top: Path) -> None:
     from speechforget.torchaudio import torchaudio
 
+    only_looking(top)
     logger.info("speech_commands: fetching 2.4 GB to %s", top)
     try:
         torchaudio.datasets.SPEECHCOMMANDS(str(top), url=ARCHIVE, download=True)

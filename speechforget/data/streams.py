@@ -56,6 +56,7 @@ class Stream:
     """Batches of some rows, in their own order, or shuffled where a salt is given (the same salt, the same order and draws).
 
     salt: what the draws of this pass depend on, such as (seed, pass number). The last, smaller batch is kept.
+    share: (rank, ranks): this rank's part of each batch; all ranks together see every row once. A batch smaller than the ranks is whole on each.
     """
 
     def __init__(
@@ -67,25 +68,39 @@ class Stream:
         batch_size: int,
         salt: tuple[int | str, ...] | None = None,
         augment: Augmentation | None = None,
+        share: tuple[int, int] = (0, 1),
     ) -> None:
         self.waveforms, self.labels, self.forget = waveforms, labels, forget
-        self.batch_size, self.salt, self.augment = batch_size, salt, augment
+        self.batch_size, self.salt, self.augment, self.share = batch_size, salt, augment, share
         self.rows = rows if salt is None else order(rows, *salt, "order")
 
     def reshuffled(self, round_: int) -> Stream:
         """The same rows in another order: the stream's next round."""
         assert self.salt is not None
-        return Stream(self.waveforms, self.labels, self.forget, self.rows, self.batch_size, (*self.salt, round_), self.augment)
+        return Stream(self.waveforms, self.labels, self.forget, self.rows, self.batch_size, (*self.salt, round_), self.augment, self.share)
 
     def __len__(self) -> int:
         """Batches in the stream."""
         return math.ceil(len(self.rows) / self.batch_size)
 
     def __iter__(self) -> Iterator[Batch]:
-        for start in range(0, len(self.rows), self.batch_size):
-            yield self._batch(self.rows[start : start + self.batch_size])
+        for rows in self.steps():
+            yield self.batch(rows, whole=len(rows) < self.share[1])
 
-    def _batch(self, rows: NDArray[np.int64]) -> Batch:
+    def steps(self) -> Iterator[NDArray[np.int64]]:
+        """The rows of each batch, over all ranks."""
+        for start in range(0, len(self.rows), self.batch_size):
+            yield self.rows[start : start + self.batch_size]
+
+    def batch(self, rows: NDArray[np.int64], whole: bool) -> Batch:
+        """This rank's share of a step's rows, or all of them."""
+        rank, ranks = self.share
+        if ranks == 1 or whole:
+            return self._gathered(rows)
+        mine = rows[rank::ranks]
+        return self._gathered(mine)._replace(weights=torch.full((len(mine),), 1 / len(rows), dtype=torch.float64))
+
+    def _gathered(self, rows: NDArray[np.int64]) -> Batch:
         if self.salt is None:
             inputs: tuple[Tensor, ...] = self.waveforms.gather(rows)
         else:
@@ -110,34 +125,46 @@ class Paired:
 
     def __iter__(self) -> Iterator[Pair]:
         pairs = zip(_endless(self.forget), _endless(self.retain), strict=False)
-        for _, (forget, retain) in zip(range(self.steps), pairs, strict=False):
-            yield Pair(forget, retain)
+        for _, ((forget, forget_rows), (retain, retain_rows)) in zip(range(self.steps), pairs, strict=False):
+            whole = min(len(forget_rows), len(retain_rows)) < self.forget.share[1]
+            yield Pair(forget.batch(forget_rows, whole), retain.batch(retain_rows, whole))
 
 
-def _endless(stream: Stream) -> Iterator[Batch]:
+def _endless(stream: Stream) -> Iterator[tuple[Stream, NDArray[np.int64]]]:
     for round_ in itertools.count():
         if round_ and stream.salt is not None:
             stream = stream.reshuffled(round_)
-        yield from stream
+        for rows in stream.steps():
+            yield stream, rows
 
 
 class Sources:
     """The utterances of one run by name (train, forget, retain, validation ...), as ordered or shuffled streams.
 
-    rows: the row numbers behind each name. `augment` acts on shuffled streams only.
+    rows: the row numbers behind each name. `augment` acts on shuffled streams only. share: (rank, ranks), see `Stream`.
     """
 
     def __init__(
-        self, waveforms: Waveforms, labels: NDArray[np.int64], rows: Mapping[str, NDArray[np.int64]], augment: Augmentation | None = None
+        self,
+        waveforms: Waveforms,
+        labels: NDArray[np.int64],
+        rows: Mapping[str, NDArray[np.int64]],
+        augment: Augmentation | None = None,
+        share: tuple[int, int] = (0, 1),
     ) -> None:
-        self.waveforms, self.labels, self.rows, self.augment = waveforms, labels, dict(rows), augment
+        self.waveforms, self.labels, self.rows, self.augment, self.share = waveforms, labels, dict(rows), augment, share
         self._forget = np.zeros(len(labels), dtype=np.bool_)
         self._forget[self.rows.get("forget", np.empty(0, dtype=np.int64))] = True
 
     def ordered(self, name: str, batch_size: int) -> Stream:
-        """The utterances as they stand in the table, without augmentation."""
+        """The utterances as they stand in the table, without augmentation: all of them on every rank."""
         return Stream(self.waveforms, self.labels, self._forget, self.rows[name], batch_size)
 
+    def divided(self, name: str, batch_size: int) -> Stream:
+        """This rank's part of `ordered`: every utterance is on exactly one rank, and a rank may have none."""
+        rank, ranks = self.share
+        return Stream(self.waveforms, self.labels, self._forget, self.rows[name][rank::ranks], batch_size)
+
     def shuffled(self, rows: NDArray[np.int64], batch_size: int, salt: tuple[int | str, ...]) -> Stream:
-        """Some rows in the order that the salt gives, augmented."""
-        return Stream(self.waveforms, self.labels, self._forget, rows, batch_size, salt, self.augment)
+        """Some rows in the order that the salt gives, augmented; of each batch this rank's share."""
+        return Stream(self.waveforms, self.labels, self._forget, rows, batch_size, salt, self.augment, self.share)

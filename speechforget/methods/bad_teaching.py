@@ -26,7 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from speechforget.batch import Batch
-from speechforget.methods.losses import divergence
+from speechforget.methods.losses import divergence, mean
 from speechforget.methods.method import BatchNorm, Context, Method, Pass, frozen_copy
 
 
@@ -65,4 +65,4 @@ class BadTeaching(Method):
         with torch.no_grad():
             good, bad = self.teacher(*batch.inputs).logits, self.bad_teacher(*batch.inputs).logits
         target = torch.where(batch.forget[:, None], bad, good)
-        return divergence(target, student(*batch.inputs).logits, self.temperature)
+        return mean(divergence(target, student(*batch.inputs).logits, self.temperature), batch)

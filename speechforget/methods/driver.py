@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from speechforget.batch import Batch, Pair
+from speechforget import ranks
+from speechforget.batch import Batch, Pair, is_whole
 from speechforget.methods.method import BatchNorm, Evaluate, Method, Pass
 from speechforget.optimizers import make_optimizer
 
@@ -58,8 +59,8 @@ class Driver:
         self._before = [parameter.detach().clone() for parameter in self.student.parameters()]
 
     def loss(self, batch: Batch | Pair, index: int) -> Tensor:
-        """The method's loss for one batch of pass `index`."""
-        return self.method.loss(self.student, batch, self.plan[index])
+        """The method's loss for one batch of pass `index`; of several ranks this one's part, which sum to the loss."""
+        return ranks.part_of_loss(is_whole(batch), lambda: self.method.loss(self.student, batch, self.plan[index]))
 
     def after_backward(self) -> None:
         """The method's work on the gradients, then clipping."""
@@ -78,12 +79,13 @@ class Driver:
         if all(torch.equal(before, after) for before, after in pairs):
             logger.warning("Pass %d over '%s' changed no weight.", index, self.plan[index].stream)
         self._before = []
+        ranks.check_replicas(self.student, f"after pass {index}")
         end_batch_norm(self.student)
         with torch.no_grad():
             return self.method.after_pass(self.student, index, self.evaluate)
 
     def run(self, streams: Callable[[Pass, int], Iterable[Batch | Pair]]) -> None:
-        """The plain loop on one device; `streams(pass, index)` gives the batches of a pass."""
+        """The plain loop; `streams(pass, index)` gives the batches of a pass."""
         if not self.plan:
             return
         optimizer = self.make_optimizer()
@@ -92,6 +94,7 @@ class Driver:
             for batch in streams(current, index):
                 optimizer.zero_grad()
                 self.loss(batch, index).backward()
+                ranks.sum_gradients(self.student)
                 self.after_backward()
                 optimizer.step()
                 self.after_step()

@@ -18,9 +18,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
-from torch.nn import functional
 
 from speechforget.batch import Batch
+from speechforget.methods.losses import cross_entropy
 from speechforget.methods.method import BatchNorm, Method, Pass
 
 
@@ -47,4 +47,4 @@ class GradientAscent(Method):
 
     def loss(self, student: nn.Module, batch: Batch, current: Pass) -> Tensor:
         """Minus cross-entropy with the true labels."""
-        return -functional.cross_entropy(student(*batch.inputs).logits, batch.labels)
+        return -cross_entropy(student(*batch.inputs).logits, batch.labels, batch)

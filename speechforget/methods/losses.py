@@ -9,20 +9,35 @@ from torch import Tensor
 from torch.nn import functional
 
 from speechforget import draws
+from speechforget.batch import Batch
 from speechforget.errors import UserError
 
 
+def mean(values: Tensor, batch: Batch) -> Tensor:
+    """The mean over a step's batch of one value an utterance, (batch,); where ranks share the batch, this rank's part of it.
+
+    Every method's loss takes its mean here (or sums `values * batch.weights` itself): the mean of each rank's own mean would be another number
+    where the shares are unequal.
+    """
+    return values.mean() if batch.weights is None else (values * batch.weights.to(values.dtype)).sum()
+
+
+def cross_entropy(logits: Tensor, labels: Tensor, batch: Batch) -> Tensor:
+    """Cross-entropy in nats, mean over the batch: logits (batch, classes), labels (batch,)."""
+    return mean(functional.cross_entropy(logits, labels, reduction="none"), batch)
+
+
 def divergence(teacher_logits: Tensor, student_logits: Tensor, temperature: float = 1.0) -> Tensor:
-    """Kullback-Leibler divergence of the student from the teacher, in nats: mean over the batch of sum_k p_k log(p_k / q_k).
+    """Kullback-Leibler divergence of the student from the teacher in nats, for each utterance: sum_k p_k log(p_k / q_k), (batch,).
 
     p = softmax(teacher_logits / temperature), q = softmax(student_logits / temperature); both logits (batch, classes). The direction is
-    teacher first, so the student is drawn to cover what the teacher finds likely; the sum is over classes and only the batch is averaged
-    (`batchmean`); there is no factor temperature^2. No gradient goes to the teacher.
+    teacher first, so the student is drawn to cover what the teacher finds likely; there is no factor temperature^2. No gradient goes to the
+    teacher. Its `mean` over the batch is what torch calls `batchmean`.
     Source: Hinton, Vinyals & Dean, "Distilling the knowledge in a neural network", 2015.
     """
     teacher = functional.log_softmax(teacher_logits.detach() / temperature, dim=-1)
     student = functional.log_softmax(student_logits / temperature, dim=-1)
-    return functional.kl_div(student, teacher, reduction="batchmean", log_target=True)
+    return functional.kl_div(student, teacher, reduction="none", log_target=True).sum(dim=-1)
 
 
 def random_labels(rows: Tensor, labels: Tensor, classes: int, forgotten: Collection[int], seed: int, epoch: int) -> Tensor:

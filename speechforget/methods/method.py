@@ -7,12 +7,14 @@ It knows torch only; who turns the crank (`driver.py`, or Lightning through it) 
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Self, get_args
 
 from torch import Tensor, nn
 
+from speechforget import ranks
 from speechforget.batch import Batch
 from speechforget.errors import UserError, nearest
 
@@ -68,6 +70,17 @@ class Context:
     forgotten: tuple[int, ...]
     seed: int
 
+    def total(self, name: str, batch_size: int, of: Callable[[Batch], Tensor], zero: Tensor) -> Tensor:
+        """The sum of `of(batch)` over the batches of a set, started at `zero`: importances, masks, statistics.
+
+        Of several ranks each computes its part of the batches and all get the sum, so use this rather than a loop over `batches`, which every
+        rank goes through whole.
+        """
+        total = zero.clone()
+        for batch in itertools.islice(self.batches(name, batch_size), ranks.rank(), None, ranks.world()):
+            total += of(batch)
+        return ranks.total(total)
+
 
 class Method(nn.Module):
     """The hooks of a method, all of which do nothing; a method overrides what it needs.
@@ -95,11 +108,11 @@ class Method(nn.Module):
         return ()
 
     def loss(self, student: nn.Module, batch: Any, current: Pass) -> Tensor:
-        """The scalar to minimise in nats, a mean over the batch: a `Batch`, or a `Pair` in passes over `both`."""
+        """The scalar to minimise in nats, by `losses.mean` over the batch: a `Batch`, or a `Pair` in passes over `both`."""
         raise NotImplementedError(f"{type(self).__name__} has passes and no loss")
 
     def after_backward(self, student: nn.Module) -> None:
-        """What happens to the gradients before the step."""
+        """What happens to the gradients before the step; on several ranks they are already the sums, equal on all of them."""
 
     def after_step(self, student: nn.Module) -> None:
         """What happens to the weights after the step."""

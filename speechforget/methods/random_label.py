@@ -22,11 +22,10 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from speechforget.batch import Batch
 from speechforget.errors import UserError, nearest
-from speechforget.methods.losses import random_labels
+from speechforget.methods.losses import cross_entropy, random_labels
 from speechforget.methods.method import BatchNorm, Context, Method, Pass
 
 
@@ -72,4 +71,4 @@ class RandomLabel(Method):
     def loss(self, student: nn.Module, batch: Batch, current: Pass) -> Tensor:
         """Cross-entropy with drawn labels on forget utterances and true ones on the others."""
         labels = batch.labels if current.stream == "retain" else torch.where(batch.forget, self.draw(batch, current.epoch), batch.labels)
-        return functional.cross_entropy(student(*batch.inputs).logits, labels)
+        return cross_entropy(student(*batch.inputs).logits, labels, batch)

@@ -26,11 +26,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.nn.utils import parameters_to_vector
 
 from speechforget.batch import Batch
 from speechforget.errors import UserError
+from speechforget.methods.losses import cross_entropy
 from speechforget.methods.method import Context, Method, Pass
 from speechforget.methods.random_label import RandomLabel
 
@@ -51,7 +51,7 @@ class SalUn(Method):
     def prepare(self, student: nn.Module, context: Context) -> None:
         """The mask, and the values that masked weights keep; both flat, in the order of `parameters()`."""
         self.relabel.prepare(student, context)
-        scores = saliency(context.original, context.batches("forget", self.mask_batch_size))
+        scores = saliency(context, self.mask_batch_size)
         self.register_buffer("mask", top(scores, self.mask_share))
         self.register_buffer("start", parameters_to_vector(context.original.parameters()).detach().clone())
 
@@ -82,20 +82,21 @@ class SalUn(Method):
         return ((parameter, mask.view_as(parameter), start.view_as(parameter)) for parameter, mask, start in pieces)
 
 
-def saliency(original: nn.Module, batches: Iterable[Batch]) -> Tensor:
-    """|sum over batches of the gradient of the mean cross-entropy|, flat, (parameters,); the sign of the loss does not matter.
+def saliency(context: Context, batch_size: int) -> Tensor:
+    """|sum over forget batches of the gradient of the mean cross-entropy|, flat, (parameters,); the sign of the loss does not matter.
 
     The gradients are summed with their signs before the absolute value, so opposite ones cancel; unlike a Fisher information.
     """
-    model = copy.deepcopy(original).eval().requires_grad_(True)
+    model = copy.deepcopy(context.original).eval().requires_grad_(True)
     parameters = list(model.parameters())
-    total = torch.zeros_like(parameters_to_vector(parameters))
-    with torch.enable_grad():
-        for batch in batches:
-            loss = functional.cross_entropy(model(*batch.inputs).logits, batch.labels)
-            gradients = torch.autograd.grad(loss, parameters, allow_unused=True, materialize_grads=True)
-            total += torch.cat([gradient.reshape(-1) for gradient in gradients])
-    return total.detach().abs()
+
+    def gradient(batch: Batch) -> Tensor:
+        with torch.enable_grad():
+            loss = cross_entropy(model(*batch.inputs).logits, batch.labels, batch)
+        gradients = torch.autograd.grad(loss, parameters, allow_unused=True, materialize_grads=True)
+        return torch.cat([gradient.reshape(-1) for gradient in gradients])
+
+    return context.total("forget", batch_size, gradient, torch.zeros_like(parameters_to_vector(parameters).detach())).abs()
 
 
 def top(scores: Tensor, share: float) -> Tensor:

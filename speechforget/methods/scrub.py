@@ -29,11 +29,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from speechforget.batch import Batch
 from speechforget.errors import UserError
-from speechforget.methods.losses import divergence
+from speechforget.methods.losses import cross_entropy, divergence, mean
 from speechforget.methods.method import BatchNorm, Context, Evaluate, Method, Pass, frozen_copy
 
 logger = logging.getLogger(__name__)
@@ -90,10 +89,10 @@ class Scrub(Method):
         with torch.no_grad():
             original = self.teacher(*batch.inputs).logits
         logits = student(*batch.inputs).logits
-        distance = self.temperature**2 * divergence(original, logits, self.temperature)
+        distance = self.temperature**2 * mean(divergence(original, logits, self.temperature), batch)
         if current.stream == "forget":
             return -distance
-        return self.alpha * distance + self.gamma * functional.cross_entropy(logits, batch.labels)
+        return self.alpha * distance + self.gamma * cross_entropy(logits, batch.labels, batch)
 
     def after_pass(self, student: nn.Module, index: int, evaluate: Evaluate) -> bool:
         """Keeps the model of each epoch; after the last one, rewinds."""

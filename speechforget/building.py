@@ -1,0 +1,82 @@
+"""The work of one artefact that needs torch, in whatever process and on however many ranks: an order says what, a folder receives it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from speechforget import ranks
+from speechforget.data.request import Request, select
+from speechforget.dividing import Data, divide, make_sources
+from speechforget.errors import UserError
+from speechforget.fitting import Job
+from speechforget.loading import rehearse
+from speechforget.store import Store, verified
+from speechforget.tracking import track_artefact
+
+
+@dataclass(frozen=True)
+class Order:
+    """What to build; plain values, so it can be sent to another process.
+
+    stage: original, oracle, unlearned or scores. config: the whole resolved config of the run. folder, key, name: the artefact's.
+    split: the key of the divided corpus that the order is about. title: for the progress bar. model: the folder of the model that the work
+    starts from, if any.
+    """
+
+    stage: str
+    config: Mapping[str, Any]
+    folder: str
+    key: str
+    name: str
+    split: str
+    title: str
+    model: str | None = None
+
+
+def build(order: Order, data: Data | None = None, request: Request | None = None) -> None:
+    """Builds what the order asks for. data, request: where this process has them already.
+
+    Raises UserError when the corpus is not the one that the order is about.
+    """
+    config = order.config
+    data = data or divide(config, Store(Path(config["output"]), config["lock"]))
+    if data.key != order.split:
+        raise UserError("The corpus changed while the run was under way: run the same command again.")
+    folder = Path(order.folder)
+    if order.model is not None and ranks.rank() == 0:
+        verified(Path(order.model), "weights.safetensors")
+    if order.stage == "scores":
+        from speechforget.scoring import score
+
+        assert order.model is not None
+        score(folder, Path(order.model), make_sources(config, data, None), config["trainer"], order.title)
+        return
+    if order.stage == "original":
+        request = None
+    elif request is None:
+        request = select(data.table, config["task"])
+    rehearse(config)
+    with track_artefact(config, order.stage, folder, order.key, order.name) if ranks.rank() == 0 else nullcontext() as tracker:
+        job = Job(folder, config["trainer"], int(config["seed"]), tracker, order.title, ranks.agreed(tracker is not None))
+        _fit(order, job, data, request)
+
+
+def _fit(order: Order, job: Job, data: Data, request: Request | None) -> None:
+    config = order.config
+    sources = make_sources(config, data, request)
+    if order.stage == "unlearned":
+        from speechforget.unlearning import unlearn
+
+        assert request is not None and order.model is not None
+        forgotten = tuple(data.classes.index(name) for name in request.forgotten)
+        unlearn(job, Path(order.model), sources, forgotten, config["method"])
+        return
+    from speechforget.training import train
+
+    if request is not None:
+        sources.rows["train"] = sources.rows["retain"]
+    train(job, sources, data.classes, config["dataset"], config["model"], config["train"])

@@ -1,0 +1,33 @@
+"""Content-addressed folders: what made an artefact is its name, and it is made once, by whichever process comes first.
+
+Nothing here knows of speech. docs/identity.md says what an artefact is, and what is in its key.
+"""
+
+from speechforget.store.about import commit, provenance
+from speechforget.store.code import code_hash, code_modules
+from speechforget.store.done import read_done, verified
+from speechforget.store.files import make_folder, write_json, write_text
+from speechforget.store.folders import Artefact, Producer, Store, once
+from speechforget.store.keys import canonical, differences, key_of
+from speechforget.store.locks import check_held, locked
+
+__all__ = [
+    "Artefact",
+    "Producer",
+    "Store",
+    "canonical",
+    "check_held",
+    "code_hash",
+    "code_modules",
+    "commit",
+    "differences",
+    "key_of",
+    "locked",
+    "make_folder",
+    "once",
+    "provenance",
+    "read_done",
+    "verified",
+    "write_json",
+    "write_text",
+]

@@ -1,0 +1,181 @@
+"""All artefacts below an output folder, and who was made of whom: read off their `inputs.json`, which hold the keys of their parents."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from speechforget.errors import UserError
+from speechforget.store.done import DONE, damage, read_done
+from speechforget.store.folders import KEY_DIGITS
+from speechforget.store.holders import Record, who_holds
+from speechforget.store.keys import key_of
+from speechforget.store.locks import lock_file
+
+STAGES = ("split", "original", "oracle", "unlearned", "scores", "result")  # in the order of the pipeline; others follow
+RESULT = "result"  # what nothing is made of, and everything is made for
+OTHERS = {"cache", "sweeps", "peers"}  # folders of an output that hold no artefacts
+FOLDER = re.compile(rf"(?P<name>.+)-(?P<digits>[0-9a-f]{{{KEY_DIGITS}}})")
+KEY = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass
+class Node:
+    """One artefact's folder as it lies there. key: as its inputs give it (None where these cannot be read), size in bytes, seconds from its cost.
+
+    state: done, damaged, in use (somebody is making it) or unfinished. holder: who is making it.
+    """
+
+    folder: Path
+    stage: str
+    name: str
+    digits: str
+    inputs: dict[str, Any] | None
+    key: str | None
+    state: str
+    size: int
+    seconds: float | None
+    holder: Record | None = None
+    problems: list[str] = field(default_factory=list)
+    parents: list[Node] = field(default_factory=list)
+    children: list[Node] = field(default_factory=list)
+    results: int = 0
+
+    @property
+    def is_root(self) -> bool:
+        """Whether what this one was made of must be kept: a result that was finished, or anything that is being made."""
+        return self.state == "in use" or (self.stage == RESULT and self.state != "unfinished")
+
+
+def read_graph(output: Path) -> list[Node]:
+    """Every artefact below `output`, in the order of the pipeline, with parents, children and the number of results made of it.
+
+    Raises UserError where there is no such folder.
+    """
+    if not output.is_dir():
+        raise UserError(f"There is no folder '{output}': name the one that runs wrote to with --output (by default outputs).")
+    nodes = [node for stage in _stages(output) for node in _read_stage(stage)]
+    _connect(nodes)
+    return nodes
+
+
+def _stages(output: Path) -> list[Path]:
+    found = [path for path in output.iterdir() if path.is_dir() and path.name not in OTHERS and not path.name.startswith(".")]
+    order = {name: number for number, name in enumerate(STAGES)}
+    return sorted(found, key=lambda path: (order.get(path.name, len(STAGES)), path.name))
+
+
+def _read_stage(stage: Path) -> Iterator[Node]:
+    for folder in sorted(stage.iterdir()):
+        found = FOLDER.fullmatch(folder.name)
+        if found and folder.is_dir():
+            yield read_node(folder, found["name"], found["digits"])
+
+
+def read_node(folder: Path, name: str, digits: str) -> Node:
+    """One artefact, without its relatives."""
+    inputs, problem = _read_inputs(folder)
+    key = key_of(folder.parent.name, inputs) if inputs is not None else None
+    holder = who_holds(lock_file(folder))
+    record = read_done(folder)
+    problems = [] if record is None else [f"{name} {what}" for name, what in damage(folder, record)]
+    if record is not None:
+        problems += [problem] if problem else []
+        problems += named_otherwise(digits, key, record["key"])
+    state = "damaged" if problems else "done" if record is not None else "in use" if holder is not None else "unfinished"
+    return Node(folder, folder.parent.name, name, digits, inputs, key, state, folder_size(folder), _seconds(folder), holder, problems)
+
+
+def named_otherwise(digits: str, key: str | None, recorded: str) -> list[str]:
+    """What is wrong where inputs, DONE and the folder's name do not give one key."""
+    if key is None:
+        return []
+    wrong = [] if key == recorded else [f"{DONE} records the key {recorded[:KEY_DIGITS]}, inputs.json gives {key[:KEY_DIGITS]}"]
+    return wrong + ([] if key.startswith(digits) else [f"inputs.json gives the key {key[:KEY_DIGITS]}, the folder is named {digits}"])
+
+
+def _read_inputs(folder: Path) -> tuple[dict[str, Any] | None, str | None]:
+    try:
+        recorded = json.loads((folder / "inputs.json").read_text(encoding="utf-8"))
+        inputs = recorded["inputs"]
+        if recorded["stage"] != folder.parent.name or not isinstance(inputs, dict):
+            return None, "inputs.json is about another stage"
+    except FileNotFoundError:
+        return None, "inputs.json is missing"
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        return None, f"inputs.json cannot be read ({type(error).__name__})"
+    return inputs, None
+
+
+def folder_size(path: Path) -> int:
+    """Bytes of all files below a folder, or of a file; of what vanishes meanwhile nothing."""
+    size = 0
+    for each in [path] if path.is_file() else path.rglob("*"):
+        try:
+            size += each.lstat().st_size if not each.is_dir() else 0
+        except FileNotFoundError:
+            continue
+    return size
+
+
+def _seconds(folder: Path) -> float | None:
+    try:
+        return float(json.loads((folder / "cost.json").read_text())["seconds"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def keys_in(value: Any) -> Iterator[str]:
+    """Every text of 64 hexadecimal digits in a JSON value."""
+    if isinstance(value, str):
+        yield from [value] if KEY.fullmatch(value) else []
+    elif isinstance(value, dict):
+        for item in value.values():
+            yield from keys_in(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from keys_in(item)
+
+
+def _connect(nodes: list[Node]) -> None:
+    by_key: dict[str, list[Node]] = {}
+    for node in nodes:
+        by_key.setdefault(node.key or "", []).append(node)
+    for node in nodes:
+        for key in dict.fromkeys(keys_in(node.inputs)):
+            for parent in by_key.get(key, []):
+                if parent is not node:
+                    node.parents.append(parent)
+                    parent.children.append(node)
+    for node in nodes:
+        if node.stage == RESULT and node.state != "unfinished":
+            for other in ancestors([node]):
+                other.results += other is not node
+
+
+def ancestors(nodes: Iterable[Node]) -> list[Node]:
+    """The nodes and all that they were made of."""
+    found: dict[int, Node] = {}
+    waiting = list(nodes)
+    while waiting:
+        node = waiting.pop()
+        if id(node) not in found:
+            found[id(node)] = node
+            waiting += node.parents
+    return list(found.values())
+
+
+def find(nodes: list[Node], asked: str) -> Node:
+    """The one artefact that a key's first digits, or a folder, name. Raises UserError where there is none, or several."""
+    digits = asked.rstrip("/").rpartition("/")[2]
+    named = [node for node in nodes if node.folder.name == digits]
+    found = named or [node for node in nodes if re.fullmatch("[0-9a-f]+", digits) and (node.key or node.digits).startswith(digits)]
+    if not found:
+        raise UserError(f"No artefact is named '{asked}': give the first digits of a key, or a folder, as `python -m speechforget.store ls` does.")
+    if len(found) > 1:
+        raise UserError(f"'{asked}' names {len(found)} artefacts ({', '.join(node.folder.name for node in found[:5])}): give more digits.")
+    return found[0]

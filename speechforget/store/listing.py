@@ -1,0 +1,126 @@
+"""What `ls`, `show` and `verify` print."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from speechforget.store.done import damage, files_of, read_done
+from speechforget.store.folders import KEY_DIGITS
+from speechforget.store.graph import Node
+from speechforget.store.holders import describe
+
+HEADER = ("stage", "name", "key", "size", "seconds", "state", "results")
+
+
+def table(nodes: list[Node]) -> str:
+    """One line for each artefact; results: how many were made of it."""
+    rows = [(node.stage, node.name, node.digits, size(node.size), _number(node.seconds), _state(node), str(node.results)) for node in nodes]
+    widths = [max(len(row[column]) for row in [HEADER, *rows]) for column in range(len(HEADER))]
+    right = {"size", "seconds", "results"}
+    lines = []
+    for row in [HEADER, *rows]:
+        cells = [cell.rjust(width) if name in right else cell.ljust(width) for cell, width, name in zip(row, widths, HEADER, strict=True)]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)
+
+
+def as_json(nodes: list[Node]) -> str:
+    """The same for programs: size in bytes, seconds unrounded, whole keys, parents as keys."""
+    rows = [
+        {
+            "stage": node.stage,
+            "name": node.name,
+            "key": node.key,
+            "folder": str(node.folder),
+            "bytes": node.size,
+            "seconds": node.seconds,
+            "state": node.state,
+            "holder": node.holder,
+            "problems": node.problems,
+            "results": node.results,
+            "parents": [parent.key for parent in node.parents],
+        }
+        for node in nodes
+    ]
+    return json.dumps(rows, indent=1)
+
+
+def size(count: int) -> str:
+    """Bytes as a person reads them."""
+    if count < 1000:
+        return f"{count} B"
+    number = float(count)
+    for unit in ("kB", "MB", "GB"):
+        number /= 1000
+        if number < 999.5:
+            return f"{number:.1f} {unit}" if number < 9.95 else f"{number:.0f} {unit}"
+    return f"{number / 1000:.1f} TB"
+
+
+def _number(seconds: float | None) -> str:
+    return "" if seconds is None else f"{seconds:.1f}"
+
+
+def _state(node: Node) -> str:
+    return f"in use: {describe(node.holder)}" if node.state == "in use" and node.holder is not None else node.state
+
+
+def story(node: Node) -> str:
+    """Everything about one artefact: what it was made of and what was made of it, its inputs, files, cost and commit."""
+    about, cost = (_read(node.folder / f"{name}.json") for name in ("about", "cost"))
+    record = read_done(node.folder)
+    lines = [
+        str(node.folder),
+        f"key      {node.key or node.digits + '...'}",
+        f"state    {_state(node)}{'; ' if node.problems else ''}{'; '.join(node.problems)}",
+        f"results  {node.results}",
+    ]
+    lines += [f"made     {about['time']} on {about['host']}, commit {about['commit'] or 'unknown'}"] if about else []
+    lines += [f"cost     {', '.join(f'{name} {value}' for name, value in cost.items())}"] if cost else []
+    lines += ["", "made of", *_tree(node, "parents"), "", "what was made of it", *_tree(node, "children"), "", "inputs"]
+    lines += [f"  {line}" for line in json.dumps(node.inputs, indent=1, ensure_ascii=False).splitlines()]
+    lines += ["", "files"]
+    recorded = record["files"] if record else {}
+    for path in files_of(node.folder):
+        name = path.relative_to(node.folder).as_posix()
+        lines.append(f"  {size(path.stat().st_size):>8}  {recorded.get(name, {}).get('sha256', 'not recorded')[:KEY_DIGITS]}  {name}")
+    return "\n".join(lines)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _tree(node: Node, direction: str) -> list[str]:
+    """The relatives of one direction, each with its own below it; what was listed before is not followed again."""
+    lines: list[str] = []
+    seen: set[str] = set()
+
+    def add(relatives: list[Node], indent: str) -> None:
+        for relative in relatives:
+            place = f"{relative.stage}/{relative.folder.name}"
+            state = "" if relative.state == "done" else f" ({_state(relative)})"
+            lines.append(f"{indent}{place}{state}")
+            if place not in seen:
+                seen.add(place)
+                add(getattr(relative, direction), indent + "  ")
+
+    add(getattr(node, direction), "  ")
+    return lines or ["  nothing"]
+
+
+def faults(node: Node) -> Iterator[str]:
+    """What is wrong with a finished artefact, every byte of it looked at."""
+    record = read_done(node.folder)
+    if record is None:
+        return
+    sizes = {f"{name} {what}" for name, what in damage(node.folder, record)}
+    yield from (f"{name} {what}" for name, what in damage(node.folder, record, hashes=True))
+    yield from (problem for problem in node.problems if problem not in sizes)
