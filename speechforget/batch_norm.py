@@ -5,11 +5,49 @@ torch's own SyncBatchNorm does this on GPUs only. With one rank, or where each h
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from speechforget import ranks
+
+
+class _Normalise(torch.autograd.Function):
+    """Batch normalisation (Ioffe & Szegedy, ICML 2015) with one sum over ranks on the way there and one on the way back.
+
+    Statistics are joined in float64, so that the mean square minus the squared mean loses nothing that the input held.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        over = [0, *range(2, x.dim())]
+        variance, mean = (part.double() for part in torch.var_mean(x, over, correction=0))
+        size = torch.full_like(mean[:1], x.numel() / x.shape[1])
+        count, mean, square = ranks.total(torch.cat([size, size * mean, size * (variance + mean.square())])).split([1, len(mean), len(mean)])
+        mean = mean / count
+        variance = (square / count - mean.square()).clamp(min=0)
+        scale = torch.rsqrt(variance + eps).to(x.dtype)
+        normal = (x - _along(mean.to(x.dtype), x)) * _along(scale, x)
+        ctx.save_for_backward(normal, scale, count)
+        ctx.mark_non_differentiable(mean, variance, count)
+        return normal, mean, variance, count
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor, *_: Any) -> tuple[Tensor, None]:
+        normal, scale, count = ctx.saved_tensors
+        over = [0, *range(2, normal.dim())]
+        sums = torch.cat([gradient.sum(over), (gradient * normal).sum(over)])
+        first, second = (ranks.total(sums.double()) / count).to(normal.dtype).chunk(2)
+        return _along(scale, normal) * (gradient - _along(first, normal) - normal * _along(second, normal)), None
+
+
+def _along(values: Tensor, like: Tensor) -> Tensor:
+    """One value a feature, in a shape that broadcasts over (batch, features, ...)."""
+    return values.view(1, -1, *[1] * (like.dim() - 2))
 
 
 class GlobalBatchNorm(_BatchNorm):
@@ -23,17 +61,11 @@ class GlobalBatchNorm(_BatchNorm):
         by_batch = self.training or self.running_mean is None
         if ranks.world() == 1 or not by_batch:
             return super().forward(input)
-        shape = [1, -1, *[1] * (input.dim() - 2)]
-        over = [0, *range(2, input.dim())]
-        x = input.double() if input.dtype == torch.float64 else input.float()
-        count = ranks.total(torch.tensor(x.numel() / x.shape[1], dtype=torch.float64, device=x.device)).to(x.dtype)
-        mean = ranks.differentiable_total(x.sum(over)) / count
-        centred = x - mean.view(shape)
-        variance = ranks.differentiable_total(centred.square().sum(over)) / count
-        self._remember(mean.detach(), variance.detach() * count / (count - 1).clamp(min=1))
-        y = centred * torch.rsqrt(variance + self.eps).view(shape)
+        x = input if input.dtype == torch.float64 else input.float()
+        y, mean, variance, count = _Normalise.apply(x, self.eps)
+        self._remember(mean, variance * count / (count - 1).clamp(min=1))
         if self.affine:
-            y = y * self.weight.view(shape) + self.bias.view(shape)
+            y = y * _along(self.weight, y) + _along(self.bias, y)
         return y.to(input.dtype)
 
     @torch.no_grad()

@@ -48,7 +48,8 @@ def build(order: Order, data: Data | None = None, request: Request | None = None
         raise UserError("The corpus changed while the run was under way: run the same command again.")
     folder = Path(order.folder)
     if order.model is not None and ranks.rank() == 0:
-        verified(Path(order.model), "weights.safetensors")
+        for name in ("weights.safetensors", "model.json"):
+            verified(Path(order.model), name)
     if order.stage == "scores":
         from speechforget.scoring import score
 

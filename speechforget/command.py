@@ -26,7 +26,7 @@ from omegaconf import DictConfig, OmegaConf, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from speechforget.errors import NotApplicable, RankError, UserError, nearest
-from speechforget.peers import place, serve
+from speechforget.peers import end_with_parent, place, serve
 from speechforget.store import make_folder, write_json
 from speechforget.team import check_place, close_team, open_team
 
@@ -77,17 +77,23 @@ def job(config: DictConfig) -> float:
         logging.getLogger(name).setLevel(logging.WARNING)
     if place().rank > 0:
         return _work_for_task_0(config)
-    if HydraConfig.get().mode != RunMode.MULTIRUN:
-        try:
-            if config.plan:
-                from speechforget.planning import describe
+    if HydraConfig.get().mode == RunMode.MULTIRUN:
+        return _job_of_a_sweep(config)
+    try:
+        if config.plan:
+            from speechforget.planning import describe
 
-                print(describe([_plan(config)]))
-                return float("nan")
-            return _run(config)
-        except Exception as error:  # Hydra would print more than the user needs
-            complain(error)
-            raise SystemExit(1) from None
+            print(describe([_plan(config)]))
+            return float("nan")
+        return _run(config)
+    except Exception as error:  # Hydra would print more than the user needs
+        complain(error)
+        raise SystemExit(1) from None
+
+
+def _job_of_a_sweep(config: DictConfig) -> float:
+    if "joblib" in HydraConfig.get().launcher._target_.lower():
+        end_with_parent()
     outcome: dict[str, Any] = {"overrides": list(HydraConfig.get().overrides.task), "outcome": "done", "objective": None, "reason": ""}
     if not config.plan:
         print(f"\n[{HydraConfig.get().job.num}] {' '.join(outcome['overrides'])}", flush=True)

@@ -17,7 +17,7 @@ import pandas as pd
 from speechforget.data.audio import Audio, decode
 from speechforget.data.request import Request
 from speechforget.data.split import split
-from speechforget.store import Producer, code_hash
+from speechforget.store import Producer, code_hash, verified
 
 if TYPE_CHECKING:
     from speechforget.data.streams import Sources
@@ -59,7 +59,7 @@ def divide(config: Mapping[str, Any], store: Producer) -> Data:
         table.to_csv(folder / "utterances.csv", index=False)
 
     artefact = store.produce("split", f"{dataset['name']}-{dataset['label']}", inputs, build)
-    table = pd.read_csv(artefact.folder / "utterances.csv", dtype=str, keep_default_na=False)
+    table = pd.read_csv(verified(artefact.folder, "utterances.csv"), dtype=str, keep_default_na=False)
     for column, kind in (("offset", np.int64), ("samples", np.int64), ("seconds", np.float64)):
         table[column] = table[column].astype(kind)
     return Data(audio, table, sorted(table["label"][table["subset"] == "train"].unique()), artefact.key)

@@ -27,7 +27,9 @@ from speechforget.draws import seed_from
 from speechforget.launch import make_trainer
 from speechforget.loading import save_classifier
 from speechforget.progress import bar
-from speechforget.store import check_held, write_json
+from speechforget.store import check_held, write_json, write_text
+from speechforget.store.done import sha256
+from speechforget.store.files import sync
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +38,7 @@ class Resumable(Checkpoint):
     """Saves everything after each epoch, whole or not at all, and seeds torch anew at each epoch so that a resumed run draws the same."""
 
     def __init__(self, folder: Path, seed: int, cost: Cost) -> None:
-        self.path, self.seed, self.cost = folder / "checkpoint.ckpt", seed, cost
+        self.path, self.hashes, self.seed, self.cost = folder / "checkpoint.ckpt", folder / "checkpoint.sha256", seed, cost
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Seeds what is left to torch's generator (dropout)."""
@@ -55,7 +57,19 @@ class Resumable(Checkpoint):
                 if "PytorchStreamWriter" in str(error) or "enforce fail" in str(error):
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(partial)) from error
                 raise
+            sync(partial)
+            known = [sha256(path) for path in (self.path, partial) if path.exists()]
+            write_text(self.hashes, "\n".join(known))  # the old one's, too: at no moment is there a checkpoint without its hash
             partial.replace(self.path)
+
+    def usable(self) -> bool:
+        """Whether there is a checkpoint with the bytes that it was written with: torch does not notice others."""
+        if not self.path.exists():
+            return False
+        if self.hashes.exists() and sha256(self.path) in self.hashes.read_text(errors="replace").split():
+            return True
+        logger.warning("The checkpoint in %s is damaged: this artefact is made from its beginning.", self.path.parent)
+        return False
 
     def state_dict(self) -> dict[str, Any]:
         """The cost so far goes with the checkpoint."""
@@ -127,7 +141,7 @@ class Averages:
 def fit(module: LightningModule, job: Job, epochs: int, steps: int, cost: Cost) -> None:
     """Fits `epochs` epochs (`steps` steps in all), from the folder's checkpoint where it holds one."""
     resumable = Resumable(job.folder, job.seed, cost)
-    resume = resumable.path if ranks.agreed(resumable.path.exists()) else None
+    resume = resumable.path if ranks.agreed(ranks.rank() == 0 and resumable.usable()) else None
     if resume and ranks.rank() == 0:
         logger.info("Going on from the checkpoint that an earlier process left in %s.", job.folder)
     trainer = make_trainer(job.trainer, epochs, [resumable, Bar(steps, job.description)], job.tracker)
@@ -141,7 +155,7 @@ def finish(job: Job, classifier: nn.Module, parts: Mapping[str, Any], cost: Cost
     if ranks.rank() == 0:
         save_classifier(job.folder, classifier, parts)
         write_json(job.folder / "cost.json", cost.record())
-        for name in ("checkpoint.ckpt", "checkpoint.partial"):
+        for name in ("checkpoint.ckpt", "checkpoint.sha256", "checkpoint.partial"):
             (job.folder / name).unlink(missing_ok=True)
 
 

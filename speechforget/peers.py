@@ -10,6 +10,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -80,6 +81,19 @@ def _read(meeting: Path) -> dict[str, str]:
         return json.loads(meeting.read_text())
     except (OSError, ValueError):  # not there yet
         return {}
+
+
+def end_with_parent() -> None:
+    """Ends this process when the one that started it is gone: a job of a launcher would go on, and then wait for another one for minutes."""
+    name, parent = "parent", os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+
+    if not any(thread.name == name for thread in threading.enumerate()):
+        threading.Thread(target=watch, name=name, daemon=True).start()
 
 
 def start_worker(rank: int, local_rank: int, host: str, port: int | str, secret: str) -> subprocess.Popen[bytes]:

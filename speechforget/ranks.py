@@ -52,27 +52,12 @@ def part_of_loss(whole: bool, loss: Callable[[], Tensor]) -> Tensor:
 
 
 def total(tensor: Tensor) -> Tensor:
-    """The sum of a tensor over all ranks, on all of them; no gradient goes through it (see `differentiable_total`)."""
+    """The sum of a tensor over all ranks, on all of them; no gradient goes through it."""
     if world() == 1:
         return tensor
     result = tensor.detach().clone().contiguous()
     distributed.all_reduce(result)
     return result
-
-
-class _Total(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, tensor: Tensor) -> Tensor:
-        return total(tensor)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        return total(gradient)
-
-
-def differentiable_total(tensor: Tensor) -> Tensor:
-    """The sum over all ranks, where each rank's loss is a part of the sum that is minimised: gradients are summed on the way back."""
-    return tensor if world() == 1 else _Total.apply(tensor)
 
 
 def agreed(value: Any) -> Any:

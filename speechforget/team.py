@@ -70,11 +70,11 @@ class Member:
 
 
 class Team:
-    """The workers of this process's runs. size: ranks. mine: this process's place among its job's tasks."""
+    """The workers of this process's runs. size: ranks, on so many nodes. mine: this process's place among its job's tasks."""
 
-    def __init__(self, size: int, mine: Place, output: str) -> None:
+    def __init__(self, size: int, nodes: int, mine: Place, output: str) -> None:
         self.size, self.mine, self.output = size, mine, output
-        self.host = LOCAL if mine.world == 1 else socket.gethostbyname(os.environ.get("MASTER_ADDR") or socket.gethostname())
+        self.host = address(nodes)
         self.secret = secrets.token_hex(16)
         self.members: dict[int, Member] = {}
         self.processes: dict[int, subprocess.Popen[bytes]] = {}
@@ -205,6 +205,18 @@ class Team:
         self.dismiss()
 
 
+def address(nodes: int) -> str:
+    """Where this process listens: on the loopback, unless workers on other machines must reach it."""
+    if nodes == 1:
+        return LOCAL
+    found = socket.gethostbyname(os.environ.get("MASTER_ADDR") or socket.gethostname())
+    if found.startswith("127.") and "MASTER_ADDR" not in os.environ:  # some systems give their own name a loopback address
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe, contextlib.suppress(OSError):
+            probe.connect(("192.0.2.1", 9))  # an address for documentation; connecting such a socket sends nothing
+            found = probe.getsockname()[0]
+    return found
+
+
 def tell(connection: Connection, message: Message) -> None:
     """Sends JSON."""
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # that the worker is gone shows when it is heard
@@ -244,7 +256,7 @@ def open_team(config: Mapping[str, Any]) -> Team:
     if _team is not None and _team.size != size:
         close_team()
     if _team is None:
-        _team = Team(size, place(), config["output"])
+        _team = Team(size, int(config["trainer"]["nodes"]), place(), config["output"])
         atexit.register(close_team)
     return _team
 

@@ -8,12 +8,14 @@ whatever it does: so no worker outlives its team. For each order the ranks form 
 
 from __future__ import annotations
 
+import fcntl
 import json
 import logging
 import os
 import queue
 import signal
 import socket
+import struct
 import sys
 import threading
 import time
@@ -29,6 +31,7 @@ from speechforget.peers import FINISHED, LOST
 
 LEFT_ALONE = 3  # exit code when the connection broke
 SECONDS_TO_CONNECT = 30.0
+SIOCGIFADDR = 0x8915  # of Linux: the address of an interface
 Message = dict[str, Any]
 
 
@@ -105,9 +108,8 @@ def group(message: Message, rank: int, connection: Connection, inbox: queue.Queu
 
     host, world = message["host"], message["world"]
     gpu = message["order"]["config"]["trainer"]["accelerator"] == "gpu"
-    if host == "127.0.0.1":
-        loopback = [name for _, name in socket.if_nameindex() if name.startswith("lo")]
-        os.environ.setdefault("GLOO_SOCKET_IFNAME", loopback[0] if loopback else "")
+    if (interface := interface_towards(host)) is not None:
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)  # else gloo takes the one that the machine's name leads to, often the loopback
     if rank == 0:
         listener = socket.create_server((host, 0))
         port = listener.getsockname()[1]
@@ -123,6 +125,21 @@ def group(message: Message, rank: int, connection: Connection, inbox: queue.Queu
     yield
     distributed.barrier()  # the store lives with rank 0: nobody leaves before all have what they need
     distributed.destroy_process_group()  # after a failure the process itself ends: taking leave of ranks that hang would hang, too
+
+
+def interface_towards(host: str) -> str | None:
+    """The name of the network interface by which this machine reaches a host; None where that cannot be told."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:  # connecting it sends nothing
+        probe.connect((host, 9))
+        mine = probe.getsockname()[0]
+        for _, name in socket.if_nameindex():
+            try:
+                request = fcntl.ioctl(probe.fileno(), SIOCGIFADDR, struct.pack("256s", name.encode()))
+            except OSError:  # an interface without an address
+                continue
+            if socket.inet_ntoa(request[20:24]) == mine:
+                return name
+    return None
 
 
 if __name__ == "__main__":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 from speechforget import team
+from speechforget.errors import RankError
 from speechforget.pipeline import Pipeline
 from speechforget.store import Store
 
@@ -71,3 +74,75 @@ def test_two_processes_make_what_one_makes(method: str, changes: list[str], requ
         with np.load(path) as one, np.load(places[2] / path.relative_to(places[1])) as other:
             assert np.array_equal(one["row"], other["row"]) and np.array_equal(one["label"], other["label"])
             np.testing.assert_allclose(other["logits"], one["logits"], atol=1e-5)
+
+
+@pytest.mark.parametrize("devices", [2, 3])
+def test_a_request_smaller_than_the_number_of_processes_is_shared_right(devices: int, configure, tmp_path: Path) -> None:
+    """Steps too small to be shared out are done whole by every rank; statistics and gradients still are the batch's own."""
+    changes = ["task=sample", "task.by=ids", "method=scrub", "method.forget_batch_norm=train", "method.clip=0.5", "train.batch_size=7"]
+    ids = tmp_path / "ids.txt"
+    for count in (1, devices - 1):
+        alone = configure(f"output={tmp_path / 'alone'}", *EXACT)
+        names = Pipeline(alone, Store(tmp_path / "alone")).data
+        ids.write_text("\n".join(names.table["id"].to_numpy()[names.rows("train")[:count]]) + "\n")
+        for processes, name in ((1, "alone"), (devices, "together")):
+            run(configure, tmp_path / name, processes, *EXACT, *changes, f"task.ids={ids}")
+    one, many = weights(tmp_path / "alone"), weights(tmp_path / "together")
+    assert one.keys() == many.keys()
+    assert max(furthest(one[folder], many[folder]) for folder in one) < 1e-9
+
+
+def test_a_first_step_in_single_precision_agrees(configure, tmp_path: Path) -> None:
+    """Later steps drift with any change of the order of sums, in whatever framework; one step does not."""
+    changes = ["model.dropout=0", "train.epochs=1", "train.batch_size=100000", "method=none"]
+    for devices in (1, 2):
+        run(configure, tmp_path / str(devices), devices, *changes)
+    one, two = weights(tmp_path / "1"), weights(tmp_path / "2")
+    assert one.keys() == two.keys()
+    assert max(furthest(one[folder], two[folder]) for folder in one) < 1e-5
+
+
+def test_costs_are_counted_over_all_processes(configure, places: dict[int, Path]) -> None:
+    """Sample passes are the same whoever does them; the record says how many did."""
+    costs = []
+    for devices, place in places.items():
+        pipeline = run(configure, place, devices, *EXACT, "method=scrub")
+        cost = pipeline.unlearn(pipeline.train("original")).cost
+        assert cost["ranks"] == devices
+        costs.append((cost["forward"], cost["forward_backward"]))
+    assert costs[0] == costs[1]
+
+
+def test_a_resumed_run_of_two_processes_is_equal_to_the_bit(configure, tmp_path: Path) -> None:
+    """A rank dies between two epochs; the next team goes on from the checkpoint."""
+    whole = run(configure, tmp_path / "whole", 2, "method=scrub")
+    config = configure(f"output={tmp_path / 'broken'}", "trainer.devices=2", "method=scrub")
+    pipeline = Pipeline(config, Store(tmp_path / "broken"))
+    stop = threading.Event()
+
+    def kill_a_rank() -> None:
+        while not stop.is_set():
+            if list((tmp_path / "broken").glob("*/*/checkpoint.ckpt")) and team._team is not None and team._team.processes:
+                team._team.processes[1].kill()
+                return
+            time.sleep(0.005)
+
+    killer = threading.Thread(target=kill_a_rank)
+    killer.start()
+    try:
+        with pytest.raises(RankError, match=r"rank 1 .* failed: killed by SIGKILL"):
+            pipeline.train("original")
+    finally:
+        stop.set()
+        killer.join()
+    Pipeline(config, Store(tmp_path / "broken")).run()
+    assert whole.config["seed"] == config["seed"]
+    first, second = weights(tmp_path / "whole"), weights(tmp_path / "broken")
+    assert first.keys() == second.keys()
+    assert all(torch.equal(tensor, second[folder][name]) for folder in first for name, tensor in first[folder].items())
+
+
+def test_several_processes_train_in_mixed_precision_and_with_a_logger(configure, tmp_path: Path) -> None:
+    run(configure, tmp_path, 2, "trainer.precision=bf16-mixed", "logger=csv", "method=scrub", "method.rewind=true", "train.epochs=1")
+    (curves,) = tmp_path.glob("original/*/csv/metrics.csv")
+    assert "validation/accuracy" in curves.read_text() and "train/loss" in curves.read_text()

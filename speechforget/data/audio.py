@@ -6,6 +6,7 @@ the same corpus elsewhere has another cache and the same fingerprint.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import logging
 import os
@@ -21,7 +22,7 @@ from speechforget.data.corpus import Corpus
 from speechforget.data.decoding import VERSION, Clip, Sound, decode_sounds
 from speechforget.data.sound import read_sound, resample
 from speechforget.errors import UserError
-from speechforget.store import once
+from speechforget.store import once, verified
 
 __all__ = ["Audio", "decode", "read_sound", "resample"]
 
@@ -48,7 +49,7 @@ class Audio:
 
     def samples(self) -> NDArray[np.int16]:
         """All recordings behind one another, int16, memory-mapped and read-only."""
-        return np.load(self.folder / "samples.npy", mmap_mode="r")
+        return np.load(_checked_samples(self.folder), mmap_mode="r")
 
 
 def decode(corpus: Corpus, cache: Path, sample_rate: int, on_bad_audio: str = "error", lock: str = "flock") -> Audio:
@@ -61,8 +62,14 @@ def decode(corpus: Corpus, cache: Path, sample_rate: int, on_bad_audio: str = "e
         raise UserError(f"dataset.on_bad_audio is '{on_bad_audio}': choose error or skip.")
     sounds, order, noise = _sounds(corpus)
     folder = cache / "audio" / _key(corpus, sounds, sample_rate)
-    once(folder, lock, lambda: _build(folder, sounds, sample_rate, corpus.name))
-    clips = pd.read_csv(folder / "clips.csv", dtype={"sha1": str, "file": str, "problem": str}, keep_default_na=False)
+
+    def build() -> None:
+        _build(folder, sounds, sample_rate, corpus.name)
+        if _key(corpus, sounds, sample_rate) != folder.name:
+            raise UserError(f"The corpus changed while it was decoded, {corpus.root}: run the same command again.")
+
+    once(folder, lock, build)
+    clips = pd.read_csv(verified(folder, "clips.csv"), dtype={"sha1": str, "file": str, "problem": str}, keep_default_na=False)
     speech, background = clips.iloc[order].reset_index(drop=True), clips.iloc[len(order) :].reset_index(drop=True)
     names = pd.Series([*corpus.table["id"], *noise])
     _report(corpus.name, names, pd.concat([speech, background], ignore_index=True)["problem"], on_bad_audio, folder)
@@ -76,6 +83,12 @@ def decode(corpus: Corpus, cache: Path, sample_rate: int, on_bad_audio: str = "e
     copies = int(table["sha1"].duplicated().sum())
     logger.info("%s: %d recordings, %d of them exact copies of another", corpus.name, len(table), copies)
     return Audio(folder, table, fingerprint, recordings)
+
+
+@functools.cache
+def _checked_samples(folder: Path) -> Path:
+    """The recordings' file, hashed once in a process: what is made of damaged recordings would be wrong without a sign of it."""
+    return verified(folder, "samples.npy")
 
 
 def _sounds(corpus: Corpus) -> tuple[list[Sound], NDArray[np.int64], list[str]]:

@@ -43,7 +43,7 @@ def write_done(folder: Path, key: str, check: Callable[[], None]) -> None:
 
 
 def write_cache_done(folder: Path, check: Callable[[], None]) -> None:
-    """Finishes a cache: sizes only, and these only of a few files; what is in it can be made again and is looked at elsewhere."""
+    """Finishes a cache. Of more than a few files nothing is recorded: they can be made again, and are looked at where they are read."""
     paths = list(files_of(folder))
     few = len(paths) <= FEW
     if few:
@@ -51,7 +51,7 @@ def write_cache_done(folder: Path, check: Callable[[], None]) -> None:
             sync(path)
     else:
         os.sync()
-    files = {path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size} for path in paths} if few else {}
+    files = {path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": sha256(path)} for path in paths} if few else {}
     _write(folder, {"key": folder.name, "files": files}, check)
 
 
@@ -87,7 +87,11 @@ def read_done(folder: Path) -> dict[str, Any] | None:
     except (FileNotFoundError, NotADirectoryError, ValueError):
         return None
     whole = isinstance(record, dict) and isinstance(record.get("key"), str) and isinstance(record.get("files"), dict)
-    return record if whole else None
+    return record if whole and all(_is_whole(held) for held in record["files"].values()) else None
+
+
+def _is_whole(held: Any) -> bool:
+    return isinstance(held, dict) and isinstance(held.get("bytes"), int) and isinstance(held.get("sha256", ""), str)
 
 
 def damage(folder: Path, record: dict[str, Any], hashes: bool = False) -> Iterator[tuple[str, str]]:
@@ -98,7 +102,7 @@ def damage(folder: Path, record: dict[str, Any], hashes: bool = False) -> Iterat
             size = path.stat().st_size
             if size != recorded["bytes"]:
                 yield name, f"has {size} bytes instead of {recorded['bytes']}"
-            elif hashes and sha256(path) != recorded["sha256"]:
+            elif hashes and sha256(path) != recorded.get("sha256"):
                 yield name, "has other bytes than it had"
         except FileNotFoundError:
             yield name, "is missing"

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 from speechforget.errors import UserError
 from speechforget.store.about import provenance
-from speechforget.store.done import DONE, damage, damaged, read_done, write_cache_done, write_done
+from speechforget.store.done import DONE, damage, damaged, read_done, verified, write_cache_done, write_done
 from speechforget.store.files import explained, make_folder, write_json
 from speechforget.store.keys import canonical, differences, key_of
 from speechforget.store.locks import locked
@@ -37,8 +37,7 @@ class Artefact:
     @property
     def cost(self) -> dict[str, Any]:
         """What making it took, as recorded then (empty where nothing was)."""
-        path = self.folder / "cost.json"
-        return json.loads(path.read_text()) if path.exists() else {}
+        return json.loads(verified(self.folder, "cost.json").read_text()) if (self.folder / "cost.json").exists() else {}
 
 
 class Producer(Protocol):
