@@ -4,8 +4,8 @@
     python scripts/bench.py sweep --quick       the same in small: its figures mean nothing
 
 The sweep is timed as a user runs it, beside (a) its parts: every original, oracle, unlearned model, score table and result built once, in one
-process, counting the building alone, and (b) naive runs: each trains an original and an oracle of its own. Then, what the framework adds: to a stage that is
-there, to a run that is there, and to a job that starts.
+process, counting the building alone, and (b) naive runs: each trains an original and an oracle of its own. Then, what the framework adds: to a
+stage that is there, to a run that is there, and to a job that starts.
 """
 
 from __future__ import annotations

@@ -26,8 +26,9 @@ from omegaconf import DictConfig, OmegaConf, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from speechforget.errors import NotApplicable, RankError, UserError, nearest
-from speechforget.peers import end_with_parent, place, serve
+from speechforget.peers import end_with, place, serve
 from speechforget.store import make_folder, write_json
+from speechforget.store.files import explained
 from speechforget.team import check_place, close_team, open_team
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 # training 25 times slower than this; sleeping at once made it 1.7 times slower on free cores (TC-ResNet, two threads, two cores).
 os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 
+PARENT = "SPEECHFORGET_PARENT"  # the process that the user started, for jobs that a launcher starts
 SWEEP = "SPEECHFORGET_SWEEP"  # names the folder where the jobs of a sweep leave their outcomes; processes that a launcher starts inherit it
 
 
@@ -93,7 +95,7 @@ def job(config: DictConfig) -> float:
 
 def _job_of_a_sweep(config: DictConfig) -> float:
     if "joblib" in HydraConfig.get().launcher._target_.lower():
-        end_with_parent()
+        end_with(int(os.environ[PARENT]))
     outcome: dict[str, Any] = {"overrides": list(HydraConfig.get().overrides.task), "outcome": "done", "objective": None, "reason": ""}
     if not config.plan:
         print(f"\n[{HydraConfig.get().job.num}] {' '.join(outcome['overrides'])}", flush=True)
@@ -114,7 +116,8 @@ def _job_of_a_sweep(config: DictConfig) -> float:
         outcome |= {"outcome": "failed", "reason": reason}
     if outcome["reason"]:
         print(f"{outcome['outcome']}: {outcome['reason']}", flush=True)
-    write_json(Path(os.environ[SWEEP]) / f"{HydraConfig.get().job.num}.json", outcome)
+    with explained(Path(os.environ[SWEEP])):
+        write_json(Path(os.environ[SWEEP]) / f"{HydraConfig.get().job.num}.json", outcome)
     return objective
 
 
@@ -167,6 +170,7 @@ class Sweep(Callback):
             folder = Path(config.output).absolute() / "sweeps" / uuid.uuid4().hex[:12]
         make_folder(folder)
         os.environ[SWEEP] = str(folder)
+        os.environ[PARENT] = str(os.getpid())
         with read_write(config):
             config.hydra.sweep.dir = str(folder)  # what Hydra and the launchers write of a sweep is of this sweep alone
 
@@ -191,9 +195,12 @@ def summarise(folder: Path) -> int:
     for outcome in outcomes:
         if outcome["reason"]:
             print(f"{outcome['outcome']}: {' '.join(outcome['overrides'])}: {outcome['reason']}", file=sys.stderr)
-    failed = sum(outcome["outcome"] == "failed" for outcome in outcomes)
+    failed = sum(outcome["outcome"] in ("failed", "cancelled") for outcome in outcomes)
     if failed:
-        print(f"{failed} of {len(outcomes)} jobs failed. The same command tries them again and recomputes nothing else.", file=sys.stderr)
+        print(
+            f"{failed} of {len(outcomes)} jobs failed. The same command tries them again and recomputes nothing else.",
+            file=sys.stderr,
+        )
     return failed
 
 
@@ -208,6 +215,8 @@ def explain(error: BaseException) -> str | None:
     if type(error).__name__ == "TerminatedWorkerError":
         return "A job's process was killed (out of memory?): run the same command again; finished jobs are not repeated."
     if isinstance(error, (HydraException, OmegaConfBaseException)):
+        if isinstance(error.__cause__, (UserError, OSError)):  # Hydra wraps what a corpus's own function raises
+            return explain(error.__cause__)
         return _explain_config(error)
     return None
 

@@ -83,16 +83,16 @@ def _read(meeting: Path) -> dict[str, str]:
         return {}
 
 
-def end_with_parent() -> None:
-    """Ends this process when the one that started it is gone: a job of a launcher would go on, and then wait for another one for minutes."""
-    name, parent = "parent", os.getppid()
+def end_with(parent: int) -> None:
+    """Ends this process when `parent`, which started it, is gone: a job of a launcher would go on, and then wait for another one for minutes."""
+    name = "parent"
 
     def watch() -> None:
         while os.getppid() == parent:
             time.sleep(0.5)
         os._exit(1)
 
-    if not any(thread.name == name for thread in threading.enumerate()):
+    if os.getpid() != parent and not any(thread.name == name for thread in threading.enumerate()):
         threading.Thread(target=watch, name=name, daemon=True).start()
 
 

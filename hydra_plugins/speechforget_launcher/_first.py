@@ -1,0 +1,40 @@
+"""The first wave: each original and oracle that a sweep needs and nobody has built yet, once, before the jobs that share it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from hydra_plugins.speechforget_launcher._jobs import Job, Work
+from speechforget.command import explain
+from speechforget.errors import NotApplicable
+
+STAGES = ("original", "oracle")
+
+
+def first_wave(jobs: Sequence[Job]) -> list[Job]:
+    """Jobs that build what `jobs` share; none for a single job. Jobs whose method is not defined for their request end here."""
+    from speechforget.planning import Costs, plan
+
+    costs = Costs(Path(jobs[0].config["output"])) if jobs else None
+    wave: dict[str, Job] = {}
+    for job in jobs:
+        try:
+            planned = plan(job.config, costs)
+        except NotApplicable as error:
+            job.end("not applicable", str(error))
+            continue
+        except Exception as error:
+            if explain(error) is None:
+                raise
+            continue  # a mistake, perhaps of this machine alone, which need not see the recordings: the job itself will say
+        for one in planned:
+            if one.stage in STAGES and not one.exists and one.identity not in wave and job.config["only"] is None:
+                wave[one.identity] = _only(job, one.stage, len(wave))
+    return list(wave.values()) if len(jobs) > 1 else []
+
+
+def _only(job: Job, stage: str, number: int) -> Job:
+    work = job.work
+    overrides = [*work.overrides, f"only={stage}"]
+    return Job(Work(work.launcher, overrides, number, work.outcomes / "first"), job.config, stage)

@@ -1,0 +1,356 @@
+"""Sweeps as jobs of SLURM, on a real one where there is one; and the same through submitit on this machine alone."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+pytest.importorskip("submitit", reason="submitit is not installed: pip install -e '.[slurm]'")
+
+from hydra_plugins.speechforget_launcher import _slurm
+from hydra_plugins.speechforget_launcher._first import first_wave
+from hydra_plugins.speechforget_launcher._jobs import Job
+from speechforget.errors import UserError
+
+ROOT = Path(__file__).parents[1]
+LONG = ["only=original", "train.epochs=250"]  # about 10 s on a free core: time to interrupt
+
+
+def no_slurm() -> str:
+    """Why tests on SLURM are skipped; empty where they can run."""
+    if shutil.which("sbatch") is None:
+        return "there is no sbatch on this machine"
+    asked = subprocess.run(["sinfo", "--noheader", "--format=%a"], capture_output=True, text=True, check=False)
+    return "" if asked.returncode == 0 and "up" in asked.stdout else "SLURM does not answer (sinfo)"
+
+
+WHY = no_slurm()
+
+
+def on_slurm(test: Callable[..., None]) -> Callable[..., None]:
+    return pytest.mark.slurm(pytest.mark.skipif(bool(WHY), reason=WHY)(test))
+
+
+@pytest.fixture
+def start(small: list[str]) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """start(arguments ...) starts `python run.py` in the background; what is left in the end is interrupted, which cancels its jobs."""
+    processes: list[subprocess.Popen[str]] = []
+
+    def begin(*arguments: str, **environment: str) -> subprocess.Popen[str]:
+        # What a shell starts in the background ignores Ctrl-C, and so would this.
+        line = ["env", "--default-signal=INT", sys.executable, str(ROOT / "run.py"), *small, *arguments]
+        everything = {**os.environ, "WANDB_MODE": "offline", "OMP_NUM_THREADS": "1", **environment}
+        processes.append(subprocess.Popen(line, cwd=ROOT, env=everything, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
+        return processes[-1]
+
+    yield begin
+    for process in processes:
+        if process.poll() is None:
+            process.send_signal(signal.SIGINT)
+            process.communicate(timeout=60)
+
+
+def slurm(output: Path, *more: str) -> list[str]:
+    return ["launch=slurm", "launch.memory_gb=2", f"output={output}", *more]
+
+
+def wait_for(what: Callable[[], Any], seconds: float = 90) -> Any:
+    until = time.monotonic() + seconds
+    while not (found := what()):
+        assert time.monotonic() < until, "it did not come"
+        time.sleep(0.1)
+    return found
+
+
+def ended(process: subprocess.Popen[str]) -> tuple[int, str, str]:
+    out, err = process.communicate(timeout=280)
+    return process.returncode, out, err
+
+
+def jobs_of(output: Path) -> list[str]:
+    """Ids of the jobs that a launching process has handed in."""
+    return sorted(path.name.removesuffix("_submitted.pkl") for path in output.glob("sweeps/*/jobs/*_submitted.pkl"))
+
+
+def accounting(jobs: list[str], *fields: str) -> dict[str, list[str]]:
+    line = ["sacct", "--allocations", "--noheader", "--parsable2", f"--format=JobID,{','.join(fields)}", f"--jobs={','.join(jobs)}"]
+    rows = subprocess.run(line, capture_output=True, text=True, check=True).stdout.splitlines()
+    return {row.split("|")[0]: row.split("|")[1:] for row in rows}
+
+
+def checkpoint(output: Path) -> list[Path]:
+    return list(output.glob("original/*/checkpoint.ckpt"))
+
+
+def weights(output: Path) -> bytes:
+    (path,) = output.glob("original/*/weights.safetensors")
+    return path.read_bytes()
+
+
+def figures(output: Path) -> dict[str, Any]:
+    """All metrics of all results, by the result's folder; not how long things took."""
+    found = {path.parent.name: json.loads(path.read_text())["comparison"] for path in output.glob("result/*/result.json")}
+    return {
+        name: {model: {metric: value for metric, value in row.items() if metric != "seconds"} for model, row in rows.items()}
+        for name, rows in found.items()
+    }
+
+
+@pytest.fixture(scope="module")
+def undisturbed(command, small, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """The weights of a long training, in one go, in one process."""
+    output = tmp_path_factory.mktemp("undisturbed")
+    done = command(*small, *LONG, f"output={output}")
+    assert done.returncode == 0, done.stderr
+    return weights(output)
+
+
+@on_slurm
+def test_a_sweep_trains_shared_models_once_and_first(command, small, configure, tmp_path: Path) -> None:
+    sweep = ["method=none,random_label", "seed=0,1"]
+    done = command(*small, *slurm(tmp_path / "slurm", *sweep))
+    assert done.returncode == 0, done.stderr
+    assert "First 4 models" in done.stderr and done.stdout.count("  done ") == 4
+    for stage in ("original", "oracle"):
+        assert len(list((tmp_path / "slurm" / stage).glob("*/DONE"))) == 2
+
+    times = accounting(jobs_of(tmp_path / "slurm"), "JobName", "State", "Start", "End")
+    first = [row for row in times.values() if row[0] == "speechforget-first"]
+    methods = [row for row in times.values() if row[0] == "speechforget"]
+    assert len(first) == len(methods) == 4
+    assert max(row[3] for row in first) <= min(row[2] for row in methods)
+    logs = [path.read_text() for path in (tmp_path / "slurm").glob("sweeps/*/jobs/*_log.out")]
+    assert sum("only=original" in log for log in logs) == sum("only=oracle" in log for log in logs) == 2
+
+    alone = command("-m", *small, *sweep, f"output={tmp_path / 'alone'}")
+    assert alone.returncode == 0, alone.stderr
+    assert len(figures(tmp_path / "alone")) == 4 and figures(tmp_path / "slurm") == figures(tmp_path / "alone")
+
+    work = SimpleNamespace(overrides=[], launcher=None, outcomes=tmp_path)
+    configs = [configure("launch=slurm", f"output={tmp_path / place}") for place in ("slurm", "new")]
+    assert first_wave([Job(work, configs[0])] * 2) == []  # type: ignore[arg-type]
+    assert [job.stage for job in first_wave([Job(work, configs[1])] * 2)] == ["original", "oracle"]  # type: ignore[arg-type]
+
+
+@on_slurm
+def test_a_job_that_was_preempted_and_ran_out_of_time_ends_the_same(start, undisturbed: bytes, tmp_path: Path) -> None:
+    process = start(*slurm(tmp_path, *LONG, "launch.partition=debug"))
+    wait_for(lambda: checkpoint(tmp_path))
+    (job,) = jobs_of(tmp_path)
+    subprocess.run(["scancel", "--signal=USR2", job], check=True)  # what SLURM sends before the time limit
+    wait_for(lambda: int(restarts(job)) == 1 and state(job) == "RUNNING")
+    wait_for(lambda: "Going on from the checkpoint" in log_of(tmp_path, job))
+    moment = checkpoint(tmp_path)[0].stat().st_mtime_ns
+    wait_for(lambda: checkpoint(tmp_path)[0].stat().st_mtime_ns != moment)
+    line = ["sbatch", "--parsable", "--partition=high", "--exclusive", "--output=/dev/null", "--wrap=true"]
+    urgent = subprocess.run(line, capture_output=True, text=True, check=True, cwd=tmp_path).stdout.strip()
+    code, out, err = ended(process)
+    assert code == 0 and "  done " in out, err
+    assert accounting([urgent], "State")[urgent] == ["COMPLETED"]
+    assert restarts(job) == "2" and log_of(tmp_path, job).count("Going on from the checkpoint") == 2
+    assert weights(tmp_path) == undisturbed
+
+
+def shown(job: str, name: str) -> str:
+    asked = subprocess.run(["scontrol", "show", "job", job], capture_output=True, text=True, check=True).stdout
+    return re.search(rf"\b{name}=(\S+)", asked)[1]  # type: ignore[index]
+
+
+def restarts(job: str) -> str:
+    return shown(job, "Restarts")
+
+
+def state(job: str) -> str:
+    return shown(job, "JobState")
+
+
+def log_of(output: Path, job: str) -> str:
+    return "".join(path.read_text() for path in output.glob(f"sweeps/*/jobs/{job}_0_log.out"))
+
+
+@on_slurm
+def test_a_cancelled_job_is_reported_at_once_and_the_others_go_on(start, tmp_path: Path) -> None:
+    # Long enough to be running still when SLURM kills it: submitit bears the warning that comes ten seconds before.
+    process = start(*slurm(tmp_path, "only=original", "seed=0,1,2", "launch.jobs_at_once=2", "train.epochs=600"))
+    jobs = wait_for(lambda: len(jobs_of(tmp_path)) == 3 and jobs_of(tmp_path))
+    running = wait_for(lambda: [job for job in jobs if "only=original" in log_of(tmp_path, job)])[0]
+    waiting = jobs[2]
+    assert (state(running), state(waiting)) == ("RUNNING", "PENDING")
+    subprocess.run(["scancel", waiting, running], check=True)
+    moment = time.monotonic()
+    wait_for(lambda: len(list(tmp_path.glob("sweeps/*/[0-9].json"))) == 2, seconds=60)
+    assert time.monotonic() - moment < 20
+    code, out, err = ended(process)
+    assert code == 1 and out.count("  cancelled ") == 2 and out.count("  done ") == 1, out + err
+    for job in (waiting, running):
+        place = r" before it began" if job == waiting else rf"; log: \S+{job}_0_log.out"
+        assert re.search(rf"SLURM job {job} was cancelled \(CANCELLED by \d+\){place}\n", err), err
+    assert len(list(tmp_path.glob("original/*/DONE"))) == 1
+
+
+@on_slurm
+def test_an_interrupt_cancels_what_was_handed_in(start, small, tmp_path: Path) -> None:
+    process = start(*slurm(tmp_path, "method=none,random_label", "train.epochs=250"))
+    jobs = wait_for(lambda: len(jobs_of(tmp_path)) == 4 and jobs_of(tmp_path))
+    process.send_signal(signal.SIGINT)
+    code, _, err = ended(process)
+    assert code == 130 and "Cancelled 4 jobs" in err and "The same command goes on" in err
+    wait_for(lambda: all(row[0].startswith("CANCELLED") for row in accounting(jobs, "State").values()))
+
+
+@on_slurm
+def test_what_slurm_refuses_is_one_sentence(command, small, tmp_path: Path) -> None:
+    line = mistake(command(*small, *slurm(tmp_path, "method=none", "launch.partition=nowhere")))
+    assert line.startswith("Error: SLURM refused the jobs: ") and "nvalid partition" in line
+
+
+@on_slurm
+def test_a_device_is_a_task(command, small, tmp_path: Path) -> None:
+    done = command(*small, *slurm(tmp_path, "trainer.devices=2", "method=random_label"))
+    assert done.returncode == 0, done.stderr
+    (job,) = jobs_of(tmp_path)
+    assert shown(job, "NumTasks") == "2"
+    assert len(list(tmp_path.glob(f"sweeps/*/jobs/{job}_[01]_log.out"))) == 2
+    assert len(figures(tmp_path)) == 1
+
+
+COUNTED = '''
+import os
+from pathlib import Path
+from speechforget.models.tcresnet import TCResNet
+
+class Counted(TCResNet):
+    """Notes each process that trains it."""
+    def forward(self, *inputs):
+        if self.training and not getattr(self, "noted", False):
+            self.noted = True
+            with Path(os.environ["TRAININGS"]).open("a") as file:
+                file.write("one\\n")
+        return super().forward(*inputs)
+'''
+
+
+@on_slurm
+def test_four_sweeps_at_once_train_each_model_once(start, tmp_path: Path) -> None:
+    (tmp_path / "counted.py").write_text(COUNTED)
+    counted = {"PYTHONPATH": str(tmp_path), "TRAININGS": str(tmp_path / "trainings")}
+    options = slurm(tmp_path / "outputs", "method=none", "metrics=default,paper", "model._target_=counted.Counted")
+    sweeps = [start(*options, **counted) for _ in range(4)]
+    for code, out, err in map(ended, sweeps):
+        assert code == 0 and out.count("  done ") == 2, err
+    assert (tmp_path / "trainings").read_text().split() == ["one", "one"]
+
+
+def test_the_same_jobs_run_as_processes_of_this_machine(command, small, tmp_path: Path) -> None:
+    done = command(*small, "launch=submitit_local", f"output={tmp_path}", "method=none,random_label", "train.epochs=1")
+    assert done.returncode == 0, done.stderr
+    assert "First 2 models" in done.stderr and done.stdout.count("  done ") == 2
+    assert len(figures(tmp_path)) == 2
+    logs = {path.name: path.read_text() for path in tmp_path.glob("sweeps/*/jobs/*_log.out")}
+    assert len(logs) == 4 and sum("only=" in log for log in logs.values()) == 2
+
+
+def test_processes_that_die_are_told(start, tmp_path: Path) -> None:
+    process = start("launch=submitit_local", f"output={tmp_path}", "only=original", "seed=0,1")
+    victim = wait_for(lambda: len(jobs_of(tmp_path)) == 2 and jobs_of(tmp_path))[0]
+    wait_for(lambda: "only=original" in log_of(tmp_path, victim))
+    (task,) = Path(f"/proc/{victim}/task/{victim}/children").read_text().split()
+    os.kill(int(task), signal.SIGKILL)
+    code, out, err = ended(process)
+    assert code == 1 and out.count("  failed ") == 1 and out.count("  done ") == 1, out + err
+    assert re.search(rf"process {victim} ended without a result; log: \S+{victim}_0_log.out", err), err
+
+
+def mistake(done: subprocess.CompletedProcess[str]) -> str:
+    assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
+    (line,) = [line for line in done.stderr.splitlines() if line]
+    return line
+
+
+def test_without_slurm_one_sentence_says_what_to_do(command, tmp_path: Path) -> None:
+    done = command("launch=slurm", f"output={tmp_path}", "dataset=folder", f"dataset.root={tmp_path}", env={"PATH": str(tmp_path)})
+    assert "launch=submitit_local" in mistake(done)
+
+
+@pytest.mark.parametrize("choice", ["slurm", "submitit_local"])
+def test_without_submitit_one_sentence_says_what_to_do(choice: str, command, tmp_path: Path) -> None:
+    (tmp_path / "submitit.py").write_text("raise ImportError('left out')\n")
+    done = command(f"launch={choice}", f"output={tmp_path}", f"dataset.root={tmp_path}", env={"PYTHONPATH": str(tmp_path)})
+    assert f'launch={choice} needs hydra-submitit-launcher: pip install -e ".[slurm]"' in mistake(done)
+    assert command("--help", env={"PYTHONPATH": str(tmp_path)}).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("launch.minutes=0", "launch.minutes"),
+        ("launch.minutes=2", "launch.notice_seconds"),
+        ("launch.memory_gb=much", "launch.memory_gb"),
+        ("launch.jobs_at_once=0", "launch.jobs_at_once"),
+        ("launch.restarts=-1", "launch.restarts"),
+    ],
+)
+def test_a_number_that_cannot_be_right_is_refused(override: str, words: str, configure) -> None:
+    with pytest.raises(UserError, match=re.escape(words)):
+        _slurm.parameters(configure("launch=slurm", override))
+
+
+def test_a_job_has_the_size_of_its_trainer(configure) -> None:
+    sizes = _slurm.parameters(configure("launch=slurm", "trainer=gpu", "trainer.devices=4", "trainer.nodes=2", "trainer.threads=3"))
+    assert (sizes["nodes"], sizes["tasks_per_node"], sizes["gpus_per_node"], sizes["cpus_per_task"]) == (2, 4, 4, 3)
+    assert _slurm.parameters(configure("launch=slurm"))["gpus_per_node"] is None
+    more = _slurm.parameters(configure("launch=slurm", "+launch.more.mail-user=me"))["slurm_additional_parameters"]
+    assert more == {"requeue": True, "mail_user": "me"}
+
+
+class Gone:
+    """A queue that has lost a job; accounting says something or nothing."""
+
+    handle = type("Handle", (), {"job_id": "7", "task": lambda self, _: self, "paths": type("Paths", (), {"stdout": "log"})})()
+
+
+@pytest.mark.parametrize(
+    ("state", "missing", "outcome", "words"),
+    [
+        ("CANCELLED by 0", 0.0, "cancelled", "was cancelled"),
+        ("OUT_OF_MEMORY", 7.0, "failed", "launch.memory_gb"),
+        ("TIMEOUT", 7.0, "failed", "launch.minutes"),
+        ("COMPLETED", 70.0, "failed", "without a result"),
+        ("RUNNING", 70.0, "failed", "accounting says RUNNING"),
+        ("", 70.0, "failed", "there is no accounting"),
+        ("COMPLETED", 7.0, None, ""),  # its result may be on its way over a network file system
+        ("RUNNING", 7.0, None, ""),
+        ("REQUEUED", 7.0, None, ""),
+        ("NODE_FAIL", 1.0, None, ""),
+        ("", 7.0, None, ""),
+    ],
+)
+def test_what_becomes_of_a_job_that_left_no_result(state: str, missing: float, outcome: str | None, words: str, tmp_path: Path, monkeypatch) -> None:
+    job = Job(work=None, config={}, handle=Gone.handle)  # type: ignore[arg-type]
+    monkeypatch.setattr(_slurm, "accounted", lambda _: state)
+    found = _slurm.Slurm.fate(None, job, missing)  # type: ignore[arg-type]
+    assert (found is None) if outcome is None else (found is not None and found[0] == outcome and words in found[1])
+
+
+@on_slurm
+@pytest.mark.parametrize("name", ["slurm_multinode", "slurm_container"])
+def test_slurm_can_read_a_script(name: str) -> None:
+    smaller = ["--nodes=1", "--ntasks-per-node=1", "--cpus-per-task=1", "--gpus-per-node=0", "--mem=1G", "--output=/dev/null"]
+    asked = subprocess.run(["sbatch", "--test-only", *smaller, f"scripts/{name}.sh"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert asked.returncode == 0, asked.stderr
+
+
+@pytest.mark.parametrize("script", sorted((ROOT / "scripts").glob("*.sh")), ids=lambda path: path.name)
+def test_a_script_can_be_read_by_the_shell(script: Path) -> None:
+    assert subprocess.run(["bash", "-n", str(script)], check=False).returncode == 0
+    assert "python" in script.read_text()
