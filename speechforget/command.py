@@ -184,7 +184,8 @@ def summarise(folder: Path) -> int:
         return 0
     if plans := [[Planned(**planned) for planned in outcome["plan"]] for outcome in outcomes if "plan" in outcome]:
         print(f"\n{describe(plans)}")
-    print(f"\nSweep: {len(outcomes)} jobs")
+    if len(plans) < len(outcomes):
+        print(f"\nSweep: {len(outcomes)} jobs")
     shared = set.intersection(*(set(outcome["overrides"]) for outcome in outcomes)) if len(outcomes) > 1 else set()
     for outcome in outcomes:
         outcome["overrides"] = [override for override in outcome["overrides"] if override not in shared]

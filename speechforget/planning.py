@@ -171,7 +171,8 @@ def _times(runs: Sequence[Sequence[Planned]], missing: Sequence[Planned]) -> lis
         return ["Everything exists."]
     if not known:
         return ["Nothing like it has been made in this output folder, so there is no estimate of the time."]
-    without = f" and {len(missing) - len(known)} artefacts of unknown cost" if len(missing) > len(known) else ""
+    unknown = len(missing) - len(known)
+    without = f" and {unknown} {'artefact' if unknown == 1 else 'artefacts'} of unknown cost" if unknown else ""
     return [
         f"By recorded costs {_minutes(sum(known))}{without}, one after another, and at least {_minutes(max(map(_chain, runs)))} however many jobs",
         "run at once. Each job takes some seconds more to start.",

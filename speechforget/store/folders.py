@@ -104,7 +104,7 @@ def once(folder: Path, lock: str, build: Callable[[], None]) -> None:
 
 def _is_cached(folder: Path) -> bool:
     record = read_done(folder)
-    return record is not None and not any(damage(folder, record))
+    return record is not None and all("sha256" in held for held in record["files"].values()) and not any(damage(folder, record))
 
 
 def _build(folder: Path, stage: str, key: str, inputs: Mapping[str, Any], build: Callable[[Path, str], None], check: Callable[[], None]) -> None:
