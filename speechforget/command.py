@@ -215,11 +215,9 @@ def explain(error: BaseException) -> str | None:
         return f"{error}. What is done is kept: the same command goes on from there."
     if type(error).__name__ == "TerminatedWorkerError":
         return "A job's process was killed (out of memory?): run the same command again; finished jobs are not repeated."
-    if isinstance(error, (HydraException, OmegaConfBaseException)):
-        if isinstance(error.__cause__, (UserError, OSError)):  # Hydra wraps what a corpus's own function raises
-            return explain(error.__cause__)
-        return _explain_config(error)
-    return None
+    if isinstance(error, HydraException) and isinstance(error.__cause__, (UserError, OSError)):  # it wraps what a corpus's own function raises
+        return explain(error.__cause__)
+    return _explain_config(error) if isinstance(error, (HydraException, OmegaConfBaseException)) else None
 
 
 def _explain_config(error: BaseException) -> str:
