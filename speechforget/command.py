@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import json
 import logging
 import math
@@ -159,20 +160,28 @@ class Sweep(Callback):
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         """In the process that the user started."""
+        if place().world > 1 and "Basic" not in config.hydra.launcher._target_:
+            if place().rank == 0:
+                complain(UserError("Several tasks of one job can only run a sweep one after another: set launch=local, or start one process."))
+            raise SystemExit(1)  # any other exception Hydra would make a warning of
         if place().rank > 0:
             return
-        if place().world > 1 and "Basic" not in config.hydra.launcher._target_:
-            raise UserError("Several tasks of one job can only run a sweep one after another: set launch=local, or start one process.")
-        if config.plan:  # which leaves no trace
-            folder = Path(tempfile.mkdtemp(prefix="speechforget-plan-"))
-            atexit.register(shutil.rmtree, folder, ignore_errors=True)
-        else:
-            folder = Path(config.output).absolute() / "sweeps" / uuid.uuid4().hex[:12]
-        make_folder(folder)
+        folder = _sweep_folder(config)
         os.environ[SWEEP] = str(folder)
         os.environ[PARENT] = str(os.getpid())
         with read_write(config):
             config.hydra.sweep.dir = str(folder)  # what Hydra and the launchers write of a sweep is of this sweep alone
+
+
+def _sweep_folder(config: DictConfig) -> Path:
+    folder = Path(config.output).absolute() / "sweeps" / uuid.uuid4().hex[:12]
+    if not config.plan:
+        with contextlib.suppress(UserError):  # Hydra would go on after it; and what exists can be compared without writing, so jobs say what they miss
+            make_folder(folder)
+            return folder
+    folder = Path(tempfile.mkdtemp(prefix="speechforget-sweep-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
 
 
 def summarise(folder: Path) -> int:

@@ -34,8 +34,8 @@ def score(folder: Path, model: Path, sources: Sources, trainer: Mapping[str, Any
             return
         pieces = [folder / f"scores.rank{rank}.npz" for rank in range(ranks.world())]
         arrays = _joined(pieces)
-        for piece in folder.glob("scores.rank*"):
-            piece.unlink()
+    for piece in folder.glob("scores.rank*"):  # of an earlier attempt on more ranks, too
+        piece.unlink()
     if not np.array_equal(arrays["row"], sources.rows["all"]):
         raise RuntimeError(f"{folder}: the scored utterances are not exactly those asked for")
     _write(folder / "scores.npz", arrays)

@@ -193,6 +193,9 @@ def test_torchrun_starts_the_same_run(nodes: int, small, tmp_path: Path) -> None
 def test_more_tasks_than_devices_is_one_sentence(command, small, tmp_path: Path) -> None:
     run = command(*small, f"output={tmp_path}", env={"RANK": "0", "WORLD_SIZE": "3", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1"})
     assert run.returncode == 1 and "3 tasks were started for 1 devices" in run.stderr and "Traceback" not in run.stderr
+    sweep = ["-m", *small, f"output={tmp_path}", "launch=joblib", "trainer.devices=2", "seed=0,1"]
+    at_once = command(*sweep, env={"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1"})
+    assert at_once.returncode == 1 and "launch=local" in at_once.stderr and "Traceback" not in at_once.stderr
     alone = command(*small, f"output={tmp_path}", "trainer.nodes=2")
     assert alone.returncode == 1 and "trainer.nodes=1" in alone.stderr
 

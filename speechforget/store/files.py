@@ -62,7 +62,8 @@ def _full(folder: Path) -> UserError:
 def _concerns(error: OSError, place: Path) -> bool:
     if not isinstance(error.filename, (str, bytes, os.PathLike)):
         return True
-    return Path(os.fsdecode(error.filename)).absolute().is_relative_to(place.absolute())
+    path, place = Path(os.fsdecode(error.filename)).absolute(), place.absolute()
+    return path.is_relative_to(place) or place.is_relative_to(path)  # the latter where a parent of it could not be made
 
 
 def sync(path: Path) -> None:
