@@ -176,7 +176,7 @@ class Sweep(Callback):
 def _sweep_folder(config: DictConfig) -> Path:
     folder = Path(config.output).absolute() / "sweeps" / uuid.uuid4().hex[:12]
     if not config.plan:
-        with contextlib.suppress(UserError):  # Hydra would go on after it; and what exists can be compared without writing, so jobs say what they miss
+        with contextlib.suppress(UserError):  # what exists can be compared without writing; jobs say what they miss
             make_folder(folder)
             return folder
     folder = Path(tempfile.mkdtemp(prefix="speechforget-sweep-"))
