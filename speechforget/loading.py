@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from speechforget import ranks
 from speechforget.batch_norm import globalised
+from speechforget.dropout import by_utterance
 from speechforget.errors import UserError
 from speechforget.optimizers import make_optimizer
 from speechforget.store import write_json
@@ -23,7 +24,7 @@ from speechforget.store import write_json
 def build_classifier(model: Mapping[str, Any], classes: int, sample_rate: int) -> nn.Module:
     """A classifier with fresh weights (from torch's global generator). Raises UserError for options that the model does not take."""
     options = {name: value for name, value in model.items() if name != "name"}
-    classifier = _instantiate(options, "model", classes=classes, sample_rate=sample_rate)
+    classifier = by_utterance(_instantiate(options, "model", classes=classes, sample_rate=sample_rate))
     return globalised(classifier) if ranks.world() > 1 else classifier
 
 

@@ -15,13 +15,14 @@ from speechforget.batch import Batch, is_whole
 from speechforget.cost import Cost
 from speechforget.data.streams import Sources, Stream
 from speechforget.draws import seed_from
+from speechforget.dropout import drawn_for
 from speechforget.fitting import Averages, Job, finish, fit, log_accuracies
 from speechforget.launch import start_process
 from speechforget.loading import build_classifier
 from speechforget.methods.losses import mean
 from speechforget.optimizers import make_optimizer
 
-VERSION = 2  # of what this stage computes: raise it whenever the same inputs give other weights
+VERSION = 3  # of what this stage computes: raise it whenever the same inputs give other weights
 
 
 class Supervised(LightningModule):
@@ -44,7 +45,8 @@ class Supervised(LightningModule):
 
     def training_step(self, batch: Batch, _: int) -> Tensor:
         """Mean cross-entropy of a batch in nats, or this rank's part of it."""
-        loss, accuracy = ranks.part_of_loss(is_whole(batch), lambda: self._loss_and_accuracy(batch))
+        with drawn_for(batch, self.seed, "train", self.current_epoch):
+            loss, accuracy = ranks.part_of_loss(is_whole(batch), lambda: self._loss_and_accuracy(batch))
         self.averages.add("train/loss", loss, batch)
         self.averages.add("train/accuracy", accuracy, batch)
         return loss

@@ -17,13 +17,14 @@ from speechforget.batch import Batch, to_device
 from speechforget.cost import Cost
 from speechforget.data.streams import Paired, Sources, Stream
 from speechforget.draws import order, seed_from
+from speechforget.dropout import drawn_for
 from speechforget.fitting import Averages, Job, accuracy, finish, fit, log_accuracies
 from speechforget.launch import start_process
 from speechforget.loading import build_classifier, build_method, load_classifier
 from speechforget.methods.driver import Driver
 from speechforget.methods.method import Context, Method, Pass
 
-VERSION = 2  # of what this stage computes: raise it whenever the same inputs give other weights
+VERSION = 3  # of what this stage computes: raise it whenever the same inputs give other weights
 
 
 class Unlearning(LightningModule):
@@ -46,7 +47,8 @@ class Unlearning(LightningModule):
 
     def training_step(self, batch: Any, _: int) -> Tensor:
         """The method's loss, or this rank's part of it."""
-        loss = self.driver.loss(batch, self.current_epoch)
+        with drawn_for(batch, self.seed, "unlearn", self.current_epoch):
+            loss = self.driver.loss(batch, self.current_epoch)
         self.averages.add(f"unlearn/{self.driver.plan[self.current_epoch].stream}_loss", loss, batch)
         return loss
 
