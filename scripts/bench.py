@@ -127,7 +127,7 @@ def sweep(arguments: argparse.Namespace) -> None:
         whole = timed(*swept, f"seed={','.join(map(str, range(arguments.seeds)))}", f"output={place / 'sweep'}", cache)
         start = timed(*jobs[0], f"output={place / 'sweep'}", cache)
         there = inner("cached", *flags)
-        chosen = [job for job in jobs if "task=class" in job and "seed=0" in job]
+        chosen = [job for job in jobs if "task=class" in job and "seed=0" in job][: arguments.naive]
         naive = [timed(*job, f"output={place / 'naive' / str(number)}", cache) for number, job in enumerate(chosen)]
     print(f"Sweep of {len(jobs)} jobs: " + ", ".join(f"{count} {stage}" for stage, count in built["count"].items()))
     for stage, seconds in built["seconds"].items():
@@ -147,6 +147,7 @@ def main() -> None:
     parser.add_argument("what", choices=["sweep", "parts", "cached"], help="sweep; the others are its parts")
     parser.add_argument("--quick", action="store_true", help="small, to see that it works")
     parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--naive", type=int, default=len(METHODS), help="how many naive runs are made; the others are taken to be like them")
     parser.add_argument("--place", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.what == "sweep":

@@ -82,3 +82,14 @@ def test_an_output_that_cannot_be_written_is_one_sentence(command, small, tmp_pa
     run = command(*small, f"output={tmp_path / 'file'}", f"cache={tmp_path / 'cache'}")
     assert run.returncode == 1 and "Traceback" not in run.stderr
     assert run.stderr.splitlines()[-1].startswith("Error: Cannot write to") and "output=" in run.stderr
+
+
+def test_the_bench_compares_the_sweep_it_names() -> None:
+    import argparse
+    import runpy
+
+    bench = runpy.run_path(str(ROOT / "scripts" / "bench.py"))
+    methods = len(list((ROOT / "conf" / "method").glob("*.yaml")))
+    jobs = bench["jobs_of"](argparse.Namespace(quick=False, seeds=2))
+    assert len(jobs) == len({tuple(job) for job in jobs}) == 2 * methods * 2
+    assert all(bench["config_of"](*job)["dataset"]["name"] == "espeak" for job in jobs[:2])
