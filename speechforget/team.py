@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any
 
 from speechforget.errors import NotApplicable, RankError, UserError
 from speechforget.peers import PATIENCE_S, Place, meeting_file, place, start_worker
-from speechforget.store import check_held, make_folder, write_json
+from speechforget.store import check_held, make_folder
 
 if TYPE_CHECKING:
     from speechforget.building import Order
@@ -82,10 +82,7 @@ class Team:
         self.listener = Listener((self.host, 0), authkey=self.secret.encode())
         threading.Thread(target=self._receive, daemon=True).start()
         if mine.world > 1:
-            meeting = meeting_file(output, mine)
-            make_folder(meeting.parent)
-            meeting.parent.chmod(0o700)  # the secret is for the job's own tasks
-            write_json(meeting, {"host": self.host, "port": self.listener.address[1], "secret": self.secret})
+            announce(meeting_file(output, mine), {"host": self.host, "port": self.listener.address[1], "secret": self.secret})
 
     def _receive(self) -> None:
         """Lets workers in, for as long as the listener is open."""
@@ -200,9 +197,18 @@ class Team:
                 process.wait(10)
         if self.mine.world > 1:
             with contextlib.suppress(OSError, UserError):
-                write_json(meeting_file(self.output, self.mine), {"finished": True})
+                announce(meeting_file(self.output, self.mine), {"finished": True})
         self.listener.close()
         self.dismiss()
+
+
+def announce(meeting: Path, message: Message) -> None:
+    """Writes where other tasks look, for nobody but the user to read: it holds the secret of the team."""
+    make_folder(meeting.parent)
+    temporary = meeting.with_suffix(".new")
+    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        json.dump(message, file)
+    temporary.replace(meeting)
 
 
 def address(nodes: int) -> str:

@@ -187,6 +187,8 @@ def test_torchrun_starts_the_same_run(small, tmp_path: Path) -> None:
     assert [process.returncode for process in starts] == [0] * nodes, outputs
     assert "".join(outputs).count("Result: ") == 1  # task 0 alone speaks
     assert len(list(tmp_path.glob("result/*/DONE"))) == 1
+    (meeting,) = tmp_path.glob("peers/*.json")
+    assert meeting.stat().st_mode & 0o077 == 0
 
 
 def test_more_tasks_than_devices_is_one_sentence(command, small, tmp_path: Path) -> None:
