@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import hashlib
 import importlib.util
 from pathlib import Path
@@ -15,7 +16,7 @@ def code_hash(target: str) -> str:
     """Hash of the code behind a dotted name: the syntax trees of `code_modules`. Comments, docstrings and formatting do not count."""
     digest = hashlib.sha256()
     for module, path in code_modules(target).items():
-        digest.update(module.encode() + _without_docstrings(ast.parse(path.read_text(encoding="utf-8"))).encode())
+        digest.update(module.encode() + _read(path)[0].encode())
     return digest.hexdigest()
 
 
@@ -33,8 +34,21 @@ def code_modules(target: str) -> dict[str, Path]:
         path = _source(current) if current.split(".")[0] in mine and current not in found else None
         if path is not None:
             found[current] = path
-            waiting += _imports(ast.parse(path.read_text(encoding="utf-8")))
+            waiting += sorted(_read(path)[1])
     return dict(sorted(found.items()))
+
+
+def _read(path: Path) -> tuple[str, set[str]]:
+    """What a file says, as text without docstrings, and what it imports."""
+    return _parsed(path.read_text(encoding="utf-8"))
+
+
+@functools.lru_cache(maxsize=1024)
+def _parsed(source: str) -> tuple[str, set[str]]:
+    """By the text itself, so that no edit is missed; a sweep asks for the same files again and again."""
+    tree = ast.parse(source)
+    imports = _imports(tree)
+    return _without_docstrings(tree), imports
 
 
 def _module_of(target: str) -> str:
