@@ -135,7 +135,8 @@ class Averages:
         """Hands the means to the module's logger, and starts anew; every rank calls this."""
         for name, part in self.sums.items():
             module.log(name, (ranks.total(part) / self.sizes[name]).float())
-        self.__init__()  # type: ignore[misc]
+        self.sums.clear()
+        self.sizes.clear()
 
 
 def fit(module: LightningModule, job: Job, epochs: int, steps: int, cost: Cost) -> None:

@@ -82,9 +82,10 @@ def share_state(*modules: nn.Module) -> None:
         return
     for module in modules:
         for tensor in [*module.parameters(), *module.buffers()]:
-            if not tensor.is_contiguous():
-                tensor.set_(tensor.contiguous())  # type: ignore[call-overload]
-            distributed.broadcast(tensor, src=0)
+            whole = tensor.contiguous()  # itself, unless it is a view of something else
+            distributed.broadcast(whole, src=0)
+            if whole is not tensor:
+                tensor.copy_(whole)
 
 
 @torch.no_grad()

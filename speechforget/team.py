@@ -76,6 +76,7 @@ class Team:
         self.size, self.mine, self.output = size, mine, output
         self.host = address(nodes)
         self.secret = secrets.token_hex(16)
+        self.closed = False
         self.members: dict[int, Member] = {}
         self.processes: dict[int, subprocess.Popen[bytes]] = {}
         self.arrivals: queue.Queue[Connection] = queue.Queue()
@@ -92,7 +93,7 @@ class Team:
             except AuthenticationError:
                 logger.warning("Somebody without the secret of this run tried to join it.")
             except (OSError, EOFError):
-                if self.listener._listener is None:  # type: ignore[attr-defined]
+                if self.closed:
                     return
                 time.sleep(0.05)
 
@@ -198,6 +199,7 @@ class Team:
         if self.mine.world > 1:
             with contextlib.suppress(OSError, UserError):
                 announce(meeting_file(self.output, self.mine), {"finished": True})
+        self.closed = True
         self.listener.close()
         self.dismiss()
 
