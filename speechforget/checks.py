@@ -40,7 +40,8 @@ def check_train(train: Mapping[str, Any]) -> None:
     number(train, "learning_rate", 0, 100, "train.")
     number(train, "warmup", 0, 1e6, "train.")
     number(train, "label_smoothing", 0, 0.99, "train.")
-    choice(train, "schedule", ("cosine", "constant"), "train.")
+    number(train, "margin", 0, 1, "train.")
+    choice(train, "schedule", ("cosine", "linear", "constant"), "train.")
 
 
 def check_trainer(trainer: Mapping[str, Any]) -> None:

@@ -16,13 +16,14 @@ from speechforget.cost import Cost
 from speechforget.data.streams import Sources, Stream
 from speechforget.draws import seed_from
 from speechforget.dropout import drawn_for
+from speechforget.errors import UserError
 from speechforget.fitting import Averages, Job, finish, fit, log_accuracies
 from speechforget.launch import start_process
 from speechforget.loading import build_classifier
 from speechforget.methods.losses import mean
 from speechforget.optimizers import make_optimizer
 
-VERSION = 3  # of what this stage computes: raise it whenever the same inputs give other weights
+VERSION = 4  # of what this stage computes: raise it whenever the same inputs give other weights
 
 
 class Supervised(LightningModule):
@@ -53,9 +54,19 @@ class Supervised(LightningModule):
 
     def _loss_and_accuracy(self, batch: Batch) -> Tensor:
         logits = self.classifier(*batch.inputs).logits
+        right = (logits.argmax(dim=1) == batch.labels).to(logits.dtype)
+        if self.recipe["margin"]:
+            logits = logits - self.margin * nn.functional.one_hot(batch.labels, logits.shape[1])
         losses = nn.functional.cross_entropy(logits, batch.labels, label_smoothing=self.recipe["label_smoothing"], reduction="none")
-        right = (logits.argmax(dim=1) == batch.labels).to(losses.dtype)
-        return torch.stack([mean(losses, batch), mean(right, batch)])
+        return torch.stack([mean(losses, batch), mean(right.to(losses.dtype), batch)])
+
+    @property
+    def margin(self) -> float:
+        """How much larger the label's logit must be: the recipe's margin of cosines times the head's scale (Wang et al., 2018, equation 5)."""
+        scale = getattr(self.classifier.head, "scale", None)
+        if scale is None:
+            raise UserError("train.margin is for models whose head measures cosines, such as model=ecapa_tdnn: set it to 0.")
+        return float(scale) * float(self.recipe["margin"])
 
     def on_after_backward(self) -> None:
         """Gradients become those of the whole batch."""
@@ -77,12 +88,13 @@ class Supervised(LightningModule):
 
 
 def learning_rate_factor(step: int, warmup: float, total: int, schedule: str) -> float:
-    """Share of the peak learning rate at a step: linear over `warmup` steps, then `cosine` to zero at `total`, or `constant`."""
+    """Share of the peak learning rate at a step: rising over `warmup` steps, then `cosine` or `linear` to zero at `total`, or `constant`."""
     if step < warmup:
         return (step + 1) / (warmup + 1)
     if schedule == "constant":
         return 1.0
-    return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warmup) / max(total - warmup, 1))))
+    gone = min(1.0, (step - warmup) / max(total - warmup, 1))
+    return 1 - gone if schedule == "linear" else 0.5 * (1 + math.cos(math.pi * gone))
 
 
 def train(job: Job, sources: Sources, labels: Sequence[str], dataset: Mapping[str, Any], model: Mapping[str, Any], recipe: Mapping[str, Any]) -> None:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from speechforget.errors import UserError
-from speechforget.models.classifier import Output
+from speechforget.models.classifier import Classifier, Output
 from speechforget.models.frontend import LogMel
 
 SUB_BANDS = 5
@@ -52,7 +52,7 @@ class Block(nn.Module):
         return torch.relu(y if self.transition else y + x)
 
 
-class BCResNet(nn.Module):
+class BCResNet(Classifier):
     """Kim et al., "Broadcasted Residual Learning for Efficient Keyword Spotting", Interspeech 2021: BC-ResNet-`width`.
 
     width: multiplies the base width of 8 channels (paper: 1, 1.5, 2, 3, 6, 8). bands: a multiple of 40. dropout: of whole channels, in each block.
@@ -82,9 +82,9 @@ class BCResNet(nn.Module):
         )
         self.head = nn.Linear(last, classes)
 
-    def forward(self, waveform: Tensor, lengths: Tensor, spans: Tensor | None = None) -> Output:
+    def classify(self, features: Tensor, lengths: Tensor) -> Output:
         """See `Classifier`."""
-        x = self.stem(self.frontend(waveform, lengths, spans)[:, None])
+        x = self.stem(features[:, None])
         for block in self.blocks:
             x = block(x)
         embedding = self.tail(x).mean((2, 3))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from torch import Tensor, nn
 
@@ -14,18 +14,27 @@ class Output(NamedTuple):
     embedding: Tensor
 
 
-class Classifier(Protocol):
-    """forward(waveform (batch, samples) float32 in [-1, 1], lengths (batch,) in samples, spans) -> Output.
+class Classifier(nn.Module):
+    """What every classifier is; one sets `frontend` and `head` and defines `classify` and `layers`.
 
-    spans: SpecAugment's rectangles as fractions of each axis, (batch, 2, masks, 2): [frequency, time] x mask x [start, end]; None for none.
+    frontend: (waveform (batch, samples) float32 in [-1, 1], lengths (batch,) in samples, spans) -> features; what lies beyond lengths never matters.
+    head: logits from the embedding.
     """
 
+    frontend: nn.Module
     head: nn.Linear
 
-    def __call__(self, waveform: Tensor, lengths: Tensor, spans: Tensor | None = None) -> Output:
-        """Logits and embedding of a batch."""
-        ...
+    def forward(self, waveform: Tensor, lengths: Tensor, spans: Tensor | None = None) -> Output:
+        """Logits and embedding of waveform (batch, samples) float32 in [-1, 1], with lengths (batch,) in samples.
+
+        spans: SpecAugment's rectangles as fractions of each axis, (batch, 2, masks, 2): [frequency, time] x mask x [start, end]; None for none.
+        """
+        return self.classify(self.frontend(waveform, lengths, spans), lengths)
+
+    def classify(self, features: Tensor, lengths: Tensor) -> Output:
+        """Logits and embedding from the frontend's features; lengths (batch,) in samples."""
+        raise NotImplementedError
 
     def layers(self) -> list[nn.Module]:
         """The layers with weights in execution order, the head last."""
-        ...
+        raise NotImplementedError

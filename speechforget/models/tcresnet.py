@@ -8,7 +8,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from speechforget.models.classifier import Output
+from speechforget.models.classifier import Classifier, Output
 from speechforget.models.frontend import LogMel
 
 
@@ -31,7 +31,7 @@ class Block(nn.Module):
         return torch.relu(self.second_norm(self.second(y)) + self.shortcut(x))
 
 
-class TCResNet(nn.Module):
+class TCResNet(Classifier):
     """Choi et al., "Temporal Convolution for Real-time Keyword Spotting on Mobile Devices", Interspeech 2019: TC-ResNet8 and TC-ResNet14.
 
     The mel bands are the channels of the input. channels: of the first convolution, then of each block; blocks whose channels grow halve the frames.
@@ -59,10 +59,9 @@ class TCResNet(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(channels[-1], classes)
 
-    def forward(self, waveform: Tensor, lengths: Tensor, spans: Tensor | None = None) -> Output:
+    def classify(self, features: Tensor, lengths: Tensor) -> Output:
         """See `Classifier`."""
-        x = self.frontend(waveform, lengths, spans)
-        x = torch.relu(self.stem_norm(self.stem(x)))
+        x = torch.relu(self.stem_norm(self.stem(features)))
         for block in self.blocks:
             x = block(x)
         embedding = self.dropout(x.mean(2))
