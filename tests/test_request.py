@@ -108,13 +108,53 @@ def test_more_drawn_classes_include_fewer() -> None:
 
 
 def test_speakers_and_other_columns() -> None:
-    request = select(TABLE, task(by="speaker", speakers=["s2"]))
+    request = select(TABLE, task(by="speaker", values=["s2"]))
     check(request)
     assert request.forgotten == ()
     assert set(TABLE["speaker"].iloc[request.forget]) == set(TABLE["speaker"].iloc[request.nonmembers]) == {"s2"}
     assert len(request.forget) == ((TABLE["subset"] == "train") & (TABLE["speaker"] == "s2")).sum()
     assert len(set(TABLE["speaker"].iloc[select(TABLE, task(by="speaker", number=2)).forget])) == 2
-    assert set(TABLE["take"].iloc[select(TABLE, task(by="take", takes=[3])).forget]) == {"3"}
+    assert set(TABLE["take"].iloc[select(TABLE, task(by="take", values=[3])).forget]) == {"3"}
+    accents = TABLE.assign(accent=TABLE["speaker"].map(lambda speaker: "yes" if speaker in {"s0", "s1"} else "Scots, Highland"))
+    request = select(accents, task(by="accent", values="Scots, Highland"))
+    check(request, accents)
+    assert request.name == "sample-accent-Scots_Highland"
+    assert set(accents["speaker"].iloc[request.forget]) == {"s2", "s3", "s4", "s5"}
+    assert set(accents["accent"].iloc[select(accents, task(by="accent")).forget]) < {"yes", "Scots, Highland"}
+
+
+def test_speakers_can_be_samples_of_a_speaker_classifier_only_in_part() -> None:
+    table = split(TABLE.drop(columns=["label", "unit"]).assign(sha1=TABLE["id"]), "speaker", holdout=0)
+    for wrong in (task(by="speaker"), task(by="speaker", share=[10, 40])):
+        with pytest.raises(UserError, match=r"leaves no training utterance of s\d.*task=class"):
+            select(table, wrong)
+    check(select(table, task(by="word", values=["w2"])), table)
+    check(select(table, task("class")), table)
+
+
+def test_a_number_that_several_names_equal_is_no_name() -> None:
+    table = TABLE.assign(speaker=TABLE["speaker"].replace({"s2": "12e45678", "s3": "99e45678"}))
+    with pytest.raises(UserError, match="look like numbers into quotes"):
+        select(table, task(by="speaker", values=[float("12e45678")]))
+    one = table.assign(speaker=table["speaker"].replace("99e45678", "s3"))
+    assert set(one["speaker"].iloc[select(one, task(by="speaker", values=[float("12e45678")])).forget]) == {"12e45678"}
+
+
+def test_a_column_does_not_hide_another_kind_of_request() -> None:
+    table = TABLE.assign(random="a")
+    assert select(table, task(percent=10)).name == "sample-random-10percent-seed0"
+
+
+@pytest.mark.parametrize("value", ["007", "12e45678", "1e3", "0x1f", "3.0", "on", "null", "1_0"])
+def test_names_that_yaml_takes_for_something_else_are_found_or_to_be_quoted(value: str) -> None:
+    table = TABLE.assign(speaker=TABLE["speaker"].replace("s2", value))
+    said = yaml.safe_load(f"[{value}]")
+    quoted = select(table, task(by="speaker", values=[value]))
+    if said in ([True], [None], [31]):
+        with pytest.raises(UserError, match=r"quotes|the training subset lacks"):
+            select(table, task(by="speaker", values=said))
+    else:
+        assert np.array_equal(select(table, task(by="speaker", values=said)).forget, quoted.forget)
 
 
 def test_saved_lists_are_readable_and_make_the_same_request(tmp_path: Path) -> None:
@@ -155,6 +195,74 @@ def test_copies_come_along(tmp_path: Path) -> None:
         assert forget & same in (set(), same)
 
 
+UNEQUAL = corpus(words=3, speakers=12, takes=7, holdout=0.1)
+UNEQUAL = UNEQUAL[UNEQUAL["speaker"].str[1:].astype(int) * 4 + UNEQUAL["take"].astype(int) < 45].reset_index(drop=True)
+
+
+@settings(deadline=None, max_examples=80)
+@given(low=st.floats(0.5, 50), width=st.floats(0, 20), fewest=st.integers(0, 15), seed=st.integers(0, 10**6), copies=st.booleans())
+def test_drawn_speakers_hold_the_share_that_was_asked_for_or_nobody_could(low, width, fewest, seed, copies) -> None:
+    table = UNEQUAL.copy()
+    if copies:  # of one speaker, so that the sums stay sums
+        mine = table.index[(table["subset"] == "train") & (table["speaker"] == "s3")]
+        table.loc[mine[:2], "unit"] = table.loc[mine[0], "id"]
+    counts = table[table["subset"] == "train"].groupby("speaker").size()
+    total, high = int(counts.sum()), low + width
+    sums = {0}
+    for count in counts[counts >= fewest]:
+        sums |= {already + count for already in sums}
+    possible = any(low * total <= 100 * held <= high * total for held in sums)
+    chosen = task(by="speaker", share=[low, high], fewest=fewest, seed=seed)
+    if not possible:
+        with pytest.raises(UserError, match=r"cannot be met|has task.fewest"):
+            select(table, chosen)
+        return
+    request = select(table, chosen)
+    check(request, table)
+    assert low * total <= 100 * len(request.forget) + 1e-6 and 100 * len(request.forget) <= high * total + 1e-6
+    speakers = set(table["speaker"].iloc[request.forget])
+    assert set(request.forget) == set(np.flatnonzero((table["subset"] == "train") & table["speaker"].isin(speakers)))
+    assert counts[list(speakers)].min() >= fewest
+    assert np.array_equal(request.forget, select(table, chosen).forget)
+
+
+def test_a_share_is_drawn_in_the_order_of_the_number() -> None:
+    """The first drawn speakers are taken while they fit; a seed draws others."""
+    asked = [select(UNEQUAL, task(by="speaker", share=[20, 60], seed=seed)) for seed in range(20)]
+    for seed, request in enumerate(asked):
+        first = select(UNEQUAL, task(by="speaker", number=1, seed=seed))
+        assert set(first.forget) <= set(request.forget)
+    assert len({request.name for request in asked}) > 5
+
+
+def test_values_with_few_utterances_are_never_drawn_and_more_include_fewer() -> None:
+    counts = UNEQUAL[UNEQUAL["subset"] == "train"].groupby("speaker").size()
+    many = int((counts >= 12).sum())
+    assert 2 < many < len(counts)
+    drawn = [set(UNEQUAL["speaker"].iloc[select(UNEQUAL, task(by="speaker", number=number, fewest=12)).forget]) for number in range(1, many + 1)]
+    assert all(few < more for few, more in pairwise(drawn))
+    assert drawn[-1] == set(counts.index[counts >= 12])
+    with pytest.raises(UserError, match=f"1 to {many}"):
+        select(UNEQUAL, task(by="speaker", number=many + 1, fewest=12))
+
+
+def test_copies_shared_by_speakers_count(caplog) -> None:
+    """A copy of a drawn speaker's recording under another name comes along and counts for the share."""
+    table = TABLE.copy()
+    trained = table[table["subset"] == "train"]
+    for speaker in range(6):  # everybody's first recording is a copy of the next one's second
+        mine, other = (trained.index[trained["speaker"] == f"s{number % 6}"] for number in (speaker, speaker + 1))
+        table.loc[[mine[0], other[1]], "unit"] = f"copy{speaker}"
+    request = select(table, task(by="speaker", number=1))
+    own = select(TABLE, task(by="speaker", number=1))
+    assert len(request.forget) == len(own.forget) + 2
+    share = 100 * len(request.forget) / len(trained)
+    again = select(table, task(by="speaker", share=[share - 0.01, share + 0.01]))
+    assert abs(100 * len(again.forget) / len(trained) - share) < 0.011
+    with pytest.raises(UserError, match=r"share exact copies|cannot be met"):
+        select(table, task(by="speaker", share=[2 * share - 0.01, 2 * share + 0.01]))
+
+
 def test_labels_without_holdout_are_left_out_of_the_match_and_named(caplog) -> None:
     table = TABLE.copy()
     table.loc[(table["subset"] == "holdout") & (table["label"] == "w2"), "subset"] = "test"
@@ -179,14 +287,25 @@ def test_without_holdout_there_are_no_nonmembers() -> None:
         (task(percent="many"), "percent is many"),
         (task(percent=99, balanced=False), "leaves no training utterance|all of the training subset"),
         (task(by="speakr"), "did you mean 'speaker'"),
-        (task(by="speaker", speakers=["s77"]), "there are s0, s1"),
+        (task(by="speaker", values=["s77"]), "there are s0, s1|did you mean"),
+        (task(by="speaker", values=[7]), "look like numbers into quotes"),
         (task(by="speaker", number=0), "1 to 6"),
         (task(by="speaker", number=6), "all of the training subset"),
-        (task(by="word", words=["w1"]), "task=class"),
-        (task(by="speaker", speakers=[]), "is empty"),
+        (task(by="speaker", number=2, fewest=1000), "has task.fewest=1000 training utterances: 's[0-5]' has the most"),
+        (task(by="speaker", fewest=-1), "fewest is -1"),
+        (task(by="speaker", fewest="many"), "fewest is many"),
+        (task(by="speaker", share=[5, 2]), r"share is \[5, 2\]"),
+        (task(by="speaker", share=5), "share is 5"),
+        (task(by="speaker", share=["a", "b"]), "the least and the most percent"),
+        (task(by="speaker", share=[0, 5]), "the least and the most percent"),
+        (task(by="speaker", share=[1, 2]), "no speakers together hold 2 to 3 of the 188 training utterances; the nearest that they hold are 30"),
+        (task(by="speaker", share=[5, 20], values=["s1"]), "set one of them"),
+        (task(by="word", values=["w1"]), "task=class"),
+        (task(by="speaker", values=[]), "is empty"),
+        (task(by="published", balanced=False), "balanced"),
         (task(by="ids"), "is not set"),
         (task(by="ids", ids="nowhere.txt"), "cannot be read"),
-        (task("class", classes=["w9"]), "there are w0, w1"),
+        (task("class", classes=["w9"]), "w0, w1"),
         (task("class", classes=[True]), "into quotes"),
         (task("class", classes=["w0", "w1", "w2", "w3", "w4"]), "all 5 classes"),
         (task("class", number=6), "1 to 5"),
@@ -219,3 +338,20 @@ def test_a_list_that_empties_a_class_is_refused(tmp_path: Path) -> None:
     (tmp_path / "ids.txt").write_text("\n".join(TABLE.loc[(TABLE["subset"] == "train") & (TABLE["label"] == "w1"), "id"]))
     with pytest.raises(UserError, match="leaves no training utterance of w1"):
         select(TABLE, task(by="ids", ids=tmp_path / "ids.txt"))
+
+
+def test_classes_by_share_come_nearest_to_it_and_grow_with_it() -> None:
+    train = TABLE[TABLE["subset"] == "train"]
+    before: set[str] = set()
+    for percent in (0.1, 15, 30, 50, 70, 99):
+        request = select(TABLE, {**task("class"), "percent": percent})
+        chosen = set(request.forgotten)
+        assert before <= chosen and 1 <= len(chosen) <= 4
+        missed = abs(len(request.forget) - percent / 100 * len(train))
+        for number in (len(chosen) - 1, len(chosen) + 1):
+            if 1 <= number <= 4:
+                other = select(TABLE, task("class", number=number))
+                assert missed <= abs(len(other.forget) - percent / 100 * len(train))
+        before = chosen
+    with pytest.raises(UserError, match=r"task\.percent"):
+        select(TABLE, {**task("class"), "percent": 0})

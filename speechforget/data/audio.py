@@ -35,7 +35,7 @@ BAD_FILES_SHOWN = 50
 class Audio:
     """A decoded corpus.
 
-    folder: where it is cached.
+    folder: where it is cached. root: what the table's paths are relative to.
     table: the corpus table without bad recordings, plus offset and samples (int64, where an utterance lies in `samples()`), seconds (its length)
         and sha1 (of its samples, little-endian).
     fingerprint: sha256 of the whole table and of the bytes of every file used, 64 hexadecimal digits.
@@ -43,17 +43,20 @@ class Audio:
     """
 
     folder: Path
+    root: Path
     table: pd.DataFrame
     fingerprint: str
     noise: pd.DataFrame
 
     def samples(self) -> NDArray[np.int16]:
-        """All recordings behind one another, int16, memory-mapped and read-only."""
+        """All recordings behind one another, int16, memory-mapped and read-only; not where they are decoded on demand."""
         return np.load(_checked_samples(self.folder), mmap_mode="r")
 
 
-def decode(corpus: Corpus, cache: Path, sample_rate: int, on_bad_audio: str = "error", lock: str = "flock") -> Audio:
+def decode(corpus: Corpus, cache: Path, sample_rate: int, on_bad_audio: str = "error", lock: str = "flock", kept: bool = True) -> Audio:
     """The corpus at `sample_rate` Hz, decoded at the first call and read from `cache` afterwards; safe for several processes at once.
+
+    kept: whether the samples are kept, or only what is known of them: then the first call reads every file all the same, to hash and check it.
 
     on_bad_audio: what happens when recordings cannot be used: "error" raises a UserError that names them all, "skip" logs the same and goes on.
     lock: flock or lease, as for every folder that several processes want.
@@ -61,10 +64,10 @@ def decode(corpus: Corpus, cache: Path, sample_rate: int, on_bad_audio: str = "e
     if on_bad_audio not in {"error", "skip"}:
         raise UserError(f"dataset.on_bad_audio is '{on_bad_audio}': choose error or skip.")
     sounds, order, noise = _sounds(corpus)
-    folder = cache / "audio" / _key(corpus, sounds, sample_rate)
+    folder = cache / ("audio" if kept else "audio-on-demand") / _key(corpus, sounds, sample_rate)
 
     def build() -> None:
-        _build(folder, sounds, sample_rate, corpus.name)
+        _build(folder, sounds, sample_rate, corpus.name, kept)
         if _key(corpus, sounds, sample_rate) != folder.name:
             raise UserError(f"The corpus changed while it was decoded, {corpus.root}: run the same command again.")
 
@@ -82,7 +85,7 @@ def decode(corpus: Corpus, cache: Path, sample_rate: int, on_bad_audio: str = "e
     table = table.assign(offset=speech["offset"], samples=speech["samples"], seconds=speech["samples"] / sample_rate, sha1=speech["sha1"])
     copies = int(table["sha1"].duplicated().sum())
     logger.info("%s: %d recordings, %d of them exact copies of another", corpus.name, len(table), copies)
-    return Audio(folder, table, fingerprint, recordings)
+    return Audio(folder, corpus.root, table, fingerprint, recordings)
 
 
 @functools.cache
@@ -120,8 +123,8 @@ def _key(corpus: Corpus, sounds: Iterable[Sound], sample_rate: int) -> str:
     return digest.hexdigest()[:24]
 
 
-def _build(folder: Path, sounds: list[Sound], sample_rate: int, name: str) -> None:
-    clips = decode_sounds(sounds, sample_rate, folder / "samples.npy", f"decoding {name}")
+def _build(folder: Path, sounds: list[Sound], sample_rate: int, name: str, kept: bool) -> None:
+    clips = decode_sounds(sounds, sample_rate, folder / "samples.npy" if kept else None, f"{'decoding' if kept else 'checking'} {name}")
     rows = [asdict(clip) for each in clips for clip in each]
     pd.DataFrame(rows, columns=list(Clip.__dataclass_fields__)).to_csv(folder / "clips.csv", index=False)
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import math
+import copy
+import functools
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from speechforget import draws
+from speechforget.data.recordings import Mapped, Recordings, Resident, silence
 from speechforget.errors import UserError
 
 COLOURS = (0.0, 0.5, 1.0)  # spectra of made noise fall as 1 / frequency ** colour: white, in between, pink
@@ -42,49 +44,60 @@ class Augment:
             raise UserError(f"train.augment.snr is [lowest, highest] in dB, not {list(snr)}.")
         self.shift, self.noise, self.snr = shift, noise, (float(snr[0]), float(snr[1]))
         self.masks, self.mask_widths = masks, (mask_frequency, mask_time)
-        self._made: NDArray[np.int16] | None = None
+        self._noise: NDArray[np.int16] | None = None
+        self._device = torch.device("cpu")
+        self._looped: tuple[int, int, Recordings] | None = None
 
-    def __call__(
-        self, waveform: Tensor, lengths: Tensor, rows: NDArray[np.int64], salt: tuple[int | str, ...], noise: NDArray[np.int16] | None = None
-    ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """(waveform, lengths, spans or None) for waveform (batch, samples) in [-1, 1], lengths (batch,) and utterance numbers rows (batch,).
+    def hearing(self, noise: NDArray[np.int16] | None, device: torch.device | None = None) -> Augment:
+        """The same, with recordings of noise as one int16 array on a device; where there are none (None or empty), coloured noise is made."""
+        augment = copy.copy(self)
+        augment._noise = noise if noise is not None and len(noise) else None
+        augment._device = device or torch.device("cpu")
+        augment._looped = None
+        return augment
 
-        salt: seed and pass of the draws. noise: recordings as one int16 array; where there are none (None or empty), coloured noise is made.
-        """
-        if self.shift:
-            waveform, lengths = self._shifted(waveform, lengths, rows, salt)
-        if self.noise:
-            waveform = self._noisy(waveform, lengths, rows, salt, noise)
-        return waveform, lengths, self._spans(waveform, rows, salt)
-
-    def _shifted(self, waveform: Tensor, lengths: Tensor, rows: NDArray[np.int64], salt: tuple[int | str, ...]) -> tuple[Tensor, Tensor]:
-        """A later utterance begins with silence and may lose its end, an earlier one loses its beginning."""
+    def delays(self, lengths: NDArray[np.int64], rows: NDArray[np.int64], salt: tuple[int | str, ...]) -> NDArray[np.int64]:
+        """Samples by which each utterance, of lengths (batch,) in samples, begins later and may lose its end, or earlier and loses its beginning."""
+        if not self.shift:
+            return np.zeros_like(lengths)
         share = draws.uniform(rows, 1, *salt, "shift")[:, 0] * 2 - 1
-        delay = (torch.as_tensor(share * self.shift) * lengths).round().long()
-        samples = waveform.shape[1]
-        margin = math.ceil(self.shift * samples)
-        ended = waveform.masked_fill(torch.arange(samples) >= lengths[:, None], 0.0)
-        windows = torch.nn.functional.pad(ended, (margin, margin)).unfold(1, samples, 1)
-        return windows[torch.arange(len(rows)), margin - delay], (lengths + delay).clamp(max=samples)
+        return np.rint(share * self.shift * lengths).astype(np.int64)
 
-    def _noisy(
-        self, waveform: Tensor, lengths: Tensor, rows: NDArray[np.int64], salt: tuple[int | str, ...], noise: NDArray[np.int16] | None
-    ) -> Tensor:
+    def __call__(self, waveform: Tensor, lengths: Tensor, rows: NDArray[np.int64], salt: tuple[int | str, ...]) -> tuple[Tensor, Tensor | None]:
+        """(waveform, spans or None) for waveform (batch, samples) in [-1, 1], lengths (batch,) on the CPU and utterance numbers rows (batch,).
+
+        salt: seed and pass of the draws. Noise is added to the waveform in place.
+        """
+        if self.noise:
+            self._add_noise(waveform, lengths, rows, salt)
+        return waveform, self._spans(waveform, rows, salt)
+
+    def _add_noise(self, waveform: Tensor, lengths: Tensor, rows: NDArray[np.int64], salt: tuple[int | str, ...]) -> None:
         """Adds noise at the drawn ratio of mean powers; the noise runs from a drawn sample on, and around the end of what there is."""
         chance, start, place = draws.uniform(rows, 3, *salt, "noise").T
         chosen = np.flatnonzero(chance < self.noise)
         if not len(chosen):
-            return waveform
-        sound = noise if noise is not None and len(noise) else self._made_noise()
-        steps = (start[chosen] * len(sound)).astype(np.int64)[:, None] + np.arange(waveform.shape[1])
-        added = torch.as_tensor(np.take(sound, steps, mode="wrap")).to(waveform.dtype) / 32768
-        picked = torch.as_tensor(chosen)
-        added = added.masked_fill(torch.arange(waveform.shape[1]) >= lengths[picked, None], 0.0)
-        decibels = torch.as_tensor(self.snr[0] + (self.snr[1] - self.snr[0]) * place[chosen]).to(waveform.dtype)
+            return
+        picked = torch.from_numpy(chosen).to(waveform.device)
+        noise = self._noise_from(start[chosen], waveform.shape[1])
+        silence(noise, np.zeros_like(chosen), lengths.numpy()[chosen])
+        added = noise.to(waveform.dtype).mul_(1 / 32768)
+        decibels = torch.as_tensor(self.snr[0] + (self.snr[1] - self.snr[0]) * place[chosen]).to(waveform)
         wanted = waveform[picked].square().sum(1) * 10 ** (-decibels / 10)
         power = added.square().sum(1)
         gain = torch.where(power > 0, wanted / power, 0.0).sqrt()
-        return waveform.index_add(0, picked, added * gain[:, None])
+        waveform.index_add_(0, picked, added.mul_(gain[:, None]))
+
+    def _noise_from(self, start: NDArray[np.float64], samples: int) -> Tensor:
+        """Noise (len(start), samples) int16 from a place on, which is a share of what there is."""
+        if self._looped is None or self._looped[0] < samples:
+            sound = self._noise if self._noise is not None else _made_noise()
+            looped = np.concatenate([sound, np.resize(sound, samples)])
+            offset = np.zeros(1, dtype=np.int64)
+            there = Mapped(looped, offset) if self._device.type == "cpu" else Resident(looped, offset, self._device)
+            self._looped = (samples, len(sound), there)
+        _, length, recordings = self._looped
+        return recordings.read(np.zeros(len(start), dtype=np.int64), (start * length).astype(np.int64), samples)
 
     def _spans(self, waveform: Tensor, rows: NDArray[np.int64], salt: tuple[int | str, ...]) -> Tensor | None:
         """(batch, 2, masks, 2): [start, end] as shares of the bands and of the frames."""
@@ -95,11 +108,11 @@ class Augment:
         start = start * (1 - width)
         return torch.as_tensor(np.stack([start, start + width], axis=-1)).to(waveform.dtype)
 
-    def _made_noise(self) -> NDArray[np.int16]:
-        """White to pink noise, the same in every run; made when first needed."""
-        if self._made is None:
-            self._made = np.concatenate([_coloured(colour) for colour in COLOURS])
-        return self._made
+
+@functools.cache
+def _made_noise() -> NDArray[np.int16]:
+    """White to pink noise, the same in every run; made when first needed."""
+    return np.concatenate([_coloured(colour) for colour in COLOURS])
 
 
 def _coloured(colour: float) -> NDArray[np.int16]:

@@ -12,7 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from speechforget.draws import seed_from
-from speechforget.errors import UserError
+from speechforget.errors import UserError, nearest
 
 SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".aif", ".aiff", ".opus")
 SUBSETS = ("train", "validation", "holdout", "test")
@@ -58,6 +58,13 @@ def check_name(name: str) -> None:
 def attributes(table: pd.DataFrame) -> list[str]:
     """The columns that a label, a request or a stratification can name."""
     return [column for column in table.columns if column not in NO_ATTRIBUTES]
+
+
+def require_label(table: pd.DataFrame, label: str, name: str) -> None:
+    """Raises UserError, with what there is, for a label that is no attribute of the table, or one that no row has."""
+    known = [column for column in attributes(table) if (table[column] != "").any()]
+    if label not in known:
+        raise UserError(f"dataset.label is '{label}', which {name} does not know: {nearest(label, known)}.")
 
 
 def require_root(root: str | os.PathLike[str] | None, name: str, how: str) -> Path:
@@ -111,4 +118,4 @@ def stem(path: str) -> str:
 
 def identities(ids: pd.Series) -> NDArray[np.int64]:
     """A number for each id that never changes, to draw from: what is drawn for an utterance does not depend on its neighbours in the table."""
-    return np.fromiter((seed_from(identity) for identity in ids), dtype=np.int64, count=len(ids))
+    return np.fromiter(map(seed_from, ids.tolist()), dtype=np.int64, count=len(ids))

@@ -6,6 +6,7 @@ Threads, not processes: libsndfile, soxr and the hashes let go of Python's lock,
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -47,16 +48,20 @@ class Clip:
 _Piece = tuple[NDArray[np.int16], Clip]
 
 
-def decode_sounds(sounds: Sequence[Sound], sample_rate: int, target: Path, description: str) -> list[list[Clip]]:
-    """Writes the utterances of `sounds` behind one another to `target` (a .npy file, int16 at `sample_rate` Hz); returns each sound's clips."""
+def decode_sounds(sounds: Sequence[Sound], sample_rate: int, target: Path | None, description: str) -> list[list[Clip]]:
+    """Writes the utterances of `sounds` behind one another to `target` (a .npy file, int16 at `sample_rate` Hz); returns each sound's clips.
+
+    Without a target they are decoded to be checked and hashed, and forgotten.
+    """
     found: list[list[Clip]] = []
     written = 0
-    with target.open("wb") as file, bar(total=len(sounds), description=description, unit="file") as progress:
+    with target.open("wb") if target else io.BytesIO() as file, bar(total=len(sounds), description=description, unit="file") as progress:
         _write_header(file, 0)
         for pieces in _in_order(sounds, sample_rate):
             clips = []
             for samples, clip in pieces:
-                file.write(samples.tobytes())
+                if target:
+                    file.write(samples.tobytes())
                 clips.append(Clip(written, len(samples), clip.sha1, clip.file, clip.problem))
                 written += len(samples)
             found.append(clips)

@@ -11,16 +11,16 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
-from speechforget.data.corpus import attributes, identities
-from speechforget.draws import uniform
+from speechforget.data import published
+from speechforget.data.corpus import attributes
+from speechforget.data.drawing import Rows, drawn_values, matching_rows, named_values, number_for, random_rows, rows_of, with_copies
 from speechforget.errors import UserError, nearest
 
 logger = logging.getLogger(__name__)
 
 NAMES_SHOWN = 3
-Rows = NDArray[np.int64]
+DRAWN = ("random", "published", "ids")  # what task.by can be besides a column
 
 
 @dataclass(frozen=True)
@@ -38,15 +38,16 @@ class Request:
 
     def retain(self, table: pd.DataFrame) -> Rows:
         """The training rows that stay."""
-        return np.setdiff1d(_rows(table["subset"] == "train"), self.forget)
+        return np.setdiff1d(rows_of(table["subset"] == "train"), self.forget)
 
 
 def select(table: pd.DataFrame, task: Mapping[str, Any]) -> Request:
     """The request that `task` describes (conf/task/*.yaml), on a table from `split`.
 
     kind "class": the labels `classes`, or `number` of them drawn by `seed`. kind "sample", by "random": `percent` of the training utterances, the
-    first of one drawn order (so that more percent include fewer), class by class in turn when `balanced`; by "ids": those listed in the file `ids`;
-    by "speaker" or another column: the utterances of `<column>s`, or of `number` of them drawn by `seed`. Exact copies (the column unit) come along.
+    first of one drawn order (so that more percent include fewer), class by class in turn when `balanced`; by "published": the same, balanced, as a
+    list holds it that was made once (see `published`); by "ids": those listed in the file `ids`; by "speaker" or another column: the utterances of
+    `values`, or of some drawn by `seed`: `number` of them, or so many that they hold a `share`. Exact copies (the column unit) come along.
     Raises UserError for requests that are empty, total or unknown, and for requests for samples that leave no utterance of a label.
     """
     kind, seed = task["kind"], int(task["seed"])
@@ -55,19 +56,20 @@ def select(table: pd.DataFrame, task: Mapping[str, Any]) -> Request:
     if kind != "sample":
         raise UserError(f"task.kind is '{kind}': choose sample or class.")
     by = str(task["by"])
-    choices = [*(column for column in attributes(table) if column != "take"), "random", "ids"]
+    if by not in DRAWN and by in attributes(table):
+        return _by_column(table, task, by, seed)
     if by == "random":
-        rows, name = _random(table, task, seed), f"random-{float(task['percent']):g}percent{'' if task['balanced'] else '-unbalanced'}-seed{seed}"
+        name = f"random-{_percent(task)}percent{'' if task['balanced'] else '-unbalanced'}-seed{seed}"
+        rows = random_rows(table, task["percent"], task["balanced"], seed)
+    elif by == "published":
+        name = f"published-{_percent(task)}percent-seed{seed}"
+        rows = published.rows(table, task, seed)
     elif by == "ids":
         rows, name = _listed(table, task["ids"]), f"ids-{Path(str(task['ids'])).stem}"
-    elif by in attributes(table):
-        values = _values(table, by, task.get(f"{by}s"), task.get("number"), seed)
-        rows, name = _rows((table["subset"] == "train") & table[by].isin(values)), f"{by}-{_join(values)}"
-        return _request(table, rows, _rows((table["subset"] == "holdout") & table[by].isin(values)), (), f"sample-{name}")
     else:
-        raise UserError(f"task.by is '{by}': {nearest(by, choices)}.")
-    forget = _with_copies(table, rows)
-    return _request(table, forget, _matching(table, forget, seed), (), f"sample-{name}")
+        raise UserError(f"task.by is '{by}': {nearest(by, [*attributes(table), *DRAWN], limit=30)}.")
+    forget = with_copies(table, rows)
+    return _request(table, forget, matching_rows(table, forget, seed), (), f"sample-{name}")
 
 
 def save(request: Request, table: pd.DataFrame, folder: Path) -> None:
@@ -78,23 +80,14 @@ def save(request: Request, table: pd.DataFrame, folder: Path) -> None:
         (folder / f"{name}.txt").write_text(text, encoding="utf-8", newline="\n")
 
 
-def _rows(mask: pd.Series) -> Rows:
-    return np.flatnonzero(mask.to_numpy()).astype(np.int64)
-
-
 def _join(values: Iterable[str]) -> str:
     values = [re.sub(r"[^\w+.-]+", "_", value) for value in values]
     return "-".join(values) if len(values) <= NAMES_SHOWN else f"{values[0]}-and-{len(values) - 1}-more"
 
 
-def _with_copies(table: pd.DataFrame, rows: Rows) -> Rows:
-    chosen = (table["subset"] == "train") & table["unit"].isin(table["unit"].iloc[rows])
-    return _rows(chosen)
-
-
 def _request(table: pd.DataFrame, rows: Rows, nonmembers: Rows, forgotten: tuple[str, ...], name: str) -> Request:
     """Adds copies and refuses what cannot be judged."""
-    forget = _with_copies(table, rows)
+    forget = with_copies(table, rows)
     if len(forget) > len(rows):
         logger.info("request %s: %d exact copies come along", name, len(forget) - len(rows))
     request = Request(forget, nonmembers, forgotten, name)
@@ -112,52 +105,36 @@ def _request(table: pd.DataFrame, rows: Rows, nonmembers: Rows, forgotten: tuple
 
 
 def _classes(table: pd.DataFrame, task: Mapping[str, Any], seed: int) -> Request:
-    chosen = _values(table, "label", task["classes"], task["number"], seed, option="classes")
+    if task["classes"] is None:
+        number = task["number"] if task.get("percent") is None else number_for(table, "label", task["percent"], seed)
+        chosen = drawn_values(table, "label", number, seed, "task.classes")
+    else:
+        chosen = named_values(table, "label", task["classes"], "task.classes")
     known = table["label"].nunique()
     if len(chosen) == known:
         raise UserError(f"The request is for all {known} classes: leave at least one to retain.")
     picked = table["label"].isin(chosen)
-    rows, nonmembers = _rows((table["subset"] == "train") & picked), _rows((table["subset"] == "holdout") & picked)
+    rows, nonmembers = rows_of((table["subset"] == "train") & picked), rows_of((table["subset"] == "holdout") & picked)
     return _request(table, rows, nonmembers, tuple(chosen), f"class-{_join(chosen)}")
 
 
-def _values(table: pd.DataFrame, column: str, named: Any, number: Any, seed: int, option: str | None = None) -> list[str]:
-    """The named values of a column, or `number` of those that occur in training, drawn; sorted. (More of them include fewer.)"""
-    option = option or f"{column}s"
-    known = sorted(set(table.loc[table["subset"] == "train", column]) - {""})
-    if named is None:
-        if isinstance(number, bool) or not isinstance(number, int) or not 1 <= number <= len(known):
-            raise UserError(f"task.number is {number}: name task.{option}, or ask for 1 to {len(known)} of them.")
-        drawn = uniform(identities(pd.Series(known)), 1, seed, "request", column)[:, 0]
-        return sorted(known[place] for place in np.argsort(drawn, kind="stable")[:number])
-    values = [named] if isinstance(named, (str, int, float)) else list(named)
-    for value in values:
-        if isinstance(value, bool):
-            raise UserError(f"task.{option} holds {value}, not a name: put words such as yes, no, on and off into quotes.")
-        if str(value) not in known:
-            raise UserError(f"task.{option} names '{value}', which the training subset lacks: {nearest(str(value), known)}.")
-    if not values:
-        raise UserError(f"task.{option} is empty: {nearest('', known)}.")
-    return sorted({str(value) for value in values})
+def _by_column(table: pd.DataFrame, task: Mapping[str, Any], column: str, seed: int) -> Request:
+    if task["values"] is None:
+        values = drawn_values(table, column, task["number"], seed, "task.values", task["share"], task["fewest"])
+    elif task["share"] is not None:
+        raise UserError("task.values names what to forget and task.share asks for a draw: set one of them.")
+    else:
+        values = named_values(table, column, task["values"], "task.values")
+    picked = table[column].isin(values)
+    rows, nonmembers = rows_of((table["subset"] == "train") & picked), rows_of((table["subset"] == "holdout") & picked)
+    return _request(table, rows, nonmembers, (), f"sample-{column}-{_join(values)}")
 
 
-def _random(table: pd.DataFrame, task: Mapping[str, Any], seed: int) -> Rows:
-    """A prefix of one order of the units (an utterance with its copies): the same order whatever the percent."""
+def _percent(task: Mapping[str, Any]) -> str:
     try:
-        percent = float(task["percent"])
+        return f"{float(task['percent']):g}"
     except (TypeError, ValueError):
-        percent = float("nan")
-    if not 0 < percent < 100:
-        raise UserError(f"task.percent is {task['percent']}: give a share of the training utterances, more than 0 and less than 100.")
-    train = table[table["subset"] == "train"]
-    size = train.groupby("unit")["id"].transform("size")
-    units = train.assign(size=size, place=uniform(identities(train["unit"]), 1, seed, "request")[:, 0]).drop_duplicates("unit")
-    units = units.sort_values(["place", "unit"])
-    if task["balanced"]:
-        units = units.assign(turn=units.groupby("label").cumcount()).sort_values(["turn", "place", "unit"])
-    wanted = max(1, round(percent / 100 * len(train)))
-    reached = int(np.searchsorted(units["size"].cumsum().to_numpy(), wanted))
-    return _rows((table["subset"] == "train") & table["unit"].isin(units["unit"].iloc[: reached + 1]))
+        raise UserError(f"task.percent is {task['percent']}: give a number, such as 5.") from None
 
 
 def _listed(table: pd.DataFrame, file: Any) -> Rows:
@@ -182,22 +159,4 @@ def _listed(table: pd.DataFrame, file: Any) -> Rows:
         raise UserError(
             f"The list {file} has {len(untrained)} utterances that are not trained on ({where}): take them out, there is nothing to forget."
         )
-    return _rows(table["id"].isin(ids))
-
-
-def _matching(table: pd.DataFrame, forget: Rows, seed: int) -> Rows:
-    """Holdout rows in the label proportions of `forget`, as many as there are; labels without holdout are left out."""
-    holdout = table[table["subset"] == "holdout"]
-    asked, there = table["label"].iloc[forget].value_counts(), holdout["label"].value_counts()
-    shared = asked.index.intersection(there.index)
-    missing = sorted(set(asked.index) - set(shared))
-    if missing and len(there):
-        logger.warning("no holdout utterance of %s: left out of the non-members", ", ".join(missing))
-    if not len(shared):
-        return np.zeros(0, dtype=np.int64)
-    scale = (there[shared] / asked[shared]).min()
-    taken = (asked[shared] * scale).round().clip(lower=1).astype(int)
-    place = pd.Series(uniform(identities(holdout["id"]), 1, seed, "nonmembers")[:, 0], index=holdout.index)
-    rank = place.groupby(holdout["label"]).rank(method="first")
-    chosen = rank <= holdout["label"].map(taken).fillna(0)
-    return np.sort(holdout.index[chosen].to_numpy(dtype=np.int64))
+    return rows_of(table["id"].isin(ids))

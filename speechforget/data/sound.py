@@ -46,6 +46,27 @@ def read_pcm(path: Path, sample_rate: int) -> NDArray[np.int16]:
     return to_pcm(resample(_floats(samples), rate, sample_rate))
 
 
+def read_window(path: Path, start: int, count: int, sample_rate: int) -> NDArray[np.int16]:
+    """Samples start to start + count of what `read_pcm` gives; other samples are decoded only where the file's rate is another.
+
+    Raises UserError naming a file that cannot be read.
+    """
+    try:
+        with soundfile.SoundFile(path) as sound:
+            if sound.samplerate == sample_rate and sound.format not in ESTIMATED_LENGTHS:
+                sound.seek(start)
+                whole = sound.subtype == "PCM_16" and sound.channels == 1
+                samples = sound.read(count, dtype="int16" if whole else "float32")
+                found = samples if whole else to_pcm(_mix(samples))
+            else:
+                found = read_pcm(path, sample_rate)[start : start + count]
+    except (BadSound, OSError, soundfile.LibsndfileError) as error:
+        raise UserError(f"{path} cannot be read any more ({error}): restore it, and run again.") from None
+    if len(found) < count:
+        raise UserError(f"{path} became shorter since it was indexed: restore it, and run again.")
+    return found
+
+
 def _floats(samples: NDArray[Any]) -> NDArray[np.float32]:
     return (samples / np.float32(32768)).astype(np.float32) if samples.dtype == np.int16 else samples
 

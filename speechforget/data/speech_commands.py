@@ -26,9 +26,11 @@ HOW = (
     "or set dataset.corpus.download=true to have it done where a network exists."
 )
 NAME = re.compile(r"(?P<word>[^/]+)/(?P<speaker>[^/]+)_nohash_(?P<take>\d+)\.wav")
+PUBLISHED = 105_829  # recordings of words in the whole archive
 LISTS = {"validation": "validation_list.txt", "test": "testing_list.txt"}
 PARTS = {"train": (0.0, 0.8), "validation": (0.8, 0.9), "test": (0.9, 1.0)}  # of each noise recording: windows of two subsets never overlap
 MILLISECOND = 0.001
+EXAMPLES = 3
 
 
 def index(
@@ -40,6 +42,7 @@ def index(
     silence: float = 0.1,
     test: float = 0.2,
     fewest: int = 10,
+    complete: bool = True,
     download: bool = False,
     seed: int = 0,
 ) -> Corpus:
@@ -48,16 +51,18 @@ def index(
     For label "word": classes=35 are all words; classes=12 are ten words, `unknown` (a seeded choice of the other words; the column spoken keeps the
     word) and `silence` (seeded one-second windows of background noise, ids `file@start`), both as shares of the ten words' utterances, subset by
     subset. The official lists say what validates and tests; their speakers are disjoint. For label "speaker" therefore a seeded share `test` of
-    each speaker's utterances tests, over the words; speakers with less than `fewest` utterances are left out.
+    each speaker's utterances tests, over the words; speakers with less than `fewest` utterances are left out. complete=False goes on without
+    recordings that the lists name and that are not there.
     """
     folder = _folder(root, download)
     if classes not in {12, 35}:
         raise UserError(f"dataset.corpus.classes is {classes}: choose 12 (ten words, unknown, silence) or 35 (all words).")
     for name, share in {"unknown": unknown, "silence": silence}.items():
-        if not 0 <= share <= 1:
+        if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 <= share <= 1:
             raise UserError(f"dataset.corpus.{name} is {share}: give a share of the ten words' utterances, 0 to 1.")
-    table = _utterances(folder)
-    noise = tuple(folder / NOISE / path for path in recordings(folder / NOISE)) if (folder / NOISE).is_dir() else ()
+    table = words(folder, complete)
+    compare_count("speech_commands", len(table), PUBLISHED, "recordings of words")
+    noise = noises(folder)
     if label == "speaker":
         table = _by_speaker(table, test, fewest, seed)
     elif classes == 12:
@@ -89,13 +94,40 @@ def _download(top: Path) -> None:
         raise UserError(f"Speech Commands could not be fetched ({error}): check the network, or fetch it elsewhere. {HOW}") from error
 
 
-def _utterances(folder: Path) -> pd.DataFrame:
+def words(folder: Path, complete: bool = True) -> pd.DataFrame:
+    """One row per recording of a word; subset as the two lists say, train where neither does; spoken is the word. Ids are paths.
+
+    Raises UserError where a recording that a list names is not there, unless `complete` is false.
+    """
     matches = [match for path in recordings(folder) if not path.startswith(NOISE) and (match := NAME.fullmatch(path))]
     rows = [{"id": match[0], "path": match[0], "word": match["word"], "speaker": match["speaker"], "take": match["take"]} for match in matches]
     table = pd.DataFrame(rows, columns=["id", "path", "word", "speaker", "take"], dtype=str)
     subset_of = {path: subset for subset, name in LISTS.items() for path in (folder / name).read_text(encoding="utf-8").split()}
+    _check_listed(folder, sorted(set(subset_of) - set(table["path"])), len(subset_of), complete)
     table.insert(2, "subset", table["path"].map(subset_of).fillna("train"))
     return table.assign(spoken=table["word"])
+
+
+def _check_listed(folder: Path, missing: list[str], listed: int, complete: bool) -> None:
+    if not missing:
+        return
+    examples = ", ".join(missing[:EXAMPLES]) + (", ..." if len(missing) > EXAMPLES else "")
+    lists = " and ".join(LISTS.values())
+    found = f"{len(missing)} of the {listed} recordings that {lists} name are not in {folder} ({examples})"
+    if complete:
+        raise UserError(f"{found}: unpack the archive again, or go on without them with dataset.corpus.complete=false.")
+    logger.warning("%s: going on without them", found)
+
+
+def compare_count(name: str, count: int, published: int, what: str) -> None:
+    """Says in the log how many recordings are here where they are not as many as were published: a part of a corpus is no mistake."""
+    if count != published:
+        logger.info("%s: %d %s here, %d in the whole corpus: accuracies cannot be compared with published ones", name, count, what, published)
+
+
+def noises(folder: Path) -> tuple[Path, ...]:
+    """The recordings of background noise."""
+    return tuple(folder / NOISE / path for path in recordings(folder / NOISE)) if (folder / NOISE).is_dir() else ()
 
 
 def _by_speaker(table: pd.DataFrame, test: float, fewest: int, seed: int) -> pd.DataFrame:
@@ -119,12 +151,12 @@ def _twelve(table: pd.DataFrame, folder: Path, noise: tuple[Path, ...], unknown:
         numbers = identities(others["id"])
         chosen = order(numbers, seed, "unknown")[: round(unknown * count)]
         parts.append(others[np.isin(numbers, chosen)].assign(word="unknown"))
-        parts.append(_silence(folder, noise, subset, round(silence * count), seed))
+        parts.append(silence_windows(folder, noise, subset, round(silence * count), seed))
     return pd.concat(parts, ignore_index=True).fillna({"start": 0.0})
 
 
-def _silence(folder: Path, noise: tuple[Path, ...], subset: str, count: int, seed: int) -> pd.DataFrame:
-    """`count` one-second windows in the subset's part of the noise recordings, on a grid of one second or, where that is too coarse, a finer one."""
+def silence_windows(folder: Path, noise: tuple[Path, ...], subset: str, count: int, seed: int) -> pd.DataFrame:
+    """`count` seeded one-second windows in the subset's part of the noise, on a grid of one second or, where that is too coarse, a finer one."""
     if count and not noise:
         raise UserError(f"{folder} has no sound files in {NOISE} to cut silence from: restore them, or set dataset.corpus.silence=0.")
     first, last = PARTS[subset]

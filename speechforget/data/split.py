@@ -81,7 +81,10 @@ def _keep(table: pd.DataFrame, kept: pd.Series, reason: str) -> pd.DataFrame:
 
 def _units(table: pd.DataFrame) -> pd.Series:
     """The smallest id among the exact copies of each recording."""
-    return table.groupby("sha1")["id"].transform("min") if "sha1" in table else table["id"]
+    if "sha1" not in table:
+        return table["id"]
+    smallest = table[["sha1", "id"]].sort_values("id").drop_duplicates("sha1").set_index("sha1")["id"]
+    return table["sha1"].map(smallest)  # groupby(...).transform("min") of text is one call of Python for each recording
 
 
 def _copied_elsewhere(table: pd.DataFrame) -> pd.Series:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -13,117 +14,161 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from speechforget.batch import Batch, Pair
+from speechforget.data.ahead import ahead
+from speechforget.data.recordings import Recordings, silence
 from speechforget.draws import order, uniform
+
+BUCKETED_BATCHES = 32  # utterances are sorted by length among as many batches: short and long ones, but not the whole epoch in the same batches
+ROOMS = 20  # how many different lengths of batches there are: a compiler or a device's memory pool meets each once
 
 
 class Augmentation(Protocol):
-    """What `Augment` does once it knows its noise: (waveform, lengths, rows, salt) -> (waveform, lengths, spans or None)."""
+    """What `Augment` does."""
 
-    def __call__(
-        self, waveform: Tensor, lengths: Tensor, rows: NDArray[np.int64], salt: tuple[int | str, ...]
-    ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """One augmented batch."""
+    def delays(self, lengths: NDArray[np.int64], rows: NDArray[np.int64], salt: tuple[int | str, ...]) -> NDArray[np.int64]:
+        """How much later each utterance begins, in samples; earlier where negative."""
+        ...
+
+    def __call__(self, waveform: Tensor, lengths: Tensor, rows: NDArray[np.int64], salt: tuple[int | str, ...]) -> tuple[Tensor, Tensor | None]:
+        """(waveform with noise, spans or None); may change its waveform."""
         ...
 
 
 class Waveforms:
-    """Crops of `samples` length out of one flat int16 array; utterance i lies at offset[i] and is length[i] samples long."""
+    """Crops out of `recordings`, at most `samples` long; utterance i is length[i] samples long."""
 
-    def __init__(self, flat: NDArray[np.int16], offset: NDArray[np.int64], length: NDArray[np.int64], samples: int) -> None:
-        if len(flat) < samples:
-            flat = np.concatenate([flat, np.zeros(samples - len(flat), dtype=np.int16)])
-        self.flat, self.offset, self.length, self.samples = flat, offset, length, samples
-        self._windows = np.lib.stride_tricks.sliding_window_view(flat, samples)
+    def __init__(self, recordings: Recordings, length: NDArray[np.int64], samples: int) -> None:
+        self.recordings, self.length, self.samples = recordings, length, samples
 
-    def gather(self, rows: NDArray[np.int64], position: NDArray[np.float64] | float = 0.5) -> tuple[Tensor, Tensor]:
-        """Waveforms (len(rows), samples) float32 in [-1, 1) and lengths in samples.
+    def heard(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Length of what is left of each utterance, in samples."""
+        return np.minimum(self.length[rows], self.samples)
 
-        position: where in an utterance that is too long the crop lies, from 0 (its start) to 1 (its end).
+    def gather(
+        self, rows: NDArray[np.int64], position: NDArray[np.float64] | float = 0.5, delay: NDArray[np.int64] | None = None, room: int | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Waveforms (len(rows), room) float32 in [-1, 1), on the recordings' device, and lengths in samples, on the CPU.
+
+        position: where in an utterance that is too long the crop lies, from 0 (its start) to 1 (its end). delay: samples by which the crop then
+        begins later, after silence, losing its end, or earlier, losing its beginning. room: `samples` if not given.
         """
-        slack = np.maximum(self.length[rows] - self.samples, 0)
-        starts = self.offset[rows] + (slack * np.asarray(position)).astype(np.int64)
-        lengths = np.minimum(self.length[rows], self.samples)
-        last = len(self.flat) - self.samples
-        crops = self._windows[np.minimum(starts, last)]
-        for i in np.flatnonzero(starts > last):
-            crops[i] = np.roll(crops[i], last - starts[i])
-        if (lengths < self.samples).any():
-            crops[np.arange(self.samples) >= lengths[:, None]] = 0
-        return torch.from_numpy(crops).to(torch.float32).div_(32768.0), torch.from_numpy(lengths)
+        room = room or self.samples
+        heard = self.heard(rows)
+        late = np.zeros_like(heard) if delay is None else delay
+        first = ((self.length[rows] - heard) * np.asarray(position)).astype(np.int64) - late
+        found = self.recordings.read(rows, first, room)
+        ends = np.minimum(heard + late, room)
+        silence(found, np.maximum(late, 0), ends)
+        return found.to(torch.float32).mul_(1 / 32768), torch.from_numpy(ends)
 
 
+@dataclass(frozen=True)
 class Stream:
     """Batches of some rows, in their own order, or shuffled where a salt is given (the same salt, the same order and draws).
 
-    salt: what the draws of this pass depend on, such as (seed, pass number). The last, smaller batch is kept.
-    share: (rank, ranks): this rank's part of each batch; all ranks together see every row once. A batch smaller than the ranks is whole on each.
+    labels, forget: of every row of the table. salt: what the draws of this pass depend on, such as (seed, pass number). The last, smaller batch
+    is kept. share: (rank, ranks): this rank's part of each batch; all ranks together see every row once. A batch smaller than the ranks is whole on
+    each.
+    bucketed: utterances of like length share a batch, which is as long as the longest of them. position: of crops where there is no salt.
+    depth: how many batches a thread makes in advance.
     """
 
-    def __init__(
-        self,
-        waveforms: Waveforms,
-        labels: NDArray[np.int64],
-        forget: NDArray[np.bool_],
-        rows: NDArray[np.int64],
-        batch_size: int,
-        salt: tuple[int | str, ...] | None = None,
-        augment: Augmentation | None = None,
-        share: tuple[int, int] = (0, 1),
-    ) -> None:
-        self.waveforms, self.labels, self.forget = waveforms, labels, forget
-        self.batch_size, self.salt, self.augment, self.share = batch_size, salt, augment, share
-        self.rows = rows if salt is None else order(rows, *salt, "order")
+    waveforms: Waveforms
+    labels: NDArray[np.int64]
+    forget: NDArray[np.bool_]
+    rows: NDArray[np.int64]
+    batch_size: int
+    salt: tuple[int | str, ...] | None = None
+    augment: Augmentation | None = None
+    share: tuple[int, int] = (0, 1)
+    bucketed: bool = False
+    position: float = 0.5
+    depth: int = 0
 
     def reshuffled(self, round_: int) -> Stream:
         """The same rows in another order: the stream's next round."""
         assert self.salt is not None
-        return Stream(self.waveforms, self.labels, self.forget, self.rows, self.batch_size, (*self.salt, round_), self.augment, self.share)
+        return replace(self, salt=(*self.salt, round_))
 
     def __len__(self) -> int:
         """Batches in the stream."""
         return math.ceil(len(self.rows) / self.batch_size)
 
     def __iter__(self) -> Iterator[Batch]:
-        for rows in self.steps():
-            yield self.batch(rows, whole=len(rows) < self.share[1])
+        return ahead((self.batch(rows, whole=len(rows) < self.share[1]) for rows in self.steps()), self.depth)
 
     def steps(self) -> Iterator[NDArray[np.int64]]:
         """The rows of each batch, over all ranks."""
-        for start in range(0, len(self.rows), self.batch_size):
-            yield self.rows[start : start + self.batch_size]
+        rows = self.rows if self.salt is None else order(self.rows, *self.salt, "order")
+        if self.bucketed:
+            rows = self._by_length(rows)
+        steps = [rows[start : start + self.batch_size] for start in range(0, len(rows), self.batch_size)]
+        if not self.bucketed or self.salt is None:
+            yield from steps
+            return
+        for step in order(np.arange(len(steps)), *self.salt, "batches"):
+            yield steps[step]
+
+    def _by_length(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Sorted by length, in a shuffled stream only among those that come within BUCKETED_BATCHES of one another."""
+        length = self.waveforms.heard(rows)
+        neighbours = np.arange(len(rows)) // (self.batch_size * BUCKETED_BATCHES) if self.salt is not None else np.zeros_like(rows)
+        return rows[np.lexsort((np.arange(len(rows)), length, neighbours))]
 
     def batch(self, rows: NDArray[np.int64], whole: bool) -> Batch:
         """This rank's share of a step's rows, or all of them."""
         rank, ranks = self.share
+        room = self._room(rows)
         if ranks == 1 or whole:
-            return self._gathered(rows)
+            return self._gathered(rows, room)
         mine = rows[rank::ranks]
-        return self._gathered(mine)._replace(weights=torch.full((len(mine),), 1 / len(rows), dtype=torch.float64))
+        return self._gathered(mine, room)._replace(weights=torch.full((len(mine),), 1 / len(rows), dtype=torch.float64))
 
-    def _gathered(self, rows: NDArray[np.int64]) -> Batch:
+    def _room(self, rows: NDArray[np.int64]) -> int:
+        """Samples of the step's waveforms, in one of ROOMS sizes."""
+        if not self.bucketed:
+            return self.waveforms.samples
+        longest = (self.waveforms.heard(rows) + self._delays(rows)).max()
+        grain = math.ceil(self.waveforms.samples / ROOMS)
+        return min(self.waveforms.samples, max(1, math.ceil(longest / grain)) * grain)
+
+    def _delays(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        if self.salt is None or self.augment is None:
+            return np.zeros_like(rows)
+        return self.augment.delays(self.waveforms.heard(rows), rows, self.salt)
+
+    def _gathered(self, rows: NDArray[np.int64], room: int) -> Batch:
+        return Batch(self._inputs(rows, room), torch.from_numpy(self.labels[rows]), torch.from_numpy(rows), torch.from_numpy(self.forget[rows]))
+
+    def _inputs(self, rows: NDArray[np.int64], room: int) -> tuple[Tensor, ...]:
+        spans = None
         if self.salt is None:
-            inputs: tuple[Tensor, ...] = self.waveforms.gather(rows)
+            waveform, lengths = self.waveforms.gather(rows, self.position, room=room)
         else:
-            waveform, lengths = self.waveforms.gather(rows, uniform(rows, 1, *self.salt, "crop")[:, 0])
-            if self.augment is None:
-                inputs = (waveform, lengths)
-            else:
-                waveform, lengths, spans = self.augment(waveform, lengths, rows, self.salt)
-                inputs = (waveform, lengths) if spans is None else (waveform, lengths, spans)
-        return Batch(inputs, torch.from_numpy(self.labels[rows]), torch.from_numpy(rows), torch.from_numpy(self.forget[rows]))
+            position = uniform(rows, 1, *self.salt, "crop")[:, 0]
+            waveform, lengths = self.waveforms.gather(rows, position, self._delays(rows), room)
+            if self.augment is not None:
+                waveform, spans = self.augment(waveform, lengths, rows, self.salt)
+        lengths = lengths.to(waveform.device)
+        return (waveform, lengths) if spans is None else (waveform, lengths, spans)
 
 
+@dataclass(frozen=True)
 class Paired:
     """A forget and a retain batch a step, for `steps` steps; a side that ends starts again, reshuffled."""
 
-    def __init__(self, forget: Stream, retain: Stream, steps: int) -> None:
-        self.forget, self.retain, self.steps = forget, retain, steps
+    forget: Stream
+    retain: Stream
+    steps: int
 
     def __len__(self) -> int:
         """Steps."""
         return self.steps
 
     def __iter__(self) -> Iterator[Pair]:
+        return ahead(self._pairs(), self.forget.depth)
+
+    def _pairs(self) -> Iterator[Pair]:
         pairs = zip(_endless(self.forget), _endless(self.retain), strict=False)
         for _, ((forget, forget_rows), (retain, retain_rows)) in zip(range(self.steps), pairs, strict=False):
             whole = min(len(forget_rows), len(retain_rows)) < self.forget.share[1]
@@ -141,7 +186,8 @@ def _endless(stream: Stream) -> Iterator[tuple[Stream, NDArray[np.int64]]]:
 class Sources:
     """The utterances of one run by name (train, forget, retain, validation ...), as ordered or shuffled streams.
 
-    rows: the row numbers behind each name. `augment` acts on shuffled streams only. share: (rank, ranks), see `Stream`.
+    rows: the row numbers behind each name. `augment` acts on shuffled streams only. share: (rank, ranks); bucketed, depth: see `Stream`.
+    windows: how many crops of an utterance that is too long are scored.
     """
 
     def __init__(
@@ -151,20 +197,28 @@ class Sources:
         rows: Mapping[str, NDArray[np.int64]],
         augment: Augmentation | None = None,
         share: tuple[int, int] = (0, 1),
+        *,
+        bucketed: bool = False,
+        windows: int = 1,
+        depth: int = 0,
     ) -> None:
         self.waveforms, self.labels, self.rows, self.augment, self.share = waveforms, labels, dict(rows), augment, share
+        self.bucketed, self.windows, self.depth = bucketed, windows, depth
         self._forget = np.zeros(len(labels), dtype=np.bool_)
         self._forget[self.rows.get("forget", np.empty(0, dtype=np.int64))] = True
 
     def ordered(self, name: str, batch_size: int) -> Stream:
         """The utterances as they stand in the table, without augmentation: all of them on every rank."""
-        return Stream(self.waveforms, self.labels, self._forget, self.rows[name], batch_size)
+        return self._stream(self.rows[name], batch_size)
 
     def divided(self, name: str, batch_size: int) -> Stream:
-        """This rank's part of `ordered`: every utterance is on exactly one rank, and a rank may have none."""
+        """This rank's part of `ordered`: every utterance is on exactly one rank, and a rank may have none. Where bucketed, by length."""
         rank, ranks = self.share
-        return Stream(self.waveforms, self.labels, self._forget, self.rows[name][rank::ranks], batch_size)
+        return replace(self._stream(self.rows[name][rank::ranks], batch_size), bucketed=self.bucketed)
 
     def shuffled(self, rows: NDArray[np.int64], batch_size: int, salt: tuple[int | str, ...]) -> Stream:
         """Some rows in the order that the salt gives, augmented; of each batch this rank's share."""
-        return Stream(self.waveforms, self.labels, self._forget, rows, batch_size, salt, self.augment, self.share)
+        return replace(self._stream(rows, batch_size), salt=salt, augment=self.augment, share=self.share, bucketed=self.bucketed)
+
+    def _stream(self, rows: NDArray[np.int64], batch_size: int) -> Stream:
+        return Stream(self.waveforms, self.labels, self._forget, rows, batch_size, depth=self.depth)

@@ -1,0 +1,164 @@
+"""SUPERB's keyword spotting on a miniature of its two archives, and lists of Speech Commands that name what is not there."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from speechforget.data import speech_commands
+from speechforget.data import superb_keyword_spotting as superb
+from speechforget.data.audio import decode
+from speechforget.data.split import split
+from speechforget.errors import UserError
+
+RATE = 8000
+OTHERS = ("bed", "sheila")
+SPEAKERS = {"train": ("a1", "b2", "c3"), "validation": ("d4",), "test": ("e5",)}
+WORDS = (*superb.TEN_WORDS, *OTHERS)
+
+
+def write(folder: Path, paths: Iterable[str], seconds: float, generator: np.random.Generator) -> None:
+    for path in paths:
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(folder / path, generator.normal(0, 0.1, int(seconds * RATE)), RATE, format="WAV")
+
+
+def make(top: Path) -> Path:
+    """12 words by 5 speakers, 3 recordings of noise; in the test archive 10 words, 3 unknown and 2 of silence."""
+    trained, tested, generator = top / superb.TRAINED, top / superb.TESTED, np.random.default_rng(0)
+    take = "{}/{}_nohash_0.wav"
+    of = {subset: [take.format(word, speaker) for word in WORDS for speaker in speakers] for subset, speakers in SPEAKERS.items()}
+    write(trained, [path for paths in of.values() for path in paths], 0.05, generator)
+    write(trained, [f"_background_noise_/{name}.wav" for name in ("hum", "rain", "wind")], 12, generator)
+    for subset, name in speech_commands.LISTS.items():
+        (trained / name).write_text("".join(f"{path}\n" for path in of[subset]))
+    write(tested, [take.format(word, "e5") for word in superb.TEN_WORDS], 0.05, generator)
+    write(tested, [f"_unknown_/{name}" for name in ("bed_e5_nohash_0.wav", "sheila_e5_nohash_1.wav.wav", "f6_nohash_0.wav")], 0.05, generator)
+    write(tested, ["_silence_/0.wav", "_silence_/1.wav"], 0.05, generator)
+    return top
+
+
+@pytest.fixture(scope="module")
+def archives(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make(tmp_path_factory.mktemp("superb"))
+
+
+def test_the_counts_are_those_of_superb(archives: Path, tmp_path: Path) -> None:
+    """Training: words that no list names, and each recording of noise; validation: the list; test: the archive; nothing of testing_list.txt."""
+    corpus = superb.index(archives, "word", tmp_path, silence="files")
+    counts = corpus.table.groupby("subset").size().to_dict()
+    assert counts == {"train": 12 * 3 + 3, "validation": 12, "test": 10 + 3 + 2}
+    assert set(corpus.table["word"]) == {*superb.TEN_WORDS, "unknown", "silence"}
+    assert not corpus.table["id"].str.contains(f"{superb.TRAINED}/.*/e5_").any()
+    silence = corpus.table[corpus.table["word"] == "silence"]
+    assert silence.groupby("subset").size().to_dict() == {"train": 3, "test": 2}
+    audio = decode(corpus, tmp_path, RATE)
+    lengths = audio.table.loc[(audio.table["word"] == "silence") & (audio.table["subset"] == "train"), "seconds"]
+    assert (lengths == 12).all()
+    divided = split(audio.table, "word", holdout=0, copies="ignore")
+    assert divided.groupby("subset").size().to_dict() == counts
+
+
+def test_all_other_words_are_unknown_and_keep_what_was_spoken(archives: Path, tmp_path: Path) -> None:
+    table = superb.index(archives, "word", tmp_path).table
+    unknown = table[table["word"] == "unknown"]
+    assert unknown.groupby("subset")["spoken"].apply(sorted).to_dict() == {
+        "train": ["bed"] * 3 + ["sheila"] * 3,
+        "validation": ["bed", "sheila"],
+        "test": ["", "bed", "sheila"],
+    }
+    tested = unknown[unknown["subset"] == "test"].set_index("id")
+    assert tested["speaker"].to_dict() == {
+        f"{superb.TESTED}/_unknown_/{name}": speaker
+        for name, speaker in {"bed_e5_nohash_0.wav": "e5", "sheila_e5_nohash_1.wav.wav": "e5", "f6_nohash_0.wav": "f6"}.items()
+    }
+    words = table[~table["word"].isin(["unknown", "silence"])]
+    assert (words["spoken"] == words["word"]).all()
+
+
+def test_silence_can_be_windows_of_training_and_validation(archives: Path, tmp_path: Path) -> None:
+    table = superb.index(archives, "word", tmp_path, silence=0.5).table
+    windows = table[(table["word"] == "silence") & (table["subset"] != "test")]
+    assert windows.groupby("subset").size().to_dict() == {"train": 15, "validation": 5}
+    assert windows["id"].str.fullmatch(rf"{superb.TRAINED}/_background_noise_/\w+\.wav@\d+\.\d{{3}}").all()
+    for _, each in windows.groupby("path"):
+        trained, validated = (each.loc[each["subset"] == subset, "start"].to_numpy() for subset in ("train", "validation"))
+        if len(trained) and len(validated):
+            assert validated.min() - trained.max() >= 1
+    again, other = (superb.index(archives, "word", tmp_path, silence=0.5, seed=seed).table for seed in (0, 1))
+    assert again.equals(table)
+    assert set(other["id"]) != set(table["id"])
+    assert not (superb.index(archives, "word", tmp_path, silence=0).table.query("subset != 'test'")["word"] == "silence").any()
+
+
+def test_the_folders_may_lie_anywhere(archives: Path, tmp_path: Path) -> None:
+    """Beside one another it is the same corpus to the fingerprint; elsewhere the ids stay the same."""
+    home = superb.index(archives, "word", tmp_path)
+    inside = superb.index(archives / superb.TRAINED, "word", tmp_path)
+    named = superb.index(archives / superb.TRAINED, "word", tmp_path, test_root=archives / superb.TESTED)
+    assert inside.table.equals(home.table) and named.table.equals(home.table)
+    assert (home.table["path"] == home.table["id"].str.partition("@")[0]).all()
+    shutil.copytree(archives / superb.TRAINED, tmp_path / "one" / "words")
+    shutil.copytree(archives / superb.TESTED, tmp_path / "two" / "tests")
+    apart = superb.index(tmp_path / "one" / "words", "word", tmp_path, test_root=tmp_path / "two" / "tests")
+    assert apart.table["id"].tolist() == home.table["id"].tolist()
+    first, second = (decode(each, tmp_path / str(number), RATE) for number, each in enumerate((home, apart)))
+    assert first.table["sha1"].tolist() == second.table["sha1"].tolist()
+
+
+def test_archives_that_are_not_there_or_others_say_so(archives: Path, tmp_path: Path) -> None:
+    cases = [
+        ({"root": None}, r"dataset.root=FOLDER.*CC BY"),
+        ({"root": tmp_path}, f"does not hold {superb.TRAINED}"),
+        ({"root": archives, "test_root": tmp_path}, "has no folder _unknown_"),
+        ({"root": archives, "label": "speaker"}, "keeps speakers apart"),
+        ({"root": archives, "silence": 2}, "silence is 2"),
+        ({"root": archives, "silence": "file"}, "silence is file"),
+        ({"root": archives, "silence": True}, "silence is True"),
+    ]
+    for options, words in cases:
+        with pytest.raises(UserError, match=words):
+            superb.index(**{"label": "word", "cache": tmp_path, **options})
+    shutil.copytree(archives / superb.TRAINED, tmp_path / superb.TRAINED)
+    with pytest.raises(UserError, match=f"{superb.TESTED} is not"):
+        superb.index(tmp_path, "word", tmp_path)
+    shutil.copytree(archives / superb.TESTED, tmp_path / superb.TESTED)
+    shutil.rmtree(tmp_path / superb.TESTED / "go")
+    with pytest.raises(UserError, match="no test recordings of go"):
+        superb.index(tmp_path, "word", tmp_path)
+    write(tmp_path / superb.TRAINED, ["visual/a1_nohash_0.wav"], 0.05, np.random.default_rng(0))
+    with pytest.raises(UserError, match=r"not Speech Commands v0.01 but a later one \(it has 'visual'\)"):
+        superb.index(tmp_path, "word", tmp_path)
+
+
+def test_a_list_that_names_what_is_not_there_is_refused_or_gone_without(archives: Path, tmp_path: Path, caplog) -> None:
+    shutil.copytree(archives / superb.TRAINED, tmp_path / superb.TRAINED)
+    shutil.copytree(archives / superb.TESTED, tmp_path / superb.TESTED)
+    for path in ("go/d4_nohash_0.wav", "bed/e5_nohash_0.wav"):
+        (tmp_path / superb.TRAINED / path).unlink()
+    for index, root, options in ((superb.index, tmp_path, {}), (speech_commands.index, tmp_path / superb.TRAINED, {"classes": 35})):
+        with pytest.raises(UserError, match=r"2 of the 24 recordings .* \(bed/e5_nohash_0.wav, go/d4_nohash_0.wav\).*complete=false"):
+            index(root, "word", tmp_path, **options)
+        with caplog.at_level(logging.WARNING):
+            table = index(root, "word", tmp_path, complete=False, **options).table
+        assert "2 of the 24" in caplog.text
+        assert not table["path"].str.endswith("go/d4_nohash_0.wav").any()
+        caplog.clear()
+
+
+def test_a_part_of_the_corpus_is_noted(archives: Path, tmp_path: Path, caplog, monkeypatch) -> None:
+    with caplog.at_level(logging.INFO):
+        superb.index(archives, "word", tmp_path)
+    assert "63 recordings in the training archive here, 64727 in the whole corpus" in caplog.text
+    assert "15 recordings in the test archive here, 3081 in the whole corpus" in caplog.text
+    caplog.clear()
+    monkeypatch.setattr(speech_commands, "PUBLISHED", 60)
+    with caplog.at_level(logging.INFO):
+        speech_commands.index(archives / superb.TRAINED, "word", tmp_path, classes=35)
+    assert "whole corpus" not in caplog.text
