@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -64,6 +64,21 @@ def drawn_for(batch: Batch | Pair, *salt: int | str) -> Iterator[None]:
         yield
     finally:
         _step.update(batches=(), rows=None)
+
+
+def as_before() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+    """For `torch.utils.checkpoint`: what the backward pass computes again draws what it drew at first, though the step is over by then."""
+    return nullcontext(), _recalled(dict(_step))
+
+
+@contextmanager
+def _recalled(step: dict[str, Any]) -> Iterator[None]:
+    now = dict(_step)
+    _step.update(step)
+    try:
+        yield
+    finally:
+        _step.update(now)
 
 
 def uniform(rows: Tensor, count: int, seed: int) -> Tensor:

@@ -18,12 +18,16 @@ from speechforget.batch_norm import globalised
 from speechforget.dropout import by_utterance
 from speechforget.errors import UserError
 from speechforget.optimizers import make_optimizer
+from speechforget.pretrained import fetched
 from speechforget.store import write_json
 
 
 def build_classifier(model: Mapping[str, Any], classes: int, sample_rate: int) -> nn.Module:
-    """A classifier with fresh weights (from torch's global generator). Raises UserError for options that the model does not take."""
-    options = {name: value for name, value in model.items() if name != "name"}
+    """A classifier with fresh weights (from torch's global generator), but for those that its config says are pretrained.
+
+    Raises UserError for options that the model does not take.
+    """
+    options = fetched({name: value for name, value in model.items() if name != "name"})
     classifier = by_utterance(_instantiate(options, "model", classes=classes, sample_rate=sample_rate))
     return globalised(classifier) if ranks.world() > 1 else classifier
 
@@ -34,7 +38,7 @@ def _instantiate(options: Mapping[str, Any], group: str, **arguments: Any) -> An
         return instantiate(dict(options), **arguments, _convert_="all")
     except Exception as error:
         cause: BaseException = error
-        while cause.__cause__ is not None:
+        while cause.__cause__ is not None and not isinstance(cause, UserError):
             cause = cause.__cause__
         if isinstance(cause, UserError):
             raise cause from None
@@ -74,16 +78,30 @@ def rehearse(config: Mapping[str, Any]) -> None:
     make_optimizer(stand_in, config["train"]["optimizer"], 1.0)
     make_optimizer(stand_in, build_method(config["method"]).optimizer, 1.0)
     build_augment(config["train"]["augment"])
-    build_classifier(config["model"], 2, config["dataset"]["sample_rate"])
+    rehearse_classifier(config["model"], config["dataset"]["sample_rate"])
+
+
+def rehearse_classifier(model: Mapping[str, Any], sample_rate: int) -> None:
+    """Builds a classifier, one that takes pretrained weights without them and without memory: they can be gigabytes."""
+    if "pretrained" not in model:
+        build_classifier(model, 2, sample_rate)
+        return
+    random = {"pretrained": None, "head": "new"}
+    with torch.device("meta"):
+        build_classifier({name: random.get(name, value) for name, value in model.items()}, 2, sample_rate)
 
 
 def save_classifier(folder: Path, classifier: nn.Module, description: Mapping[str, Any]) -> None:
-    """Writes weights and description (model, labels, sample_rate, seconds)."""
+    """Writes weights and description (model, labels, sample_rate, seconds).
+
+    A classifier can say in `rebuilt_with` by which options it is built again where those it was built with no longer hold: a checkpoint may be gone.
+    """
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in classifier.state_dict().items()}
     temporary = folder / "weights.partial"
     save_file(weights, temporary)
     temporary.replace(folder / "weights.safetensors")
-    write_json(folder / "model.json", dict(description))
+    model = {**description["model"], **getattr(classifier, "rebuilt_with", {})}
+    write_json(folder / "model.json", {**description, "model": model})
 
 
 def load_classifier(folder: Path) -> tuple[nn.Module, dict[str, Any]]:

@@ -58,6 +58,8 @@ class BCResNet(Classifier):
     width: multiplies the base width of 8 channels (paper: 1, 1.5, 2, 3, 6, 8). bands: a multiple of 40. dropout: of whole channels, in each block.
     """
 
+    padding_counts = True  # the mean is over all frames, as in the paper
+
     def __init__(self, classes: int, sample_rate: int, *, width: float = 1.0, bands: int = 40, dropout: float = 0.1) -> None:
         super().__init__()
         if bands % 40:

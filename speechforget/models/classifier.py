@@ -19,8 +19,10 @@ class Classifier(nn.Module):
 
     frontend: (waveform (batch, samples) float32 in [-1, 1], lengths (batch,) in samples, spans) -> features; what lies beyond lengths never matters.
     head: logits from the embedding.
+    padding_counts: whether the amount of silence that fills a batch up changes the outputs; then batches must all be of one length.
     """
 
+    padding_counts: bool = False
     frontend: nn.Module
     head: nn.Linear
 

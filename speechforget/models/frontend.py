@@ -1,4 +1,4 @@
-"""From waveforms to log-mel features, batched, on the module's device."""
+"""From waveforms to features (log-mel, MFCC, or the samples themselves), batched, on the module's device."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from speechforget.errors import UserError
 from speechforget.torchaudio import torchaudio
 
 FLOOR = 1e-6  # of mel power: about what the last bit of a 16-bit recording makes, so digital silence is not infinitely far from a quiet room
+QUIET = 1e-10  # variance added to that of samples: about what the last bit of a 16-bit recording makes, so that silence stays finite
 
 
 class LogMel(nn.Module):
@@ -66,6 +67,68 @@ class LogMel(nn.Module):
             waveform, self.points, self.hop_samples, self.window_samples, self.taper, center=True, pad_mode="constant", return_complex=True
         )
         return torch.log(self.filters @ (spectrum.real.square() + spectrum.imag.square()) + FLOOR)
+
+
+class MFCC(nn.Module):
+    """Mel-frequency cepstral coefficients: the orthonormal cosine transform over the bands of `LogMel`, whose arguments the others are.
+
+    The mean that `LogMel` takes away is the mean over time of the first coefficient; that coefficient varies most, and the last ones least.
+    """
+
+    cosines: Tensor
+
+    def __init__(
+        self,
+        sample_rate: int,
+        coefficients: int = 40,
+        *,
+        bands: int = 80,
+        window: float = 30.0,
+        hop: float = 10.0,
+        low: float = 20.0,
+        high: float | None = None,
+    ) -> None:
+        super().__init__()
+        if coefficients > bands:
+            raise UserError(f"{bands} mel bands make no {coefficients} cepstral coefficients: set model.bands to {coefficients} or more.")
+        self.log_mel = LogMel(sample_rate, bands, window=window, hop=hop, low=low, high=high)
+        self.register_buffer("cosines", torchaudio.functional.create_dct(coefficients, bands, "ortho").T.contiguous(), persistent=False)
+
+    def frames(self, samples: Tensor) -> Tensor:
+        """See `LogMel`."""
+        return self.log_mel.frames(samples)
+
+    def forward(self, waveform: Tensor, lengths: Tensor, spans: Tensor | None = None) -> Tensor:
+        """Features (batch, coefficients, frames), 0 beyond `lengths`; spans hide coefficients and frames. See `LogMel`."""
+        with torch.autocast(waveform.device.type, enabled=False):
+            features = self.cosines @ self.log_mel(waveform, lengths)
+        return features if spans is None else features * _outside(spans, features.shape[1], features.shape[2])
+
+
+class Samples(nn.Module):
+    """The samples themselves at `rate` Hz, each utterance with mean 0 and variance 1, so that loudness does not matter."""
+
+    def __init__(self, sample_rate: int, rate: int) -> None:
+        super().__init__()
+        self.sample_rate, self.rate = sample_rate, rate
+
+    def frames(self, samples: Tensor) -> Tensor:
+        """How many samples at `rate` a number of samples makes."""
+        return -(-samples * self.rate // self.sample_rate)
+
+    def forward(self, waveform: Tensor, lengths: Tensor, spans: Tensor | None = None) -> Tensor:
+        """Samples (batch, samples * rate / sample_rate), 0 beyond `lengths`.
+
+        spans: only those of time hide anything (samples there are 0, which is the mean): raw samples have no axis of frequency.
+        """
+        beyond = torch.arange(waveform.shape[1], device=waveform.device) >= lengths[:, None]
+        with torch.autocast(waveform.device.type, enabled=False):
+            samples = torchaudio.functional.resample(waveform.masked_fill(beyond, 0.0), self.sample_rate, self.rate)
+            valid = torch.arange(samples.shape[1], device=samples.device) < self.frames(lengths)[:, None]
+            count = valid.sum(1, keepdim=True).clamp(min=1)
+            samples = (samples - (samples * valid).sum(1, keepdim=True) / count) * valid
+            samples = samples * torch.rsqrt(samples.square().sum(1, keepdim=True) / count + QUIET)
+        return samples if spans is None else samples * _kept(spans[:, 1], samples.shape[1])
 
 
 def _outside(spans: Tensor, bands: int, frames: int) -> Tensor:

@@ -39,6 +39,8 @@ class TCResNet(Classifier):
     The paper's TC-ResNet8 is channels (16, 24, 32, 48), kernel 9, stem (3, 1), dropout 0.5.
     """
 
+    padding_counts = True  # the mean is over all frames, as in the paper
+
     def __init__(
         self,
         classes: int,

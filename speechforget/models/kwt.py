@@ -1,0 +1,123 @@
+"""KWT, the keyword transformer: attention over the frames of an utterance."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from speechforget.errors import UserError
+from speechforget.models.classifier import Classifier, Output
+from speechforget.models.frontend import MFCC
+
+PER_HEAD = 64  # dimensions of each attention head, in all three of the paper's sizes (table 1)
+DEVIATION = 0.02  # of the truncated normal distribution that class token, positions and head start from (authors' code)
+
+
+class Tokens(nn.Module):
+    """Frames become vectors, each with its position added, behind a class token that belongs to no frame.
+
+    Positions are learned for `frames` frames: a shorter utterance uses the first ones, a longer one all of them, stretched to its own length.
+    """
+
+    def __init__(self, coefficients: int, width: int, frames: int) -> None:
+        super().__init__()
+        self.projection = nn.Linear(coefficients, width)
+        self.first = nn.Parameter(nn.init.trunc_normal_(torch.empty(1, 1, width), std=DEVIATION))
+        self.positions = nn.Parameter(nn.init.trunc_normal_(torch.empty(1, frames + 1, width), std=DEVIATION))
+
+    def forward(self, features: Tensor, counts: Tensor) -> Tensor:
+        """(batch, coefficients, frames), of which the first counts (batch,) hold sound, -> (batch, 1 + frames, width)."""
+        x = self.projection(features.transpose(1, 2)) + self.places(counts, features.shape[2])
+        return torch.cat([(self.first + self.positions[:, :1]).expand(len(x), -1, -1), x], dim=1)
+
+    def places(self, counts: Tensor, frames: int) -> Tensor:
+        """The positions of frames, (1 or batch, frames, width)."""
+        table = self.positions[0, 1:]
+        last = len(table) - 1
+        if frames <= len(table):
+            return table[None, :frames]
+        shrink = (last / (counts - 1).clamp(min=last)).to(table.dtype)
+        places = (torch.arange(frames, device=table.device) * shrink[:, None]).clamp(max=last)
+        before = places.floor().long()
+        return torch.lerp(table[before], table[(before + 1).clamp(max=last)], (places - before)[:, :, None])
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention that does not see masked frames."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.heads = width // PER_HEAD
+        self.inwards = nn.Linear(width, 3 * width, bias=False)
+        self.outwards = nn.Linear(width, width)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """x (batch, tokens, width) -> the same shape; mask (batch, 1, 1, tokens), true where there is something to see."""
+        query, key, value = self.inwards(x).unflatten(2, (3, self.heads, PER_HEAD)).permute(2, 0, 3, 1, 4)
+        likeness = (query @ key.transpose(2, 3)) * PER_HEAD**-0.5
+        shares = likeness.masked_fill(~mask, float("-inf")).softmax(dim=3)
+        return self.outwards((shares @ value).transpose(1, 2).flatten(2))
+
+
+class Block(nn.Module):
+    """Attention and two linear layers, each added to its input and normalised afterwards."""
+
+    def __init__(self, width: int, dropout: float) -> None:
+        super().__init__()
+        self.attention, self.attention_norm = Attention(width), nn.LayerNorm(width)
+        self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Dropout(dropout), nn.Linear(4 * width, width))
+        self.mlp_norm = nn.LayerNorm(width)
+        self.dropouts = nn.ModuleList([nn.Dropout(dropout), nn.Dropout(dropout)])
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """(batch, tokens, width) -> the same shape."""
+        x = self.attention_norm(x + self.dropouts[0](self.attention(x, mask)))
+        return self.mlp_norm(x + self.dropouts[1](self.mlp(x)))
+
+
+class KWT(Classifier):
+    """Berg et al., "Keyword Transformer: A Self-Attention Model for Keyword Spotting", Interspeech 2021: KWT-1, 2 and 3.
+
+    Every frame of 40 MFCC is a token; `depth` blocks with the norm behind each part; the class token's last state is the embedding.
+    width: 64, 128 or 192 for KWT-1, 2 or 3, with one head for each 64 and four times as many dimensions inside. dropout: 0 in the paper.
+    frames: with positions of their own (101: one second by this frontend, 98 by the authors'), see `Tokens` for other lengths.
+    Ours differs: frames beyond an utterance's end are masked, where the authors attend to them.
+    """
+
+    frontend: MFCC
+
+    def __init__(
+        self,
+        classes: int,
+        sample_rate: int,
+        *,
+        width: int = 64,
+        depth: int = 12,
+        coefficients: int = 40,
+        bands: int = 80,
+        frames: int = 101,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        if width % PER_HEAD or width <= 0:
+            raise UserError(f"KWT needs a multiple of {PER_HEAD} dimensions, not {width}: set model.width to 64, 128 or 192.")
+        self.frontend = MFCC(sample_rate, coefficients, bands=bands, window=30.0)
+        self.tokens = Tokens(coefficients, width, frames)
+        self.blocks = nn.ModuleList(Block(width, dropout) for _ in range(depth))
+        self.head = nn.Linear(width, classes)
+        nn.init.trunc_normal_(self.head.weight, std=DEVIATION)
+        nn.init.zeros_(self.head.bias)
+
+    def classify(self, features: Tensor, lengths: Tensor) -> Output:
+        """See `Classifier`."""
+        counts = self.frontend.frames(lengths)
+        mask = (torch.arange(features.shape[2] + 1, device=counts.device) <= counts[:, None])[:, None, None]  # the class token is seen by all
+        x = self.tokens(features, counts)
+        for block in self.blocks:
+            x = block(x, mask)
+        embedding = x[:, 0]
+        return Output(self.head(embedding), embedding)
+
+    def layers(self) -> list[nn.Module]:
+        """See `Classifier`."""
+        return [self.tokens, *self.blocks, self.head]

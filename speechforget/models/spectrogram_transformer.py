@@ -1,0 +1,133 @@
+"""AST: a transformer on patches of log-mel spectrograms, with the head that the transformers library puts on it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from speechforget.errors import UserError
+from speechforget.models.classifier import Output
+from speechforget.models.frontend import _outside
+from speechforget.models.transformer import Choices, TransformerClassifier, check_rate, chosen_dropouts, new_linear
+from speechforget.models.transformer_library import preprocessing_of
+from speechforget.torchaudio import torchaudio
+
+RATE = 16000  # Hz
+WINDOW, HOP, POINTS = 400, 160, 512  # samples
+MEAN, DEVIATION = -4.2677393, 4.5689974  # of AudioSet's log-mel features: the authors' and the library's
+NO_DRAWS = {"attention_probs_dropout_prob": 0.0}
+DROPOUTS = {"hidden": "hidden_dropout_prob"}
+
+
+class KaldiFeatures(nn.Module):
+    """What the library's ASTFeatureExtractor computes, batched: Kaldi's log-mel energies of `frames` frames, scaled by `mean` and `deviation`."""
+
+    taper: Tensor
+    filters: Tensor
+
+    def __init__(self, bands: int, frames: int, mean: float = MEAN, deviation: float = DEVIATION) -> None:
+        super().__init__()
+        self.frames, self.mean, self.deviation = frames, mean, deviation
+        with torch.device("cpu"):  # torchaudio looks at their values, which a rehearsal without memory has none of
+            filters, _ = torchaudio.compliance.kaldi.get_mel_banks(bands, POINTS, float(RATE), 20.0, 0.0, 100.0, -500.0, 1.0)
+        self.register_buffer("taper", torch.hann_window(WINDOW, periodic=False), persistent=False)
+        self.register_buffer("filters", nn.functional.pad(filters, (0, 1)), persistent=False)  # Kaldi leaves the last bin out
+
+    def forward(self, waveform: Tensor, lengths: Tensor, spans: Tensor | None = None) -> Tensor:
+        """(batch, frames, bands), about -1 to 1; frames beyond an utterance are what energy 1 would give. What spans hide is 0: the mean."""
+        waveform = waveform[:, : (self.frames - 1) * HOP + WINDOW]
+        waveform = nn.functional.pad(waveform, (0, max(0, WINDOW - waveform.shape[1])))
+        with torch.autocast(waveform.device.type, enabled=False):
+            energies = self._log_energies(waveform)
+            heard = torch.arange(energies.shape[1], device=waveform.device) < ((lengths - WINDOW) // HOP + 1)[:, None]
+            energies = energies.masked_fill(~heard[:, :, None], 0.0)
+            features = (nn.functional.pad(energies, (0, 0, 0, self.frames - energies.shape[1])) - self.mean) / (2 * self.deviation)
+        return features if spans is None else features * _outside(spans, features.shape[2], features.shape[1]).transpose(1, 2)
+
+    def _log_energies(self, waveform: Tensor) -> Tensor:
+        frames = waveform.unfold(1, WINDOW, HOP)
+        frames = frames - frames.mean(2, keepdim=True)
+        frames = (frames - 0.97 * torch.cat([frames[..., :1], frames[..., :-1]], dim=2)) * self.taper
+        spectrum = torch.fft.rfft(frames, POINTS)
+        return ((spectrum.real.square() + spectrum.imag.square()) @ self.filters.T).clamp(min=torch.finfo(torch.float32).eps).log()
+
+
+class SpectrogramTransformer(TransformerClassifier):
+    """Gong, Chung & Glass, "AST: Audio Spectrogram Transformer", Interspeech 2021.
+
+    Mean of its two class tokens -> layer norm -> head. context: seconds that it hears; shorter utterances are followed by empty frames. Less than
+    the checkpoint's 10.24 keeps the positions in the middle, as the authors do. For the other arguments see `Choices` and conf/model.
+    """
+
+    frontend: KaldiFeatures
+
+    def __init__(
+        self,
+        classes: int,
+        sample_rate: int,
+        *,
+        architecture: Mapping[str, Any],
+        pretrained: str | None = None,
+        head: str = "new",
+        context: float = 10.24,
+        tune: str = "whole",
+        layers: str | None = None,
+        lora: Mapping[str, Any] | None = None,
+        dropout: Mapping[str, float] | None = None,
+        mean: float | None = None,
+        deviation: float | None = None,
+        gradient_checkpointing: bool = False,
+    ) -> None:
+        super().__init__()
+        check_rate(pretrained or "null, whose features are AST's,", sample_rate, RATE)
+        said = {} if pretrained is None else preprocessing_of(pretrained)
+        changes = {**NO_DRAWS, **chosen_dropouts(dropout, DROPOUTS)}
+        model = self.read(architecture, pretrained, changes, classes, Choices(tune, layers, 0, lora, gradient_checkpointing, head))
+        config = self.encoder.config
+        frames = round(context * RATE / HOP)
+        if not config.patch_size <= frames <= config.max_length:
+            shortest, longest = (number * HOP / RATE for number in (config.patch_size, config.max_length))
+            raise UserError(f"model.context={context} is not within the {shortest:g} to {longest:g} seconds that this encoder has positions for.")
+        crop_positions(self.encoder, frames)
+        self.frontend = KaldiFeatures(config.num_mel_bins, frames, *scale_of(said, mean, deviation))
+        self.norm = model.classifier.layernorm if head == "keep" else nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.head = model.classifier.dense if head == "keep" else new_linear(config.hidden_size, classes)
+        self.restrict()
+
+    def classify(self, features: Tensor, lengths: Tensor) -> Output:
+        """See `Classifier`; the empty frames beyond lengths are part of what AST hears."""
+        output = self.encoder(features, output_hidden_states=self.weighting is not None)
+        embedding = self.norm(self.mixed(output.last_hidden_state, output.hidden_states)[:, :2].mean(1))
+        return Output(self.head(embedding), embedding)
+
+    def layers(self) -> list[nn.Module]:
+        """See `Classifier`."""
+        encoder = self.encoder
+        return [encoder.embeddings, *encoder.layers, encoder.layernorm, *self.after_encoder(), self.norm, self.head]
+
+    @property
+    def rebuilt_with(self) -> dict[str, Any]:
+        """See `TransformerClassifier`."""
+        return {**super().rebuilt_with, "mean": self.frontend.mean, "deviation": self.frontend.deviation}
+
+
+def scale_of(said: Mapping[str, Any], mean: float | None, deviation: float | None) -> tuple[float, float]:
+    """Mean and standard deviation that features are scaled by: as asked, else as the checkpoint says, else AudioSet's."""
+    plain = not said.get("do_normalize", True)
+    found = (0.0, 0.5) if plain else (float(said.get("mean", MEAN)), float(said.get("std", DEVIATION)))  # the former scale by nothing
+    return (found[0] if mean is None else mean), (found[1] if deviation is None else deviation)
+
+
+def crop_positions(encoder: Any, frames: int) -> None:
+    """Leaves the positions in the middle of the time axis, for `frames` frames; those of the two class tokens stay."""
+    config, embeddings = encoder.config, encoder.embeddings
+    bands, before = embeddings.get_shape(config)
+    config.max_length = frames
+    _, after = embeddings.get_shape(config)
+    start = (before - after) // 2
+    tokens, grid = embeddings.position_embeddings.detach().split([2, bands * before], dim=1)
+    grid = grid.view(1, bands, before, -1)[:, :, start : start + after].flatten(1, 2)
+    embeddings.position_embeddings = nn.Parameter(torch.cat([tokens, grid], dim=1).clone())
