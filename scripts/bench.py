@@ -2,6 +2,9 @@
 
     python scripts/bench.py sweep               2 requests x all methods x 2 seeds on espeak; about a quarter of an hour on two quiet cores
     python scripts/bench.py sweep --quick       the same in small: its figures mean nothing
+    python scripts/bench.py train               training and scoring, beside the bare limit and the usual ways; about ten minutes
+    python scripts/bench.py memory              100,000 utterances: anonymous memory; needs 7 GB of disk
+    python scripts/bench.py startup             from the command to the end of the first training step
 
 The sweep is timed as a user runs it, beside (a) its parts: every original, oracle, unlearned model, score table and result built once, in one
 process, counting the building alone, and (b) naive runs: each trains an original and an oracle of its own. Then, what the framework adds: to a
@@ -144,14 +147,22 @@ def sweep(arguments: argparse.Namespace) -> None:
 def main() -> None:
     """See the module."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["sweep", "parts", "cached"], help="sweep; the others are its parts")
+    parser.add_argument(
+        "what", choices=["sweep", "train", "memory", "startup", "parts", "cached"], help="see above; parts and cached belong to sweep"
+    )
     parser.add_argument("--quick", action="store_true", help="small, to see that it works")
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--naive", type=int, default=len(METHODS), help="how many naive runs are made; the others are taken to be like them")
+    parser.add_argument("--models", nargs="*", help="train: only those models whose name holds one of these words")
+    parser.add_argument("--trainer", default="cpu", help="train: cpu or gpu")
     parser.add_argument("--place", type=Path, help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
+    arguments, arguments.overrides = parser.parse_known_args()
     if arguments.what == "sweep":
         sweep(arguments)
+    elif arguments.what in {"train", "memory", "startup"}:
+        from bench_training import COMMANDS
+
+        COMMANDS[arguments.what](arguments)
     elif arguments.what == "parts":
         print(json.dumps(parts(jobs_of(arguments), arguments.place / "parts", arguments.place / "cache")))
     else:

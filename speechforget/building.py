@@ -13,6 +13,7 @@ from speechforget.data.request import Request, select
 from speechforget.dividing import Data, divide, make_sources
 from speechforget.errors import UserError
 from speechforget.fitting import Job
+from speechforget.launch import start_process
 from speechforget.loading import rehearse
 from speechforget.store import Store, verified
 from speechforget.tracking import track_artefact
@@ -54,7 +55,8 @@ def build(order: Order, data: Data | None = None, request: Request | None = None
         from speechforget.scoring import score
 
         assert order.model is not None
-        score(folder, Path(order.model), make_sources(config, data, None), config["trainer"], order.title)
+        sources = make_sources(config, data, None, start_process(config["trainer"]))
+        score(folder, Path(order.model), sources, config["trainer"], order.title, data.key)
         return
     if order.stage == "original":
         request = None
@@ -68,7 +70,7 @@ def build(order: Order, data: Data | None = None, request: Request | None = None
 
 def _fit(order: Order, job: Job, data: Data, request: Request | None) -> None:
     config = order.config
-    sources = make_sources(config, data, request)
+    sources = make_sources(config, data, request, start_process(config["trainer"]))
     if order.stage == "unlearned":
         from speechforget.unlearning import unlearn
 

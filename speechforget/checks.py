@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from speechforget.errors import UserError, nearest
+from speechforget.origin import has_oracle
 
-PRECISIONS = ("32-true", "64-true", "bf16-mixed", "16-mixed")
+PRECISIONS = ("32-true", "tf32-true", "64-true", "bf16-mixed", "16-mixed")
 
 
 def check(config: Mapping[str, Any]) -> None:
@@ -18,8 +19,23 @@ def check(config: Mapping[str, Any]) -> None:
     check_train(config["train"])
     check_trainer(config["trainer"])
     choice(config, "lock", ("flock", "lease"))
+    check_origin(config)
+
+
+def check_origin(config: Mapping[str, Any]) -> None:
+    """Where the original comes from, and whether there is an oracle."""
+    choice(config, "oracle", ("auto", "train", "none"))
+    checkpoint, labels = config["original"]["checkpoint"], config["original"]["labels"]
+    if checkpoint is not None and not isinstance(checkpoint, str):
+        raise UserError(f"original.checkpoint must be a folder, not {checkpoint!r}.")
+    if labels is not None and checkpoint is None:
+        raise UserError("original.labels names the outputs of original.checkpoint: set that, too.")
+    if not isinstance(labels, (list, dict, type(None))):
+        raise UserError(f"original.labels must be a list of names or a mapping of the checkpoint's names to the corpus's, not {labels!r}.")
     if config["only"] is not None:
         choice(config, "only", ("original", "oracle"))
+    if config["only"] == "oracle" and not has_oracle(config):
+        raise UserError("only=oracle asks for what this run does not have: set oracle=train, too.")
 
 
 def check_dataset(dataset: Mapping[str, Any]) -> None:
@@ -29,6 +45,10 @@ def check_dataset(dataset: Mapping[str, Any]) -> None:
     number(dataset, "validation", 0, 0.9, "dataset.")
     number(dataset, "holdout", 0, 0.9, "dataset.")
     whole(dataset, "split_seed", 0, "dataset.")
+    whole(dataset, "windows", 1, "dataset.")
+    choice(dataset, "lengths", ("fixed", "bucketed"), "dataset.")
+    choice(dataset, "cache", ("decoded", "none"), "dataset.")
+    choice(dataset, "resident", ("host", "device"), "dataset.")
     choice(dataset, "copies", ("include", "ignore"), "dataset.")
     choice(dataset, "on_bad_audio", ("error", "skip"), "dataset.")
 
@@ -49,12 +69,13 @@ def check_trainer(trainer: Mapping[str, Any]) -> None:
     choice(trainer, "accelerator", ("cpu", "gpu"), "trainer.")
     choice(trainer, "precision", PRECISIONS, "trainer.")
     whole(trainer, "threads", 1, "trainer.")
+    choice(trainer, "compile", (True, False), "trainer.")
     whole(trainer, "devices", 1, "trainer.")
     whole(trainer, "nodes", 1, "trainer.")
 
 
-def choice(options: Mapping[str, Any], name: str, known: tuple[str, ...], prefix: str = "") -> None:
-    """One of some words."""
+def choice(options: Mapping[str, Any], name: str, known: tuple[Any, ...], prefix: str = "") -> None:
+    """One of some values."""
     if options[name] not in known:
         raise UserError(f"There is no {prefix}{name}={options[name]}: {nearest(str(options[name]), known)}")
 

@@ -251,4 +251,4 @@ def _known_keys(key: str, cause: BaseException | None) -> Iterable[str]:
         return [f"{prefix}.{name}" if prefix else name for name in names]
     conf = Path(sys.argv[0]).resolve().parent / "conf"
     groups = [path.name for path in conf.glob("*") if path.is_dir()]
-    return [*groups, "seed", "output", "cache"]
+    return [*groups, "seed", "output", "cache", "plan", "only", "oracle", "original.checkpoint"]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,9 +20,13 @@ from speechforget.data.split import split
 from speechforget.store import Producer, code_hash, verified
 
 if TYPE_CHECKING:
+    import torch
+
+    from speechforget.data.recordings import Recordings
     from speechforget.data.streams import Sources
 
 VERSION = 1  # of what this stage computes
+BATCHES_AHEAD = 4  # made by a thread while the device computes, or while files are read
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,7 @@ def divide(config: Mapping[str, Any], store: Producer) -> Data:
 
     dataset, cache = config["dataset"], Path(config["cache"])
     corpus = instantiate(dict(dataset["corpus"]), root=dataset["root"], label=dataset["label"], cache=cache)
-    audio = decode(corpus, cache, dataset["sample_rate"], dataset["on_bad_audio"], lock=config["lock"])
+    audio = decode(corpus, cache, dataset["sample_rate"], dataset["on_bad_audio"], config["lock"], dataset["cache"] != "none")
     choices = {name: dataset[name] for name in ("label", "validation", "holdout", "copies", "split_seed")}
     inputs = {"version": VERSION, "corpus": audio.fingerprint, "code": code_hash("speechforget.data.split"), **choices}
 
@@ -65,8 +69,11 @@ def divide(config: Mapping[str, Any], store: Producer) -> Data:
     return Data(audio, table, sorted(table["label"][table["subset"] == "train"].unique()), artefact.key)
 
 
-def make_sources(config: Mapping[str, Any], data: Data, request: Request | None) -> Sources:
-    """The utterances by name. Where a class is forgotten, `validation` holds the remaining classes, `validation_request` the request's."""
+def make_sources(config: Mapping[str, Any], data: Data, request: Request | None, device: torch.device | None = None) -> Sources:
+    """The utterances by name. Where a class is forgotten, `validation` holds the remaining classes, `validation_request` the request's.
+
+    device: where the classifier is. Noise is taken from recordings of noise without what may not be trained on: see `noise_to_hear`.
+    """
     from speechforget import ranks
     from speechforget.data.streams import Sources, Waveforms
     from speechforget.loading import build_augment
@@ -79,11 +86,60 @@ def make_sources(config: Mapping[str, Any], data: Data, request: Request | None)
         rows |= {"retain": retain, "forget": np.sort(request.forget)}
         rows |= {"validation": validation[~gone[validation]], "validation_forgotten": validation[gone[validation]]}
         rows["validation_request"] = rows["validation_forgotten"] if request.forgotten else validation
-    augment = build_augment(config["train"]["augment"])
-    offset, length = (data.table[name].to_numpy() for name in ("offset", "samples"))
-    flat = data.audio.samples()
-    places = zip(data.audio.noise["offset"], data.audio.noise["samples"], strict=True)
-    noise = [flat[start : start + count] for start, count in places]
-    waveforms = Waveforms(flat, offset, length, round(config["dataset"]["seconds"] * config["dataset"]["sample_rate"]))
-    noise_heard = partial(augment, noise=np.concatenate(noise) if noise else None)
-    return Sources(waveforms, data.numbers, rows, noise_heard, (ranks.rank(), ranks.world()))
+    dataset = config["dataset"]
+    recordings = _recordings(dataset, data, device)
+    waveforms = Waveforms(recordings, data.table["samples"].to_numpy(), round(dataset["seconds"] * dataset["sample_rate"]))
+    noise = noise_to_hear(data, rows.get("retain", train), dataset["sample_rate"], kept=dataset["cache"] != "none")
+    augment = build_augment(config["train"]["augment"]).hearing(noise, recordings.device)
+    waits = device is not None and device.type != "cpu" and recordings.device.type == "cpu"
+    return Sources(
+        waveforms,
+        data.numbers,
+        rows,
+        augment,
+        (ranks.rank(), ranks.world()),
+        bucketed=dataset["lengths"] == "bucketed",
+        windows=dataset["windows"],
+        depth=BATCHES_AHEAD if waits or dataset["cache"] == "none" else 0,
+    )
+
+
+def _recordings(dataset: Mapping[str, Any], data: Data, device: torch.device | None) -> Recordings:
+    from speechforget.data.recordings import Mapped, OnDemand, Resident
+
+    offset = data.table["offset"].to_numpy()
+    if dataset["cache"] == "none":
+        paths = data.table["path"].to_numpy()
+        lengths = data.table["samples"].to_numpy()
+        return OnDemand(lambda row: data.audio.root / paths[row], _starts(data.table, dataset["sample_rate"]), lengths, dataset["sample_rate"])
+    if dataset["resident"] == "device" and device is not None and device.type != "cpu":
+        return Resident(data.audio.samples(), offset, device)
+    return Mapped(data.audio.samples(), offset)
+
+
+def _starts(table: pd.DataFrame, sample_rate: int) -> np.ndarray:
+    """Where in its file each utterance begins, in samples."""
+    if "start" not in table:
+        return np.zeros(len(table), dtype=np.int64)
+    return np.rint(table["start"].replace("", "0").astype(float).to_numpy() * sample_rate).astype(np.int64)
+
+
+def noise_to_hear(data: Data, trained: np.ndarray, sample_rate: int, kept: bool = True) -> np.ndarray | None:
+    """The recordings of background noise behind one another, int16; None where there is none.
+
+    Without the windows that are utterances themselves (silence) and not among the rows that are trained on: neither the holdout nor what must be
+    forgotten may be heard as noise, nor what is tested on.
+    """
+    from speechforget.data.sound import read_window
+
+    unheard = data.table.drop(index=data.table.index[trained])
+    unheard = unheard.assign(first=_starts(unheard, sample_rate))[unheard["path"].isin(set(data.audio.noise["path"]))]
+    pieces = []
+    for path, offset, samples in zip(data.audio.noise["path"], data.audio.noise["offset"], data.audio.noise["samples"], strict=True):
+        sound = data.audio.samples()[offset : offset + samples] if kept else read_window(data.audio.root / path, 0, samples, sample_rate)
+        free = np.ones(samples, dtype=bool)
+        windows = unheard[unheard["path"] == path]
+        for first, count in zip(windows["first"], windows["samples"], strict=True):
+            free[first : first + count] = False
+        pieces.append(sound[free])
+    return np.concatenate(pieces) if sum(map(len, pieces)) else None

@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import nn
 
 from speechforget.errors import UserError
 from speechforget.peers import DEVICE
@@ -32,7 +33,9 @@ def start_process(trainer: Mapping[str, Any]) -> torch.device:
     _keep_freed_memory()
     torch.backends.cudnn.deterministic = True
     torch.backends.cudnn.benchmark = False
-    torch.set_float32_matmul_precision("highest")
+    tf32 = trainer["precision"] == "tf32-true"  # 10 bits of mantissa in products, of 23
+    torch.set_float32_matmul_precision("high" if tf32 else "highest")
+    torch.backends.cudnn.allow_tf32 = tf32
     if trainer["accelerator"] == "cpu":
         return torch.device("cpu")
     if not torch.cuda.is_available():
@@ -43,6 +46,13 @@ def start_process(trainer: Mapping[str, Any]) -> torch.device:
     device = torch.device("cuda", index % count)  # a cluster that gives each process a GPU of its own shows it that one only
     torch.cuda.set_device(device)
     return device
+
+
+def compiled(model: nn.Module, trainer: Mapping[str, Any]) -> nn.Module:
+    """The same model, whose forward pass is compiled where the trainer says so; weights and their names stay as they are."""
+    if trainer["compile"]:
+        model.compile()
+    return model
 
 
 def _keep_freed_memory() -> None:
@@ -68,7 +78,7 @@ def make_trainer(trainer: Mapping[str, Any], epochs: int, callbacks: Sequence[Ca
         accelerator=trainer["accelerator"],
         devices=1 if trainer["accelerator"] == "cpu" else [torch.cuda.current_device()],
         plugins=[LightningEnvironment()],
-        precision=trainer["precision"],
+        precision="32-true" if trainer["precision"] == "tf32-true" else trainer["precision"],
         max_epochs=epochs,
         callbacks=list(callbacks),
         logger=logger or False,

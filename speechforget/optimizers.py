@@ -26,6 +26,8 @@ def make_optimizer(parameters: Iterable[nn.Parameter], options: Mapping[str, Any
     if "betas" in arguments:
         arguments["betas"] = tuple(arguments["betas"])
     trainable = [parameter for parameter in parameters if parameter.requires_grad]
+    if all(parameter.device.type == "cpu" for parameter in trainable):
+        arguments.setdefault("fused", True)  # one loop in C++ for all weights: a tenth of a small model's step; a GPU's default is as fast
     try:
         return KINDS[name](trainable, lr=learning_rate, **arguments)  # type: ignore[call-arg]
     except TypeError as error:

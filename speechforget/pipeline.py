@@ -1,4 +1,4 @@
-"""The whole story: corpus -> split -> request -> original, oracle, unlearned -> scores -> comparison.
+"""The whole story: corpus -> split -> request -> original, oracle (unless there is none), unlearned -> scores -> comparison.
 
 Each line of `run` is an artefact (see `store.py`) or cheap. Whatever needs torch is imported when an artefact has to be built, so a run in which
 everything exists imports neither torch nor Lightning.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +20,8 @@ from speechforget import team
 from speechforget.data.request import Request, save, select
 from speechforget.dividing import Data, divide
 from speechforget.errors import NotApplicable, UserError
+from speechforget.origin import UNMADE, Checkpoint, check_labels, has_oracle, notes, read_checkpoint, why_no_oracle
+from speechforget.pretrained import fingerprint, placeless
 from speechforget.store import Artefact, Producer, Store, code_hash, provenance, verified
 from speechforget.tracking import words_of
 
@@ -52,9 +55,9 @@ class Pipeline:
         """The whole story."""
         self.check_applicable()
         original = self.train("original")
-        oracle = self.train("oracle")
+        oracle = {"oracle": self.train("oracle")} if has_oracle(self.config) else {}
         unlearned = self.unlearn(original)
-        models = {"original": original, "oracle": oracle, "unlearned": unlearned}
+        models = {"original": original, **oracle, "unlearned": unlearned}
         scores = {name: self.score(name, model) for name, model in models.items()}
         return self.compare(models, scores)
 
@@ -68,6 +71,11 @@ class Pipeline:
         """What must be forgotten."""
         return select(self.data.table, self.task)
 
+    @cached_property
+    def checkpoint(self) -> Checkpoint | None:
+        """What the original is made of, where it is not trained here."""
+        return read_checkpoint(self.config)
+
     def check_applicable(self) -> None:
         """Raises NotApplicable where the method is not defined for this kind of request."""
         kinds = list(self.method["requests"])
@@ -75,21 +83,56 @@ class Pipeline:
             raise NotApplicable(f"The method {self.method['name']} is not defined for {self.task['kind']} requests, only for: {', '.join(kinds)}.")
 
     def train(self, stage: str) -> Artefact:
-        """The original or the oracle: the same function on all training utterances, or on what the request leaves."""
+        """The original or the oracle: the same function on all training utterances, or on what the request leaves; or the user's original."""
+        if stage == "original" and self.checkpoint is not None:
+            return self.imported(self.checkpoint)
         model = self.config["model"]
         inputs = {
             "version": _version("training"),
             "split": self.data.key,
             "without": None if stage == "original" else self.forgotten_ids,
-            "hearing": {name: self.dataset[name] for name in ("sample_rate", "seconds")},
-            "model": without_name(model),
+            "hearing": self.hearing,
+            "model": without_name(placeless(model)),
             "code": [code_hash(target) for target in (model["_target_"], AUGMENT)],
             "train": without_name(self.config["train"]),
             "precision": self.config["trainer"]["precision"],
             "seed": self.seed,
+            **({"pretrained": weights} if (weights := fingerprint(model)) else {}),
         }
         name = "-".join([*self.words, *([] if stage == "original" else [self.request.name]), f"seed{self.seed}"])
         return self.made(stage, name, inputs, stage)
+
+    def imported(self, checkpoint: Checkpoint) -> Artefact:
+        """The original out of the user's checkpoint, wherever that lies; by this process, however many devices there are."""
+        classes, model = self.data.classes, self.config["model"]
+        check_labels(checkpoint, classes)
+        inputs = {
+            "version": _version("importing"),
+            "checkpoint": checkpoint.digest,
+            "labels": list(checkpoint.labels),
+            "classes": classes,
+            "hearing": self.hearing,
+            "model": {name: value for name, value in without_name(model).items() if name not in UNMADE},
+            "code": code_hash(model["_target_"]),
+        }
+
+        def build(folder: Path, _: str) -> None:
+            from speechforget.importing import import_checkpoint
+
+            try:
+                import_checkpoint(folder, checkpoint, classes, self.dataset, model)
+                if checkpoint.digest != inputs["checkpoint"]:
+                    raise UserError(f"{checkpoint.folder} changed while it was read: run the same command again.")
+            except UserError:
+                shutil.rmtree(folder)  # nobody will go on with it
+                raise
+
+        return self.store.produce("original", "-".join([*self.words, "checkpoint"]), inputs, build)
+
+    @property
+    def hearing(self) -> dict[str, Any]:
+        """What the classifier is given of a recording."""
+        return {name: self.dataset[name] for name in ("sample_rate", "seconds", "lengths")}
 
     def unlearn(self, original: Artefact) -> Artefact:
         """What the method makes of the original."""
@@ -108,7 +151,8 @@ class Pipeline:
 
     def score(self, kind: str, model: Artefact) -> Artefact:
         """The model's scores on every utterance of the corpus."""
-        inputs = {"version": _version("scoring"), "model": model.key, "split": self.data.key}
+        windows = self.dataset["windows"]
+        inputs = {"version": _version("scoring"), "model": model.key, "split": self.data.key, "hearing": self.hearing, "windows": windows}
         return self.made("scores", model.folder.name.rsplit("-", 1)[0], inputs, f"scores of the {kind}", model.folder)
 
     def made(self, stage: str, name: str, inputs: Mapping[str, Any], title: str, model: Path | None = None) -> Artefact:
@@ -138,7 +182,7 @@ class Pipeline:
         return _hash(self.data.table["id"].to_numpy()[np.sort(self.request.forget)])
 
     def compare(self, models: Mapping[str, Artefact], scores: Mapping[str, Artefact]) -> Artefact:
-        """The comparison: metrics of all three models, with the request that they are about."""
+        """The comparison: metrics of all models, with the request that they are about."""
         paths = list(self.config["metrics"]["metrics"])
         inputs = {
             "version": RESULT_VERSION,
@@ -178,8 +222,10 @@ class Pipeline:
             },
             "holdout": bool(len(data.rows("holdout"))),
             "settings": self.settings(),
-            "artefacts": {name: artefact.folder.name for name, artefact in models.items()},
+            "artefacts": {"original": None, "oracle": None, **{name: artefact.folder.name for name, artefact in models.items()}},
             "cost": {name: artefact.cost for name, artefact in models.items()},
+            "no_oracle": why_no_oracle(self.config),
+            "notes": notes(self.config, self.checkpoint),
             "versions": about["versions"],
             "commit": about["commit"],
         }
@@ -187,10 +233,11 @@ class Pipeline:
     def settings(self) -> dict[str, Any]:
         """The numbers by which a report tells runs apart that share their names."""
         return {
+            "original": None if self.checkpoint is None else f"checkpoint {self.checkpoint.digest[:12]}",
             "method": without_name(self.method),
             "model": without_name(self.config["model"]),
             "train": without_name(self.config["train"]),
-            "dataset": {name: self.dataset[name] for name in ("validation", "holdout", "copies", "sample_rate", "seconds")},
+            "dataset": {name: self.dataset[name] for name in ("validation", "holdout", "copies", "sample_rate", "seconds", "lengths", "windows")},
             "corpus": {name: value for name, value in self.dataset["corpus"].items() if name not in {"name", "lock"}},
             "precision": self.config["trainer"]["precision"],
         }

@@ -16,6 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from speechforget.origin import has_oracle, read_checkpoint
 from speechforget.pipeline import Pipeline, without_name
 from speechforget.store import Artefact, Store, key_of
 from speechforget.store.done import DONE, read_done
@@ -77,7 +78,7 @@ def _record(stage: str, folder: Path) -> tuple[str, Mapping[str, Any], float] | 
         inputs = json.loads((folder / "inputs.json").read_text())["inputs"]
         place = folder / "cost.json"
         return stage, inputs, float(json.loads((place if place.exists() else folder / "about.json").read_text())["seconds"])
-    except (OSError, ValueError, KeyError):  # a damaged record foretells nothing
+    except (OSError, ValueError, KeyError, TypeError):  # a damaged record foretells nothing
         return None
 
 
@@ -137,10 +138,12 @@ def _unknown(config: Mapping[str, Any], costs: Costs) -> Iterator[Planned]:
     corpus = {"dataset": dataset, "holds": config["dataset"]["corpus"]}
     original = {**corpus, "model": model, "train": train, "precision": config["trainer"]["precision"], "seed": config["seed"]}
     oracle = {**original, "task": config["task"]}
-    unlearned = {**oracle, "method": method}
-    models = {"original": original, "oracle": oracle, "unlearned": unlearned}
+    if (checkpoint := read_checkpoint(config)) is not None:
+        original = {**corpus, "model": model, "checkpoint": checkpoint.digest, "labels": list(checkpoint.labels)}
+    unlearned = {**original, "task": config["task"], "precision": config["trainer"]["precision"], "seed": config["seed"], "method": method}
+    models = {"original": original, **({"oracle": oracle} if has_oracle(config) else {}), "unlearned": unlearned}
     wanted = [("split", corpus), *models.items(), *(("scores", {"of": of, **inputs}) for of, inputs in models.items())]
-    wanted.append(("result", {**unlearned, "metrics": config["metrics"]}))
+    wanted.append(("result", {**unlearned, "oracle": models.get("oracle"), "metrics": config["metrics"]}))
     for stage, inputs in wanted:
         if config["only"] in (None, stage):
             seconds = costs.seconds(stage, json.loads(json.dumps(inputs)))

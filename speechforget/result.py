@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,8 +13,9 @@ from omegaconf import OmegaConf
 from speechforget.evaluation.compare import compare
 from speechforget.evaluation.tables import Scores, Tables
 from speechforget.report.plot import comparison_plot
-from speechforget.report.result import write_result
-from speechforget.store import Artefact, verified, write_text
+from speechforget.report.result import footnotes, write_result
+from speechforget.scores import read_scores
+from speechforget.store import Artefact, write_text
 from speechforget.tracking import log_comparison
 
 if TYPE_CHECKING:
@@ -33,7 +35,7 @@ def build_result(
     scores: Mapping[str, Artefact],
     tracker: Logger | None,
 ) -> None:
-    """Compares the three models and leaves everything a reader wants in `folder`."""
+    """Compares the models and leaves everything a reader wants in `folder`."""
     tables = join(data, request, models, scores, int(config["seed"]))
     comparison = compare(tables, list(config["metrics"]["metrics"]))
     write_text(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(dict(config))))
@@ -41,13 +43,13 @@ def build_result(
     plot = folder / "comparison.png"
     comparison_plot({**record, "comparison": comparison}, None, plot, tables)
     rows = [[model, metric, *entry.values()] for model, entries in comparison.items() for metric, entry in entries.items()]
-    columns = ["model", "metric", *next(iter(comparison["oracle"].values()))]
+    columns = ["model", "metric", *next(iter(comparison["unlearned"].values()))]
     scalars = {f"{model}/{metric}": entry["value"] for model, entries in comparison.items() for metric, entry in entries.items()}
-    log_comparison(tracker, columns, rows, {name: value for name, value in scalars.items() if value is not None}, plot)
+    log_comparison(tracker, columns, rows, {name: value for name, value in scalars.items() if value is not None}, plot, footnotes(record))
 
 
 def join(data: Data, request: Request, models: Mapping[str, Artefact], scores: Mapping[str, Artefact], seed: int) -> Tables:
-    """The three score tables beside each utterance's role, checked to be about exactly the corpus's rows."""
+    """The score tables beside each utterance's role, checked to be about exactly the corpus's rows; of an oracle only where there is one."""
     role = data.table["subset"].to_numpy(dtype=str).astype("U10")
     role[role == "train"] = "retain"
     role[request.forget] = "forget"
@@ -55,12 +57,17 @@ def join(data: Data, request: Request, models: Mapping[str, Artefact], scores: M
     nonmember[request.nonmembers] = True
 
     def read(name: str) -> Scores:
-        with np.load(verified(scores[name].folder, "scores.npz")) as arrays:
-            if not np.array_equal(arrays["row"], np.arange(len(role))) or not np.array_equal(arrays["label"], data.numbers):
-                raise RuntimeError(f"{scores[name].folder} is not about the utterances of this corpus")
-            logits = arrays["logits"].astype(np.float64)
-            loss, embedding = arrays["loss"], arrays["embedding"]
-        return Scores(role, nonmember, data.numbers, logits, loss, embedding, float(models[name].cost["seconds"]))
+        columns = read_scores(scores[name].folder)
+        if not np.array_equal(columns["row"], np.arange(len(role))) or not np.array_equal(columns["label"], data.numbers):
+            raise RuntimeError(f"{scores[name].folder} is not about the utterances of this corpus")
+        loss, seconds = np.asarray(columns["loss"]), training_seconds(models[name].cost)
+        return Scores(role, nonmember, data.numbers, columns["logits"], loss, columns["embedding"], seconds)
 
     forgotten = tuple(data.classes.index(name) for name in request.forgotten)
-    return Tables(read("original"), (read("oracle"),), read("unlearned"), forgotten, seed)
+    oracles = (read("oracle"),) if "oracle" in scores else ()
+    return Tables(read("original"), oracles, read("unlearned"), forgotten, seed)
+
+
+def training_seconds(cost: Mapping[str, Any]) -> float:
+    """Of a model's `cost.json`; nan where that tells only what importing the model took."""
+    return math.nan if cost.get("of") == "importing" else float(cost["seconds"])

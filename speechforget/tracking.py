@@ -165,8 +165,15 @@ def _say_once(sentence: str) -> None:
         logger.info(sentence)
 
 
-def log_comparison(tracker: Logger | None, columns: Sequence[str], rows: Sequence[Sequence[Any]], scalars: Mapping[str, float], plot: Path) -> None:
-    """The comparison as a table (W&B), its figures as scalars, and the plot as an image (W&B and TensorBoard)."""
+def log_comparison(
+    tracker: Logger | None,
+    columns: Sequence[str],
+    rows: Sequence[Sequence[Any]],
+    scalars: Mapping[str, float],
+    plot: Path,
+    notes: Sequence[str] = (),
+) -> None:
+    """The comparison as a table (W&B), its figures as scalars, and the plot as an image and notes as text (W&B and TensorBoard)."""
     from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 
     if tracker is None:
@@ -175,7 +182,12 @@ def log_comparison(tracker: Logger | None, columns: Sequence[str], rows: Sequenc
     if isinstance(tracker, WandbLogger):
         tracker.log_table("comparison", columns=list(columns), data=[list(row) for row in rows])
         tracker.log_image("comparison plot", [str(plot)])
+        if notes:
+            tracker.experiment.summary["notes"] = "\n".join(notes)
+            tracker.experiment.notes = "\n".join(notes)  # shown on the run's page, above everything else
     elif isinstance(tracker, TensorBoardLogger):
         from matplotlib.image import imread
 
         tracker.experiment.add_image("comparison plot", imread(plot)[..., :3], dataformats="HWC")
+        if notes:
+            tracker.experiment.add_text("notes", "\n\n".join(notes))

@@ -18,7 +18,7 @@ from speechforget.draws import seed_from
 from speechforget.dropout import drawn_for
 from speechforget.errors import UserError
 from speechforget.fitting import Averages, Job, finish, fit, log_accuracies
-from speechforget.launch import start_process
+from speechforget.launch import compiled, start_process
 from speechforget.loading import build_classifier
 from speechforget.methods.losses import mean
 from speechforget.optimizers import make_optimizer
@@ -108,6 +108,7 @@ def train(job: Job, sources: Sources, labels: Sequence[str], dataset: Mapping[st
     cost = Cost()
     cost.watch(classifier)
     ranks.share_state(classifier)
+    compiled(classifier, job.trainer)
     module = Supervised(classifier, sources, recipe, job, cost)
     with cost:
         fit(module, job, recipe["epochs"], recipe["epochs"] * module.steps_per_epoch, cost)

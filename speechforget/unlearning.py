@@ -19,12 +19,12 @@ from speechforget.data.streams import Paired, Sources, Stream
 from speechforget.draws import order, seed_from
 from speechforget.dropout import drawn_for
 from speechforget.fitting import Averages, Job, accuracy, finish, fit, log_accuracies
-from speechforget.launch import start_process
+from speechforget.launch import compiled, start_process
 from speechforget.loading import build_classifier, build_method, load_classifier
 from speechforget.methods.driver import Driver
 from speechforget.methods.method import Context, Method, Pass
 
-VERSION = 3  # of what this stage computes: raise it whenever the same inputs give other weights
+VERSION = 4  # of what this stage computes: raise it whenever the same inputs give other weights
 
 
 class Unlearning(LightningModule):
@@ -142,6 +142,7 @@ def _run(
     if not driver.plan:
         return
     steps = sum(len(pass_stream(sources, method, current, index, job.seed)) for index, current in enumerate(driver.plan))
+    compiled(student, job.trainer)
     fit(Unlearning(driver, sources, job, cost), job, len(driver.plan), steps, cost)
     student.eval()
 

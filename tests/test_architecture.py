@@ -10,9 +10,10 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "speechforget"
 FILES = sorted(PACKAGE.rglob("*.py"))
 PARTS = ("data", "models", "methods", "evaluation")
-STAGES = {"dividing", "training", "unlearning", "scoring", "pipeline", "planning", "building", "result", "fitting", "loading"}
-HEAVY = {"torch", "torchaudio", "lightning", "matplotlib", "sklearn", "scipy", "wandb", "transformers"}
+STAGES = {"dividing", "training", "unlearning", "scoring", "pipeline", "planning", "building", "result", "fitting", "loading", "importing", "origin"}
+HEAVY = {"torch", "torchaudio", "lightning", "matplotlib", "sklearn", "scipy", "wandb", "transformers", "peft", "speechbrain"}
 LIGHT = ["command", "checks", "pipeline", "planning", "dividing", "store", "errors", "draws", "peers", "progress", "team", "tracking", "result"]
+LIGHT += ["origin", "scores"]
 
 
 def imported(path: Path, top_level: bool = False) -> set[str]:

@@ -215,6 +215,8 @@ def test_every_number_of_a_yaml_is_in_a_key(group: str, configure, tmp_path: Pat
     """Whatever a method, a model or a recipe can be told changes what is made of it, so a new yaml cannot have a number that no key holds."""
     for path in sorted((ROOT / "conf" / group).glob("*.yaml")):
         config = configure(f"output={tmp_path}", f"{group}={path.stem}")
+        if config["model"].get("pretrained"):  # the key of weights that are not here is only known to their hub
+            config["model"]["pretrained"] = None
         divide(config, Store(tmp_path))
         before = {planned.key for planned in plan(config)}
         for place in numbers(config[group]):

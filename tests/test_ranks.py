@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from speechforget import team
 from speechforget.errors import RankError
 from speechforget.pipeline import Pipeline
+from speechforget.scores import read_scores
 from speechforget.store import Store
 
 METHODS = sorted(path.stem for path in (Path(__file__).parents[1] / "conf" / "method").glob("*.yaml"))
@@ -70,10 +71,10 @@ def test_two_processes_make_what_one_makes(method: str, changes: list[str], requ
     assert alone.keys() == together.keys()
     for folder in alone:
         assert furthest(alone[folder], together[folder]) < 1e-9, folder
-    for path in places[1].glob("scores/*/scores.npz"):
-        with np.load(path) as one, np.load(places[2] / path.relative_to(places[1])) as other:
-            assert np.array_equal(one["row"], other["row"]) and np.array_equal(one["label"], other["label"])
-            np.testing.assert_allclose(other["logits"], one["logits"], atol=1e-5)
+    for folder in places[1].glob("scores/*/"):
+        one, other = (read_scores(place) for place in (folder, places[2] / folder.relative_to(places[1])))
+        assert np.array_equal(one["row"], other["row"]) and np.array_equal(one["label"], other["label"])
+        np.testing.assert_allclose(other["logits"], one["logits"], atol=1e-5)
 
 
 @pytest.mark.parametrize("devices", [2, 3])

@@ -23,7 +23,7 @@ from speechforget.report.collect import collect
 from speechforget.report.console import attack_sentence, number, print_comparison
 from speechforget.report.layout import COLUMNS, comma_separated, latex, markdown
 from speechforget.report.plot import comparison_plot
-from speechforget.report.result import attack_verdict, write_result
+from speechforget.report.result import attack_verdict, oracle_verdict, write_result
 from speechforget.report.summary import summarize
 
 SAMPLE = {"kind": "sample", "by": "random", "percent": 5, "seed": 0}
@@ -127,6 +127,37 @@ def test_the_oracles_attack_is_judged(tmp_path, auc, holdout, verdict, words):
     assert ("oracle *" in text) == (verdict == "outside")
     assert words in " ".join(text.split())
     assert comparison_plot(result, None, tmp_path / "picture.png").stat().st_size > 10_000
+
+
+def without_oracle():
+    """What `compare` returns where there is none."""
+    numbers = comparison()
+    nothing = entry(None, count=0, gap=None)
+    numbers["oracle"] = dict.fromkeys(numbers["oracle"], nothing)
+    return {model: {name: {**one, "gap": None} for name, one in entries.items()} for model, entries in numbers.items()}
+
+
+@pytest.mark.parametrize(("holdout", "words"), [(True, "no oracle, so the attack cannot be checked"), (False, "no holdout (dataset.holdout is 0)")])
+def test_without_an_oracle_everything_says_so(tmp_path, holdout, words):
+    about = record(holdout=holdout, no_oracle="No oracle: it was too dear [/dim].", notes=["Something else."])
+    result = save(tmp_path, about, without_oracle())
+    assert result["objective"] is None
+    assert oracle_verdict(result) == ("no oracle" if holdout else "no holdout")
+    assert words in attack_sentence(result) and "Oracle's" not in attack_sentence(result)
+    text = printed(result)
+    assert re.search(r"^ *oracle( +none){7}", text, re.MULTILINE) and "No oracle: it was too dear [/dim]." in text and "Something else." in text
+    assert not re.search(r"\d [+-]\d", text) and "gap to the oracle" not in text and "x" not in text.split("unlearned")[1].splitlines()[0]
+    picture = comparison_plot(result, None, tmp_path / "picture.png").read_bytes()
+    assert b"too dear" in picture and len(picture) > 10_000
+
+
+def test_notes_of_a_result_are_notes_of_its_table_once(tmp_path):
+    for seed in (0, 1):
+        save(tmp_path / str(seed), record(seed=seed, notes=["Mind this.", f"Mind seed {seed}."]), comparison())
+    (table,) = summarize(collect(tmp_path))
+    assert [note for note in table.notes if note.startswith("Mind")] == ["Mind this.", "Mind seed 0.", "Mind seed 1."]
+    for text in (markdown([table]), latex([table]), comma_separated([table]).splitlines()[1]):
+        assert text.count("Mind this.") == 1
 
 
 def test_numbers_have_no_negative_zero():

@@ -1,10 +1,15 @@
 """Batches hold the right sound, in orders and with draws that depend on seeds alone."""
 
+import itertools
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 import torch
 
 from speechforget.batch import Pair
+from speechforget.data.ahead import ahead
+from speechforget.data.recordings import Mapped
 from speechforget.data.streams import Paired, Sources, Stream, Waveforms
 
 SAMPLES = 50
@@ -19,7 +24,7 @@ def lengths() -> np.ndarray:
 def waveforms(lengths: np.ndarray) -> Waveforms:
     offset = np.concatenate([[0], np.cumsum(lengths)[:-1]])
     flat = np.concatenate([np.full(length, (i + 1) * 1000, dtype=np.int16) + np.arange(length, dtype=np.int16) for i, length in enumerate(lengths)])
-    return Waveforms(flat, offset, lengths, SAMPLES)
+    return Waveforms(Mapped(flat, offset), lengths, SAMPLES)
 
 
 def test_gather_crops_the_middle_and_pads_the_end(waveforms: Waveforms, lengths: np.ndarray) -> None:
@@ -40,7 +45,7 @@ def test_gather_reaches_both_ends(waveforms: Waveforms) -> None:
 
 
 def test_a_corpus_shorter_than_the_crop() -> None:
-    waveforms = Waveforms(np.array([1, 2, 3], dtype=np.int16), np.array([0]), np.array([3]), SAMPLES)
+    waveforms = Waveforms(Mapped(np.array([1, 2, 3], dtype=np.int16), np.array([0])), np.array([3]), SAMPLES)
     crops, lengths = waveforms.gather(np.array([0]))
     assert lengths.tolist() == [3] and (crops[0, :4] * 32768).tolist() == [1, 2, 3, 0]
 
@@ -82,3 +87,56 @@ def test_a_pair_starts_its_shorter_half_again_in_another_order(waveforms: Wavefo
     rounds = [tuple(int(pair.retain.rows) for pair in pairs[start : start + 4]) for start in range(0, 24, 4)]
     assert all(sorted(round_) == [0, 2, 3, 5] for round_ in rounds)
     assert len(set(rounds)) > 1
+
+
+def test_buckets_hold_every_row_once_and_cut_the_padding(waveforms: Waveforms) -> None:
+    fixed = make_sources(waveforms)
+    bucketed = Sources(waveforms, fixed.labels, fixed.rows, bucketed=True)
+    rows = fixed.rows["train"]
+    for stream, plain in (
+        (bucketed.shuffled(rows, 2, (0,)), fixed.shuffled(rows, 2, (0,))),
+        (bucketed.divided("train", 2), fixed.divided("train", 2)),
+    ):
+        assert len(stream) == len(plain) and sorted(numbers(stream)) == list(range(6))
+        assert [len(batch.rows) for batch in stream] == [2, 2, 2]
+        whole = {int(row): (sound, int(length)) for batch in plain for row, sound, length in zip(batch.rows, *batch.inputs, strict=True)}
+        for batch in stream:
+            sound, lengths = batch.inputs
+            assert lengths.max() <= sound.shape[1] <= lengths.max() + 3  # a twentieth of 50 samples
+            for row, mine, length in zip(batch.rows.tolist(), sound, lengths.tolist(), strict=True):
+                assert length == whole[row][1] and torch.equal(mine, whole[row][0][: len(mine)])
+    assert numbers(bucketed.shuffled(rows, 2, (0,))) != numbers(bucketed.shuffled(rows, 2, (1,)))
+    spread = [int(batch.inputs[1].max() - batch.inputs[1].min()) for batch in bucketed.shuffled(rows, 2, (0,))]
+    assert max(spread) <= 20
+
+
+def test_buckets_are_shared_out_like_other_batches(waveforms: Waveforms) -> None:
+    plain = make_sources(waveforms)
+    whole, *parts = (Sources(waveforms, plain.labels, plain.rows, share=share, bucketed=True) for share in ((0, 1), (0, 2), (1, 2)))
+    streams = [sources.shuffled(plain.rows["train"], 4, (5,)) for sources in (whole, *parts)]
+    for batch, first, second in zip(*streams, strict=True):
+        assert sorted(batch.rows.tolist()) == sorted(first.rows.tolist() + second.rows.tolist())
+        assert batch.inputs[0].shape[1] == first.inputs[0].shape[1] == second.inputs[0].shape[1]
+
+
+@pytest.mark.parametrize("depth", [0, 1, 5])
+def test_batches_made_ahead_are_the_same(waveforms: Waveforms, depth: int) -> None:
+    plain = make_sources(waveforms)
+    sources = Sources(waveforms, plain.labels, plain.rows, depth=depth)
+    assert numbers(sources.shuffled(plain.rows["train"], 4, (0,))) == numbers(plain.shuffled(plain.rows["train"], 4, (0,)))
+    pairs = [Paired(*(kind.shuffled(kind.rows[name], 1, (0, name)) for name in ("forget", "retain")), 5) for kind in (plain, sources)]
+    assert [pair.retain.rows.tolist() for pair in pairs[0]] == [pair.retain.rows.tolist() for pair in pairs[1]]
+
+
+def test_what_goes_wrong_ahead_is_raised_and_nothing_waits_for_ever() -> None:
+    def failing() -> Iterator[int]:
+        yield 1
+        raise OSError("gone")
+
+    items = ahead(failing(), 3)
+    assert next(items) == 1
+    with pytest.raises(OSError, match="gone"):
+        next(items)
+    endless = ahead(itertools.count(), 2)
+    assert [next(endless) for _ in range(3)] == [0, 1, 2]
+    endless.close()

@@ -11,7 +11,7 @@ from speechforget.evaluation.tables import NOTHING, Tables, Value, predictions
 def accuracy(tables: Tables, model: str) -> dict[str, Value]:
     """`accuracy_<subset>` in [0, 1] over all K outputs, with 95 % Wilson intervals; subsets as in `Tables.subsets`."""
     scores = tables.of(model)
-    right = predictions(scores.logits) == scores.label
+    right = scores.predicted == scores.label
     return {f"accuracy_{name}": share(right[mask]) for name, mask in tables.subsets().items()}
 
 
@@ -21,9 +21,8 @@ def accuracy_masked(tables: Tables, model: str) -> dict[str, Value]:
     Tells a class that is no longer answered from damage to the others; equals `accuracy` for samples.
     """
     scores = tables.of(model)
-    logits = scores.logits.copy()
-    logits[:, list(tables.forgotten)] = -np.inf
-    right = predictions(logits) == scores.label
+    predicted = predictions(scores.logits, tables.forgotten) if tables.forgotten else scores.predicted
+    right = predicted == scores.label
     subsets = tables.subsets()
     return {f"accuracy_masked_{name}": share(right[subsets[name]]) for name in ("retain", "validation", "test")}
 
@@ -35,7 +34,7 @@ def macro_f1(tables: Tables, model: str) -> dict[str, Value]:
     """
     scores = tables.of(model)
     mask = tables.subsets()["test"]
-    label, predicted = scores.label[mask], predictions(scores.logits[mask])
+    label, predicted = scores.label[mask], scores.predicted[mask]
     if not len(label):
         return {"macro_f1_test": NOTHING}
     classes = scores.logits.shape[1]

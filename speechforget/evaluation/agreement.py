@@ -7,7 +7,7 @@ import math
 from speechforget.evaluation.accuracy import accuracy
 from speechforget.evaluation.intervals import share
 from speechforget.evaluation.membership import auc
-from speechforget.evaluation.tables import Tables, Value, predictions
+from speechforget.evaluation.tables import Tables, Value
 
 PARTS = ("accuracy_forget", "accuracy_retain", "accuracy_test")
 
@@ -20,7 +20,7 @@ def _gaps(tables: Tables, model: str) -> list[float]:
 
 def churn(tables: Tables, model: str) -> dict[str, Value]:
     """`churn_<subset>` in [0, 1]: the share of utterances that the model gives another class than the oracle does; 95 % Wilson intervals."""
-    differs = predictions(tables.of(model).logits) != predictions(tables.oracle.logits)
+    differs = tables.of(model).predicted != tables.oracle.predicted
     return {f"churn_{name}": share(differs[mask]) for name, mask in tables.subsets().items()}
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from speechforget.errors import UserError, nearest
-from speechforget.evaluation.tables import MODELS, Metric, Tables, Value
+from speechforget.evaluation.tables import MODELS, NOTHING, Metric, NoOracle, Tables, Value
 
 
 def resolve(path: str) -> Metric:
@@ -34,7 +34,10 @@ def resolve(path: str) -> Metric:
 def _evaluate(tables: Tables, model: str, metrics: Mapping[str, Metric]) -> dict[str, Value]:
     values: dict[str, Value] = {}
     for path, metric in metrics.items():
-        found = metric(tables, model)
+        try:
+            found = metric(tables, model)
+        except NoOracle:  # then only the names of what it measures can be had
+            found = dict.fromkeys(metric(replace(tables, oracles=(tables.of(model),)), model), NOTHING)
         if twice := sorted(values.keys() & found.keys()):
             raise UserError(f"Two metrics give '{twice[0]}': take '{path}' or the other one off the list.")
         values.update(found)
@@ -50,10 +53,12 @@ def compare(tables: Tables, metric_paths: Sequence[str]) -> dict[str, dict[str, 
     """Model -> metric -> value, low, high, count, gap (signed, value - oracle's value) and oracle_spread; null where there is no number.
 
     oracle_spread: the standard deviation (n - 1) of the metric over the oracles, null when there is one. For a metric that is itself relative
-    to the oracle (divergences, churn, average_gap, tow), each of them is measured against the first.
+    to the oracle (divergences, churn, average_gap, tow), each of them is measured against the first. Without an oracle its own numbers, gaps,
+    and metrics that are relative to it are null.
     """
     metrics = {str(path): resolve(str(path)) for path in metric_paths}
-    values = {model: _evaluate(tables, model, metrics) for model in MODELS}
+    values = {model: _evaluate(tables, model, metrics) for model in MODELS if model != "oracle" or tables.oracles}
+    values.setdefault("oracle", dict.fromkeys(values["unlearned"], NOTHING))
     others = [_evaluate(replace(tables, unlearned=scores), "unlearned", metrics) for scores in tables.oracles[1:]]
     spread: dict[str, float] = {}
     for name, value in values["oracle"].items():
@@ -70,7 +75,8 @@ def compare(tables: Tables, metric_paths: Sequence[str]) -> dict[str, dict[str, 
 def objective(result: Mapping[str, Any]) -> float:
     """What a search minimises: the mean absolute accuracy gap to the oracle on forget and on validation (remaining classes), in [0, 1].
 
-    `result` is what `compare` returned. Never test or holdout. nan without a validation subset: forget alone would reward a ruined model.
+    `result` is what `compare` returned. Never test or holdout. nan without an oracle, and without a validation subset, as forget alone would
+    reward a ruined model.
     """
     unlearned = result["unlearned"]
     gaps = [unlearned.get(name, {}).get("gap") for name in ("accuracy_forget", "accuracy_validation")]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -13,6 +14,7 @@ Mask = NDArray[np.bool_]
 
 ROLES = ("forget", "retain", "validation", "holdout", "test")
 MODELS = ("original", "oracle", "unlearned")
+CHUNK = 2**18  # logits that are looked at at a time: a table may be larger than the memory, and this many fit a processor's cache
 
 
 class Value(NamedTuple):
@@ -27,19 +29,23 @@ class Value(NamedTuple):
 NOTHING = Value(float("nan"), float("nan"), float("nan"), 0)
 
 
+class NoOracle(Exception):  # noqa: N818
+    """A metric asked for the oracle of a comparison that has none; `compare` gives it no number."""
+
+
 @dataclass(frozen=True)
 class Scores:
     """One model's score table, one row per utterance.
 
     role: (n,) str out of `ROLES`. nonmember: (n,) bool, true for the holdout utterances that match the request.
-    label: (n,) int64 class numbers. logits: (n, K) float64. loss: (n,) float64 cross-entropy in nats.
-    embedding: (n, d). seconds: wall time that making the model took.
+    label: (n,) int64 class numbers. logits: (n, K) floating, perhaps a memory map: metrics read it by `chunks`. loss: (n,) float64 cross-entropy
+    in nats. embedding: (n, d). seconds: wall time that making the model took, nan where that is not known.
     """
 
     role: NDArray[np.str_]
     nonmember: Mask
     label: NDArray[np.int64]
-    logits: NDArray[np.float64]
+    logits: NDArray[np.floating]
     loss: NDArray[np.float64]
     embedding: NDArray[np.floating]
     seconds: float
@@ -53,13 +59,18 @@ class Scores:
         if np.any(self.nonmember & (self.role != "holdout")):
             raise ValueError("non-members must be holdout utterances")
 
+    @cached_property
+    def predicted(self) -> NDArray[np.int64]:
+        """`predictions` of all rows, looked up once for all metrics."""
+        return predictions(self.logits)
+
 
 @dataclass(frozen=True)
 class Tables:
     """The score tables of one comparison, with rows aligned over models.
 
-    oracles: one or more; the first is the oracle of this seed. forgotten: class numbers that the request removes whole, empty for samples.
-    seed: of the draws that attacks make.
+    oracles: the first is the oracle of this seed; empty where there is none. forgotten: class numbers that the request removes whole, empty for
+    samples. seed: of the draws that attacks make.
     """
 
     original: Scores
@@ -69,15 +80,15 @@ class Tables:
     seed: int
 
     def __post_init__(self) -> None:
-        if not self.oracles:
-            raise ValueError("a comparison needs an oracle")
         for other in (*self.oracles, self.unlearned):
             if not all(np.array_equal(getattr(self.original, name), getattr(other, name)) for name in ("role", "nonmember", "label")):
                 raise ValueError("the score tables of a comparison are not about the same utterances")
 
     @property
     def oracle(self) -> Scores:
-        """The oracle of this seed."""
+        """The oracle of this seed. Raises NoOracle where there is none."""
+        if not self.oracles:
+            raise NoOracle
         return self.oracles[0]
 
     def of(self, model: str) -> Scores:
@@ -110,6 +121,17 @@ class Tables:
 Metric = Callable[[Tables, str], dict[str, Value]]
 
 
-def predictions(logits: NDArray[np.float64]) -> NDArray[np.int64]:
-    """The class with the largest logit, (n,) int64; -1, which no label equals, where a logit is not a number."""
-    return np.where(np.isnan(logits).any(axis=1), -1, logits.argmax(axis=1))
+def chunks(rows: int, columns: int) -> Iterator[slice]:
+    """Consecutive slices of so many rows that each holds about `CHUNK` numbers."""
+    step = max(1, CHUNK // max(columns, 1))
+    return (slice(start, start + step) for start in range(0, rows, step))
+
+
+def predictions(logits: NDArray[np.floating], without: Sequence[int] = ()) -> NDArray[np.int64]:
+    """The class with the largest logit among all but `without`, (n,) int64; -1, which no label equals, where a logit is not a number."""
+    found = np.empty(len(logits), dtype=np.int64)
+    for rows in chunks(*logits.shape):
+        chunk = np.array(logits[rows])
+        chunk[:, list(without)] = -np.inf
+        found[rows] = np.where(np.isnan(chunk).any(axis=1), -1, chunk.argmax(axis=1))
+    return found

@@ -11,11 +11,12 @@ from typing import Any
 import pandas as pd
 
 from speechforget.errors import UserError
-from speechforget.report.result import attack_verdict
+from speechforget.report.result import footnotes, has_oracle, oracle_verdict
 
 logger = logging.getLogger(__name__)
 
-RUN = ["folder", "dataset", "label", "model", "holdout", "method", "seed", "task_seed", "kind", "task", "request", "settings", "method_settings"]
+RUN = ["folder", "dataset", "label", "model", "holdout", "oracle", "method", "seed", "task_seed"]
+RUN += ["kind", "task", "request", "settings", "method_settings"]
 NUMBERS = ["value", "low", "high", "count", "gap"]
 
 
@@ -23,8 +24,8 @@ def collect(folder: Path) -> pd.DataFrame:
     """All finished runs below `folder`, one row per run, artefact (original, oracle, unlearned) and metric.
 
     Columns: what the run was (`RUN`; task and settings as sorted JSON without seeds), `code` (commit and versions), `artefact`, `key` (what
-    tells two artefacts apart), `metric`, `NUMBERS` and `verdict` (of the oracle's attack). Folders without DONE are left out; files that
-    cannot be read are named in a warning. UserError when there is no folder or no result.
+    tells two artefacts apart), `metric`, `NUMBERS`, `verdict` (of the oracle's attack) and `notes` (one a line). Folders without DONE are left
+    out; files that cannot be read are named in a warning. UserError when there is no folder or no result.
     """
     if not folder.is_dir():
         raise UserError(f"There is no folder '{folder}': name the one that the runs wrote to (`output`, by default outputs).")
@@ -53,6 +54,7 @@ def _rows(path: Path, result: Mapping[str, Any]) -> list[dict[str, Any]]:
         "folder": str(path.parent),
         **{name: str(result[name]) for name in ("dataset", "label", "model", "method")},
         "holdout": bool(result["holdout"]),
+        "oracle": has_oracle(result),
         "seed": int(result["seed"]),
         "task_seed": int(task.get("seed") or 0),
         "kind": str(task.get("kind", "")),
@@ -61,7 +63,8 @@ def _rows(path: Path, result: Mapping[str, Any]) -> list[dict[str, Any]]:
         "settings": _canonical({name: value for name, value in settings.items() if name != "method"}),
         "method_settings": _canonical({"method": settings.get("method", {})}),
         "code": json.dumps([result.get("commit"), result.get("versions")], sort_keys=True),
-        "verdict": attack_verdict(result["comparison"]["oracle"].get("membership_auc"), bool(result["holdout"])),
+        "verdict": oracle_verdict(result),
+        "notes": "\n".join(footnotes(result)),
     }
     keys = result["artefacts"]
     rows = []

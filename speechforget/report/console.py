@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from speechforget.report.result import FEWEST_NONMEMBERS, attack_verdict
+from speechforget.report.result import FEWEST_NONMEMBERS, footnotes, has_oracle, oracle_verdict
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -40,9 +40,12 @@ def describe(result: Mapping[str, Any]) -> str:
 def attack_sentence(result: Mapping[str, Any]) -> str:
     """The oracle's attack AUC with its number of non-members and 99 % interval, and what to make of it."""
     entry = result["comparison"]["oracle"].get("membership_auc")
-    verdict = attack_verdict(entry, bool(result["holdout"]))
+    verdict = oracle_verdict(result)
+    if verdict == "no oracle":
+        return "Membership attack: no oracle, so the attack cannot be checked."
     if verdict == "no holdout":
-        return "Oracle's membership attack: no holdout (dataset.holdout is 0), so membership is not measured."
+        whose = "Oracle's membership" if has_oracle(result) else "Membership"
+        return f"{whose} attack: no holdout (dataset.holdout is 0), so membership is not measured."
     if entry is None or verdict == "no matching holdout":
         return "Oracle's membership attack: no holdout utterance matches the request, so there is no AUC."
     text = f"Oracle's membership attack: AUC {entry['value']:.3f}, 99 % interval {entry['low']:.3f} to {entry['high']:.3f}, "
@@ -59,6 +62,8 @@ def attack_sentence(result: Mapping[str, Any]) -> str:
 
 def distance_sentence(result: Mapping[str, Any]) -> str:
     """How far unlearned is from the oracle, in those single numbers that were computed; empty for none."""
+    if not has_oracle(result):
+        return ""
     metrics = result["comparison"]["unlearned"]
     shown = (
         ("average_gap", "average gap", 100, 1, " points"),
@@ -79,6 +84,8 @@ def distance_sentence(result: Mapping[str, Any]) -> str:
 
 def _cells(result: Mapping[str, Any], model: str, separator: str) -> list[str]:
     metrics, oracle = result["comparison"][model], result["comparison"]["oracle"]
+    if model == "oracle" and not has_oracle(result):
+        return ["none"] * len(COLUMNS)
     cells = []
     for name, _, factor, decimals in COLUMNS:
         entry = metrics.get(name)
@@ -110,7 +117,7 @@ def print_comparison(result: Mapping[str, Any], title: str | None = None, consol
         if not console.is_terminal:
             console = Console(highlight=False, width=WIDTH)
     separator = " " if console.width >= 100 else "\n"
-    verdict = attack_verdict(result["comparison"]["oracle"].get("membership_auc"), bool(result["holdout"]))
+    verdict = oracle_verdict(result)
     table = Table(title=Text(title or describe(result)), title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("", no_wrap=True, vertical="top")
     for _, heading, _, _ in COLUMNS:
@@ -119,10 +126,13 @@ def print_comparison(result: Mapping[str, Any], title: str | None = None, consol
         mark = " *" if model == "oracle" and verdict == "outside" else ""
         table.add_row(model + mark, *_cells(result, model, separator), style="bold" if model == "oracle" else None)
     console.print(table)
-    console.print(
-        "[dim]Beside each value: its gap to the oracle, the aim, and beside seconds how much faster than the oracle.[/dim]",
-        highlight=False,
-    )
+    if has_oracle(result):
+        console.print(
+            "[dim]Beside each value: its gap to the oracle, the aim, and beside seconds how much faster than the oracle.[/dim]",
+            highlight=False,
+        )
     console.print(attack_sentence(result), highlight=False)
     if distance := distance_sentence(result):
         console.print(distance, highlight=False)
+    for note in footnotes(result):
+        console.print(note, markup=False, highlight=False)

@@ -33,7 +33,7 @@ def _cell(statistic: Statistic | None, column: tuple[str, str, float, int], hold
     if statistic is None or not statistic.n:
         return "no holdout" if metric.startswith("membership") and not holdout else "–"
     if gap:
-        return _spread(statistic.gap_mean, statistic.gap_std, factor, decimals, sign=True)
+        return "–" if math.isnan(statistic.gap_mean) else _spread(statistic.gap_mean, statistic.gap_std, factor, decimals, sign=True)
     return _spread(statistic.mean, statistic.std, factor, decimals)
 
 
@@ -42,14 +42,16 @@ def headings(gap: bool) -> list[str]:
     return [title for _, heading, _, _ in COLUMNS for title in ([heading, "gap"] if gap else [heading])] + ["n"]
 
 
-def cells(row: Row, holdout: bool, gap: bool) -> list[str]:
+def cells(row: Row, table: Table, gap: bool) -> list[str]:
     """The row's texts, in the order of `headings`."""
-    texts = []
+    texts: list[str] = []
+    if row.artefact == "oracle" and not table.oracle:
+        return [text for _ in COLUMNS for text in (["no oracle", ""] if gap else ["no oracle"])] + ["0"]
     for column in COLUMNS:
         statistic = row.metrics.get(column[0])
-        texts.append(_cell(statistic, column, holdout, False))
+        texts.append(_cell(statistic, column, table.holdout, False))
         if gap:
-            texts.append("" if row.artefact == "oracle" else _cell(statistic, column, holdout, True))
+            texts.append("" if row.artefact == "oracle" else _cell(statistic, column, table.holdout, True))
     return [*texts, str(row.runs)]
 
 
@@ -67,7 +69,7 @@ def markdown(tables: Sequence[Table], gap: bool = False) -> str:
         lines = [f"### {table.title}", "", _pipes(titles), "|---|" + "---:|" * (len(titles) - 1)]
         for block in table.blocks:
             lines.append(_pipes([f"**{_escape(block.title)}**", *[""] * (len(titles) - 1)]))
-            lines += [_pipes([_escape(name(row)), *cells(row, table.holdout, gap)]) for row in block.rows]
+            lines += [_pipes([_escape(name(row)), *cells(row, table, gap)]) for row in block.rows]
         parts.append("\n".join([*lines, "", *(f"{_escape(note)}  " for note in table.notes)]))
     return "\n\n".join(parts) + "\n"
 
@@ -92,7 +94,7 @@ def latex(tables: Sequence[Table], gap: bool = False) -> str:
         lines += [f"\\begin{{tabular}}{{l{'r' * len(titles)}}}", "\\toprule", _ampersands(["", *titles])]
         for block in table.blocks:
             lines += ["\\midrule", f"\\multicolumn{{{width}}}{{l}}{{\\emph{{{_tex(block.title)}}}}} \\\\"]
-            lines += [_ampersands([name(row), *cells(row, table.holdout, gap)]) for row in block.rows]
+            lines += [_ampersands([name(row), *cells(row, table, gap)]) for row in block.rows]
         parts.append("\n".join([*lines, "\\bottomrule", "\\end{tabular}", "\\end{table}"]))
     return "\n\n".join(parts) + "\n"
 
@@ -109,17 +111,20 @@ def _tex(text: str) -> str:
 
 
 def comma_separated(tables: Sequence[Table]) -> str:
-    """One line per table, block, row and metric (all that were computed), unrounded; accuracies in [0, 1], gaps signed to the oracle."""
+    """One line per table, block, row and metric (all that were computed), unrounded; accuracies in [0, 1], gaps signed to the oracle.
+
+    notes: what a reader of the table must know, the same on each of its lines.
+    """
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["dataset", "label", "model", "holdout", "setting", "block", "row", "artefact", "metric", *NUMBERS])
+    writer.writerow(["dataset", "label", "model", "holdout", "oracle", "setting", "block", "row", "artefact", "metric", *NUMBERS, "notes"])
     for table in tables:
         for block in table.blocks:
             for row in block.rows:
-                head = [table.dataset, table.label, table.model, table.holdout, table.setting, block.title, row.name, row.artefact]
+                head = [table.dataset, table.label, table.model, table.holdout, table.oracle, table.setting, block.title, row.name, row.artefact]
                 for metric, statistic in row.metrics.items():
                     values = [getattr(statistic, key) for key in NUMBERS]
-                    writer.writerow([*head, metric, *("" if math.isnan(value) else value for value in values)])
+                    writer.writerow([*head, metric, *("" if math.isnan(value) else value for value in values), " ".join(table.notes)])
     return out.getvalue()
 
 
@@ -136,7 +141,7 @@ def print_tables(tables: Sequence[Table], gap: bool = False) -> None:
     for table in tables:
         console.print(Text(f"{table.title}\n", style="bold"))
         for block in table.blocks:
-            texts = [cells(row, table.holdout, gap) for row in block.rows]
+            texts = [cells(row, table, gap) for row in block.rows]
             grid = Grid(title=Text(block.title), title_justify="left", title_style="", box=box.SIMPLE_HEAD, pad_edge=False)
             grid.add_column("", no_wrap=True)
             for heading, column in zip(headings(gap), zip(*texts, strict=True), strict=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from speechforget.report.console import attack_sentence, describe
-from speechforget.report.result import attack_verdict
+from speechforget.report.result import footnotes, oracle_verdict
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 # Okabe and Ito's palette, told apart by every kind of colour vision; markers tell them apart in grey.
 COLORS = {"original": "#E69F00", "oracle": "#000000", "unlearned": "#0072B2"}
 MARKERS = {"original": "^", "oracle": "o", "unlearned": "s"}
+NOTE_WIDTH, NOTE_LINE = 165, 0.18  # letters in a line at the picture's foot, and its height in inches
 SHIFTS = {"original": -0.27, "oracle": 0.0, "unlearned": 0.27}
 SUBSETS = {
     "accuracy_forget": "forget",
@@ -38,11 +40,12 @@ def _point(axes: Axes, x: float, model: str, entry: Mapping[str, Any], factor: f
 
 
 def _accuracies(axes: Axes, comparison: Mapping[str, Any]) -> None:
-    shown = [name for name in SUBSETS if (comparison["oracle"].get(name) or {}).get("value") is not None]
+    shown = [name for name in SUBSETS if any((metrics.get(name) or {}).get("value") is not None for metrics in comparison.values())]
     for place, name in enumerate(shown):
         aim = comparison["oracle"][name]
-        axes.hlines(aim["value"] * 100, place - 0.43, place + 0.43, color=COLORS["oracle"], linewidth=1, linestyle=":")
-        axes.fill_between([place - 0.43, place + 0.43], aim["low"] * 100, aim["high"] * 100, color="0.9", zorder=0)
+        if aim["value"] is not None:
+            axes.hlines(aim["value"] * 100, place - 0.43, place + 0.43, color=COLORS["oracle"], linewidth=1, linestyle=":")
+            axes.fill_between([place - 0.43, place + 0.43], aim["low"] * 100, aim["high"] * 100, color="0.9", zorder=0)
         for model, metrics in comparison.items():
             if metrics[name]["value"] is not None:
                 _point(axes, place + SHIFTS[model], model, metrics[name], 100, 1, model if place == 0 else None)
@@ -61,7 +64,7 @@ def _attack(axes: Axes, result: Mapping[str, Any]) -> None:
     axes.axhline(0.5, color="0.5", linewidth=1, linestyle="--")
     axes.grid(axis="y", color="0.92")
     entries = {model: metrics.get("membership_auc") for model, metrics in comparison.items()}
-    verdict = attack_verdict(entries["oracle"], bool(result["holdout"]))
+    verdict = oracle_verdict(result)
     if verdict in ("no holdout", "no matching holdout"):
         axes.text(1, 0.75, verdict, ha="center", va="center", fontsize=12)
         return
@@ -69,7 +72,10 @@ def _attack(axes: Axes, result: Mapping[str, Any]) -> None:
         if entry is not None and entry["value"] is not None:
             _point(axes, place, model, entry, 1, 3)
     aim = entries["oracle"]
-    if aim is not None:
+    if verdict == "no oracle":
+        axes.text(1, 0.75, verdict, ha="center", va="center", fontsize=12)
+        axes.set_xlabel("the attack cannot be checked\ndashed: 0.5, nothing to tell them by")
+    elif aim is not None:
         axes.axhline(aim["value"], color=COLORS["oracle"], linewidth=1, linestyle=":", zorder=0)
         words = {"too few": "too few to tell", "outside": "* 0.5 lies outside the oracle's interval"}.get(
             verdict, "dashed: 0.5, nothing to tell them by"
@@ -100,42 +106,54 @@ def _loss_row(row: list[Axes], tables: Tables) -> None:
     """Histograms on shared axes; losses below 1e-6 nats or not finite are drawn at the edges."""
     subsets = tables.subsets()
     chosen = subsets["forget"] | subsets["nonmembers"]
-    losses = np.concatenate([tables.of(model).loss[chosen] for model in COLORS])
+    models = [model for model in COLORS if model != "oracle" or tables.oracles]
+    losses = np.concatenate([tables.of(model).loss[chosen] for model in models])
     losses = np.clip(losses[np.isfinite(losses)], 1e-6, 1e6)
     low, high = (losses.min(), losses.max()) if len(losses) else (0.1, 1.0)
     edges = np.geomspace(low * 0.999, max(high, low * 10) * 1.001, 31)
     height = 5.0
-    for model in COLORS:
+    for model in models:
         clipped = _clip(tables.of(model).loss, edges)
         for name in ("forget", "nonmembers"):
             counts = np.histogram(clipped[subsets[name]], edges)[0]
             height = max(height, 100 * counts.max() / max(counts.sum(), 1))
     for axes, model in zip(row, COLORS, strict=True):
-        _losses(axes, tables, model, edges, height * 1.3)
+        if model in models:
+            _losses(axes, tables, model, edges, height * 1.3)
+        else:
+            axes.text(0.5, 0.5, "no oracle", ha="center", va="center", fontsize=12)
+            axes.set(xticks=[], yticks=[], title=f"Losses, {model}")
     row[0].set_ylabel("share of utterances (%)")
 
 
 def comparison_plot(result: Mapping[str, Any], title: str | None, path: Path, tables: Tables | None = None) -> Path:
     """Draws accuracies and membership AUC of the three models, and with `tables` their losses on forget and non-members, to a PNG.
 
-    result: what `write_result` returned. The oracle is the reference line: what perfect forgetting gives.
+    result: what `write_result` returned. The oracle is the reference line: what perfect forgetting gives. Notes stand at the foot.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(11, 8 if tables is not None else 4.8), layout="constrained")
+    notes = [line for note in footnotes(result) for line in textwrap.wrap(note, NOTE_WIDTH)]
+    heights = [4.6, 3.4] if tables is not None else [4.8]  # inches
+    heights += [NOTE_LINE * len(notes)] if notes else []
+    figure = Figure(figsize=(11, sum(heights)), layout="constrained")
     FigureCanvasAgg(figure)
-    grid = figure.add_gridspec(2 if tables is not None else 1, 6, height_ratios=[1.35, 1] if tables is not None else None)
+    grid = figure.add_gridspec(len(heights), 6, height_ratios=heights)
     accuracies, attack = figure.add_subplot(grid[0, :4]), figure.add_subplot(grid[0, 4:])
     _accuracies(accuracies, result["comparison"])
     _attack(attack, result)
     figure.legend(*accuracies.get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
     if tables is not None:
         _loss_row([figure.add_subplot(grid[1, 2 * place : 2 * place + 2]) for place in range(3)], tables)
+    if notes:
+        foot = figure.add_subplot(grid[-1, :])
+        foot.text(0, 1, "\n".join(notes), fontsize=8.5, va="top", transform=foot.transAxes)
+        foot.axis("off")
     for axes in figure.axes:
         axes.spines[["top", "right"]].set_visible(False)
     figure.suptitle(title or describe(result), fontsize=13, x=0.01, ha="left")
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp.png")
-    figure.savefig(temporary, dpi=130, metadata={"Description": attack_sentence(result)})
+    figure.savefig(temporary, dpi=130, metadata={"Description": " ".join([attack_sentence(result), *footnotes(result)])})
     return temporary.replace(path)

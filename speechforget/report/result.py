@@ -16,14 +16,15 @@ from speechforget.store import write_text
 COLUMNS = ("model", "metric", "value", "low", "high", "count", "gap")
 FEWEST_NONMEMBERS = 30
 
-Verdict = Literal["no holdout", "no matching holdout", "too few", "outside", "inside"]
+Verdict = Literal["no oracle", "no holdout", "no matching holdout", "too few", "outside", "inside"]
 
 
 def write_result(folder: Path, record: Mapping[str, Any], comparison: Mapping[str, Any]) -> dict[str, Any]:
     """Writes result.json and result.csv (one row per model and metric) into `folder`, atomically, and returns what result.json holds.
 
     record: task, dataset, label, model, method, seed, request, holdout, artefacts, versions, commit; optionally `settings`, the numbers of
-    method, training and the like, by which the report tells runs apart. comparison: from `evaluation.compare.compare`.
+    method, training and the like, by which the report tells runs apart, `no_oracle`, why there is none, and `notes`, what every table of the run
+    must say. comparison: from `evaluation.compare.compare`.
     """
     score = objective(comparison)
     result = {**record, "comparison": comparison, "objective": score if math.isfinite(score) else None}
@@ -50,11 +51,28 @@ def _rows(comparison: Mapping[str, Any]) -> str:
     return out.getvalue()
 
 
-def attack_verdict(entry: Mapping[str, Any] | None, holdout: bool) -> Verdict:
-    """Whether 0.5 lies in the interval of a membership AUC (a comparison's entry), and whether there is anything to tell it from.
+def has_oracle(result: Mapping[str, Any]) -> bool:
+    """Whether what `write_result` returned is about an oracle, too."""
+    return not result.get("no_oracle")
+
+
+def footnotes(result: Mapping[str, Any]) -> list[str]:
+    """What must be read beside the numbers: why there is no oracle, and where the models come from."""
+    return [*([] if has_oracle(result) else [str(result["no_oracle"])]), *map(str, result.get("notes") or [])]
+
+
+def oracle_verdict(result: Mapping[str, Any]) -> Verdict:
+    """Whether 0.5 lies in the interval of the oracle's membership AUC, and whether there is anything to tell it from.
 
     The oracle never saw forget nor holdout, so its AUC shows what the two differ in besides membership.
     """
+    if not has_oracle(result) and result["holdout"]:
+        return "no oracle"
+    return attack_verdict(result["comparison"]["oracle"].get("membership_auc"), bool(result["holdout"]))
+
+
+def attack_verdict(entry: Mapping[str, Any] | None, holdout: bool) -> Verdict:
+    """The same for an AUC (a comparison's entry)."""
     if not holdout:
         return "no holdout"
     if entry is None or entry["value"] is None or not entry["count"]:

@@ -11,7 +11,7 @@ import pandas as pd
 from speechforget.report.collect import differences
 from speechforget.report.result import FEWEST_NONMEMBERS
 
-TABLE = ["dataset", "label", "model", "holdout", "settings"]
+TABLE = ["dataset", "label", "model", "holdout", "oracle", "settings"]
 SHOWN_REQUESTS = 3
 
 
@@ -53,6 +53,7 @@ class Table:
     label: str
     model: str
     holdout: bool
+    oracle: bool
     setting: str
     blocks: list[Block] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -61,18 +62,19 @@ class Table:
     def title(self) -> str:
         """A line that says what was classified, on what, by what."""
         task = {"word": "keyword spotting", "speaker": "speaker identification"}.get(self.label, f"{self.label} classification")
-        parts = [f"{task.capitalize()} on {self.dataset} with {self.model}", self.setting, "" if self.holdout else "no holdout"]
+        lacking = ["" if self.holdout else "no holdout", "" if self.oracle else "no oracle"]
+        parts = [f"{task.capitalize()} on {self.dataset} with {self.model}", self.setting, *lacking]
         return ", ".join(part for part in parts if part)
 
 
 def summarize(frame: pd.DataFrame) -> list[Table]:
-    """The tables of `collect`'s rows: one per dataset, label, model, use of a holdout and settings; sample requests first."""
+    """The tables of `collect`'s rows: one per dataset, label, model, use of a holdout and of an oracle, and settings; sample requests first."""
     tables = []
     key: Any
     settings = {key: differences(list(part["settings"])) for key, part in frame.groupby(TABLE[:-1])}
     for key, part in frame.groupby(TABLE):
-        dataset, label, model, holdout, setting = key
-        table = Table(dataset, label, model, bool(holdout), settings[key[:-1]][setting])
+        dataset, label, model, holdout, oracle, setting = key
+        table = Table(dataset, label, model, bool(holdout), bool(oracle), settings[key[:-1]][setting])
         table.blocks = list(_blocks(part))
         table.notes = list(_notes(part))
         tables.append(table)
@@ -110,12 +112,16 @@ def _row(name: str, artefact: str, frame: pd.DataFrame) -> Row:
     for metric, part in once.groupby("metric"):
         value, gap = part["value"].dropna(), part["gap"].dropna()
         metrics[str(metric)] = Statistic(float(value.mean()), float(value.std()), len(value), float(gap.mean()), float(gap.std()))
+    if artefact == "oracle" and not frame["oracle"].any():
+        return Row(name, artefact, 0, metrics)
     return Row(name, artefact, once["key"].nunique(), metrics, artefact == "oracle" and bool((frame["verdict"] == "outside").any()))
 
 
 def _notes(frame: pd.DataFrame) -> Iterator[str]:
     """What a reader must know to trust the table."""
-    yield "Mean ± standard deviation over n runs, which differ in seed or request seed. The oracle is the aim; more forgetting than its is a failure."
+    aim = " The oracle is the aim; more forgetting than its is a failure." if frame["oracle"].any() else ""
+    yield f"Mean ± standard deviation over n runs, which differ in seed or request seed.{aim}"
+    yield from dict.fromkeys(note for notes in frame["notes"].unique() for note in notes.split("\n") if note)
     oracles = frame[frame["artefact"] == "oracle"].drop_duplicates("key")
     verdicts = oracles["verdict"].value_counts()
     total = len(oracles)
@@ -128,6 +134,8 @@ def _notes(frame: pd.DataFrame) -> Iterator[str]:
         yield f"In {few} of {total} oracles there are too few to tell: fewer than {FEWEST_NONMEMBERS} non-members."
     if nothing := verdicts.get("no matching holdout", 0):
         yield f"In {nothing} of {total} oracles no holdout utterance matches the request."
+    if verdicts.get("no oracle", 0):
+        yield "Without an oracle the membership attack cannot be checked."
     if verdicts.get("no holdout", 0):
         yield "Without a holdout there are no non-members to attack with."
     if (codes := frame["code"].nunique()) > 1:

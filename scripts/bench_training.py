@@ -1,0 +1,375 @@
+"""`python scripts/bench.py train`: what a training step, a scored batch and a start cost, beside the least they could and beside the usual ways."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import speechforget.command  # noqa: F401  # isort: skip  (sets what must be set before torch is loaded)
+
+import numpy as np
+import soundfile
+import torch
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
+
+from speechforget.building import Order, build
+from speechforget.data.request import select
+from speechforget.dividing import Data, divide, make_sources
+from speechforget.launch import start_process
+from speechforget.loading import build_classifier, load_classifier
+from speechforget.optimizers import make_optimizer
+from speechforget.scoring import score
+from speechforget.store import Store
+
+ROOT = Path(__file__).parents[1]
+RATE, CLASSES = 16000, 12
+MODELS: dict[str, list[str]] = {
+    "tcresnet": ["model=tcresnet"],
+    "bcresnet width 1": ["model=bcresnet", "train=bcresnet", "train.warmup=0"],
+    "bcresnet width 3": ["model=bcresnet", "model.width=3", "train=bcresnet", "train.warmup=0", "train.augment.masks=2"],
+    "wav2vec2 base, random weights": ["model=wav2vec2_base", "model.pretrained=null", "train.batch_size=8", "train.warmup=0"],
+}
+HEAVY = 16  # a model whose parameters take more than so many million gets fewer steps
+
+
+def make_corpus(folder: Path, clips: int) -> None:
+    """One-second recordings: <word>/<number>.wav."""
+    generator = np.random.default_rng(0)
+    for number in range(clips):
+        place = folder / f"word{number % CLASSES:02}"
+        place.mkdir(parents=True, exist_ok=True)
+        soundfile.write(place / f"{number}.wav", generator.normal(0, 0.1, RATE), RATE, subtype="PCM_16")
+
+
+class Bench:
+    """One model on one corpus. trainer: overrides of the hardware."""
+
+    def __init__(self, corpus: Path, place: Path, model: list[str], trainer: list[str]) -> None:
+        chosen = ["dataset=folder", f"dataset.root={corpus}", "dataset.holdout=0", "dataset.validation=0", "logger=none", f"output={place}"]
+        with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+            config = compose("config", overrides=[*chosen, f"cache={corpus.parent / 'cache'}", *model, *trainer])
+        self.config: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
+        self.place, self.batch_size = place, int(self.config["train"]["batch_size"])
+        self.data: Data = divide(self.config, Store(place))
+        self.device = start_process(self.config["trainer"])
+
+    def classifier(self) -> nn.Module:
+        """With fresh weights."""
+        torch.manual_seed(0)
+        return build_classifier(self.config["model"], len(self.data.classes), RATE).to(self.device)
+
+    def bare(self, steps: int) -> float:
+        """Clips a second of forward, backward and step on one batch that is there; nothing else."""
+        model, trainer = self.classifier().train(), self.config["trainer"]
+        optimizer = make_optimizer(model.parameters(), self.config["train"]["optimizer"], 1e-4)
+        inputs = [torch.randn(self.batch_size, RATE, device=self.device) * 0.1, torch.full((self.batch_size,), RATE, device=self.device)]
+        labels = torch.arange(self.batch_size, device=self.device) % CLASSES
+        if trainer["compile"]:
+            model.compile()
+
+        def step() -> None:
+            optimizer.zero_grad()
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=trainer["precision"] == "bf16-mixed"):
+                loss = nn.functional.cross_entropy(model(*inputs).logits, labels)
+            loss.backward()
+            optimizer.step()
+
+        return self.batch_size * steps / self.seconds(step, steps)
+
+    def seconds(self, step: Callable[[], Any], steps: int) -> float:
+        """Of `steps` steps after two that warm up."""
+        for _ in range(2):
+            step()
+        self.wait()
+        started = time.perf_counter()
+        for _ in range(steps):
+            step()
+        self.wait()
+        return time.perf_counter() - started
+
+    def wait(self) -> None:
+        """For the device."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+
+    def ours(self, steps: int) -> float:
+        """Clips a second of the training that `run.py` does; what starting it takes is left out: a training of one epoch is timed, too."""
+        clips = len(self.data.rows("train"))
+        epochs = max(1, round(steps * self.batch_size / clips))
+        seconds = [self._train(count) for count in (1, 1 + epochs)]
+        return clips * epochs / (seconds[1] - seconds[0])
+
+    def _train(self, epochs: int) -> float:
+        config = {**self.config, "train": {**self.config["train"], "epochs": epochs}}
+        folder = self.place / f"epochs{epochs}"
+        folder.mkdir(parents=True, exist_ok=True)
+        build(Order("original", config, str(folder), "bench", "bench", self.data.key, f"{epochs} epochs"), self.data)
+        return float(json.loads((folder / "cost.json").read_text())["seconds"])
+
+    def tutorial(self, steps: int, workers: int) -> float:
+        """Clips a second of the way of most tutorials: each item is read and its features are made by itself, in a DataLoader's workers."""
+        model = self.classifier().train()
+        paths = [self.data.audio.root / path for path in self.data.table["path"]]
+        frontend = self.classifier().frontend.cpu()
+        loader = DataLoader(Items(paths, self.data.numbers, frontend), self.batch_size, shuffle=True, num_workers=workers, drop_last=True)
+        optimizer = torch.optim.AdamW([parameter for parameter in model.parameters() if parameter.requires_grad], lr=1e-4)
+        batches = _endless(loader)
+
+        def step() -> None:
+            features, labels = (tensor.to(self.device) for tensor in next(batches))
+            optimizer.zero_grad()
+            lengths = torch.full((len(labels),), RATE, device=self.device)
+            nn.functional.cross_entropy(model.classify(features, lengths).logits, labels).backward()  # type: ignore[operator]
+            optimizer.step()
+
+        return self.batch_size * steps / self.seconds(step, steps)
+
+    def hugging_face(self, steps: int) -> float:
+        """Clips a second of a Trainer of transformers whose items go through a feature extractor one by one, as MU-Bench does; by its own clock."""
+        from transformers import PrinterCallback, Trainer, TrainingArguments, Wav2Vec2FeatureExtractor
+
+        paths = [self.data.audio.root / path for path in self.data.table["path"]]
+        items = Extracted(paths, self.data.numbers, Wav2Vec2FeatureExtractor())
+        options = TrainingArguments(
+            str(self.place / "trainer"),
+            per_device_train_batch_size=self.batch_size,
+            max_steps=steps,
+            learning_rate=1e-4,
+            report_to=[],
+            save_strategy="no",
+            disable_tqdm=True,
+            use_cpu=self.device.type == "cpu",
+            logging_strategy="no",
+        )
+        trainer = Trainer(Answering(self.classifier()), options, train_dataset=items)
+        trainer.remove_callback(PrinterCallback)
+        return float(trainer.train().metrics["train_samples_per_second"])
+
+    def scoring(self, steps: int) -> tuple[float, float, float]:
+        """Clips a second of forward passes alone, of `score` for a first model, and for a second one that hears alike."""
+        folder = self.place / "epochs1"
+        model = load_classifier(folder)[0].to(self.device)
+        inputs = [torch.randn(256, RATE, device=self.device) * 0.1, torch.full((256,), RATE, device=self.device)]
+        with torch.inference_mode():
+            forward = 256 * steps / self.seconds(lambda: model(*inputs), steps)
+        rates = []
+        for number in range(2):
+            target = self.place / f"scores{number}"
+            target.mkdir()
+            sources = make_sources(self.config, self.data, None, self.device)
+            started = time.perf_counter()
+            score(target, folder, sources, self.config["trainer"], "scores", self.data.key)
+            rates.append(len(self.data.table) / (time.perf_counter() - started))
+        return forward, rates[0], rates[1]
+
+
+class Items(Dataset[tuple[torch.Tensor, int]]):
+    """Features and label, a file at a time."""
+
+    def __init__(self, paths: list[Path], labels: np.ndarray, frontend: nn.Module) -> None:
+        self.paths, self.labels, self.frontend = paths, labels, frontend
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, number: int) -> tuple[torch.Tensor, int]:
+        waveform = torch.from_numpy(soundfile.read(self.paths[number], dtype="float32")[0])[None]
+        with torch.no_grad():
+            features = self.frontend(waveform, torch.tensor([waveform.shape[1]]), None)
+        return features[0], int(self.labels[number])
+
+
+class Extracted(Dataset[dict[str, Any]]):
+    """What a feature extractor makes of one file, and its label."""
+
+    def __init__(self, paths: list[Path], labels: np.ndarray, extractor: Any) -> None:
+        self.paths, self.labels, self.extractor = paths, labels, extractor
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, number: int) -> dict[str, Any]:
+        waveform, rate = soundfile.read(self.paths[number])
+        values = self.extractor(waveform, sampling_rate=rate, return_tensors="pt").input_values[0]
+        return {"input_values": values, "labels": int(self.labels[number])}
+
+
+class Answering(nn.Module):
+    """A classifier as transformers' Trainer wants it: named inputs, a loss and logits."""
+
+    def __init__(self, classifier: nn.Module) -> None:
+        super().__init__()
+        self.classifier = classifier
+
+    def forward(self, input_values: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Loss and logits."""
+        lengths = torch.full((len(labels),), input_values.shape[1], device=labels.device)
+        logits = self.classifier(input_values, lengths).logits
+        return {"loss": nn.functional.cross_entropy(logits, labels), "logits": logits}
+
+
+def _endless(loader: DataLoader[Any]) -> Iterator[Any]:
+    while True:
+        yield from loader
+
+
+def anonymous_megabytes() -> float:
+    """Memory of this process that no file backs: mapped pages of recordings and scores do not count."""
+    for line in Path("/proc/self/smaps_rollup").read_text().splitlines():
+        if line.startswith("Anonymous:"):
+            return float(line.split()[1]) / 1024
+    return float("nan")
+
+
+@contextmanager
+def watching() -> Iterator[list[float]]:
+    """The most anonymous memory while inside, looked at every tenth of a second."""
+    peak, ended = [anonymous_megabytes()], threading.Event()
+
+    def look() -> None:
+        while not ended.wait(0.1):
+            peak[0] = max(peak[0], anonymous_megabytes())
+
+    watcher = threading.Thread(target=look)
+    watcher.start()
+    try:
+        yield peak
+    finally:
+        ended.set()
+        watcher.join()
+
+
+def train(arguments: argparse.Namespace) -> None:
+    """Prints the comparison."""
+    with tempfile.TemporaryDirectory() as folder:
+        corpus = Path(folder) / "corpus"
+        make_corpus(corpus, 240 if arguments.quick else 2400)
+        trainer = [f"trainer={arguments.trainer}", *arguments.overrides]
+        for number, (name, model) in enumerate(MODELS.items()):
+            if arguments.models and not any(word in name for word in arguments.models):
+                continue
+            print(f"{name} ({', '.join(trainer)})", flush=True)
+            _compare(Bench(corpus, Path(folder) / f"model{number}", model, trainer), arguments)
+
+
+def _compare(bench: Bench, arguments: argparse.Namespace) -> None:
+    heavy = sum(parameter.numel() for parameter in bench.classifier().parameters()) > HEAVY * 1e6
+    steps = 3 if arguments.quick else 30 if heavy else 300
+    before = bench.bare(steps)
+    ours = bench.ours(steps)
+    bare = (before + bench.bare(steps)) / 2  # on both sides of what is compared: machines drift
+    _line("bare: forward, backward, step on one batch", bare, bare)
+    _line("run.py's training", ours, bare)
+    few = max(3, steps // 10)
+    _line("a tutorial's Dataset and DataLoader, in the process", bench.tutorial(few, 0), bare, ours)
+    _line("the same with two workers", bench.tutorial(few, 2), bare, ours)
+    _line("a Trainer of transformers", bench.hugging_face(few), bare, ours)
+    forward, first, second = bench.scoring(3 if arguments.quick or heavy else 20)
+    _line("forward passes alone", forward, forward)
+    _line("scoring a first model", first, forward)
+    _line("scoring a second one that hears alike", second, forward)
+
+
+def _line(what: str, rate: float, limit: float, ours: float | None = None) -> None:
+    slower = f"    run.py is {ours / rate:.1f} times as fast" if ours else ""
+    print(f"  {what:52} {rate:10.1f} clips/s {rate / limit:6.2f}{slower}", flush=True)
+
+
+def memory(arguments: argparse.Namespace) -> None:
+    """Prints the anonymous memory that training and scoring take for a corpus of 100,000 one-second utterances, cut out of long recordings."""
+    count = 2000 if arguments.quick else 100_000
+    with tempfile.TemporaryDirectory() as folder:
+        corpus = Path(folder) / "corpus"
+        corpus.mkdir()
+        generator = np.random.default_rng(0)
+        lines = ["path,start,seconds,word"]
+        for number in range(count // 1000):
+            soundfile.write(corpus / f"{number}.wav", generator.integers(-3000, 3000, 1000 * RATE).astype(np.int16), RATE)
+            lines += [f"{number}.wav,{start},1,word{start % CLASSES}" for start in range(1000)]
+        (corpus / "manifest.csv").write_text("\n".join(lines) + "\n")
+        report = json.loads(_inner("memory-of", str(corpus), folder, *arguments.overrides))
+    print(f"{count} utterances: " + ", ".join(f"{name} {megabytes:.0f} MB" for name, megabytes in report.items()))
+
+
+def memory_of(corpus: Path, place: Path, overrides: list[str]) -> dict[str, float]:
+    """Peaks of anonymous memory in megabytes: of an empty process with everything loaded, of an epoch of training, of scoring."""
+    import lightning.pytorch  # noqa: F401
+
+    report = {"loaded": anonymous_megabytes()}
+    with watching() as peak:
+        bench = Bench(corpus, place / "out", ["model=tcresnet", "model.channels=[8,8]"], ["trainer=cpu", *overrides])
+        select(bench.data.table, bench.config["task"])
+    report["decoding, split and request"] = peak[0]
+    with watching() as peak:
+        bench._train(1)
+    report["training"] = peak[0]
+    target = place / "scores"
+    target.mkdir()
+    with watching() as peak:
+        score(target, bench.place / "epochs1", make_sources(bench.config, bench.data, None), bench.config["trainer"], "scores", bench.data.key)
+    report["scoring"] = peak[0]
+    return report
+
+
+def startup(arguments: argparse.Namespace) -> None:
+    """Prints the seconds from the command to the end of its first training step, the corpus being decoded."""
+    with tempfile.TemporaryDirectory() as folder:
+        words = ["logger=none", f"output={folder}/first", f"cache={folder}/cache", *arguments.overrides]
+        subprocess.run(
+            [sys.executable, str(ROOT / "run.py"), *words, "only=original", "train.epochs=1", "train.warmup=0"], check=True, capture_output=True
+        )
+        found = []
+        for number in range(3):
+            words[1] = f"output={folder}/next{number}"
+            found.append(float(_inner("startup-of", str(time.time()), *words)))
+    print(f"From the command to the end of the first training step: {min(found):.1f} s ({', '.join(f'{seconds:.1f}' for seconds in found)})")
+
+
+def startup_of(started: float, words: list[str]) -> None:
+    """Runs the command until its first step is over, and says how long that took."""
+    import runpy
+
+    from speechforget import fitting
+
+    sys.argv = [str(ROOT / "run.py"), *words]
+
+    def ended(*_: Any) -> None:
+        print(time.time() - started, flush=True)
+        os._exit(0)
+
+    fitting.Bar.on_train_batch_end = ended  # type: ignore[method-assign]
+    runpy.run_path(str(ROOT / "run.py"), run_name="__main__")
+
+
+def _inner(*words: str) -> str:
+    run = subprocess.run([sys.executable, __file__, *words], capture_output=True, text=True, check=False)
+    if run.returncode:
+        raise RuntimeError(run.stderr[-2000:])
+    return run.stdout.splitlines()[-1]
+
+
+def main(words: list[str]) -> None:
+    """The parts that need a process of their own."""
+    if words[0] == "memory-of":
+        print(json.dumps(memory_of(Path(words[1]), Path(words[2]), words[3:])))
+    else:
+        startup_of(float(words[1]), words[2:])
+
+
+COMMANDS: Mapping[str, Callable[[argparse.Namespace], None]] = {"train": train, "memory": memory, "startup": startup}
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,3 @@
+#!/usr/bin/env bash
+# bash scripts/slurm_paper_speaker_identification.sh FOLDER ...     FOLDER is where VoxCeleb1 is unpacked: wav/ and iden_split.txt; see slurm_paper.sh
+exec bash "$(dirname "$0")/slurm_paper.sh" paper_speaker_identification "$@"

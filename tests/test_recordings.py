@@ -1,0 +1,161 @@
+"""Recordings are the same wherever they come from: a mapped file, a device's memory, or the files themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from speechforget.data.recordings import Mapped, OnDemand, Recordings, Resident
+from speechforget.data.streams import Waveforms
+from speechforget.dividing import make_sources
+from speechforget.errors import UserError
+from speechforget.pipeline import Pipeline
+from speechforget.scores import read_scores
+from speechforget.store import Store
+
+LENGTHS = np.array([30, 55, 7, 80], dtype=np.int64)
+OFFSET = np.cumsum(LENGTHS) - LENGTHS
+FLAT = np.arange(1, LENGTHS.sum() + 1, dtype=np.int16)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """The utterances of FLAT in two files: of 16 bit, and of floats with two channels."""
+    folder = tmp_path_factory.mktemp("files")
+    soundfile.write(folder / "a.wav", FLAT[:85], 8000, subtype="PCM_16")
+    soundfile.write(folder / "b.wav", np.stack([FLAT[85:], FLAT[85:]], axis=1) / 32768, 8000, subtype="FLOAT")
+    return [folder / "a.wav", folder / "a.wav", folder / "b.wav", folder / "b.wav"]
+
+
+def kinds(files: list[Path]) -> dict[str, Recordings]:
+    return {
+        "mapped": Mapped(FLAT, OFFSET),
+        "resident": Resident(FLAT, OFFSET, torch.device("cpu")),
+        "on demand": OnDemand(files.__getitem__, np.array([0, 30, 0, 7]), LENGTHS, 8000),
+    }
+
+
+@given(
+    st.lists(st.integers(0, 3), min_size=1, max_size=6),
+    st.floats(0, 1),
+    st.integers(-25, 25),
+    st.integers(1, 100),
+)
+def test_all_kinds_give_the_same(files: list[Path], rows: list[int], position: float, delay: int, samples: int) -> None:
+    chosen, delays = np.array(rows), np.full(len(rows), max(-samples, min(delay, samples)))
+    delays = np.maximum(delays, -np.minimum(LENGTHS[chosen], samples))
+    for recordings in kinds(files).values():
+        waveform, lengths = Waveforms(recordings, LENGTHS, samples).gather(chosen, position, delays)
+        for number, row in enumerate(rows):
+            crop = min(LENGTHS[row], samples)
+            start = OFFSET[row] + int((LENGTHS[row] - crop) * position)
+            expected = np.zeros(3 * samples)
+            expected[samples + delays[number] : samples + delays[number] + crop] = FLAT[start : start + crop]
+            expected = expected[samples : 2 * samples]
+            assert lengths[number] == min(crop + delays[number], samples)
+            assert np.array_equal(waveform[number].numpy() * 32768, expected)
+
+
+def test_files_of_another_rate_are_resampled_as_when_they_are_decoded(tmp_path: Path) -> None:
+    from speechforget.data.sound import read_pcm, read_window
+
+    soundfile.write(tmp_path / "a.flac", np.sin(np.arange(4000) / 9) * 0.3, 8000)
+    whole = read_pcm(tmp_path / "a.flac", 16000)
+    assert np.array_equal(read_window(tmp_path / "a.flac", 1000, 500, 16000), whole[1000:1500])
+
+
+def test_a_file_that_vanishes_or_shrinks_is_named(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", np.zeros(50), 8000)
+    recordings = OnDemand(lambda row: tmp_path / ["a.wav", "b.wav"][row], np.zeros(2, np.int64), np.array([80, 80]), 8000)
+    for row, words in ((0, "a.wav became shorter"), (1, "b.wav cannot be read")):
+        with pytest.raises(UserError, match=words):
+            recordings.read(np.array([row]), np.array([0]), 80)
+
+
+def test_a_run_without_decoded_recordings_makes_the_same_models(configure: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+    made = []
+    for cache in ("decoded", "none"):
+        place = tmp_path / cache
+        config = configure(f"output={place}", "method=finetune", "train.epochs=1", "method.epochs=1", f"dataset.cache={cache}")
+        pipeline = Pipeline(config, Store(place))
+        pipeline.result()
+        made.append({path.relative_to(place): path.read_bytes() for path in place.glob("[!c]*/*/*.safetensors")})
+        assert bool(list(place.glob("cache/audio*/*/samples.npy"))) == (cache == "decoded")
+    assert made[0].keys() == made[1].keys() and len(made[0]) == 3
+    assert made[0] == made[1]
+
+
+def test_several_windows_of_a_long_utterance_are_averaged(configure: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+    from speechforget.loading import load_classifier
+    from speechforget.scoring import score
+
+    overrides = ["only=original", "train.epochs=1", f"output={tmp_path}", "dataset.seconds=0.35"]
+    middle = configure(*overrides)
+    pipeline = Pipeline(middle, Store(tmp_path))
+    original = pipeline.train("original")
+    model, _ = load_classifier(original.folder)
+    config = configure(*overrides, "dataset.windows=3")
+    sources = make_sources(config, pipeline.data, None)
+    score(tmp_path, original.folder, sources, config["trainer"], "scores")
+    (tmp_path / "DONE").write_text("")
+    found = {name: np.load(tmp_path / f"{name}.npy") for name in ("logits", "loss", "embedding")}
+    samples, lengths = sources.waveforms.samples, sources.waveforms.length
+    assert 0 < (lengths > samples).sum() < len(lengths)
+    for row in (int(np.argmax(lengths)), int(np.argmin(lengths))):
+        crops = [sources.waveforms.gather(np.array([row]), position) for position in ((0.0, 0.5, 1.0) if lengths[row] > samples else (0.5,))]
+        with torch.no_grad():
+            outputs = [model(*crop) for crop in crops]
+        logits = torch.stack([output.logits[0] for output in outputs]).mean(0)
+        assert np.allclose(found["logits"][row], logits, atol=1e-5)
+        assert np.allclose(found["embedding"][row], torch.stack([output.embedding[0] for output in outputs]).mean(0), atol=1e-5)
+        assert found["loss"][row] == pytest.approx(-float(logits.double().log_softmax(0)[pipeline.data.numbers[row]]), abs=1e-5)
+
+
+def test_models_that_hear_alike_share_features_and_others_do_not(configure: Callable[..., dict[str, Any]], tmp_path: Path, monkeypatch) -> None:
+    from speechforget import features
+    from speechforget.models.frontend import LogMel
+
+    heard = []
+    forward = LogMel.forward
+    monkeypatch.setattr(LogMel, "forward", lambda self, *inputs: (heard.append(len(inputs[0])), forward(self, *inputs))[1])
+    monkeypatch.setattr("speechforget.scoring._features", features.Features())
+    config = configure(f"output={tmp_path}", "method=none", "train.epochs=1")
+    pipeline = Pipeline(config, Store(tmp_path))
+    models = [pipeline.train("original"), pipeline.train("oracle")]
+    heard.clear()
+    scores = [pipeline.score(name, model) for name, model in zip(("original", "oracle"), models, strict=True)]
+    assert sum(heard) == len(pipeline.data.table)
+    assert not np.array_equal(*(read_scores(artefact.folder)["logits"] for artefact in scores))
+    other = Pipeline(configure(f"output={tmp_path}", "method=none", "train.epochs=1", "model.bands=20"), Store(tmp_path))
+    model = other.train("original")
+    heard.clear()
+    other.score("original", model)
+    assert sum(heard) == len(pipeline.data.table)
+
+
+def test_noise_is_heard_without_what_may_not_be_trained_on(configure: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+    import pandas as pd
+
+    from speechforget.data.audio import decode
+    from speechforget.data.corpus import Corpus
+    from speechforget.dividing import Data, noise_to_hear
+
+    sound = np.arange(1, 8001, dtype=np.int16)
+    soundfile.write(tmp_path / "noise.wav", sound, 1000, subtype="PCM_16")
+    soundfile.write(tmp_path / "word.wav", sound[:1000], 1000, subtype="PCM_16")
+    rows = [("noise.wav@1.000", "noise.wav", 1.0, "silence"), ("noise.wav@4.000", "noise.wav", 4.0, "silence"), ("word.wav", "word.wav", 0.0, "go")]
+    table = pd.DataFrame(rows, columns=["id", "path", "start", "word"]).assign(seconds=1.0, subset="")
+    audio = decode(Corpus("test", tmp_path, table, (tmp_path / "noise.wav",)), tmp_path / "cache", 1000)
+    data = Data(audio, audio.table.astype({"start": str}), ["go", "silence"], "key")
+    for trained, unheard in (([0, 1, 2], []), ([1, 2], [1]), ([2], [1, 4])):
+        expected = np.concatenate([sound[second * 1000 : (second + 1) * 1000] for second in range(8) if second not in unheard])
+        for kept in (True, False):
+            assert np.array_equal(noise_to_hear(data, np.array(trained), 1000, kept), expected)
