@@ -202,9 +202,13 @@ def summarise(folder: Path) -> int:
             continue
         figure = "" if outcome["objective"] is None else f"  objective {outcome['objective']:.4f}"
         print(f"  {outcome['outcome']:15} {' '.join(outcome['overrides'])}{figure}")
+    reasons: dict[tuple[str, str], list[str]] = {}
     for outcome in outcomes:
         if outcome["reason"]:
-            print(f"{outcome['outcome']}: {' '.join(outcome['overrides'])}: {outcome['reason']}", file=sys.stderr)
+            reasons.setdefault((outcome["outcome"], outcome["reason"]), []).append(" ".join(outcome["overrides"]))
+    for (word, reason), jobs in reasons.items():
+        others = f" and {len(jobs) - 1} more" if len(jobs) > 1 else ""
+        print(f"{word}: {jobs[0]}{others}: {reason}", file=sys.stderr)
     failed = sum(outcome["outcome"] in ("failed", "cancelled") for outcome in outcomes)
     if failed:
         print(

@@ -31,6 +31,7 @@ class UtteranceDropout(_DropoutNd):
         super().__init__(probability)
         self.kind, self.number = kind, number
 
+    @torch.compiler.disable  # what is drawn for changes with each step, which a compiler would take for a new program
     def forward(self, input: Tensor) -> Tensor:
         """Zeroes entries, or whole channels where the kind does, and scales the others up."""
         rows = _step["rows"]
@@ -51,6 +52,7 @@ def by_utterance(model: nn.Module) -> nn.Module:
     return model
 
 
+@torch.compiler.disable
 def _hear(_: nn.Module, arguments: tuple[Any, ...]) -> None:
     _step["rows"] = next((rows for first, rows in _step["batches"] if arguments and first is arguments[0]), None)
 

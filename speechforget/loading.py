@@ -78,17 +78,23 @@ def rehearse(config: Mapping[str, Any]) -> None:
     make_optimizer(stand_in, config["train"]["optimizer"], 1.0)
     make_optimizer(stand_in, build_method(config["method"]).optimizer, 1.0)
     build_augment(config["train"]["augment"])
-    rehearse_classifier(config["model"], config["dataset"]["sample_rate"])
+    classifier = rehearse_classifier(config["model"], config["dataset"]["sample_rate"])
+    if config["dataset"]["lengths"] == "bucketed" and getattr(classifier, "padding_counts", False):
+        name = config["model"]["name"]
+        raise UserError(f"What model={name} answers depends on the silence that fills a batch up: use dataset.lengths=fixed, or another model.")
+    if config["train"]["margin"] and not hasattr(classifier.head, "scale"):
+        raise UserError(
+            f"train.margin is for models whose head measures cosines, such as model=ecapa_tdnn, not {config['model']['name']}: set it to 0."
+        )
 
 
-def rehearse_classifier(model: Mapping[str, Any], sample_rate: int) -> None:
+def rehearse_classifier(model: Mapping[str, Any], sample_rate: int) -> nn.Module:
     """Builds a classifier, one that takes pretrained weights without them and without memory: they can be gigabytes."""
     if "pretrained" not in model:
-        build_classifier(model, 2, sample_rate)
-        return
+        return build_classifier(model, 2, sample_rate)
     random = {"pretrained": None, "head": "new"}
     with torch.device("meta"):
-        build_classifier({name: random.get(name, value) for name, value in model.items()}, 2, sample_rate)
+        return build_classifier({name: random.get(name, value) for name, value in model.items()}, 2, sample_rate)
 
 
 def save_classifier(folder: Path, classifier: nn.Module, description: Mapping[str, Any]) -> None:

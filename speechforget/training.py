@@ -16,7 +16,6 @@ from speechforget.cost import Cost
 from speechforget.data.streams import Sources, Stream
 from speechforget.draws import seed_from
 from speechforget.dropout import drawn_for
-from speechforget.errors import UserError
 from speechforget.fitting import Averages, Job, finish, fit, log_accuracies
 from speechforget.launch import compiled, start_process
 from speechforget.loading import build_classifier
@@ -63,10 +62,7 @@ class Supervised(LightningModule):
     @property
     def margin(self) -> float:
         """How much larger the label's logit must be: the recipe's margin of cosines times the head's scale (Wang et al., 2018, equation 5)."""
-        scale = getattr(self.classifier.head, "scale", None)
-        if scale is None:
-            raise UserError("train.margin is for models whose head measures cosines, such as model=ecapa_tdnn: set it to 0.")
-        return float(scale) * float(self.recipe["margin"])
+        return float(self.classifier.head.scale) * float(self.recipe["margin"])  # type: ignore[union-attr, arg-type]
 
     def on_after_backward(self) -> None:
         """Gradients become those of the whole batch."""

@@ -53,7 +53,7 @@ def test_the_papers_grid_is_whole_and_each_kind_of_job_composes(experiment: str)
 
 @pytest.mark.parametrize("experiment", PAPER)
 def test_a_script_for_slurm_names_the_experiment(experiment: str) -> None:
-    assert f"slurm_paper.sh\" {experiment} " in (ROOT / "scripts" / f"slurm_{experiment}.sh").read_text()
+    assert f'slurm_paper.sh" {experiment} ' in (ROOT / "scripts" / f"slurm_{experiment}.sh").read_text()
 
 
 def speak(path: Path, generator: np.random.Generator, pitch: float, seconds: float = 1.0) -> None:

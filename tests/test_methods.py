@@ -6,6 +6,7 @@ import copy
 import io
 import logging
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -267,6 +268,15 @@ def test_masked_weights_have_no_say_in_the_gradient_norm() -> None:
     Driver(method, student, lambda name: 0.0).after_backward()
     gradients = nn.utils.parameters_to_vector([parameter.grad for parameter in student.parameters() if parameter.grad is not None])
     assert torch.equal(gradients == 0, ~method.get_buffer("mask"))
+
+
+def test_salun_shares_out_only_weights_that_can_move() -> None:
+    method, model = build("salun", mask_share=0.5), copy.deepcopy(original())
+    frozen = next(model.parameters()).requires_grad_(False)
+    method.prepare(copy.deepcopy(model), replace(context_of(SAMPLES, method), original=model))
+    sizes = [parameter.numel() for parameter in model.parameters()]
+    pieces = method.mask.split(sizes)
+    assert not pieces[0].any() and int(method.mask.sum()) == (sum(sizes) - frozen.numel()) // 2
 
 
 @pytest.mark.parametrize("name", ["random_label", "scrub", "salun"])

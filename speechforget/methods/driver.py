@@ -46,6 +46,9 @@ class Driver:
         self.plan: Sequence[Pass] = tuple(method.passes())
         self._before: list[Tensor] = []
 
+    def _trainable(self) -> list[nn.Parameter]:
+        return [parameter for parameter in self.student.parameters() if parameter.requires_grad]
+
     def make_optimizer(self) -> torch.optim.Optimizer:
         """The one optimiser of the whole run."""
         return make_optimizer(self.student.parameters(), self.method.optimizer, self.plan[0].learning_rate)
@@ -56,7 +59,7 @@ class Driver:
         set_batch_norm(self.student, current.batch_norm)
         for group in optimizer.param_groups:
             group["lr"] = current.learning_rate
-        self._before = [parameter.detach().clone() for parameter in self.student.parameters()]
+        self._before = [parameter.detach().clone() for parameter in self._trainable()]
 
     def loss(self, batch: Batch | Pair, index: int) -> Tensor:
         """The method's loss for one batch of pass `index`; of several ranks this one's part, which sum to the loss."""
@@ -75,7 +78,7 @@ class Driver:
 
     def end_pass(self, index: int) -> bool:
         """Ends pass `index`; True when the method wants no further one. Warns when the pass changed no weight."""
-        pairs = zip(self._before, self.student.parameters(), strict=True)
+        pairs = zip(self._before, self._trainable(), strict=True)
         if all(torch.equal(before, after) for before, after in pairs):
             logger.warning("Pass %d over '%s' changed no weight.", index, self.plan[index].stream)
         self._before = []

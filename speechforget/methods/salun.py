@@ -52,7 +52,10 @@ class SalUn(Method):
         """The mask, and the values that masked weights keep; both flat, in the order of `parameters()`."""
         self.relabel.prepare(student, context)
         scores = saliency(context, self.mask_batch_size)
-        self.register_buffer("mask", top(scores, self.mask_share))
+        movable = torch.cat([torch.full((parameter.numel(),), parameter.requires_grad) for parameter in context.original.parameters()])
+        mask = movable.to(scores.device)  # frozen weights are no part of the share: they move in no case
+        mask[mask.clone()] = top(scores[mask], self.mask_share)
+        self.register_buffer("mask", mask)
         self.register_buffer("start", parameters_to_vector(context.original.parameters()).detach().clone())
 
     def passes(self) -> Sequence[Pass]:
