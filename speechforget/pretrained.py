@@ -6,6 +6,7 @@ torchaudio bundle it is true, false or a file of weights.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import re
@@ -134,12 +135,10 @@ def _commit(name: str, revision: str | None) -> str:
 def _snapshot(name: str, commit: str) -> Path:
     """The folder of a commit in the hub's cache, with its weights."""
     hub = _hub()
-    try:
+    with contextlib.suppress(FileNotFoundError, ValueError):  # nothing of it is here yet
         folder = Path(hub.snapshot_download(name, revision=commit, allow_patterns=["config.json"], local_files_only=True))
         if _weights(folder):
             return folder
-    except Exception:  # nothing of it is here yet
-        pass
     try:
         for pattern in WEIGHTS:  # many repositories hold the same weights in several formats: one is enough
             folder = Path(hub.snapshot_download(name, revision=commit, allow_patterns=[*CONFIGS, pattern, f"{pattern}.index.json"]))

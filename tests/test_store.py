@@ -153,7 +153,7 @@ def test_a_key_holds_the_code_that_matters_and_no_other(path: Path) -> None:
     if path.parent.name == "metrics":
         return
     target = OmegaConf.load(path)._target_
-    shared = {"batch", "draws", "errors", "optimizers", "ranks", "torchaudio"}
+    shared = {"batch", "draws", "dropout", "errors", "optimizers", "ranks", "torchaudio"}
     parts = {name.split(".")[1] for name in code_modules(target) if name != "speechforget"}
     assert parts <= {target.split(".")[1], *shared}
     assert "speechforget" not in code_modules(target)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from typing import Any
 
 from torch import Tensor, nn
@@ -15,6 +16,10 @@ from speechforget.models.frontend import LogMel  # which has torchaudio loaded b
 from speechforget.models.pooling import VectorNorm
 
 LAST = 1536  # channels of the aggregated layers, for either size (paper, figure 2)
+STAND_INS = {
+    "LazyModule",
+    "DeprecatedModuleRedirect",
+}  # for its optional parts: whoever looks through all modules, as `inspect` does, trips over them
 QUIRKS = "allow_tf32,disable_jit_profiling,disable_cudnn_benchmarking"
 
 
@@ -29,6 +34,9 @@ def from_speechbrain() -> Any:
         from speechbrain.lobes.models.ECAPA_TDNN import ECAPA_TDNN
     except ImportError as error:
         raise UserError("model=ecapa_tdnn needs speechbrain: pip install -e '.[speakers]'.") from error
+    for name, module in list(sys.modules.items()):
+        if name.startswith("speechbrain.") and type(module).__name__ in STAND_INS:
+            del sys.modules[name]
     return ECAPA_TDNN
 
 

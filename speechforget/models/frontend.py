@@ -128,15 +128,15 @@ class Samples(nn.Module):
             count = valid.sum(1, keepdim=True).clamp(min=1)
             samples = (samples - (samples * valid).sum(1, keepdim=True) / count) * valid
             samples = samples * torch.rsqrt(samples.square().sum(1, keepdim=True) / count + QUIET)
-        return samples if spans is None else samples * _kept(spans[:, 1], samples.shape[1])
+        return samples if spans is None else samples * kept(spans[:, 1], samples.shape[1])
 
 
 def _outside(spans: Tensor, bands: int, frames: int) -> Tensor:
     """(batch, bands, frames), 1 where no span of (batch, 2, masks, 2) hides the cell, 0 elsewhere."""
-    return _kept(spans[:, 0], bands)[:, :, None] * _kept(spans[:, 1], frames)[:, None, :]
+    return kept(spans[:, 0], bands)[:, :, None] * kept(spans[:, 1], frames)[:, None, :]
 
 
-def _kept(spans: Tensor, cells: int) -> Tensor:
+def kept(spans: Tensor, cells: int) -> Tensor:
     """(batch, cells), 1 where the middle of a cell lies in none of the spans (batch, masks, 2)."""
     middles = (torch.arange(cells, device=spans.device, dtype=spans.dtype) + 0.5) / cells
     inside = (middles >= spans[..., :1]) & (middles < spans[..., 1:])

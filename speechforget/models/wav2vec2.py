@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from speechforget.errors import UserError
 from speechforget.models.classifier import Output
-from speechforget.models.frontend import _kept
+from speechforget.models.frontend import kept
 from speechforget.models.transformer import Choices, TransformerClassifier, check_rate, chosen_dropouts, masked_mean, new_linear
 from speechforget.models.transformer_library import preprocessing_of
 
@@ -40,7 +40,7 @@ class Waveform(nn.Module):
                 count = lengths.clamp(min=1)[:, None]
                 samples = (samples - samples.sum(1, keepdim=True) / count).masked_fill(beyond, 0.0)
                 samples = samples * torch.rsqrt(samples.square().sum(1, keepdim=True) / count + 1e-7)
-        return samples if spans is None else samples * _kept(spans[:, 1], samples.shape[1])
+        return samples if spans is None else samples * kept(spans[:, 1], samples.shape[1])
 
 
 class MaskedGroupNorm(nn.GroupNorm):
