@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -25,9 +27,11 @@ from omegaconf import OmegaConf
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
+from speechforget import fitting, scoring
 from speechforget.building import Order, build
 from speechforget.data.request import select
 from speechforget.dividing import Data, divide, make_sources
+from speechforget.features import Features
 from speechforget.launch import start_process
 from speechforget.loading import build_classifier, load_classifier
 from speechforget.optimizers import make_optimizer
@@ -36,13 +40,14 @@ from speechforget.store import Store
 
 ROOT = Path(__file__).parents[1]
 RATE, CLASSES = 16000, 12
-MODELS: dict[str, list[str]] = {
-    "tcresnet": ["model=tcresnet"],
-    "bcresnet width 1": ["model=bcresnet", "train=bcresnet", "train.warmup=0"],
-    "bcresnet width 3": ["model=bcresnet", "model.width=3", "train=bcresnet", "train.warmup=0", "train.augment.masks=2"],
-    "wav2vec2 base, random weights": ["model=wav2vec2_base", "model.pretrained=null", "train.batch_size=8", "train.warmup=0"],
+# Clips of the corpus, and overrides: an epoch takes some seconds.
+MODELS: dict[str, tuple[int, list[str]]] = {
+    "tcresnet": (3600, ["model=tcresnet"]),
+    "bcresnet width 1": (2400, ["model=bcresnet", "train=bcresnet", "train.warmup=0"]),
+    "bcresnet width 3": (1200, ["model=bcresnet", "model.width=3", "train=bcresnet", "train.warmup=0", "train.augment.masks=2"]),
+    "wav2vec2 base, random weights": (60, ["model=wav2vec2_base", "model.pretrained=null", "train.batch_size=4", "train.warmup=0"]),
 }
-HEAVY = 16  # a model whose parameters take more than so many million gets fewer steps
+ROUNDS = 3  # in which what is compared takes turns: machines that share cores with others drift
 
 
 def make_corpus(folder: Path, clips: int) -> None:
@@ -105,19 +110,34 @@ class Bench:
         if self.device.type == "cuda":
             torch.cuda.synchronize()
 
-    def ours(self, steps: int) -> float:
-        """Clips a second of the training that `run.py` does; what starting it takes is left out: a training of one epoch is timed, too."""
-        clips = len(self.data.rows("train"))
-        epochs = max(1, round(steps * self.batch_size / clips))
-        seconds = [self._train(count) for count in (1, 1 + epochs)]
-        return clips * epochs / (seconds[1] - seconds[0])
+    def ours(self) -> float:
+        """Clips a second of the training that `run.py` does, from the end of its first step to the end of its last."""
+        ended: list[float] = []
+        known = fitting.Bar.on_train_batch_end
 
-    def _train(self, epochs: int) -> float:
-        config = {**self.config, "train": {**self.config["train"], "epochs": epochs}}
-        folder = self.place / f"epochs{epochs}"
-        folder.mkdir(parents=True, exist_ok=True)
-        build(Order("original", config, str(folder), "bench", "bench", self.data.key, f"{epochs} epochs"), self.data)
-        return float(json.loads((folder / "cost.json").read_text())["seconds"])
+        def end(bar: fitting.Bar, *arguments: Any) -> None:
+            known(bar, *arguments)
+            if len(ended) in {0, self.steps - 1}:
+                self.wait()
+            ended.append(time.perf_counter())
+
+        fitting.Bar.on_train_batch_end = end  # type: ignore[method-assign]
+        self.train()
+        fitting.Bar.on_train_batch_end = known  # type: ignore[method-assign]
+        return (len(self.data.rows("train")) - self.batch_size) / (ended[-1] - ended[0])
+
+    def train(self) -> None:
+        """One epoch."""
+        config = {**self.config, "train": {**self.config["train"], "epochs": 1}}
+        folder = self.place / "model"
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        build(Order("original", config, str(folder), "bench", "bench", self.data.key, "training"), self.data)
+
+    @property
+    def steps(self) -> int:
+        """Of an epoch."""
+        return -(-len(self.data.rows("train")) // self.batch_size)
 
     def tutorial(self, steps: int, workers: int) -> float:
         """Clips a second of the way of most tutorials: each item is read and its features are made by itself, in a DataLoader's workers."""
@@ -158,17 +178,18 @@ class Bench:
         trainer.remove_callback(PrinterCallback)
         return float(trainer.train().metrics["train_samples_per_second"])
 
-    def scoring(self, steps: int) -> tuple[float, float, float]:
+    def scores(self, steps: int) -> tuple[float, float, float]:
         """Clips a second of forward passes alone, of `score` for a first model, and for a second one that hears alike."""
-        folder = self.place / "epochs1"
+        folder = self.place / "model"
         model = load_classifier(folder)[0].to(self.device)
         inputs = [torch.randn(256, RATE, device=self.device) * 0.1, torch.full((256,), RATE, device=self.device)]
         with torch.inference_mode():
             forward = 256 * steps / self.seconds(lambda: model(*inputs), steps)
         rates = []
+        scoring._features = Features()  # a first model finds none
         for number in range(2):
             target = self.place / f"scores{number}"
-            target.mkdir()
+            target.mkdir(exist_ok=True)
             sources = make_sources(self.config, self.data, None, self.device)
             started = time.perf_counter()
             score(target, folder, sources, self.config["trainer"], "scores", self.data.key)
@@ -254,38 +275,46 @@ def watching() -> Iterator[list[float]]:
 
 def train(arguments: argparse.Namespace) -> None:
     """Prints the comparison."""
-    with tempfile.TemporaryDirectory() as folder:
-        corpus = Path(folder) / "corpus"
-        make_corpus(corpus, 240 if arguments.quick else 2400)
-        trainer = [f"trainer={arguments.trainer}", *arguments.overrides]
-        for number, (name, model) in enumerate(MODELS.items()):
-            if arguments.models and not any(word in name for word in arguments.models):
-                continue
-            print(f"{name} ({', '.join(trainer)})", flush=True)
-            _compare(Bench(corpus, Path(folder) / f"model{number}", model, trainer), arguments)
+    trainer = [f"trainer={arguments.trainer}", *arguments.overrides]
+    for name, (clips, model) in MODELS.items():
+        if arguments.models and not any(word in name for word in arguments.models):
+            continue
+        print(f"{name} ({', '.join(trainer)})", flush=True)
+        with tempfile.TemporaryDirectory() as folder:
+            make_corpus(Path(folder) / "corpus", max(60, clips // 8) if arguments.quick else clips)
+            _compare(Bench(Path(folder) / "corpus", Path(folder) / "out", model, trainer), arguments)
 
 
 def _compare(bench: Bench, arguments: argparse.Namespace) -> None:
-    heavy = sum(parameter.numel() for parameter in bench.classifier().parameters()) > HEAVY * 1e6
-    steps = 3 if arguments.quick else 30 if heavy else 300
+    steps, few = bench.steps, max(3, min(bench.steps, 20))
+    rounds = [_round(bench, steps, few) for _ in range(1 if arguments.quick else ROUNDS)]
+    median = {name: statistics.median(found[name] for found in rounds) for name in rounds[0]}
+    ratios = {name: statistics.median(found[name] / found["bare"] for found in rounds) for name in rounds[0]}
+    times = {name: statistics.median(found["ours"] / found[name] for found in rounds) for name in rounds[0]}
+    forward = {name: statistics.median(found[name] / found["forward"] for found in rounds) for name in rounds[0]}
+    _line("bare: forward, backward, step on one batch", median["bare"], ratios["bare"])
+    _line("run.py's training", median["ours"], ratios["ours"])
+    for name in ("a tutorial's Dataset and DataLoader, in the process", "the same with two workers", "a Trainer of transformers"):
+        _line(name, median[name], ratios[name], times[name])
+    _line("forward passes alone", median["forward"], 1.0)
+    _line("scoring a first model", median["scoring"], forward["scoring"])
+    _line("scoring a second one that hears alike", median["scoring again"], forward["scoring again"])
+
+
+def _round(bench: Bench, steps: int, few: int) -> dict[str, float]:
     before = bench.bare(steps)
-    ours = bench.ours(steps)
-    bare = (before + bench.bare(steps)) / 2  # on both sides of what is compared: machines drift
-    _line("bare: forward, backward, step on one batch", bare, bare)
-    _line("run.py's training", ours, bare)
-    few = max(3, steps // 10)
-    _line("a tutorial's Dataset and DataLoader, in the process", bench.tutorial(few, 0), bare, ours)
-    _line("the same with two workers", bench.tutorial(few, 2), bare, ours)
-    _line("a Trainer of transformers", bench.hugging_face(few), bare, ours)
-    forward, first, second = bench.scoring(3 if arguments.quick or heavy else 20)
-    _line("forward passes alone", forward, forward)
-    _line("scoring a first model", first, forward)
-    _line("scoring a second one that hears alike", second, forward)
+    ours = bench.ours()
+    found = {"bare": (before + bench.bare(steps)) / 2, "ours": ours}  # on both sides of what is compared
+    found["a tutorial's Dataset and DataLoader, in the process"] = bench.tutorial(few, 0)
+    found["the same with two workers"] = bench.tutorial(few, 2)
+    found["a Trainer of transformers"] = bench.hugging_face(few)
+    found["forward"], found["scoring"], found["scoring again"] = bench.scores(max(2, steps // 8))
+    return found
 
 
-def _line(what: str, rate: float, limit: float, ours: float | None = None) -> None:
-    slower = f"    run.py is {ours / rate:.1f} times as fast" if ours else ""
-    print(f"  {what:52} {rate:10.1f} clips/s {rate / limit:6.2f}{slower}", flush=True)
+def _line(what: str, rate: float, ratio: float, times: float | None = None) -> None:
+    slower = f"    run.py is {times:.1f} times as fast" if times else ""
+    print(f"  {what:52} {rate:10.1f} clips/s {ratio:6.2f}{slower}", flush=True)
 
 
 def memory(arguments: argparse.Namespace) -> None:
@@ -314,12 +343,12 @@ def memory_of(corpus: Path, place: Path, overrides: list[str]) -> dict[str, floa
         select(bench.data.table, bench.config["task"])
     report["decoding, split and request"] = peak[0]
     with watching() as peak:
-        bench._train(1)
+        bench.train()
     report["training"] = peak[0]
     target = place / "scores"
     target.mkdir()
     with watching() as peak:
-        score(target, bench.place / "epochs1", make_sources(bench.config, bench.data, None), bench.config["trainer"], "scores", bench.data.key)
+        score(target, bench.place / "model", make_sources(bench.config, bench.data, None), bench.config["trainer"], "scores", bench.data.key)
     report["scoring"] = peak[0]
     return report
 
@@ -341,8 +370,6 @@ def startup(arguments: argparse.Namespace) -> None:
 def startup_of(started: float, words: list[str]) -> None:
     """Runs the command until its first step is over, and says how long that took."""
     import runpy
-
-    from speechforget import fitting
 
     sys.argv = [str(ROOT / "run.py"), *words]
 

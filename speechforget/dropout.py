@@ -38,8 +38,8 @@ class UtteranceDropout(_DropoutNd):
         if not self.training or self.p == 0 or rows is None or len(rows) != len(input):
             return KINDS[self.kind](input, self.p, self.training)
         shape = input.shape if self.kind is nn.Dropout else (*input.shape[:2], *[1] * (input.dim() - 2))
-        drawn = uniform(rows, math.prod(shape[1:]), seed_from(*_step["salt"], "dropout", self.number))
-        return input * ((drawn >= self.p).to(input.dtype) / (1 - self.p)).view(shape)
+        drawn = bits(rows, math.prod(shape[1:]), seed_from(*_step["salt"], "dropout", self.number))
+        return input * (drawn >= math.ceil(self.p * 2**53)).to(input.dtype).mul_(1 / (1 - self.p)).view(shape)
 
 
 def by_utterance(model: nn.Module) -> nn.Module:
@@ -83,11 +83,11 @@ def _recalled(step: dict[str, Any]) -> Iterator[None]:
         _step.update(now)
 
 
-def uniform(rows: Tensor, count: int, seed: int) -> Tensor:
-    """`draws.uniform` on the rows' device: float64 in [0, 1), (len(rows), count)."""
+def bits(rows: Tensor, count: int, seed: int) -> Tensor:
+    """`draws.uniform` on the rows' device, times 2**53: int64 (len(rows), count)."""
     start = _mix(rows + seed)
     steps = torch.arange(1, count + 1, device=rows.device) * _signed(0x9E3779B97F4A7C15)
-    return _shifted(_mix(start[:, None] + steps), 11).double() * 2.0**-53
+    return _shifted(_mix(start[:, None] + steps), 11)
 
 
 def _mix(state: Tensor) -> Tensor:

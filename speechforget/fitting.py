@@ -120,21 +120,22 @@ class Averages:
     """Means over an epoch of what each step gives, over all ranks."""
 
     def __init__(self) -> None:
-        self.sums: dict[str, Tensor] = {}
-        self.sizes: dict[str, Tensor] = {}
+        self.sums: dict[tuple[str, ...], Tensor] = {}
+        self.sizes: dict[tuple[str, ...], Tensor | float] = {}
 
-    def add(self, name: str, part: Tensor, batch: Batch | Pair) -> None:
-        """part: this rank's part of the step's mean (see `ranks.part_of_loss`)."""
+    def add(self, names: tuple[str, ...], parts: Tensor, batch: Batch | Pair) -> None:
+        """parts: for each name this rank's part of the step's mean (see `ranks.part_of_loss`)."""
         first = batch.forget if isinstance(batch, Pair) else batch
-        size = 1 / first.weights[0] if first.weights is not None else torch.tensor(float(len(first.labels)), dtype=torch.float64)
-        size = size.to(part.device)
-        self.sums[name] = self.sums.get(name, 0.0) + part.detach().double() * size
-        self.sizes[name] = self.sizes.get(name, 0.0) + size
+        size = float(len(first.labels)) if first.weights is None else 1 / first.weights[0].to(parts.device)
+        weighted = parts.detach().double() * size
+        self.sums[names] = self.sums[names] + weighted if names in self.sums else weighted
+        self.sizes[names] = self.sizes.get(names, 0.0) + size
 
     def log(self, module: LightningModule) -> None:
         """Hands the means to the module's logger, and starts anew; every rank calls this."""
-        for name, part in self.sums.items():
-            module.log(name, (ranks.total(part) / self.sizes[name]).float())
+        for names, parts in self.sums.items():
+            for name, mean in zip(names, (ranks.total(parts) / self.sizes[names]).float().reshape(-1), strict=True):
+                module.log(name, mean)
         self.sums.clear()
         self.sizes.clear()
 

@@ -46,10 +46,9 @@ class Supervised(LightningModule):
     def training_step(self, batch: Batch, _: int) -> Tensor:
         """Mean cross-entropy of a batch in nats, or this rank's part of it."""
         with drawn_for(batch, self.seed, "train", self.current_epoch):
-            loss, accuracy = ranks.part_of_loss(is_whole(batch), lambda: self._loss_and_accuracy(batch))
-        self.averages.add("train/loss", loss, batch)
-        self.averages.add("train/accuracy", accuracy, batch)
-        return loss
+            both = ranks.part_of_loss(is_whole(batch), lambda: self._loss_and_accuracy(batch))
+        self.averages.add(("train/loss", "train/accuracy"), both, batch)
+        return both[0]
 
     def _loss_and_accuracy(self, batch: Batch) -> Tensor:
         logits = self.classifier(*batch.inputs).logits

@@ -49,7 +49,7 @@ class Unlearning(LightningModule):
         """The method's loss, or this rank's part of it."""
         with drawn_for(batch, self.seed, "unlearn", self.current_epoch):
             loss = self.driver.loss(batch, self.current_epoch)
-        self.averages.add(f"unlearn/{self.driver.plan[self.current_epoch].stream}_loss", loss, batch)
+        self.averages.add((f"unlearn/{self.driver.plan[self.current_epoch].stream}_loss",), loss, batch)
         return loss
 
     def on_after_backward(self) -> None:

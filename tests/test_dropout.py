@@ -9,7 +9,7 @@ from torch import nn
 
 from speechforget import draws
 from speechforget.batch import Batch, Pair
-from speechforget.dropout import by_utterance, drawn_for, uniform
+from speechforget.dropout import bits, by_utterance, drawn_for
 
 ROWS = torch.tensor([3, 0, 11, 7, 5])
 
@@ -22,7 +22,7 @@ def batch(rows: torch.Tensor, inputs: torch.Tensor) -> Batch:
 def test_draws_are_those_of_numpy(rows: list[int], count: int, seed: int) -> None:
     salt = (seed, "any")
     expected = draws.uniform(np.array(rows), count, *salt)
-    assert np.array_equal(uniform(torch.tensor(rows), count, draws.seed_from(*salt)).numpy(), expected)
+    assert np.array_equal(bits(torch.tensor(rows), count, draws.seed_from(*salt)).numpy() * 2.0**-53, expected)
 
 
 @pytest.mark.parametrize(("kind", "shape"), [(nn.Dropout, (6,)), (nn.Dropout, (4, 5)), (nn.Dropout1d, (8, 5)), (nn.Dropout2d, (8, 3, 4))])

@@ -394,6 +394,7 @@ def a_bad_day(turn: Round) -> None:
     assert [each.outcome for each in turn.injected if each.kind == "damage"] == ["error", "error"]
 
 
+@pytest.mark.slow
 def test_a_bad_day_ends_in_the_quiet_numbers(make_bench: Callable[..., Bench]) -> None:
     run(Round(make_bench("method=finetune", "seed=0", "task=class"), SEED, "one"), a_bad_day)
 

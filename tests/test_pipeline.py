@@ -146,6 +146,7 @@ def test_a_sweep_shares_lists_and_survives(command, small, tmp_path: Path) -> No
     assert report.returncode == 0 and "shrink" in report.stdout and "oracle" in report.stdout.lower()
 
 
+@pytest.mark.slow
 def test_the_joblib_launcher_shares_too(command, small, tmp_path: Path) -> None:
     run = command("-m", *small, f"output={tmp_path}", "launch=joblib", "method=none,finetune", "task=class")
     assert run.returncode == 0, run.stderr
@@ -226,6 +227,7 @@ def test_every_number_of_a_yaml_is_in_a_key(group: str, configure, tmp_path: Pat
             assert {planned.key for planned in plan(changed)} != before, (path.stem, place)
 
 
+@pytest.mark.slow
 def test_a_plan_is_what_then_happens(command, small, tmp_path: Path) -> None:
     sweep = ["-m", *small, f"output={tmp_path}", "task=class,sample", "method=none,finetune", "seed=0", "train.epochs=1", "launch=joblib"]
     unknown = command(*sweep, "plan=true")

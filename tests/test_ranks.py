@@ -77,7 +77,7 @@ def test_two_processes_make_what_one_makes(method: str, changes: list[str], requ
         np.testing.assert_allclose(other["logits"], one["logits"], atol=1e-5)
 
 
-@pytest.mark.parametrize("devices", [2, 3])
+@pytest.mark.parametrize("devices", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_a_request_smaller_than_the_number_of_processes_is_shared_right(devices: int, configure, tmp_path: Path) -> None:
     """Steps too small to be shared out are done whole by every rank; statistics and gradients still are the batch's own."""
     changes = ["task=sample", "task.by=ids", "method=scrub", "method.forget_batch_norm=train", "method.clip=0.5", "train.batch_size=7"]
@@ -114,6 +114,7 @@ def test_costs_are_counted_over_all_processes(configure, places: dict[int, Path]
     assert costs[0] == costs[1]
 
 
+@pytest.mark.slow
 def test_a_resumed_run_of_two_processes_is_equal_to_the_bit(configure, tmp_path: Path) -> None:
     """A rank dies between two epochs; the next team goes on from the checkpoint."""
     whole = run(configure, tmp_path / "whole", 2, "method=scrub")

@@ -74,7 +74,10 @@ def test_the_two_commands_are_what_ci_runs() -> None:
     assert "pip install --quiet -e . && python run.py" in ci and 'pip install --quiet -e ".[test]"' in ci and "\npytest" in ci
 
 
-@pytest.mark.parametrize("line", REST)
+SWEEPS = ("task=sample,class", "launch=joblib")  # minutes
+
+
+@pytest.mark.parametrize("line", [pytest.param(line, marks=pytest.mark.slow) if any(word in line for word in SWEEPS) else line for line in REST])
 def test_a_command_runs(line: str, place: Path) -> None:
     if "requests.txt" in line:
         forget = sorted(place.glob("outputs/result/*/forget.txt"))

@@ -251,6 +251,7 @@ def test_four_sweeps_at_once_train_each_model_once(start, tmp_path: Path) -> Non
     assert (tmp_path / "trainings").read_text().split() == ["one", "one"]
 
 
+@pytest.mark.slow
 def test_the_same_jobs_run_as_processes_of_this_machine(command, small, tmp_path: Path) -> None:
     done = command(*small, "launch=submitit_local", f"output={tmp_path}", "method=none,random_label", "train.epochs=1")
     assert done.returncode == 0, done.stderr

@@ -146,6 +146,7 @@ def test_a_forget_batch_beside_a_retain_batch_is_shared_right(configure, toys: P
     assert any(float((models[0][name] - start[name]).abs().max()) > 1e-3 for name in start)
 
 
+@pytest.mark.slow
 def test_a_sweep_of_several_processes_never_mixes_its_jobs(command, small, toys: Path, tmp_path: Path) -> None:
     """The trap: rank 1 fails in the first job while rank 0 goes on, and meets rank 0 of the first job in the second one."""
     sweep = ["-m", *small, *EXACT, "method=failing_raise,finetune"]
@@ -169,6 +170,7 @@ def free_port() -> int:
         return server.getsockname()[1]
 
 
+@pytest.mark.slow
 def test_torchrun_starts_the_same_run(small, tmp_path: Path) -> None:
     """Two pretended machines with a process each; several processes of one machine are what tests/test_slurm.py has."""
     nodes, devices = 2, 1

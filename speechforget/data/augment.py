@@ -81,11 +81,10 @@ class Augment:
         picked = torch.from_numpy(chosen).to(waveform.device)
         noise = self._noise_from(start[chosen], waveform.shape[1])
         silence(noise, np.zeros_like(chosen), lengths.numpy()[chosen])
-        added = noise.to(waveform.dtype).mul_(1 / 32768)
-        decibels = torch.as_tensor(self.snr[0] + (self.snr[1] - self.snr[0]) * place[chosen]).to(waveform)
-        wanted = waveform[picked].square().sum(1) * 10 ** (-decibels / 10)
-        power = added.square().sum(1)
-        gain = torch.where(power > 0, wanted / power, 0.0).sqrt()
+        added = noise.to(waveform.dtype)
+        ratio = torch.as_tensor(10 ** (-(self.snr[0] + (self.snr[1] - self.snr[0]) * place[chosen]) / 20)).to(waveform)
+        norm = torch.linalg.vector_norm(added, dim=1)  # of 0 where the noise is silent: nothing is added
+        gain = torch.linalg.vector_norm(waveform, dim=1)[picked] * ratio / norm.clamp(min=1.0)
         waveform.index_add_(0, picked, added.mul_(gain[:, None]))
 
     def _noise_from(self, start: NDArray[np.float64], samples: int) -> Tensor:

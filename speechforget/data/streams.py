@@ -132,6 +132,11 @@ class Stream:
         grain = math.ceil(self.waveforms.samples / ROOMS)
         return min(self.waveforms.samples, max(1, math.ceil(longest / grain)) * grain)
 
+    def _positions(self, rows: NDArray[np.int64]) -> NDArray[np.float64] | float:
+        """Where crops lie; drawn where there is something to crop."""
+        assert self.salt is not None
+        return uniform(rows, 1, *self.salt, "crop")[:, 0] if (self.waveforms.length[rows] > self.waveforms.samples).any() else 0.0
+
     def _delays(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         if self.salt is None or self.augment is None:
             return np.zeros_like(rows)
@@ -145,8 +150,7 @@ class Stream:
         if self.salt is None:
             waveform, lengths = self.waveforms.gather(rows, self.position, room=room)
         else:
-            position = uniform(rows, 1, *self.salt, "crop")[:, 0]
-            waveform, lengths = self.waveforms.gather(rows, position, self._delays(rows), room)
+            waveform, lengths = self.waveforms.gather(rows, self._positions(rows), self._delays(rows), room)
             if self.augment is not None:
                 waveform, spans = self.augment(waveform, lengths, rows, self.salt)
         lengths = lengths.to(waveform.device)
