@@ -36,9 +36,17 @@ class Pair(NamedTuple):
 
 def to_device(batch: Batch, device: torch.device) -> Batch:
     """The same batch with all its tensors on the device."""
+    if batch.labels.device == device and all(tensor.device == device for tensor in batch.inputs):
+        return batch
     weights = None if batch.weights is None else batch.weights.to(device)
     labels, rows, forget = (tensor.to(device) for tensor in (batch.labels, batch.rows, batch.forget))
     return Batch(tuple(tensor.to(device) for tensor in batch.inputs), labels, rows, forget, weights)
+
+
+def cut(batch: Batch, start: int, end: int) -> Batch:
+    """Some of a whole batch's utterances, as views."""
+    inputs = tuple(tensor[start:end] for tensor in batch.inputs)
+    return Batch(inputs, batch.labels[start:end], batch.rows[start:end], batch.forget[start:end])
 
 
 def is_whole(batch: Batch | Pair) -> bool:

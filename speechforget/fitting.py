@@ -20,7 +20,7 @@ from lightning.pytorch.loggers import Logger
 from torch import Tensor, nn
 
 from speechforget import ranks
-from speechforget.batch import Batch, Pair
+from speechforget.batch import Batch, Pair, to_device
 from speechforget.cost import Cost
 from speechforget.data.streams import Sources, Stream
 from speechforget.draws import seed_from
@@ -114,6 +114,16 @@ class Job:
     tracker: Logger | None
     description: str
     curves: bool = False
+
+
+class Fitted(LightningModule):
+    """What training and unlearning share as Lightning sees them."""
+
+    def transfer_batch_to_device(self, batch: Batch | Pair, device: torch.device, dataloader_idx: int) -> Batch | Pair:
+        """Ours: Lightning's takes any structure apart, at each step."""
+        if isinstance(batch, Pair):
+            return Pair(to_device(batch.forget, device), to_device(batch.retain, device))
+        return to_device(batch, device)
 
 
 class Averages:

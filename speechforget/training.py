@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
 from speechforget import ranks
@@ -16,7 +15,7 @@ from speechforget.cost import Cost
 from speechforget.data.streams import Sources, Stream
 from speechforget.draws import seed_from
 from speechforget.dropout import drawn_for
-from speechforget.fitting import Averages, Job, finish, fit, log_accuracies
+from speechforget.fitting import Averages, Fitted, Job, finish, fit, log_accuracies
 from speechforget.launch import compiled, start_process
 from speechforget.loading import build_classifier
 from speechforget.methods.losses import mean
@@ -25,7 +24,7 @@ from speechforget.optimizers import make_optimizer
 VERSION = 4  # of what this stage computes: raise it whenever the same inputs give other weights
 
 
-class Supervised(LightningModule):
+class Supervised(Fitted):
     """Cross-entropy on the `train` utterances: warm-up, then cosine to zero, step by step."""
 
     def __init__(self, classifier: nn.Module, sources: Sources, train: Mapping[str, Any], job: Job, cost: Cost) -> None:

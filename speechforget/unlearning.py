@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
 from speechforget import ranks
@@ -18,7 +17,7 @@ from speechforget.cost import Cost
 from speechforget.data.streams import Paired, Sources, Stream
 from speechforget.draws import order, seed_from
 from speechforget.dropout import drawn_for
-from speechforget.fitting import Averages, Job, accuracy, finish, fit, log_accuracies
+from speechforget.fitting import Averages, Fitted, Job, accuracy, finish, fit, log_accuracies
 from speechforget.launch import compiled, start_process
 from speechforget.loading import build_classifier, build_method, load_classifier
 from speechforget.methods.driver import Driver
@@ -27,7 +26,7 @@ from speechforget.methods.method import Context, Method, Pass
 VERSION = 4  # of what this stage computes: raise it whenever the same inputs give other weights
 
 
-class Unlearning(LightningModule):
+class Unlearning(Fitted):
     """Lightning's hooks, each handed to the method's driver."""
 
     def __init__(self, driver: Driver, sources: Sources, job: Job, cost: Cost) -> None:

@@ -13,12 +13,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from speechforget.batch import Batch, Pair
+from speechforget.batch import Batch, Pair, cut
 from speechforget.data.ahead import ahead
 from speechforget.data.recordings import Recordings, silence
 from speechforget.draws import order, uniform
 
 BUCKETED_BATCHES = 32  # utterances are sorted by length among as many batches: short and long ones, but not the whole epoch in the same batches
+SAMPLES_AT_ONCE = 2**22  # 16 MB of waveforms
 ROOMS = 20  # how many different lengths of batches there are: a compiler or a device's memory pool meets each once
 
 
@@ -95,7 +96,20 @@ class Stream:
         return math.ceil(len(self.rows) / self.batch_size)
 
     def __iter__(self) -> Iterator[Batch]:
-        return ahead((self.batch(rows, whole=len(rows) < self.share[1]) for rows in self.steps()), self.depth)
+        return ahead(self._batches(), self.depth)
+
+    def _batches(self) -> Iterator[Batch]:
+        """Several at a time, where they are small: most of what making one costs is calling for it."""
+        together = 1 if self.bucketed or self.share[1] > 1 else max(1, SAMPLES_AT_ONCE // (self.batch_size * self.waveforms.samples))
+        steps = self.steps()
+        while group := list(itertools.islice(steps, together)):
+            if len(group) == 1:
+                yield self.batch(group[0], whole=len(group[0]) < self.share[1])
+                continue
+            all_of_them = self.batch(np.concatenate(group), whole=True)
+            ends = list(itertools.accumulate(map(len, group)))
+            for start, end in zip([0, *ends], ends, strict=False):
+                yield cut(all_of_them, start, end)
 
     def steps(self) -> Iterator[NDArray[np.int64]]:
         """The rows of each batch, over all ranks."""
