@@ -1,5 +1,9 @@
 """The command line: help that teaches, typos that are understood, mistakes that end in one sentence."""
 
+import itertools
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -93,3 +97,30 @@ def test_the_bench_compares_the_sweep_it_names() -> None:
     jobs = bench["jobs_of"](argparse.Namespace(quick=False, seeds=2))
     assert len(jobs) == len({tuple(job) for job in jobs}) == 2 * methods * 2
     assert all(bench["config_of"](*job)["dataset"]["name"] == "espeak" for job in jobs[:2])
+
+
+@pytest.mark.slow
+def test_the_bench_compares_training_with_its_limit_and_the_usual_ways() -> None:
+    words = [sys.executable, str(ROOT / "scripts" / "bench.py"), "train", "--quick", "--models", "tcresnet", "trainer.threads=1"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert len(re.findall(r"clips/s +\d+\.\d\d", done.stdout)) == 8
+
+
+def test_a_large_sweep_is_checked_by_jobs_in_which_every_two_values_meet() -> None:
+    from hydra_plugins.speechforget_launcher.sweeper import pairwise_cover
+
+    sizes = {"model": 7, "method": 5, "task": 2, "task.percent": 10, "seed": 5}
+    jobs = [list(job) for job in itertools.product(*([f"{name}={value}" for value in range(size)] for name, size in sizes.items()))]
+    chosen = list(pairwise_cover(jobs))
+    assert 70 <= len(chosen) < 150
+    met = {pair for job in chosen for pair in itertools.combinations(job, 2)}
+    assert met == {pair for job in jobs for pair in itertools.combinations(job, 2)}
+    assert list(pairwise_cover([["seed=0"], ["seed=1"]])) in ([["seed=0"], ["seed=1"]], [["seed=1"], ["seed=0"]])
+    assert list(pairwise_cover([[]])) == [[]]
+
+
+def test_a_mistake_in_one_job_of_a_sweep_shows_before_the_first_starts(tmp_path: Path, command) -> None:
+    done = command("-m", "method=none,finetun", "experiment=smoke", f"output={tmp_path / 'out'}")
+    assert done.returncode == 1 and "did you mean 'finetune'" in done.stderr
+    assert not list((tmp_path / "out").glob("*/*/DONE"))
