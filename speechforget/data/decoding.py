@@ -22,7 +22,7 @@ from speechforget.data.sound import BadSound, check_content, read_pcm
 from speechforget.progress import bar
 
 VERSION = 1  # part of every key and fingerprint: raise it when the same file gives other samples
-FILES_AT_ONCE = 16
+SPANS_AT_ONCE = 16
 NOTHING: NDArray[np.int16] = np.zeros(0, dtype=np.int16)
 
 
@@ -81,13 +81,26 @@ def _in_order(sounds: Sequence[Sound], sample_rate: int) -> Iterator[list[_Piece
     workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     waiting: deque[Future[list[list[_Piece]]]] = deque()
     with ThreadPoolExecutor(workers) as pool:
-        for start in range(0, len(sounds), FILES_AT_ONCE):
-            batch = sounds[start : start + FILES_AT_ONCE]
+        for batch in _batches(sounds):
             waiting.append(pool.submit(lambda batch: [_decode(sound, sample_rate) for sound in batch], batch))
             if len(waiting) > 4 * workers:
                 yield from waiting.popleft().result()
         while waiting:
             yield from waiting.popleft().result()
+
+
+def _batches(sounds: Sequence[Sound]) -> Iterator[list[Sound]]:
+    """Some files at once, but few of those that hold many utterances: they are long."""
+    batch: list[Sound] = []
+    spans = 0
+    for sound in sounds:
+        batch.append(sound)
+        spans += len(sound.spans)
+        if spans >= SPANS_AT_ONCE:
+            yield batch
+            batch, spans = [], 0
+    if batch:
+        yield batch
 
 
 def _decode(sound: Sound, sample_rate: int) -> list[_Piece]:
