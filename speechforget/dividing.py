@@ -5,6 +5,7 @@ Torch is imported when streams are made, so a run in which everything exists doe
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
     from speechforget.data.recordings import Recordings
     from speechforget.data.streams import Sources
+
+logger = logging.getLogger(__name__)
 
 VERSION = 1  # of what this stage computes
 BATCHES_AHEAD = 4  # made by a thread while the device computes, or while files are read
@@ -142,4 +145,6 @@ def noise_to_hear(data: Data, trained: np.ndarray, sample_rate: int, kept: bool 
         for first, count in zip(windows["first"], windows["samples"], strict=True):
             free[first : first + count] = False
         pieces.append(sound[free])
-    return np.concatenate(pieces) if sum(map(len, pieces)) else None
+    if pieces and not any(map(len, pieces)):
+        logger.warning("All background noise of the corpus is in utterances that may not be heard in training: augmentation uses made noise.")
+    return np.concatenate(pieces) if any(map(len, pieces)) else None

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 
 MOST_BYTES = 2**28
+PLAIN = (bool, int, float, str, type(None))
+TORCHS_OWN = frozenset(vars(nn.Module()))
 
 
 class Features:
@@ -48,14 +50,23 @@ def same(one: nn.Module, other: nn.Module) -> bool:
     mine, theirs = (dict(module.named_buffers(recurse=False)) | dict(module.named_parameters(recurse=False)) for module in (one, other))
     if mine.keys() != theirs.keys() or any(not _equal(mine[name], theirs[name]) for name in mine):
         return False
-    if _numbers(one) != _numbers(other):
+    mine_plain, theirs_plain = _attributes(one), _attributes(other)
+    if mine_plain.keys() != theirs_plain.keys() or any(not _alike(mine_plain[name], theirs_plain[name]) for name in mine_plain):
         return False
     parts, others = dict(one.named_children()), dict(other.named_children())
     return parts.keys() == others.keys() and all(same(parts[name], others[name]) for name in parts)
 
 
-def _numbers(module: nn.Module) -> dict[str, object]:
-    return {name: value for name, value in vars(module).items() if not name.startswith("_")}
+def _attributes(module: nn.Module) -> dict[str, object]:
+    """What a module is told beside its buffers and parts; what every module of torch has is left out."""
+    return {name: value for name, value in vars(module).items() if name not in TORCHS_OWN}
+
+
+def _alike(one: object, other: object) -> bool:
+    """Numbers, words and lists of them by value; of anything else only the very same: in doubt nothing is shared."""
+    if isinstance(one, (list, tuple)):
+        return type(one) is type(other) and len(one) == len(other) and all(map(_alike, one, other))
+    return type(one) is type(other) and one == other if isinstance(one, PLAIN) else one is other
 
 
 def _equal(one: Tensor, other: Tensor) -> bool:

@@ -141,7 +141,7 @@ def test_models_that_hear_alike_share_features_and_others_do_not(configure: Call
     assert sum(heard) == len(pipeline.data.table)
 
 
-def test_noise_is_heard_without_what_may_not_be_trained_on(configure: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+def test_noise_is_heard_without_what_may_not_be_trained_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     import pandas as pd
 
     from speechforget.data.audio import decode
@@ -159,3 +159,30 @@ def test_noise_is_heard_without_what_may_not_be_trained_on(configure: Callable[.
         expected = np.concatenate([sound[second * 1000 : (second + 1) * 1000] for second in range(8) if second not in unheard])
         for kept in (True, False):
             assert np.array_equal(noise_to_hear(data, np.array(trained), 1000, kept), expected)
+    assert "made noise" not in caplog.text
+    whole = Data(audio, data.table.assign(start=["0", "4.0", "0"], samples=[8000, 1000, 1000]), data.classes, "key")
+    assert noise_to_hear(whole, np.array([1, 2]), 1000) is None and "made noise" in caplog.text
+
+
+@pytest.mark.parametrize("change", [{"bands": 20}, {"window": 20.0}, {"hop": 5.0}, {"low": 50.0}, {"high": 6000.0}])
+def test_frontends_with_other_numbers_do_not_hear_alike(change: dict[str, float]) -> None:
+    from speechforget.features import same
+    from speechforget.models.frontend import LogMel
+
+    assert same(LogMel(16000), LogMel(16000))
+    assert not same(LogMel(16000), LogMel(16000, **change))
+
+
+@pytest.mark.parametrize("value", [3, "word", [1, 2], {"a": 1}, torch.ones(2)])
+def test_what_a_frontend_keeps_to_itself_counts_and_in_doubt_nothing_is_shared(value: object) -> None:
+    from speechforget.features import same
+
+    def frontend(hidden: object) -> torch.nn.Module:
+        module = torch.nn.Identity()
+        module._hidden = hidden  # type: ignore[assignment]
+        return module
+
+    assert not same(frontend(value), frontend(4))
+    assert same(frontend(value), frontend(value))
+    twin = torch.ones(2) if isinstance(value, torch.Tensor) else type(value)(value)  # type: ignore[call-arg]
+    assert same(frontend(value), frontend(twin)) == isinstance(value, (int, str, list))

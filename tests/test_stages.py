@@ -2,6 +2,7 @@
 
 import copy
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -212,3 +213,24 @@ def test_other_precisions_train_and_unlearn(precision: str, tmp_path: Path, sour
     unlearn(jobs[1], jobs[0].folder, sources, (), config("method", "scrub", rewind=True))
     score(tmp_path, jobs[1].folder, sources, TRAINER, "test")
     assert np.isfinite(columns(tmp_path)["loss"]).all()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+def test_a_compiled_model_trains_to_the_same_weights_but_for_rounding(tmp_path: Path, sources: Sources) -> None:
+    trained = []
+    for compiled in (False, True):
+        folder = tmp_path / str(compiled)
+        folder.mkdir()
+        train(
+            Job(folder, {**TRAINER, "compile": compiled}, 0, None, "test"),
+            sources,
+            LABELS,
+            DATASET,
+            {**MODEL, "dropout": 0.3},
+            {**RECIPE, "epochs": 1},
+        )
+        trained.append(load_classifier(folder)[0].state_dict())
+    assert trained[0].keys() == trained[1].keys()
+    for name, weight in trained[0].items():
+        assert torch.allclose(weight.float(), trained[1][name].float(), atol=1e-3), name
