@@ -28,10 +28,25 @@ class Batch(NamedTuple):
 
 
 class Pair(NamedTuple):
-    """A forget batch beside a retain batch, for methods that need both in one step; both are shared out over ranks, or both are whole."""
+    """A forget batch beside a retain batch, for methods that need both in one step; both are shared out over ranks, or both are whole.
 
-    forget: Batch
+    forget: None in a pass whose forget half is used up (`Pass.again`).
+    """
+
+    forget: Batch | None
     retain: Batch
+
+
+def halves(batch: Batch | Pair) -> tuple[Batch, ...]:
+    """The batches of a step: one, or both of a pair."""
+    if isinstance(batch, Pair):
+        return (batch.retain,) if batch.forget is None else (batch.forget, batch.retain)
+    return (batch,)
+
+
+def nothing() -> Batch:
+    """A batch without data, for steps of methods that bring their own."""
+    return Batch((), torch.empty(0, dtype=torch.int64), torch.empty(0, dtype=torch.int64), torch.empty(0, dtype=torch.bool))
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:
@@ -51,4 +66,4 @@ def cut(batch: Batch, start: int, end: int) -> Batch:
 
 def is_whole(batch: Batch | Pair) -> bool:
     """Whether this rank holds the whole batch of the step."""
-    return (batch.forget if isinstance(batch, Pair) else batch).weights is None
+    return halves(batch)[0].weights is None

@@ -72,11 +72,13 @@ def _fit(order: Order, job: Job, data: Data, request: Request | None) -> None:
     config = order.config
     sources = make_sources(config, data, request, start_process(config["trainer"]))
     if order.stage == "unlearned":
+        from speechforget.keeping import Keeper
         from speechforget.unlearning import unlearn
 
         assert request is not None and order.model is not None
         forgotten = tuple(data.classes.index(name) for name in request.forgotten)
-        unlearn(job, Path(order.model), sources, forgotten, config["method"])
+        keeper = Keeper(Store(Path(config["output"]), config["lock"]), Path(order.model), order.split, str(config["trainer"]["precision"]))
+        unlearn(job, Path(order.model), sources, forgotten, config["method"], keeper)
         return
     from speechforget.training import train
 

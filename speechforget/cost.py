@@ -15,12 +15,17 @@ from speechforget import ranks
 
 
 class Cost:
-    """A meter that runs within its context. forward and forward_backward count samples (one forward_backward is about three forwards)."""
+    """A meter that runs within its context. forward and forward_backward count samples (one forward_backward is about three forwards).
+
+    shared: the part that was spent on what other requests use too, and whether it was found instead of spent here (`reused`); it is in the sums in
+    either case, so that figures do not depend on what ran before.
+    """
 
     def __init__(self) -> None:
         self.forward = 0
         self.forward_backward = 0
         self.seconds = 0.0
+        self.shared: dict[str, Any] = {}
         self._started: float | None = None
 
     def watch(self, model: nn.Module) -> nn.Module:
@@ -78,12 +83,23 @@ class Cost:
         counts = ranks.total(torch.tensor([self.forward, self.forward_backward]))
         self.forward, self.forward_backward = (int(count) if ranks.rank() == 0 else 0 for count in counts)
 
+    def share(self, spent: dict[str, Any], reused: bool) -> None:
+        """Notes what was spent on something shared; adds it to the sums where it was not spent here."""
+        known = self.shared or {"seconds": 0.0, "forward": 0, "forward_backward": 0, "reused": True}
+        self.shared = {name: known[name] + spent[name] for name in ("seconds", "forward", "forward_backward")}
+        self.shared["reused"] = known["reused"] and reused
+        if reused:
+            self.seconds += float(spent["seconds"])
+            if ranks.rank() == 0:
+                self.forward, self.forward_backward = self.forward + spent["forward"], self.forward_backward + spent["forward_backward"]
+
     def record(self) -> dict[str, Any]:
         """For `cost.json`: with the peak memory in bytes, of the GPU's allocator or of the whole process on a CPU; of several ranks, rank 0's."""
         gpu = torch.cuda.is_available()
         peak = torch.cuda.max_memory_allocated() if gpu else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         device = torch.cuda.get_device_name() if gpu else "cpu"
-        return {**self.state_dict(), "peak_memory_bytes": peak, "device": device, "ranks": ranks.world()}
+        shared = {"shared": self.shared} if self.shared else {}
+        return {**self.state_dict(), "peak_memory_bytes": peak, "device": device, "ranks": ranks.world(), **shared}
 
 
 def _synchronise() -> None:

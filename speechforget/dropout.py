@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.modules.dropout import _DropoutNd
 
-from speechforget.batch import Batch, Pair
+from speechforget.batch import Batch, Pair, halves
 from speechforget.draws import seed_from
 
 KINDS = {nn.Dropout: functional.dropout, nn.Dropout1d: functional.dropout1d, nn.Dropout2d: functional.dropout2d}
@@ -60,8 +60,7 @@ def _hear(_: nn.Module, arguments: tuple[Any, ...]) -> None:
 @contextmanager
 def drawn_for(batch: Batch | Pair, *salt: int | str) -> Iterator[None]:
     """Within it, a model that hears the batch (or a half of the pair) draws by the utterances' numbers and the salt: seed and pass."""
-    halves = batch if isinstance(batch, Pair) else (batch,)
-    _step.update(batches=[(half.inputs[0], half.rows) for half in halves], salt=salt)
+    _step.update(batches=[(half.inputs[0], half.rows) for half in halves(batch) if half.inputs], salt=salt)
     try:
         yield
     finally:

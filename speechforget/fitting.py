@@ -20,7 +20,7 @@ from lightning.pytorch.loggers import Logger
 from torch import Tensor, nn
 
 from speechforget import ranks
-from speechforget.batch import Batch, Pair, to_device
+from speechforget.batch import Batch, Pair, halves, to_device
 from speechforget.cost import Cost
 from speechforget.data.streams import Sources, Stream
 from speechforget.draws import seed_from
@@ -122,7 +122,7 @@ class Fitted(LightningModule):
     def transfer_batch_to_device(self, batch: Batch | Pair, device: torch.device, dataloader_idx: int) -> Batch | Pair:
         """Ours: Lightning's takes any structure apart, at each step."""
         if isinstance(batch, Pair):
-            return Pair(to_device(batch.forget, device), to_device(batch.retain, device))
+            return Pair(None if batch.forget is None else to_device(batch.forget, device), to_device(batch.retain, device))
         return to_device(batch, device)
 
 
@@ -135,8 +135,8 @@ class Averages:
 
     def add(self, names: tuple[str, ...], parts: Tensor, batch: Batch | Pair) -> None:
         """parts: for each name this rank's part of the step's mean (see `ranks.part_of_loss`)."""
-        first = batch.forget if isinstance(batch, Pair) else batch
-        size = float(len(first.labels)) if first.weights is None else 1 / first.weights[0].to(parts.device)
+        first = halves(batch)[0]
+        size = float(max(1, len(first.labels))) if first.weights is None else 1 / first.weights[0].to(parts.device)
         weighted = parts.detach().double() * size
         self.sums[names] = self.sums[names] + weighted if names in self.sums else weighted
         self.sizes[names] = self.sizes.get(names, 0.0) + size

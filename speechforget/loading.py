@@ -17,6 +17,7 @@ from speechforget import ranks
 from speechforget.batch_norm import globalised
 from speechforget.dropout import by_utterance
 from speechforget.errors import UserError
+from speechforget.methods.switches import SWITCHES, equip
 from speechforget.optimizers import make_optimizer
 from speechforget.pretrained import fetched
 from speechforget.store import write_json
@@ -63,8 +64,10 @@ def _check_types(options: Mapping[str, Any], group: str) -> None:
 
 
 def build_method(method: Mapping[str, Any]) -> Any:
-    """The method that its yaml describes (`name` and `requests` are the pipeline's)."""
-    return _instantiate({name: value for name, value in method.items() if name not in {"name", "requests"}}, "method")
+    """The method that its yaml describes, with its switches (`name`, `requests` and `reason` are the pipeline's)."""
+    switches = {name: value for name, value in method.items() if name in SWITCHES}
+    own = {name: value for name, value in method.items() if name not in {"name", "requests", "reason", *SWITCHES}}
+    return equip(_instantiate(own, "method"), switches)
 
 
 def build_augment(augment: Mapping[str, Any]) -> Any:

@@ -80,7 +80,10 @@ class Pipeline:
         """Raises NotApplicable where the method is not defined for this kind of request."""
         kinds = list(self.method["requests"])
         if self.task["kind"] not in kinds:
-            raise NotApplicable(f"The method {self.method['name']} is not defined for {self.task['kind']} requests, only for: {', '.join(kinds)}.")
+            why = f" ({self.method['reason']})" if self.method.get("reason") else ""
+            raise NotApplicable(
+                f"The method {self.method['name']} is not defined for {self.task['kind']} requests, only for: {', '.join(kinds)}{why}."
+            )
 
     def train(self, stage: str) -> Artefact:
         """The original or the oracle: the same function on all training utterances, or on what the request leaves; or the user's original."""
@@ -257,7 +260,7 @@ class Pipeline:
 
 def without_name(options: Mapping[str, Any]) -> dict[str, Any]:
     """A config without what only names it."""
-    return {name: value for name, value in options.items() if name not in {"name", "requests"}}
+    return {name: value for name, value in options.items() if name not in {"name", "requests", "reason"}}
 
 
 def _hash(ids: np.ndarray) -> str:

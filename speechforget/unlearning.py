@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +14,22 @@ import torch
 from torch import Tensor, nn
 
 from speechforget import ranks
+from speechforget.adapting import adapt, settled
 from speechforget.batch import Batch, to_device
 from speechforget.cost import Cost
-from speechforget.data.streams import Paired, Sources, Stream
+from speechforget.data.streams import Nothing, Paired, Sources, Stream, Turns
 from speechforget.draws import order, seed_from
 from speechforget.dropout import drawn_for
+from speechforget.errors import NotApplicable
 from speechforget.fitting import Averages, Fitted, Job, accuracy, finish, fit, log_accuracies
+from speechforget.keeping import Keeper
 from speechforget.launch import compiled, start_process
 from speechforget.loading import build_classifier, build_method, load_classifier
 from speechforget.methods.driver import Driver
 from speechforget.methods.method import Context, Method, Pass
 
-VERSION = 4  # of what this stage computes: raise it whenever the same inputs give other weights
+Steps = Stream | Paired | Turns | Nothing
+VERSION = 5  # of what this stage computes: raise it whenever the same inputs give other weights
 
 
 class Unlearning(Fitted):
@@ -35,7 +41,7 @@ class Unlearning(Fitted):
         self.driver, self.sources, self.cost = driver, sources, cost
         self.seed, self.curves, self.averages = job.seed, job.curves, Averages()
 
-    def train_dataloader(self) -> Stream | Paired:
+    def train_dataloader(self) -> Steps:
         """The stream of the current pass."""
         index = min(self.current_epoch, len(self.driver.plan) - 1)
         return pass_stream(self.sources, self.method, self.driver.plan[index], index, self.seed)
@@ -57,7 +63,7 @@ class Unlearning(Fitted):
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Masks, projections, clipping."""
-        self.driver.after_backward()
+        self.driver.after_backward(self.current_epoch, optimizer)
 
     def on_train_batch_end(self, *_: Any) -> None:
         """What a method does to the weights."""
@@ -83,17 +89,28 @@ def needed(method: Method, name: str) -> None:
         raise RuntimeError(f"{type(method).__name__} asked for {name} data, but declares that it needs {sorted(method.needs)} only")
 
 
-def pass_stream(sources: Sources, method: Method, current: Pass, index: int, seed: int) -> Stream | Paired:
-    """The batches of pass `index`: forget, retain, both side by side, or mixed; shuffled by (seed, index)."""
+def share_of_retain(sources: Sources, method: Method, seed: int) -> np.ndarray:
+    """The rows of retain that the method may see, in the order of the table."""
+    retain = sources.rows["retain"]
+    if method.retain_share == 1:
+        return retain
+    return np.sort(order(retain, seed, "retain share")[: max(1, round(method.retain_share * len(retain)))])
+
+
+def pass_stream(sources: Sources, method: Method, current: Pass, index: int, seed: int) -> Steps:
+    """The batches of pass `index`: see `Pass.stream`; shuffled by (seed, index)."""
+    if current.stream == "nothing":
+        assert isinstance(current.length, int)
+        return Nothing(current.length)
     for name in {"forget": ["forget"], "retain": ["retain"]}.get(current.stream, ["forget", "retain"]):
         needed(method, name)
     salt = (seed, "unlearn", index)
-    forget = sources.rows["forget"]
-    retain = order(sources.rows["retain"], seed, "retain share")
-    retain = retain[: max(1, round(current.retain_share * len(retain)))]
-    if current.stream == "both":
-        halves = [sources.shuffled(rows, current.batch_size, (*salt, name)) for name, rows in (("forget", forget), ("retain", retain))]
-        return Paired(halves[0], halves[1], pair_steps(current, len(halves[0]), len(halves[1])))
+    forget, retain = sources.rows["forget"], share_of_retain(sources, method, seed)
+    if current.stream in ("both", "turns"):
+        first = sources.shuffled(forget, current.forget_batch_size or current.batch_size, (*salt, "forget"))
+        second = sources.shuffled(retain, current.batch_size, (*salt, "retain"))
+        steps = pair_steps(current, len(first), len(second))
+        return Paired(first, second, steps, current.again) if current.stream == "both" else Turns(first, second, steps, current.every)
     rows = {"forget": forget, "retain": retain, "mix": np.concatenate([forget, retain])}[current.stream]
     return sources.shuffled(rows, current.batch_size, salt)
 
@@ -103,19 +120,23 @@ def pair_steps(current: Pass, forget: int, retain: int) -> int:
     return {"forget": forget, "retain": retain, "longer": max(forget, retain)}[current.length] if isinstance(current.length, str) else current.length
 
 
-def unlearn(job: Job, original: Path, sources: Sources, forgotten: tuple[int, ...], method_config: Mapping[str, Any]) -> None:
+def unlearn(
+    job: Job, original: Path, sources: Sources, forgotten: tuple[int, ...], method_config: Mapping[str, Any], keeper: Keeper | None = None
+) -> None:
     """Runs the method on the classifier of the folder `original` and leaves the unlearned model and its cost in the job's folder.
 
     sources: rows `forget`, `retain`, `train`, `validation` and `validation_request` (validation utterances of the request's classes).
+    keeper: where importances are kept for other requests, if anywhere.
     """
     device = start_process(job.trainer)
     classifier, parts = load_classifier(original)
     method = build_method(method_config)
+    adapt(classifier, method.trainable)
     cost = Cost()
     student = copy.deepcopy(cost.watch(classifier.to(device)))
     with cost:
-        _run(job, method, classifier, student, sources, forgotten, parts, device, cost)
-    finish(job, student, parts, cost)
+        _run(job, method, classifier, student, sources, forgotten, parts, device, cost, keeper)
+    finish(job, settled(student, method.trainable), parts, cost)
 
 
 def _run(
@@ -128,12 +149,14 @@ def _run(
     parts: Mapping[str, Any],
     device: torch.device,
     cost: Cost,
+    keeper: Keeper | None,
 ) -> None:
     def fresh() -> nn.Module:
         torch.manual_seed(seed_from(job.seed, "fresh"))
         return cost.watch(build_classifier(parts["model"], len(parts["labels"]), parts["sample_rate"]).to(device))
 
-    context = Context(original, fresh, ordered_batches(method, sources, device), len(parts["labels"]), forgotten, job.seed)
+    batches = ordered_batches(method, sources, device, job.seed)
+    context = Context(original, fresh, batches, len(parts["labels"]), forgotten, job.seed, partial(keeper.keep, cost, device) if keeper else None)
     method.prepare(student, context)
     method.to(device)
     ranks.share_state(student, method)
@@ -146,12 +169,17 @@ def _run(
     student.eval()
 
 
-def ordered_batches(method: Method, sources: Sources, device: torch.device) -> Callable[[str, int], Iterable[Batch]]:
+def ordered_batches(method: Method, sources: Sources, device: torch.device, seed: int) -> Callable[[str, int], Iterable[Batch]]:
     """`Context.batches`: unaugmented batches on the device, of declared data only."""
 
     def batches(name: str, batch_size: int) -> Iterable[Batch]:
         needed(method, name)
-        for batch in sources.ordered(name, batch_size):
+        if name == "train" and method.retain_share < 1:
+            raise NotApplicable(f"{type(method).__name__} reads the whole training set, so method.retain_share must be 1.")
+        stream = sources.ordered(name, batch_size)
+        if name == "retain":
+            stream = replace(stream, rows=share_of_retain(sources, method, seed))
+        for batch in stream:
             yield to_device(batch, device)
 
     return batches

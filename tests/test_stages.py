@@ -151,7 +151,7 @@ def test_lightning_does_what_the_plain_loop_does(name: str, tmp_path: Path, sour
         torch.manual_seed(seed_from(0, "fresh"))
         return build_classifier({**MODEL, "dropout": 0.0}, CLASSES, RATE)
 
-    plain.prepare(student, Context(classifier, fresh, ordered_batches(plain, sources, torch.device("cpu")), CLASSES, (), 0))
+    plain.prepare(student, Context(classifier, fresh, ordered_batches(plain, sources, torch.device("cpu"), 0), CLASSES, (), 0))
     Driver(plain, student, lambda name: 0.0).run(lambda current, index: pass_stream(sources, plain, current, index, 0))
     if not getattr(plain, "rewind", False):
         for (key, mine), theirs in zip(student.state_dict().items(), expected.state_dict().values(), strict=True):
@@ -161,7 +161,7 @@ def test_lightning_does_what_the_plain_loop_does(name: str, tmp_path: Path, sour
 def test_undeclared_data_raises(sources: Sources) -> None:
     method = build_method(config("method", "gradient_ascent"))
     with pytest.raises(RuntimeError, match="retain"):
-        list(ordered_batches(method, sources, torch.device("cpu"))("retain", 4))
+        list(ordered_batches(method, sources, torch.device("cpu"), 0)("retain", 4))
 
 
 def columns(folder: Path) -> dict[str, np.ndarray]:
@@ -198,7 +198,7 @@ def test_the_learning_rate_warms_up_and_falls_to_zero() -> None:
 def test_every_module_of_a_method_is_in_the_checkpoint(sources: Sources, original: Path) -> None:
     classifier, _ = load_classifier(original)
     method = build_method(config("method", "scrub"))
-    method.prepare(classifier, Context(classifier, lambda: classifier, ordered_batches(method, sources, torch.device("cpu")), CLASSES, (), 0))
+    method.prepare(classifier, Context(classifier, lambda: classifier, ordered_batches(method, sources, torch.device("cpu"), 0), CLASSES, (), 0))
     names = Unlearning(Driver(method, classifier, lambda name: 0.0), sources, Job(original, TRAINER, 0, None, "test"), Cost()).state_dict().keys()
     assert any(name.startswith("student.") for name in names) and any(name.startswith("method.") for name in names)
 

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from speechforget.batch import Batch, Pair, cut
+from speechforget.batch import Batch, Pair, cut, nothing
 from speechforget.data.ahead import ahead
 from speechforget.data.recordings import Recordings, silence
 from speechforget.draws import order, uniform
@@ -173,11 +173,15 @@ class Stream:
 
 @dataclass(frozen=True)
 class Paired:
-    """A forget and a retain batch a step, for `steps` steps; a side that ends starts again, reshuffled."""
+    """A forget and a retain batch a step, for `steps` steps; a side that ends starts again, reshuffled.
+
+    again: False: forget is not started again; None stands in its place.
+    """
 
     forget: Stream
     retain: Stream
     steps: int
+    again: bool = True
 
     def __len__(self) -> int:
         """Steps."""
@@ -188,9 +192,47 @@ class Paired:
 
     def _pairs(self) -> Iterator[Pair]:
         pairs = zip(_endless(self.forget), _endless(self.retain), strict=False)
-        for _, ((forget, forget_rows), (retain, retain_rows)) in zip(range(self.steps), pairs, strict=False):
-            whole = min(len(forget_rows), len(retain_rows)) < self.forget.share[1]
-            yield Pair(forget.batch(forget_rows, whole), retain.batch(retain_rows, whole))
+        for step, ((forget, forget_rows), (retain, retain_rows)) in zip(range(self.steps), pairs, strict=False):
+            used_up = not self.again and step >= len(self.forget)
+            whole = (len(retain_rows) if used_up else min(len(forget_rows), len(retain_rows))) < self.forget.share[1]
+            yield Pair(None if used_up else forget.batch(forget_rows, whole), retain.batch(retain_rows, whole))
+
+
+@dataclass(frozen=True)
+class Turns:
+    """`steps` retain batches, and before each `every`th of them, the first included, a forget batch; a side that ends starts again, reshuffled."""
+
+    forget: Stream
+    retain: Stream
+    steps: int
+    every: int
+
+    def __len__(self) -> int:
+        """Batches of both."""
+        return self.steps + math.ceil(self.steps / self.every)
+
+    def __iter__(self) -> Iterator[Batch]:
+        return ahead(self._batches(), self.forget.depth)
+
+    def _batches(self) -> Iterator[Batch]:
+        forget, retain = _endless(self.forget), _endless(self.retain)
+        for step in range(self.steps):
+            for stream, rows in [*([next(forget)] if step % self.every == 0 else []), next(retain)]:
+                yield stream.batch(rows, whole=len(rows) < stream.share[1])
+
+
+@dataclass(frozen=True)
+class Nothing:
+    """Steps without data."""
+
+    steps: int
+
+    def __len__(self) -> int:
+        """Steps."""
+        return self.steps
+
+    def __iter__(self) -> Iterator[Batch]:
+        return (nothing() for _ in range(self.steps))
 
 
 def _endless(stream: Stream) -> Iterator[tuple[Stream, NDArray[np.int64]]]:

@@ -10,7 +10,7 @@ AAAI 2023.
 | p_o     | the original, frozen, in evaluation mode                                                  |
 | p_bad   | the same architecture with random weights (`context.fresh`), frozen, in evaluation mode   |
 | KL_T    | teacher first, softmaxes at `temperature`, summed over classes, mean over the batch, no T^2 |
-| D_r'    | `retain_share` of retain, shuffled together with forget                                   |
+| D_r'    | `retain_share` of retain (see `switches.py`), shuffled together with forget               |
 
 The public code averages the divergence over classes too, which divides the step by K; here it is summed, as the formula says. No label is used.
 The public code leaves batch-norm as it finds it. Here it is `frozen` by default: the mix holds far more of forget than the training set does, and
@@ -26,7 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from speechforget.batch import Batch
-from speechforget.methods.losses import divergence, mean
+from speechforget.methods.losses import divergence
 from speechforget.methods.method import BatchNorm, Context, Method, Pass, frozen_copy
 
 
@@ -40,13 +40,12 @@ class BadTeaching(Method):
         batch_size: int,
         optimizer: Mapping[str, Any],
         temperature: float = 1.0,
-        retain_share: float = 0.3,
         batch_norm: BatchNorm = "frozen",
         clip: float | None = None,
     ) -> None:
         super().__init__(optimizer, clip)
         self.learning_rate, self.epochs, self.batch_size, self.batch_norm = learning_rate, epochs, batch_size, batch_norm
-        self.temperature, self.retain_share = temperature, retain_share
+        self.temperature = temperature
 
     def prepare(self, student: nn.Module, context: Context) -> None:
         """Two teachers: the original and one with random weights."""
@@ -55,14 +54,11 @@ class BadTeaching(Method):
 
     def passes(self) -> Sequence[Pass]:
         """One mixed pass per epoch."""
-        return [
-            Pass("mix", self.batch_size, self.learning_rate, self.batch_norm, retain_share=self.retain_share, epoch=epoch)
-            for epoch in range(self.epochs)
-        ]
+        return [Pass("mix", self.batch_size, self.learning_rate, self.batch_norm, epoch=epoch) for epoch in range(self.epochs)]
 
     def loss(self, student: nn.Module, batch: Batch, current: Pass) -> Tensor:
         """Divergence from the teacher of each utterance."""
         with torch.no_grad():
             good, bad = self.teacher(*batch.inputs).logits, self.bad_teacher(*batch.inputs).logits
         target = torch.where(batch.forget[:, None], bad, good)
-        return mean(divergence(target, student(*batch.inputs).logits, self.temperature), batch)
+        return self.mean(divergence(target, student(*batch.inputs).logits, self.temperature), batch)

@@ -17,13 +17,19 @@ from speechforget.optimizers import make_optimizer
 logger = logging.getLogger(__name__)
 
 
-def set_batch_norm(model: nn.Module, mode: BatchNorm) -> None:
-    """Puts the model in training mode with batch-norm `frozen`, on `batch` statistics only, or in `train`."""
+def set_batch_norm(model: nn.Module, mode: BatchNorm, untrained: BatchNorm | None = "frozen") -> None:
+    """Puts the model in training mode with batch-norm `frozen`, on `batch` statistics only, or in `train`.
+
+    untrained: the mode of layers whose own weights are all frozen; None for the same.
+    """
     model.train()
     for module in model.modules():
         if isinstance(module, _BatchNorm):
-            module.train(mode != "frozen")
-            module.track_running_stats = mode != "batch"
+            weights = list(module.parameters())
+            fixed = bool(weights) and not any(weight.requires_grad for weight in weights)
+            chosen = untrained if fixed and untrained is not None else mode
+            module.train(chosen != "frozen")
+            module.track_running_stats = chosen != "batch"
 
 
 def end_batch_norm(model: nn.Module) -> None:
@@ -45,28 +51,33 @@ class Driver:
         self.method, self.student, self.evaluate = method, student, evaluate
         self.plan: Sequence[Pass] = tuple(method.passes())
         self._before: list[Tensor] = []
+        self._step = 0
 
     def _trainable(self) -> list[nn.Parameter]:
         return [parameter for parameter in self.student.parameters() if parameter.requires_grad]
 
     def make_optimizer(self) -> torch.optim.Optimizer:
         """The one optimiser of the whole run."""
-        return make_optimizer(self.student.parameters(), self.method.optimizer, self.plan[0].learning_rate)
+        return make_optimizer(self.student.parameters(), self.method.optimizer, self.plan[0].rate(0))
 
     def start_pass(self, index: int, optimizer: torch.optim.Optimizer) -> None:
-        """Sets batch-norm and learning rate."""
+        """Sets batch-norm, and the optimiser where it starts anew."""
         current = self.plan[index]
-        set_batch_norm(self.student, current.batch_norm)
-        for group in optimizer.param_groups:
-            group["lr"] = current.learning_rate
+        set_batch_norm(self.student, current.batch_norm, self.method.frozen_batch_norm)
+        if current.fresh_optimizer:
+            optimizer.state.clear()
+        self._step = 0
         self._before = [parameter.detach().clone() for parameter in self._trainable()]
 
     def loss(self, batch: Batch | Pair, index: int) -> Tensor:
         """The method's loss for one batch of pass `index`; of several ranks this one's part, which sum to the loss."""
         return ranks.part_of_loss(is_whole(batch), lambda: self.method.loss(self.student, batch, self.plan[index]))
 
-    def after_backward(self) -> None:
-        """The method's work on the gradients, then clipping."""
+    def after_backward(self, index: int, optimizer: torch.optim.Optimizer) -> None:
+        """The method's work on the gradients, clipping, and the step's learning rate."""
+        for group in optimizer.param_groups:
+            group["lr"] = self.plan[index].rate(self._step)
+        self._step += 1
         self.method.after_backward(self.student)
         if self.method.clip is not None:
             torch.nn.utils.clip_grad_norm_(self.student.parameters(), self.method.clip)
@@ -98,7 +109,7 @@ class Driver:
                 optimizer.zero_grad()
                 self.loss(batch, index).backward()
                 ranks.sum_gradients(self.student)
-                self.after_backward()
+                self.after_backward(index, optimizer)
                 optimizer.step()
                 self.after_step()
             if self.end_pass(index):

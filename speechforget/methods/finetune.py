@@ -44,4 +44,4 @@ class Finetune(Method):
 
     def loss(self, student: nn.Module, batch: Batch, current: Pass) -> Tensor:
         """Cross-entropy with the true labels."""
-        return cross_entropy(student(*batch.inputs).logits, batch.labels, batch)
+        return self.mean(cross_entropy(student(*batch.inputs).logits, batch.labels), batch)

@@ -47,4 +47,4 @@ class GradientAscent(Method):
 
     def loss(self, student: nn.Module, batch: Batch, current: Pass) -> Tensor:
         """Minus cross-entropy with the true labels."""
-        return -cross_entropy(student(*batch.inputs).logits, batch.labels, batch)
+        return -self.mean(cross_entropy(student(*batch.inputs).logits, batch.labels), batch)

@@ -22,9 +22,9 @@ def mean(values: Tensor, batch: Batch) -> Tensor:
     return values.mean() if batch.weights is None else (values * batch.weights.to(values.dtype)).sum()
 
 
-def cross_entropy(logits: Tensor, labels: Tensor, batch: Batch) -> Tensor:
-    """Cross-entropy in nats, mean over the batch: logits (batch, classes), labels (batch,)."""
-    return mean(functional.cross_entropy(logits, labels, reduction="none"), batch)
+def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy in nats for each utterance, (batch,): logits (batch, classes), labels (batch,)."""
+    return functional.cross_entropy(logits, labels, reduction="none")
 
 
 def divergence(teacher_logits: Tensor, student_logits: Tensor, temperature: float = 1.0) -> Tensor:

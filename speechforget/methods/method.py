@@ -17,8 +17,10 @@ from torch import Tensor, nn
 from speechforget import ranks
 from speechforget.batch import Batch
 from speechforget.errors import UserError, nearest
+from speechforget.methods.curriculum import Curriculum
+from speechforget.methods.losses import mean
 
-Stream = Literal["forget", "retain", "both", "mix"]
+Stream = Literal["forget", "retain", "both", "turns", "mix", "nothing"]
 BatchNorm = Literal["frozen", "batch", "train"]
 Evaluate = Callable[[str], float]
 
@@ -27,28 +29,39 @@ Evaluate = Callable[[str], float]
 class Pass:
     """One pass over one stream; a method's plan is a list of these.
 
-    stream: `forget`, `retain`, `both` (a `Pair` in every step) or `mix` (one shuffled stream of forget and retain utterances).
-    batch_size: utterances a step, over all processes; in `both`, of each half.
-    length: steps of the pass: one epoch of `forget`, of `retain` or of the `longer` of the two, or a number of steps. The shorter
-        half of `both` starts again when it ends. `mix` and single streams are one epoch of themselves.
+    stream: `forget`, `retain`, `both` (a `Pair` in every step), `turns` (a forget batch, then `every` retain batches, each a step), `mix` (one
+        shuffled stream of forget and retain utterances) or `nothing` (batches without data: the method brings its own).
+    batch_size: utterances a step, over all processes; in `both` and `turns`, of retain batches. forget_batch_size: of their forget batches, if not
+        the same.
+    learning_rate: of the pass, or a function of the number of a step in it, from 0.
     batch_norm: `frozen` (running statistics used), `batch` (the batch's used, running ones untouched) or `train`.
-    retain_share: the share of the retain utterances that the stream sees, the same ones in every pass.
+    length: steps of the pass (in `turns`, of retain): one epoch of `forget`, of `retain` or of the `longer` of the two, or a number of steps;
+        `nothing` needs a number. `mix` and single streams are one epoch of themselves.
+    again: whether the forget half of `both` starts again when it ends before the pass; if not, the steps that are left have none.
     epoch: the epoch that the pass belongs to, from 0 (draws and schedules depend on it).
+    fresh_optimizer: whether the optimiser forgets what it knew (momentum) before the pass.
     """
 
     stream: Stream
     batch_size: int
-    learning_rate: float
+    learning_rate: float | Callable[[int], float]
     batch_norm: BatchNorm = "train"
     length: Literal["forget", "retain", "longer"] | int = "longer"
-    retain_share: float = 1.0
+    forget_batch_size: int | None = None
+    every: int = 1
+    again: bool = True
     epoch: int = 0
+    fresh_optimizer: bool = False
 
     def __post_init__(self) -> None:
         if self.batch_norm not in get_args(BatchNorm):
             raise UserError(f"Unknown batch-norm mode '{self.batch_norm}': {nearest(self.batch_norm, get_args(BatchNorm))}")
-        if self.batch_size < 1:
-            raise UserError(f"A batch size must be at least 1, not {self.batch_size}.")
+        if min(self.batch_size, self.forget_batch_size or 1) < 1:
+            raise UserError(f"A batch size must be at least 1, not {min(self.batch_size, self.forget_batch_size or 1)}.")
+
+    def rate(self, step: int) -> float:
+        """The learning rate of a step, from 0."""
+        return self.learning_rate(step) if callable(self.learning_rate) else self.learning_rate
 
 
 @dataclass(frozen=True)
@@ -61,6 +74,7 @@ class Context:
         a name that the method's `needs` does not hold raises.
     classes: number of outputs. forgotten: the class numbers that the request removes whole, empty for samples.
     seed: of every draw.
+    keep: how `remember` keeps what it makes; None where nothing is kept.
     """
 
     original: nn.Module
@@ -69,6 +83,19 @@ class Context:
     classes: int
     forgotten: tuple[int, ...]
     seed: int
+    keep: Callable[[Callable[..., Tensor], Sequence[Any], Callable[[], Tensor]], Tensor] | None = None
+
+    def remember(self, of: Callable[..., Tensor], *arguments: Any) -> Tensor:
+        """`of(self, *arguments)`, which must depend on the original and the whole training set only, never on the request.
+
+        It is made once for each original and kept, so that the next request, or another method, finds it. of: a function of a module; arguments:
+        plain numbers and words.
+        """
+
+        def make() -> Tensor:
+            return of(self, *arguments)
+
+        return make() if self.keep is None else self.keep(of, arguments, make)
 
     def total(self, name: str, batch_size: int, of: Callable[[Batch], Tensor], zero: Tensor) -> Tensor:
         """The sum of `of(batch)` over the batches of a set, started at `zero`: importances, masks, statistics.
@@ -87,14 +114,20 @@ class Method(nn.Module):
 
     needs: the data it touches, out of `forget`, `retain` and `validation`; anything else raises when it is asked for.
     optimizer: `make_optimizer`'s options; one optimiser serves all passes. clip: the global gradient norm allowed, None for no limit.
+    frozen_batch_norm: the mode of batch-norm layers whose weights are frozen; None for that of the pass.
+    curriculum, trainable, retain_share: see `switches.py`.
     """
 
     needs: frozenset[str] = frozenset({"forget", "retain"})
+    frozen_batch_norm: BatchNorm | None = "frozen"
+    trainable: str = "all"
+    retain_share: float = 1.0
 
     def __init__(self, optimizer: Mapping[str, Any] | None = None, clip: float | None = None) -> None:
         super().__init__()
         self.optimizer = dict(optimizer or {"name": "sgd"})
         self.clip = clip
+        self.curriculum: Curriculum | None = None
 
     def train(self, mode: bool = True) -> Self:
         """Always evaluation mode: the student is no part of the method, and teachers must never move their statistics."""
@@ -108,8 +141,15 @@ class Method(nn.Module):
         return ()
 
     def loss(self, student: nn.Module, batch: Any, current: Pass) -> Tensor:
-        """The scalar to minimise in nats, by `losses.mean` over the batch: a `Batch`, or a `Pair` in passes over `both`."""
+        """The scalar to minimise in nats, by `self.mean` over the batch: a `Batch`, or a `Pair` in passes over `both`."""
         raise NotImplementedError(f"{type(self).__name__} has passes and no loss")
+
+    def mean(self, values: Tensor, batch: Batch) -> Tensor:
+        """The mean over the step's batch of one loss an utterance (before any change of sign), by the weights of the curriculum where there is one.
+
+        To be called once for each batch that a loss is about: on several ranks it gives this rank's part (see `losses.mean`).
+        """
+        return mean(values if self.curriculum is None else self.curriculum(values, batch) * values, batch)
 
     def after_backward(self, student: nn.Module) -> None:
         """What happens to the gradients before the step; on several ranks they are already the sums, equal on all of them."""

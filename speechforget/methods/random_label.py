@@ -71,4 +71,4 @@ class RandomLabel(Method):
     def loss(self, student: nn.Module, batch: Batch, current: Pass) -> Tensor:
         """Cross-entropy with drawn labels on forget utterances and true ones on the others."""
         labels = batch.labels if current.stream == "retain" else torch.where(batch.forget, self.draw(batch, current.epoch), batch.labels)
-        return cross_entropy(student(*batch.inputs).logits, labels, batch)
+        return self.mean(cross_entropy(student(*batch.inputs).logits, labels), batch)

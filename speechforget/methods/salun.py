@@ -50,6 +50,7 @@ class SalUn(Method):
 
     def prepare(self, student: nn.Module, context: Context) -> None:
         """The mask, and the values that masked weights keep; both flat, in the order of `parameters()`."""
+        self.relabel.curriculum = self.curriculum
         self.relabel.prepare(student, context)
         scores = saliency(context, self.mask_batch_size)
         movable = torch.cat([torch.full((parameter.numel(),), parameter.requires_grad) for parameter in context.original.parameters()])
@@ -95,7 +96,7 @@ def saliency(context: Context, batch_size: int) -> Tensor:
 
     def gradient(batch: Batch) -> Tensor:
         with torch.enable_grad():
-            loss = cross_entropy(model(*batch.inputs).logits, batch.labels, batch)
+            loss = cross_entropy(model(*batch.inputs).logits, batch.labels).mean()
         gradients = torch.autograd.grad(loss, parameters, allow_unused=True, materialize_grads=True)
         return torch.cat([gradient.reshape(-1) for gradient in gradients])
 

@@ -32,7 +32,7 @@ from torch import Tensor, nn
 
 from speechforget.batch import Batch
 from speechforget.errors import UserError
-from speechforget.methods.losses import cross_entropy, divergence, mean
+from speechforget.methods.losses import cross_entropy, divergence
 from speechforget.methods.method import BatchNorm, Context, Evaluate, Method, Pass, frozen_copy
 
 logger = logging.getLogger(__name__)
@@ -89,10 +89,10 @@ class Scrub(Method):
         with torch.no_grad():
             original = self.teacher(*batch.inputs).logits
         logits = student(*batch.inputs).logits
-        distance = self.temperature**2 * mean(divergence(original, logits, self.temperature), batch)
+        distance = self.temperature**2 * divergence(original, logits, self.temperature)
         if current.stream == "forget":
-            return -distance
-        return self.alpha * distance + self.gamma * cross_entropy(logits, batch.labels, batch)
+            return -self.mean(distance, batch)
+        return self.mean(self.alpha * distance + self.gamma * cross_entropy(logits, batch.labels), batch)
 
     def after_pass(self, student: nn.Module, index: int, evaluate: Evaluate) -> bool:
         """Keeps the model of each epoch; after the last one, rewinds."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 
@@ -26,16 +27,27 @@ class Classifier(nn.Module):
     frontend: nn.Module
     head: nn.Linear
 
-    def forward(self, waveform: Tensor, lengths: Tensor, spans: Tensor | None = None) -> Output:
+    def forward(self, waveform: Tensor, lengths: Tensor, spans: Tensor | None = None, features: Tensor | None = None) -> Output:
         """Logits and embedding of waveform (batch, samples) float32 in [-1, 1], with lengths (batch,) in samples.
 
         spans: SpecAugment's rectangles as fractions of each axis, (batch, 2, masks, 2): [frequency, time] x mask x [start, end]; None for none.
+        features: what the frontend made of the waveform, changed or not, to be used instead of doing that again.
         """
-        return self.classify(self.frontend(waveform, lengths, spans), lengths)
+        return self.classify(self.frontend(waveform, lengths, spans) if features is None else features, lengths)
 
     def classify(self, features: Tensor, lengths: Tensor) -> Output:
         """Logits and embedding from the frontend's features; lengths (batch,) in samples."""
         raise NotImplementedError
+
+    def heard(self, features: Tensor, lengths: Tensor) -> Tensor:
+        """Which cells of the features hold sound of an utterance, bool, with size 1 along axes that do not matter; lengths (batch,) in samples.
+
+        Time is the features' last axis here; a classifier whose frontend has it elsewhere says so by overriding this.
+        """
+        frames = getattr(self.frontend, "frames", None)
+        counts = frames(lengths) if callable(frames) else lengths
+        inside = torch.arange(features.shape[-1], device=features.device) < counts.to(features.device)[:, None]
+        return inside.view(len(features), *[1] * (features.dim() - 2), -1)
 
     def layers(self) -> list[nn.Module]:
         """The layers with weights in execution order, the head last."""

@@ -97,6 +97,11 @@ class SpectrogramTransformer(TransformerClassifier):
         self.head = model.classifier.dense if head == "keep" else new_linear(config.hidden_size, classes)
         self.restrict()
 
+    def heard(self, features: Tensor, lengths: Tensor) -> Tensor:
+        """See `Classifier`; time is the second axis."""
+        frames = torch.arange(features.shape[1], device=features.device)
+        return (frames < ((lengths.to(features.device) - WINDOW) // HOP + 1)[:, None])[:, :, None]
+
     def classify(self, features: Tensor, lengths: Tensor) -> Output:
         """See `Classifier`; the empty frames beyond lengths are part of what AST hears."""
         output = self.encoder(features, output_hidden_states=self.weighting is not None)

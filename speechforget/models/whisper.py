@@ -87,6 +87,10 @@ class Whisper(TransformerClassifier):
         self.head = model.classifier if head == "keep" else new_linear(projection, classes)
         self.restrict()
 
+    def heard(self, features: Tensor, lengths: Tensor) -> Tensor:
+        """See `Classifier`."""
+        return super().heard(features, -(-lengths // HOP))
+
     def classify(self, features: Tensor, lengths: Tensor) -> Output:
         """See `Classifier`; the silence beyond lengths is part of what Whisper hears."""
         output = self.encoder(features, output_hidden_states=self.weighting is not None)

@@ -16,7 +16,7 @@ from speechforget.store.holders import Record, who_holds
 from speechforget.store.keys import key_of
 from speechforget.store.locks import lock_file
 
-STAGES = ("split", "original", "oracle", "unlearned", "scores", "result")  # in the order of the pipeline; others follow
+STAGES = ("split", "original", "oracle", "importance", "unlearned", "scores", "result")  # in the order of the pipeline; others follow
 RESULT = "result"  # what nothing is made of, and everything is made for
 OTHERS = {"cache", "sweeps", "peers"}  # folders of an output that hold no artefacts
 FOLDER = re.compile(rf"(?P<name>.+)-(?P<digits>[0-9a-f]{{{KEY_DIGITS}}})")

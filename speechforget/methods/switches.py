@@ -1,0 +1,54 @@
+"""What every method that has passes can be told besides its own numbers.
+
+| switch             | what it does                                                                                                     |
+|--------------------|------------------------------------------------------------------------------------------------------------------|
+| curriculum         | `superloss`: easy utterances weigh more (`curriculum.py`); with `curriculum_on` and `curriculum_strength`          |
+| trainable          | `all`; `head`: the last layer only; `lora`: low-rank updates of a transformer's attention, and its head           |
+| retain_share       | the share of the retain utterances that the method may see, the same ones throughout                              |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from speechforget.errors import NotApplicable, UserError, nearest
+from speechforget.methods.curriculum import Curriculum
+from speechforget.methods.method import Method
+
+SWITCHES: Mapping[str, Any] = {"curriculum": None, "curriculum_on": "both", "curriculum_strength": 10.0, "trainable": "all", "retain_share": 1.0}
+TRAINABLE = ("all", "head", "lora")
+CURRICULA = ("superloss",)
+
+
+def equip(method: Method, options: Mapping[str, Any]) -> Method:
+    """The method with its switches set. options: some or all of SWITCHES.
+
+    Raises UserError for a word or number that means nothing; NotApplicable where the method has no passes to switch anything of.
+    """
+    chosen = {**SWITCHES, **options}
+    if chosen["curriculum"] not in (None, *CURRICULA):
+        raise UserError(f"There is no method.curriculum={chosen['curriculum']}: {nearest(str(chosen['curriculum']), CURRICULA)}")
+    if chosen["trainable"] not in TRAINABLE:
+        raise UserError(f"There is no method.trainable={chosen['trainable']}: {nearest(str(chosen['trainable']), TRAINABLE)}")
+    if not 0 < chosen["retain_share"] <= 1:
+        raise UserError(f"method.retain_share must be above 0 and at most 1, not {chosen['retain_share']}.")
+    if not method.passes():
+        for name in ("curriculum", "trainable"):
+            if chosen[name] != SWITCHES[name]:
+                raise NotApplicable(f"method.{name} is for methods that train, and {type(method).__name__} makes its change at once.")
+    method.trainable, method.retain_share = chosen["trainable"], float(chosen["retain_share"])
+    if chosen["curriculum"]:
+        method.curriculum = Curriculum(chosen["curriculum_strength"], chosen["curriculum_on"])
+    return method
+
+
+def restrict(model: nn.Module, trainable: str) -> nn.Module:
+    """The model with only its head trainable, where that is asked for."""
+    if trainable == "head":
+        model.requires_grad_(False)
+        for weight in model.get_submodule("head").parameters():
+            weight.requires_grad_(True)
+    return model
