@@ -20,6 +20,7 @@ pytest.importorskip("submitit", reason="submitit is not installed: pip install -
 from hydra_plugins.speechforget_launcher import _slurm
 from hydra_plugins.speechforget_launcher._first import first_wave
 from hydra_plugins.speechforget_launcher._jobs import Job
+from hydra_plugins.speechforget_launcher._logs import last_words
 from speechforget.errors import UserError
 
 ROOT = Path(__file__).parents[1]
@@ -62,6 +63,14 @@ def start(small: list[str]) -> Iterator[Callable[..., subprocess.Popen[str]]]:
 
 def slurm(output: Path, *more: str) -> list[str]:
     return ["launch=slurm", "launch.memory_gb=2", f"output={output}", *more]
+
+
+@pytest.fixture(autouse=True)
+def _logs(tmp_path: Path) -> Iterator[None]:
+    """Prints what the jobs said, which pytest shows where the test failed."""
+    yield
+    for path in sorted(tmp_path.rglob("*_log.out")):
+        print(f"== {path}\n{path.read_text()}")
 
 
 def wait_for(what: Callable[[], Any], seconds: float = 90) -> Any:
@@ -251,6 +260,62 @@ def test_four_sweeps_at_once_train_each_model_once(start, tmp_path: Path) -> Non
     assert (tmp_path / "trainings").read_text().split() == ["one", "one"]
 
 
+def broken_srun(folder: Path, begins: bool, times: int) -> str:
+    """The command that puts before srun one that fails so many times, after the task began or before it, and goes on to what comes next in PATH."""
+    folder.mkdir()
+    words = "srun: error: Unable to create step: no port is free\\nsrun: error: Timed out waiting for job step to complete\\n"
+    fails = [*([': > "$SPEECHFORGET_BEGUN"'] if begins else []), f"printf '{words}' >&2", "exit 150"]
+    count = [f'echo try >> "{folder}/$SLURM_JOB_ID"', f'if [ $(wc -l < "{folder}/$SLURM_JOB_ID") -le {times} ]; then', *fails, "fi"]
+    (folder / "srun").write_text("\n".join(["#!/bin/bash", *count, f'PATH=${{PATH#{folder}:}} exec srun "$@"\n']))
+    (folder / "srun").chmod(0o755)
+    return f"export PATH={folder}:$PATH"
+
+
+@on_slurm
+def test_what_slurm_could_not_start_is_tried_again_and_in_the_end_told(command, small, tmp_path: Path) -> None:
+    setups = [broken_srun(tmp_path / name, begins=False, times=times) for name, times in (("two", _slurm.TRIES - 1), ("all", _slurm.TRIES))]
+    sweep = "launch.setup=" + ",".join(f"['{setup}']" for setup in setups)
+    done = command(*small, *slurm(tmp_path / "outputs", "only=original", "train.epochs=1", sweep))
+    tries = [path.read_text().count("try") for path in tmp_path.glob("*/[0-9]*")]
+    assert tries == [_slurm.TRIES, _slurm.TRIES]
+    assert done.returncode == 1 and done.stdout.count("  done ") == done.stdout.count("  failed ") == 1, done.stdout + done.stderr
+    assert re.search(r"\(FAILED\); it said: srun: error: Unable to create step: no port is free; log: \S+_log.out\n", done.stderr), done.stderr
+    wait_for(lambda: not list((tmp_path / "outputs").glob("sweeps/*/jobs/begun*")), seconds=20)
+
+
+@pytest.mark.parametrize(("begins", "times", "tries", "code"), [(False, 2, 3, 0), (False, 9, 3, 150), (True, 1, 1, 150), (False, 0, 3, 7)])
+def test_a_step_is_tried_again_only_where_no_task_began(begins: bool, times: int, tries: int, code: int, tmp_path: Path) -> None:
+    setup = broken_srun(tmp_path / "bin", begins, times)
+    (tmp_path / "next").mkdir()
+    (tmp_path / "next" / "srun").write_text("#!/bin/bash\n" + ("exit 7\n" if times == 0 else f'exec {_slurm.BEGIN} "$@"\n'))
+    (tmp_path / "next" / "srun").chmod(0o755)
+    lines = [f"export PATH={tmp_path}/next:$PATH", setup, "set -eu", f"begun={tmp_path}/begun", "sleep() { :; }", _slurm.START_AGAIN, "srun true"]
+    done = subprocess.run(["bash", "-c", "\n".join(lines)], env={**os.environ, "SLURM_JOB_ID": "7"}, capture_output=True, text=True, check=False)
+    assert (done.returncode, (tmp_path / "bin" / "7").read_text().count("try")) == (code, tries), done.stderr
+    assert done.stdout.count("SLURM has started nothing") == tries - 1 and not list(tmp_path.glob("begun*"))
+
+
+@pytest.mark.parametrize(
+    ("log", "words"),
+    [
+        ("[0] seed=0\nValueError: no\n\nsrun: error: vm: task 0: Exited with exit code 1\n", "ValueError: no"),
+        (
+            "[0] seed=0\nslurmstepd: error: Detected 1 oom_kill event\nsrun: error: vm: task 0: Out Of Memory\n",
+            "slurmstepd: error: Detected 1 oom_kill event",
+        ),
+        ("srun: Job step creation temporarily disabled\nsrun: fatal: no port\nsrun: Job step aborted\n", "srun: fatal: no port"),
+        ("epoch 1\repoch 2\x1b[0m\n", "epoch 2"),
+        ("\n", ""),
+        (9 * "long " * 10000 + "\nend", "end"),
+        (None, ""),
+    ],
+)
+def test_a_log_says_why_a_job_ended(log: str | None, words: str, tmp_path: Path) -> None:
+    if log is not None:
+        (tmp_path / "log").write_text(log)
+    assert last_words(tmp_path / "log") == words
+
+
 @pytest.mark.slow
 def test_the_same_jobs_run_as_processes_of_this_machine(command, small, tmp_path: Path) -> None:
     done = command(*small, "launch=submitit_local", f"output={tmp_path}", "method=none,random_label", "train.epochs=1")
@@ -269,7 +334,7 @@ def test_processes_that_die_are_told(start, tmp_path: Path) -> None:
     os.kill(int(task), signal.SIGKILL)
     code, out, err = ended(process)
     assert code == 1 and out.count("  failed ") == 1 and out.count("  done ") == 1, out + err
-    assert re.search(rf"process {victim} ended without a result; log: \S+{victim}_0_log.out", err), err
+    assert re.search(rf"process {victim} ended without a result; it said: .+; log: \S+{victim}_0_log.out", err), err
 
 
 def mistake(done: subprocess.CompletedProcess[str]) -> str:

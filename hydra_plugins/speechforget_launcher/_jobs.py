@@ -15,6 +15,7 @@ from hydra.core.singleton import Singleton
 from hydra.core.utils import JobReturn, JobStatus, filter_overrides
 from omegaconf import DictConfig
 
+from hydra_plugins.speechforget_launcher._logs import last_words
 from speechforget.command import SWEEP
 from speechforget.store import write_json
 
@@ -80,6 +81,12 @@ class Job:
         """Where to read what task 0 printed, as the end of a sentence."""
         path = Path(self._task_0.paths.stdout)
         return f"; log: {path}" if path.exists() else " before it began"
+
+    @property
+    def last_words(self) -> str:
+        """What task 0 or SLURM said last of why it ended, within a sentence; empty where they said nothing."""
+        words = last_words(Path(self._task_0.paths.stdout))
+        return f"; it said: {words}" if words else ""
 
     @property
     def result_file(self) -> Path:

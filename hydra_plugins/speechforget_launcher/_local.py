@@ -70,7 +70,7 @@ class Local:
         """The result lies on this machine, so it is there when the process is gone."""
         if job.handle._process.poll() is None or missing < 1.0:
             return None
-        return "failed", f"process {job.id} ended without a result{job.log}"
+        return "failed", f"process {job.id} ended without a result{job.last_words}{job.log}"
 
     def cancel(self, jobs: Sequence[Job]) -> None:
         """Jobs of a terminal have heard its Ctrl-C already: a second signal would cut short how they end."""

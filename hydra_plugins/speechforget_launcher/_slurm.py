@@ -28,6 +28,24 @@ ENDS = ("CANCELLED", "FAILED", "TIMEOUT", "OUT_OF_MEMORY", "NODE_FAIL", "BOOT_FA
 SURE_S, LOST_S = 6.0, 60.0  # without a result: for accounting's word to be taken; before a job is given up without it
 ARRAY = 1000  # jobs of an array; SLURM's own limit where nobody has raised it
 STRAGGLERS_S = 60  # that the tasks of a job may go on after the first of them has ended
+TRIES = 3
+# srun at times starts nothing: two on a node that want the same port (SrunPortRange), a controller that is busy. Then nothing is lost yet, and a
+# second try mostly goes well. Whether a task began is its own word, since srun's exit codes do not tell.
+BEGIN = """bash -c ': > "$SPEECHFORGET_BEGUN"; exec "$@"' task"""
+START_AGAIN = f"""\
+srun() {{
+  export SPEECHFORGET_BEGUN="$begun.$SLURM_JOB_ID"
+  local code try
+  for try in $(seq {TRIES}); do
+    rm -f "$SPEECHFORGET_BEGUN"
+    command srun "$@" && code=0 || code=$?
+    if [ -e "$SPEECHFORGET_BEGUN" ] || [ "$try" = {TRIES} ]; then break; fi
+    echo "SLURM has started nothing (exit code $code of srun, try $try of {TRIES})."
+    sleep $((try * 2 + RANDOM % 3))
+  done
+  rm -f "$SPEECHFORGET_BEGUN"
+  return "$code"
+}}"""
 
 
 class Slurm:
@@ -59,7 +77,9 @@ class Slurm:
         options["name"] = "speechforget-first" if jobs[0].stage else "speechforget"
         if after:
             options["slurm_dependency"] = ":".join(["afterany", *sorted({job.id.partition("_")[0] for job in after})])
-        executor = AutoExecutor(self.folder, cluster="slurm", slurm_max_num_timeout=launch["restarts"])
+        options["slurm_setup"] += [f"begun={shlex.quote(str(self.folder.absolute() / 'begun'))}", START_AGAIN]
+        python = f"{BEGIN} {shlex.quote(sys.executable)}"
+        executor = AutoExecutor(self.folder, cluster="slurm", slurm_max_num_timeout=launch["restarts"], slurm_python=python)
         executor.update_parameters(**options)
         try:
             with outside_of_jobs(), uninterrupted(), redirect_stderr(StringIO()):  # submitit prints what it raises
@@ -86,7 +106,7 @@ class Slurm:
             return _verdict(job, state)
         if missing > LOST_S:
             known = f"accounting says {state}" if state else "there is no accounting"
-            return "failed", f"SLURM job {job.id} is gone and left no result ({known}){job.log}"
+            return "failed", f"SLURM job {job.id} is gone and left no result ({known}){job.last_words}{job.log}"
         return None
 
     def cancel(self, jobs: Sequence[Job]) -> None:
@@ -117,7 +137,7 @@ def _verdict(job: Job, state: str) -> tuple[str, str]:
         "OUT_OF_MEMORY": "; ask for more with launch.memory_gb",
         "TIMEOUT": "; ask for more time with launch.minutes, or more notice with launch.notice_seconds",
     }.get(state, "")
-    return "failed", f"SLURM job {job.id} ended without a result ({state}{hint}){job.log}"
+    return "failed", f"SLURM job {job.id} ended without a result ({state}{hint}){job.last_words}{job.log}"
 
 
 def parameters(config: Mapping[str, Any]) -> dict[str, Any]:
