@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before anything reads it: processes of tests share the cores
+
 import subprocess
 import sys
 from collections.abc import Callable
@@ -25,6 +28,14 @@ CONF = ROOT / "conf"
 WORDS, SPEAKERS, TAKES, RATE = 4, 5, 8, 8000
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+LONGEST = ["test_readme.py", "test_slurm.py", "test_ranks.py", "test_team.py"]  # of several minutes together; a file is the work of one process
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files come first: begun last, the other processes would wait for them."""
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,6 @@
 """Faults at random, and the same numbers afterwards (docs/faults.md).
 
-SPEECHFORGET_FAULTS=200 pytest tests/test_faults.py -m nightly -s     that many faults, and a table of them
+SPEECHFORGET_FAULTS=200 pytest tests/test_faults.py -m nightly -n0 -s   that many faults, and a table of them
 SPEECHFORGET_FAULT_SEED=7                                             other faults; the round that a failure names is repeated with its own seed
 """
 

@@ -55,7 +55,7 @@ class Failing(Method):
         if self.how == "diverge" and ranks.rank() == 1:
             next(student.parameters()).data.add_(1.0)
         from speechforget.methods.losses import cross_entropy
-        return cross_entropy(student(*batch.inputs).logits, batch.labels, batch)
+        return self.mean(cross_entropy(student(*batch.inputs).logits, batch.labels), batch)
 
 
 class Both(Method):
@@ -66,8 +66,8 @@ class Both(Method):
     def loss(self, student, batch, current):
         from speechforget.methods.losses import cross_entropy
         if current.stream == "mix":
-            return cross_entropy(student(*batch.inputs).logits, batch.labels, batch)
-        forget, retain = (cross_entropy(student(*half.inputs).logits, half.labels, half) for half in batch)
+            return self.mean(cross_entropy(student(*batch.inputs).logits, batch.labels), batch)
+        forget, retain = (self.mean(cross_entropy(student(*half.inputs).logits, half.labels), half) for half in batch)
         return retain - 0.1 * forget
 """
 
@@ -125,7 +125,7 @@ def test_a_failing_rank_fails_its_job_soon_and_leaves_nothing(how: str, error: t
     started = time.monotonic()
     with pytest.raises(error, match=words):
         pipeline.unlearn(original)
-    assert time.monotonic() - started < 30
+    assert time.monotonic() - started < 120  # with cores shared
     assert not workers()
     assert not list(toys.glob(f"outputs/unlearned/failing_{how}-*/DONE"))
     fresh = Pipeline(configure(f"output={toys / 'outputs'}", *EXACT, "trainer.devices=2", "method=none"), Store(toys / "outputs"))
