@@ -2,32 +2,39 @@
 
 from __future__ import annotations
 
+import torch
 from torch import nn
 
+from speechforget.draws import seed_from
 from speechforget.errors import NotApplicable
 from speechforget.methods.switches import restrict
 
 ATTENTION = (("q_proj", "v_proj"), ("query", "value"))  # what the projections of queries and values are called in the libraries
 
 
-def adapt(classifier: nn.Module, trainable: str) -> None:
+def adapt(classifier: nn.Module, trainable: str, seed: int = 0) -> None:
     """Freezes what the method must not move, or puts low-rank updates in; the function that the classifier computes stays the same.
 
-    Raises NotApplicable where there is no transformer for such updates, or where the model has them already.
+    seed: of what the updates start from. Raises NotApplicable where there is no encoder for such updates, or where it has them already.
     """
     if trainable != "lora":
         restrict(classifier, trainable)
         return
+    encoder, name = getattr(classifier, "encoder", None), type(classifier).__name__
+    modules = dict(encoder.named_modules()) if encoder is not None else {}
+    if any("lora_" in module for module in modules):
+        raise NotApplicable(
+            "The original was trained by low-rank updates (model.tune=lora), and method.trainable=all moves these: use that, or head."
+        )
+    linear = {module.rsplit(".", 1)[-1] for module, kind in modules.items() if isinstance(kind, nn.Linear)}
+    targets = next((kinds for kinds in ATTENTION if set(kinds) <= linear), None)
+    if encoder is None or targets is None:
+        raise NotApplicable(f"method.trainable=lora is for pretrained encoders with projections of queries and values, not {name}: use head or all.")
     from speechforget.models.transformer import LORA, insert_lora
 
-    encoder = getattr(classifier, "encoder", None)
-    names = {name.rsplit(".", 1)[-1] for name, module in encoder.named_modules() if isinstance(module, nn.Linear)} if encoder is not None else set()
-    targets = next((kinds for kinds in ATTENTION if set(kinds) <= names), None)
-    if encoder is None or targets is None:
-        raise NotApplicable(
-            f"method.trainable=lora is for transformers, and {type(classifier).__name__} has no attention to update: use head or all."
-        )
-    insert_lora(encoder, {**LORA, "targets": targets})
+    with torch.random.fork_rng(devices=[]):  # one half of each update starts at random, the same in every process and after a resumption
+        torch.manual_seed(seed_from(seed, "low-rank updates"))
+        insert_lora(encoder, {**LORA, "targets": targets})
 
 
 def settled(student: nn.Module, trainable: str) -> nn.Module:

@@ -42,6 +42,15 @@ class Cost:
         model.register_forward_pre_hook(count)
         return model
 
+    def spent(self, forward_backward: int) -> None:
+        """Counts samples that went forward and backward without a call of the model, as in vectorised gradients of single samples."""
+        self.forward_backward += forward_backward if self.running else 0
+
+    @property
+    def running(self) -> bool:
+        """Whether it counts."""
+        return self._started is not None
+
     def __enter__(self) -> Cost:
         _synchronise()
         self._started = time.perf_counter()

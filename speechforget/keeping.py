@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from speechforget.errors import UserError
 from speechforget.store import Artefact, Store, code_hash, read_done, verified, write_json
 
 FILE = "importance.safetensors"
+VERSION = 1  # of how it is computed: raise it whenever the same inputs give other numbers
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,8 @@ class Keeper:
         Rank 0 alone looks whether it is there; the others make it with rank 0, or do nothing, as that says.
         """
         if ranks.rank() == 0:
-            artefact = self._produce(of, arguments, lambda: self._made(cost, make))
+            with cost.paused():  # waiting for another process that makes it is not what it takes
+                artefact = self._produce(of, arguments, lambda: self._made(cost, make))
             ranks.agreed("found" if not artefact.built else "made")
             spent, reused, folder = ranks.agreed((artefact.cost, not artefact.built, str(artefact.folder)))
         else:
@@ -52,6 +55,7 @@ class Keeper:
         if record is None:
             raise UserError(f"{self.original} is not finished: run the same command again.")
         inputs = {
+            "version": VERSION,
             "original": record["key"],
             "split": self.split,
             "of": f"{of.__module__}.{of.__name__}",
@@ -74,7 +78,8 @@ class Keeper:
         if announce:
             ranks.agreed("make")
         before = cost.state_dict()
-        tensor = make()
+        with nullcontext() if cost.running else cost:
+            tensor = make()
         after = cost.state_dict()
         counts = ranks.total(torch.tensor([after[name] - before[name] for name in ("forward", "forward_backward")])).tolist()
         return tensor, {"seconds": after["seconds"] - before["seconds"], "forward": counts[0], "forward_backward": counts[1]}

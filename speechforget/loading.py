@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from speechforget import ranks
+from speechforget.adapting import adapt
 from speechforget.batch_norm import globalised
 from speechforget.dropout import by_utterance
 from speechforget.errors import UserError
@@ -64,9 +65,9 @@ def _check_types(options: Mapping[str, Any], group: str) -> None:
 
 
 def build_method(method: Mapping[str, Any]) -> Any:
-    """The method that its yaml describes, with its switches (`name`, `requests` and `reason` are the pipeline's)."""
+    """The method that its yaml describes, with its switches (`name`, `requests`, `reason` and `tune` are the pipeline's)."""
     switches = {name: value for name, value in method.items() if name in SWITCHES}
-    own = {name: value for name, value in method.items() if name not in {"name", "requests", "reason", *SWITCHES}}
+    own = {name: value for name, value in method.items() if name not in {"name", "requests", "reason", "tune", *SWITCHES}}
     return equip(_instantiate(own, "method"), switches)
 
 
@@ -79,9 +80,11 @@ def rehearse(config: Mapping[str, Any]) -> None:
     """Builds what a run will need, so that a mistake in the numbers of its last stage shows before the first one is trained."""
     stand_in = [nn.Parameter(torch.zeros(1))]
     make_optimizer(stand_in, config["train"]["optimizer"], 1.0)
-    make_optimizer(stand_in, build_method(config["method"]).optimizer, 1.0)
+    method = build_method(config["method"])
+    make_optimizer(stand_in, method.optimizer, 1.0)
     build_augment(config["train"]["augment"])
     classifier = rehearse_classifier(config["model"], config["dataset"]["sample_rate"])
+    adapt(classifier, method.trainable)
     if config["dataset"]["lengths"] == "bucketed" and getattr(classifier, "padding_counts", False):
         name = config["model"]["name"]
         raise UserError(f"What model={name} answers depends on the silence that fills a batch up: use dataset.lengths=fixed, or another model.")

@@ -77,7 +77,8 @@ class Pipeline:
         return read_checkpoint(self.config)
 
     def check_applicable(self) -> None:
-        """Raises NotApplicable where the method is not defined for this kind of request."""
+        """Raises NotApplicable where the method is not defined for this kind of request, UserError where its numbers are another one's."""
+        check_tuned(self.config)
         kinds = list(self.method["requests"])
         if self.task["kind"] not in kinds:
             why = f" ({self.method['reason']})" if self.method.get("reason") else ""
@@ -259,8 +260,26 @@ class Pipeline:
 
 
 def without_name(options: Mapping[str, Any]) -> dict[str, Any]:
-    """A config without what only names it."""
-    return {name: value for name, value in options.items() if name not in {"name", "requests", "reason"}}
+    """A config without what only names it, or says what may be asked of it."""
+    return {name: value for name, value in options.items() if name not in {"name", "requests", "reason", "tune"}}
+
+
+def check_tuned(config: Mapping[str, Any]) -> None:
+    """Raises UserError where numbers of conf/tuned are used for something else than they were found for (`tuned_for`, which they bring along)."""
+    dataset = config["dataset"]
+    asked = {
+        "task": config["task"]["kind"],
+        "dataset": dataset["name"],
+        "label": dataset["label"],
+        "model": config["model"]["name"],
+        "method": config["method"]["name"],
+    }
+    for group, found in (config.get("tuned_for") or {}).items():
+        if asked.get(group) != found:
+            raise UserError(
+                f"The numbers of `tuned` were found for {group}={found}, and this run has {group}={asked.get(group)}: "
+                "leave `tuned` out, or find numbers for this run with scripts/tune.py."
+            )
 
 
 def _hash(ids: np.ndarray) -> str:

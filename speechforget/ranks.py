@@ -89,11 +89,11 @@ def share_state(*modules: nn.Module) -> None:
 
 
 @torch.no_grad()
-def sum_gradients(model: nn.Module) -> None:
+def sum_gradients(*models: nn.Module) -> None:
     """Replaces each gradient by its sum over all ranks. What has a gradient on any rank has one on all; what has none anywhere keeps none."""
     if world() == 1:
         return
-    for bucket in _buckets([parameter for parameter in model.parameters() if parameter.requires_grad]):
+    for bucket in _buckets([parameter for model in models for parameter in model.parameters() if parameter.requires_grad]):
         device, kind = bucket[0].device, bucket[0].dtype
         present = torch.tensor([float(parameter.grad is not None) for parameter in bucket], device=device, dtype=kind)
         pieces = [torch.zeros_like(parameter) if parameter.grad is None else parameter.grad for parameter in bucket]

@@ -59,7 +59,7 @@ class Unlearning(Fitted):
 
     def on_after_backward(self) -> None:
         """Gradients become those of the whole batch."""
-        ranks.sum_gradients(self.student)
+        ranks.sum_gradients(self.student, self.method)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Masks, projections, clipping."""
@@ -131,7 +131,7 @@ def unlearn(
     device = start_process(job.trainer)
     classifier, parts = load_classifier(original)
     method = build_method(method_config)
-    adapt(classifier, method.trainable)
+    adapt(classifier, method.trainable, job.seed)
     cost = Cost()
     student = copy.deepcopy(cost.watch(classifier.to(device)))
     with cost:
@@ -156,7 +156,9 @@ def _run(
         return cost.watch(build_classifier(parts["model"], len(parts["labels"]), parts["sample_rate"]).to(device))
 
     batches = ordered_batches(method, sources, device, job.seed)
-    context = Context(original, fresh, batches, len(parts["labels"]), forgotten, job.seed, partial(keeper.keep, cost, device) if keeper else None)
+    # Low-rank updates are weights of their own, so importances of an original that has them are not those of the original.
+    keep = partial(keeper.keep, cost, device) if keeper and method.trainable != "lora" else None
+    context = Context(original, fresh, batches, len(parts["labels"]), forgotten, job.seed, keep, cost.spent)
     method.prepare(student, context)
     method.to(device)
     ranks.share_state(student, method)

@@ -75,7 +75,7 @@ class Network(nn.Module):
     def frontend(self, x: Tensor) -> Tensor:
         return x
 
-    def heard(self, features: Tensor, lengths: Tensor) -> Tensor:
+    def heard(self, features: Tensor, lengths: Tensor | None = None) -> Tensor:
         return torch.ones_like(features, dtype=torch.bool)
 
     def classify(self, features: Tensor, lengths: Tensor | None = None) -> Output:

@@ -125,7 +125,7 @@ def test_a_sweep_shares_lists_and_survives(command, small, tmp_path: Path) -> No
         "        raise ZeroDivisionError('broken on purpose')\n"
     )
     for name, kinds in (("shrink", "[class]"), ("broken", "[sample, class]")):
-        text = f"name: {name}\nrequests: {kinds}\n_target_: toy.{name.capitalize()}\n"
+        text = f"name: {name}\nrequests: {kinds}\nreason: it halves what it knows of a class\n_target_: toy.{name.capitalize()}\n"
         (tmp_path / "conf" / "method" / f"{name}.yaml").write_text(text)
     outputs = tmp_path / "outputs"
     run = command(
@@ -142,6 +142,7 @@ def test_a_sweep_shares_lists_and_survives(command, small, tmp_path: Path) -> No
         *small, f"output={outputs}", "task=sample", "method=shrink", "--config-dir", str(tmp_path / "conf"), env={"PYTHONPATH": str(tmp_path)}
     )
     assert alone.returncode == 1 and "not defined for sample requests" in alone.stderr and "Traceback" not in alone.stderr
+    assert "it halves what it knows of a class" in alone.stderr and "it halves what it knows of a class" in run.stderr
     report = subprocess.run([sys.executable, "-m", "speechforget.report", str(outputs)], cwd=ROOT, capture_output=True, text=True, check=False)
     assert report.returncode == 0 and "shrink" in report.stdout and "oracle" in report.stdout.lower()
 

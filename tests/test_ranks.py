@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from omegaconf import OmegaConf
 from safetensors.torch import load_file
 
 from speechforget import team
@@ -19,7 +20,8 @@ from speechforget.pipeline import Pipeline
 from speechforget.scores import read_scores
 from speechforget.store import Store
 
-METHODS = sorted(path.stem for path in (Path(__file__).parents[1] / "conf" / "method").glob("*.yaml"))
+CONF = Path(__file__).parents[1] / "conf" / "method"
+METHODS = sorted(path.stem for path in CONF.glob("*.yaml"))
 EXACT = ["trainer.precision=64-true", "train.epochs=2"]  # with the dropout that the model has
 # What a yaml does not say but a user can.
 VARIANTS = [
@@ -27,6 +29,13 @@ VARIANTS = [
     ("scrub", ["method.rewind=true", "method.clip=0.1", "method.forget_batch_norm=train"]),
     ("random_label", ["method.order=joint"]),
     ("salun", ["method.order=joint"]),
+    ("jit", ["method.clamp=true", "method.reduction=sum", "method.batch_norm=train"]),
+    ("unsir", ["method.order=sequential", "method.impair_batch_norm=train"]),
+    ("unsir", ["method.impair_batch_norm=train"]),
+    ("amun", ["method.retain=false", "method.batch_norm=batch"]),
+    ("boundary_expand", ["method.clip=0.1", "method.batch_norm=train"]),
+    ("sfron", ["method.blend=0.7", "method.hard_mask=false", "method.every=2"]),
+    ("negative_gradient", ["method.curriculum=superloss"]),
 ]
 
 
@@ -62,8 +71,18 @@ def furthest(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> fl
     return max(gaps)
 
 
-@pytest.mark.parametrize("request_", ["task=class", "task=sample"])
-@pytest.mark.parametrize(("method", "changes"), VARIANTS, ids=[f"{method}{''.join(changes)}" for method, changes in VARIANTS])
+def requested() -> list:
+    """Each variant with one kind of request that it is defined for, in turns; the other kind at night."""
+    chosen = []
+    for number, (method, changes) in enumerate(VARIANTS):
+        kinds = list(OmegaConf.load(CONF / f"{method}.yaml").requests)
+        for place, kind in enumerate(sorted(kinds, key=lambda kind: (kind == "class") == bool(number % 2))):
+            marks = [pytest.mark.nightly] if place else []
+            chosen.append(pytest.param(method, changes, f"task={kind}", id=f"{method}{''.join(changes)}-{kind}", marks=marks))
+    return chosen
+
+
+@pytest.mark.parametrize(("method", "changes", "request_"), requested())
 def test_two_processes_make_what_one_makes(method: str, changes: list[str], request_: str, configure, places: dict[int, Path]) -> None:
     for devices, place in places.items():
         run(configure, place, devices, *EXACT, request_, f"method={method}", *changes)

@@ -17,7 +17,7 @@ ROW = re.compile(r"\| (?P<stage>\w+) \| (?P<inputs>(?:`\w+`(?:, )?)+) \| .+ \|")
 def recorded(configure, tmp_path_factory: pytest.TempPathFactory) -> dict[Path, dict]:
     """inputs.json of every artefact of one run."""
     output = tmp_path_factory.mktemp("identity")
-    pipeline.run(configure(f"output={output}", "train.epochs=1", "method=none"))
+    pipeline.run(configure(f"output={output}", "train.epochs=1", "method=ssd"))
     return {path.parent: json.loads(path.read_text()) for path in output.glob("*/*/inputs.json")}
 
 

@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from speechforget import draws
 from speechforget.batch import Batch, Pair, nothing
+from speechforget.cost import Cost
 from speechforget.loading import build_method
 from speechforget.methods.driver import Driver
 from speechforget.methods.method import Context, Method, Pass
@@ -131,7 +132,8 @@ def context_of(problem: Problem, method: Method, watch: Callable[[nn.Module], nn
         return problem.batches(rows[name], size)
 
     teacher = watch(restrict(copy.deepcopy(original()), method.trainable))
-    return Context(teacher, lambda: watch(Tiny(99)), batches, CLASSES, problem.forgotten, seed=5)
+    spent = {"spent": meter.spent} if isinstance(meter := getattr(watch, "__self__", None), Cost) else {}
+    return Context(teacher, lambda: watch(Tiny(99)), batches, CLASSES, problem.forgotten, seed=5, **spent)
 
 
 def guarded(problem: Problem, method: Method) -> Callable[[Pass, int], Iterator[Any]]:

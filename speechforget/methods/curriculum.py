@@ -40,7 +40,7 @@ class Curriculum(nn.Module):
         super().__init__()
         if on not in KINDS:
             raise UserError(f"There is no method.curriculum_on={on}: {nearest(on, KINDS)}")
-        if not strength > 0:
+        if not is_number(strength) or not strength > 0:
             raise UserError(f"method.curriculum_strength must be above 0, not {strength}: the larger it is, the more alike are the weights.")
         self.strength, self.on = strength, on
         self.register_buffer("means", torch.full((2,), math.nan, dtype=torch.float64))
@@ -58,6 +58,11 @@ class Curriculum(nn.Module):
                     self.means[number] = now if math.isnan(before) else MEMORY * before + (1 - MEMORY) * now
                     result = torch.where(mine, weights(values, float(self.means[number]), self.strength), result)
         return result
+
+
+def is_number(value: object) -> bool:
+    """Whether it is one, and neither a word nor a truth value."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def weights(values: Tensor, mean: float, strength: float) -> Tensor:

@@ -56,9 +56,13 @@ class Driver:
     def _trainable(self) -> list[nn.Parameter]:
         return [parameter for parameter in self.student.parameters() if parameter.requires_grad]
 
+    def _parameters(self) -> list[nn.Parameter]:
+        """What is trained: the student's parameters, and the method's own."""
+        return [*self.student.parameters(), *self.method.parameters()]
+
     def make_optimizer(self) -> torch.optim.Optimizer:
         """The one optimiser of the whole run."""
-        return make_optimizer(self.student.parameters(), self.method.optimizer, self.plan[0].rate(0))
+        return make_optimizer(self._parameters(), self.method.optimizer, self.plan[0].rate(0))
 
     def start_pass(self, index: int, optimizer: torch.optim.Optimizer) -> None:
         """Sets batch-norm, and the optimiser where it starts anew."""
@@ -79,8 +83,9 @@ class Driver:
             group["lr"] = self.plan[index].rate(self._step)
         self._step += 1
         self.method.after_backward(self.student)
-        if self.method.clip is not None:
-            torch.nn.utils.clip_grad_norm_(self.student.parameters(), self.method.clip)
+        allowed = self.method.norm_allowed()
+        if allowed is not None:
+            torch.nn.utils.clip_grad_norm_(self._parameters(), allowed)
 
     def after_step(self) -> None:
         """The method's work on the weights."""
@@ -108,7 +113,7 @@ class Driver:
             for batch in streams(current, index):
                 optimizer.zero_grad()
                 self.loss(batch, index).backward()
-                ranks.sum_gradients(self.student)
+                ranks.sum_gradients(self.student, self.method)
                 self.after_backward(index, optimizer)
                 optimizer.step()
                 self.after_step()

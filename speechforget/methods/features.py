@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
 from speechforget.batch import Batch
+from speechforget.dropout import bits
 from speechforget.methods.method import Context
 
 
@@ -18,7 +21,7 @@ def features_of(model: nn.Module, batch: Batch) -> Tensor:
 
 def heard(model: nn.Module, batch: Batch, features: Tensor) -> Tensor:
     """1 in the cells of features (batch, ...) that hold sound, 0 where they are padding; broadcasts to their shape."""
-    cells: Tensor = model.heard(features, batch.inputs[1])  # type: ignore[operator]
+    cells: Tensor = model.heard(features, *batch.inputs[1:2])  # type: ignore[operator]
     return cells.to(features.dtype)
 
 
@@ -43,6 +46,24 @@ def deviation(context: Context, name: str, batch_size: int) -> Tensor:
     count, total, square = context.total(name, batch_size, sums, torch.zeros_like(along))
     mean = total / count.clamp(min=1)
     return (square / count.clamp(min=1) - mean.square()).clamp(min=0).sqrt().to(next(model.parameters()).dtype)
+
+
+def normal(rows: Tensor, features: Tensor, mask: Tensor, seed: int) -> Tensor:
+    """Standard normal numbers in the shape of features (batch, ...), 0 where the mask (`heard`'s) is.
+
+    An utterance's depend on (seed, its number in `rows`) alone: time varies slowest, so neither padding nor the rest of the batch changes them.
+    """
+    axes = range(1, features.dim())
+    order = [0, *(axis for axis in axes if mask.shape[axis] > 1), *(axis for axis in axes if mask.shape[axis] == 1)]
+    shape = [features.shape[axis] for axis in order]
+    uniform = bits(rows.to(features.device), math.prod(shape[1:]), seed).double().add(0.5).mul(2.0**-53).clamp(max=1 - 2.0**-53)
+    back = [order.index(axis) for axis in range(features.dim())]
+    return torch.special.ndtri(uniform).view(shape).permute(back).to(features.dtype) * mask
+
+
+def length(values: Tensor) -> Tensor:
+    """Euclidean norm of each utterance's values (batch, ...), in a shape that broadcasts over them."""
+    return torch.linalg.vector_norm(values.flatten(1), dim=1).view(-1, *[1] * (values.dim() - 1))
 
 
 def _sums(model: nn.Module, batch: Batch) -> Tensor:

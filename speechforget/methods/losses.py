@@ -22,6 +22,11 @@ def mean(values: Tensor, batch: Batch) -> Tensor:
     return values.mean() if batch.weights is None else (values * batch.weights.to(values.dtype)).sum()
 
 
+def step_size(batch: Batch) -> float:
+    """How many utterances a step's batch has over all ranks that share it."""
+    return float(len(batch.labels)) if batch.weights is None else 1 / float(batch.weights[0])
+
+
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     """Cross-entropy in nats for each utterance, (batch,): logits (batch, classes), labels (batch,)."""
     return functional.cross_entropy(logits, labels, reduction="none")
@@ -38,6 +43,18 @@ def divergence(teacher_logits: Tensor, student_logits: Tensor, temperature: floa
     teacher = functional.log_softmax(teacher_logits.detach() / temperature, dim=-1)
     student = functional.log_softmax(student_logits / temperature, dim=-1)
     return functional.kl_div(student, teacher, reduction="none", log_target=True).sum(dim=-1)
+
+
+def barred(labels: Tensor, classes: int, forgotten: Collection[int]) -> Tensor:
+    """Which classes are no answer for an utterance that is to be forgotten: its own and those in `forgotten`; bool (batch, classes).
+
+    labels (batch,): true classes, out of `classes`. Raises UserError where no class is left.
+    """
+    numbers = torch.arange(classes, device=labels.device)
+    mask = (numbers == labels[:, None]) | torch.isin(numbers, torch.tensor(sorted(forgotten), dtype=torch.int64, device=labels.device))
+    if bool(mask.all(dim=1).any()):
+        raise UserError(f"No wrong class is left out of {classes} of which {len(forgotten)} are forgotten: keep at least two classes.")
+    return mask
 
 
 def random_labels(rows: Tensor, labels: Tensor, classes: int, forgotten: Collection[int], seed: int, epoch: int) -> Tensor:

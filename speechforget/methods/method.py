@@ -75,6 +75,7 @@ class Context:
     classes: number of outputs. forgotten: the class numbers that the request removes whole, empty for samples.
     seed: of every draw.
     keep: how `remember` keeps what it makes; None where nothing is kept.
+    spent: tells how many utterances went forward and backward where the model was not called as a whole, which is counted by itself.
     """
 
     original: nn.Module
@@ -84,6 +85,7 @@ class Context:
     forgotten: tuple[int, ...]
     seed: int
     keep: Callable[[Callable[..., Tensor], Sequence[Any], Callable[[], Tensor]], Tensor] | None = None
+    spent: Callable[[int], None] = lambda forward_backward: None
 
     def remember(self, of: Callable[..., Tensor], *arguments: Any) -> Tensor:
         """`of(self, *arguments)`, which must depend on the original and the whole training set only, never on the request.
@@ -111,6 +113,8 @@ class Context:
 
 class Method(nn.Module):
     """The hooks of a method, all of which do nothing; a method overrides what it needs.
+
+    Parameters of its own that require a gradient are trained together with the student's; teachers' do not (`frozen_copy`).
 
     needs: the data it touches, out of `forget`, `retain` and `validation`; anything else raises when it is asked for.
     optimizer: `make_optimizer`'s options; one optimiser serves all passes. clip: the global gradient norm allowed, None for no limit.
@@ -153,6 +157,10 @@ class Method(nn.Module):
 
     def after_backward(self, student: nn.Module) -> None:
         """What happens to the gradients before the step; on several ranks they are already the sums, equal on all of them."""
+
+    def norm_allowed(self) -> float | None:
+        """`clip`, or None in a step that it is not for; asked after `after_backward`."""
+        return self.clip
 
     def after_step(self, student: nn.Module) -> None:
         """What happens to the weights after the step."""

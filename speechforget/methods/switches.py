@@ -15,7 +15,7 @@ from typing import Any
 from torch import nn
 
 from speechforget.errors import NotApplicable, UserError, nearest
-from speechforget.methods.curriculum import Curriculum
+from speechforget.methods.curriculum import Curriculum, is_number
 from speechforget.methods.method import Method
 
 SWITCHES: Mapping[str, Any] = {"curriculum": None, "curriculum_on": "both", "curriculum_strength": 10.0, "trainable": "all", "retain_share": 1.0}
@@ -33,7 +33,8 @@ def equip(method: Method, options: Mapping[str, Any]) -> Method:
         raise UserError(f"There is no method.curriculum={chosen['curriculum']}: {nearest(str(chosen['curriculum']), CURRICULA)}")
     if chosen["trainable"] not in TRAINABLE:
         raise UserError(f"There is no method.trainable={chosen['trainable']}: {nearest(str(chosen['trainable']), TRAINABLE)}")
-    if not 0 < chosen["retain_share"] <= 1:
+    Curriculum(chosen["curriculum_strength"], chosen["curriculum_on"])  # whose numbers are to be right before they are of use
+    if not is_number(chosen["retain_share"]) or not 0 < chosen["retain_share"] <= 1:
         raise UserError(f"method.retain_share must be above 0 and at most 1, not {chosen['retain_share']}.")
     if not method.passes():
         for name in ("curriculum", "trainable"):

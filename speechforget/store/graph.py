@@ -18,6 +18,7 @@ from speechforget.store.locks import lock_file
 
 STAGES = ("split", "original", "oracle", "importance", "unlearned", "scores", "result")  # in the order of the pipeline; others follow
 RESULT = "result"  # what nothing is made of, and everything is made for
+SPARE = {"importance": "original"}  # of which no result is made, kept for the next one as long as what they are about
 OTHERS = {"cache", "sweeps", "peers"}  # folders of an output that hold no artefacts
 FOLDER = re.compile(rf"(?P<name>.+)-(?P<digits>[0-9a-f]{{{KEY_DIGITS}}})")
 KEY = re.compile(r"[0-9a-f]{64}")
@@ -167,6 +168,13 @@ def ancestors(nodes: Iterable[Node]) -> list[Node]:
             found[id(node)] = node
             waiting += node.parents
     return list(found.values())
+
+
+def needed(roots: Iterable[Node]) -> list[Node]:
+    """What must be kept for the roots' sake: what they were made of, and finished artefacts that spare the next result what those already cost."""
+    kept = ancestors(roots)
+    spared = [child for node in kept for child in node.children if SPARE.get(child.stage) == node.stage and child.state in ("done", "damaged")]
+    return ancestors([*kept, *spared])
 
 
 def find(nodes: list[Node], asked: str) -> Node:

@@ -11,7 +11,7 @@ from pathlib import Path
 from speechforget.store.claims import LEASE_S, Lease
 from speechforget.store.done import DONE, read_done
 from speechforget.store.files import explained
-from speechforget.store.graph import OTHERS, ancestors, folder_size, read_graph
+from speechforget.store.graph import OTHERS, folder_size, needed, read_graph
 from speechforget.store.holders import is_mine, who_holds
 from speechforget.store.locks import lock_file
 
@@ -37,7 +37,7 @@ def removable(output: Path, unreferenced_only: bool, days: float) -> tuple[list[
     a run that goes on may be about to use it.
     """
     nodes = read_graph(output)
-    kept = {node.folder for node in ancestors(node for node in nodes if node.is_root)}
+    kept = {node.folder for node in needed(node for node in nodes if node.is_root)}
     busy = any(node.state == "in use" for node in nodes)
     found, spared = [], 0
     for node in nodes:
@@ -90,7 +90,7 @@ def remove(output: Path, chosen: list[Removable]) -> tuple[list[Removable], list
     """Removes what was chosen; gives what is gone, and what was kept, since somebody needs it or is making it by now."""
     gone: list[Removable] = []
     kept: list[Removable] = []
-    needed = _Needed(output)
+    in_need = _Needed(output)
     waiting = [(each, _claim(each) if each.guarded else None) for each in chosen]
     # A dead process's lease expires only before the eyes of who waits: all of them are watched at once.
     deadline = time.monotonic() + 1.5 * LEASE_S
@@ -99,7 +99,7 @@ def remove(output: Path, chosen: list[Removable]) -> tuple[list[Removable], list
         for each, claim in waiting:
             with explained(each.path, "{folder} cannot be removed ({reason}): that is for its owner to do."):
                 if claim is None or claim.try_acquire():
-                    (gone if _remove_held(each, claim, needed) else kept).append(each)
+                    (gone if _remove_held(each, claim, in_need) else kept).append(each)
                 elif who_holds(claim.path) is None and time.monotonic() < deadline:
                     later.append((each, claim))
                 else:
@@ -127,14 +127,14 @@ class _Needed:
             nodes = read_graph(self.output)
             # The lock under which a folder is removed makes it look as if somebody were making it: that is us.
             roots = [node for node in nodes if node.is_root and not (node.state == "in use" and is_mine(node.holder))]
-            self.folders = {node.folder for node in ancestors(roots)}
+            self.folders = {node.folder for node in needed(roots)}
             self.until = time.monotonic() + LOOK_AGAIN_S
         return folder in self.folders
 
 
-def _remove_held(each: Removable, claim: Lease | None, needed: _Needed) -> bool:
+def _remove_held(each: Removable, claim: Lease | None, in_need: _Needed) -> bool:
     try:
-        if each.path.is_dir() and (each.path in needed or _finished_since(each)):
+        if each.path.is_dir() and (each.path in in_need or _finished_since(each)):
             return False
         if claim is not None:
             claim.check()

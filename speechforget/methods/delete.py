@@ -1,0 +1,63 @@
+"""DELETE: on forget imitate the original, but for the class that must go.
+
+Zhou, Zheng, Mo, Lu, Lin & Zheng, "Decoupled distillation to erase: a general unlearning method for any class-centric tasks", CVPR 2025.
+
+    min_theta  E_{D_f} KL(q(x) || p_theta(x)),   q = softmax of the original's logits, those of the masked classes at minus infinity
+
+| symbol         | argument                                                                                             |
+|----------------|------------------------------------------------------------------------------------------------------|
+| masked classes | the utterance's own, and in a class request all that the request removes                              |
+| KL             | target first, summed over classes, in nats, mean over the batch                                       |
+| p_theta        | the student's softmax; `batch_norm` is the mode of its batch-norm layers                              |
+
+No retain data is needed: what the original thinks of the other classes stands for it. The public code masks the own class alone, which is the same
+where one class is removed; of two, each would be taught as the other. Its option to hold batch-norm still knows only two-dimensional layers, and it
+trains them otherwise; here they are `frozen` by default, as nothing but forget is heard.
+In a sample request the target gives the true class nothing, while an oracle is right on most such utterances: expect it to forget too much.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from speechforget.batch import Batch
+from speechforget.methods.losses import barred, divergence
+from speechforget.methods.method import BatchNorm, Context, Method, Pass, frozen_copy
+
+
+class Delete(Method):
+    """Passes over forget with the original's masked answers as targets."""
+
+    needs = frozenset({"forget"})
+
+    def __init__(
+        self,
+        learning_rate: float,
+        epochs: int,
+        batch_size: int,
+        optimizer: Mapping[str, Any],
+        batch_norm: BatchNorm = "frozen",
+        clip: float | None = None,
+    ) -> None:
+        super().__init__(optimizer, clip)
+        self.learning_rate, self.epochs, self.batch_size, self.batch_norm = learning_rate, epochs, batch_size, batch_norm
+
+    def prepare(self, student: nn.Module, context: Context) -> None:
+        """The teacher, and which classes the request removes."""
+        self.teacher, self.forgotten = frozen_copy(context.original), context.forgotten
+
+    def passes(self) -> Sequence[Pass]:
+        """One pass over forget per epoch."""
+        return [Pass("forget", self.batch_size, self.learning_rate, self.batch_norm, epoch=epoch) for epoch in range(self.epochs)]
+
+    def loss(self, student: nn.Module, batch: Batch, current: Pass) -> Tensor:
+        """Divergence from the original without the masked classes."""
+        with torch.no_grad():
+            original = self.teacher(*batch.inputs).logits
+        # The lowest finite number instead of minus infinity, of which the divergence would take 0 times infinity.
+        target = original.masked_fill(barred(batch.labels, original.shape[1], self.forgotten), torch.finfo(original.dtype).min)
+        return self.mean(divergence(target, student(*batch.inputs).logits), batch)

@@ -1,0 +1,88 @@
+"""EU-k: exact unlearning of the last k layers; they start from random weights and are trained on retain, and the rest is frozen.
+
+Goel, Prabhu, Sanyal, Lim, Torr & Kumaraguru, "Towards adversarial evaluations for inexact machine unlearning", 2022 (arXiv 2201.06640).
+
+    theta_k <- random;   min over theta_k, the last k layers, of  E_{D_r} l(x, y; theta)
+
+| symbol | argument                                                                                                         |
+|--------|------------------------------------------------------------------------------------------------------------------|
+| k      | `k`: entries of the classifier's `layers()`, from the head backwards, that hold more than a normalisation        |
+| random | as the architecture starts (`context.fresh`); `reset_norms`: normalisations too, with their running statistics   |
+| l      | cross-entropy in nats, mean over the batch                                                                       |
+| rate   | `learning_rate`, `schedule`, `minimum`: see `retain.rate`; the paper's schedule is `restarts`                    |
+
+The last layers know nothing of forget once they are trained anew, which takes about as long as training did; the frozen ones know what they knew.
+As in the public code normalisations between the last k layers are trained and by default not reset, so what they learned of forget stays a little
+longer. The public code draws by He's rule with zero biases; here the random weights are those that the architecture itself starts from. SCRUB's
+code goes back to the original's own first weights instead, which is another baseline. What differs for CF-k differs here too (`cf_k.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from speechforget.batch import Batch
+from speechforget.methods.layers import NORMS, freeze_all_but, last_layers, own_weights, refuse_low_rank
+from speechforget.methods.losses import cross_entropy
+from speechforget.methods.method import BatchNorm, Context, Method, Pass
+from speechforget.methods.retain import RetainEpochs, Schedule
+
+
+class EUk(Method):
+    """The last layers begin again, and are trained on retain."""
+
+    needs = frozenset({"retain"})
+
+    def __init__(
+        self,
+        k: int,
+        learning_rate: float,
+        epochs: int,
+        batch_size: int,
+        optimizer: Mapping[str, Any],
+        reset_norms: bool = False,
+        schedule: Schedule = "constant",
+        minimum: float = 0.0,
+        batch_norm: BatchNorm = "train",
+        frozen_batch_norm: BatchNorm = "frozen",
+        clip: float | None = None,
+    ) -> None:
+        super().__init__(optimizer, clip)
+        self.plan = RetainEpochs(learning_rate, epochs, batch_size, schedule, minimum, batch_norm)
+        self.k, self.reset_norms, self.frozen_batch_norm = k, reset_norms, frozen_batch_norm
+
+    def prepare(self, student: nn.Module, context: Context) -> None:
+        """Freezes all but the last k layers, and gives these random weights."""
+        refuse_low_rank(self.trainable, "EU-k")
+        layers = last_layers(student, self.k)
+        freeze_all_but(student, layers)
+        begin_again(student, context.fresh(), layers, self.reset_norms)
+
+    def passes(self) -> Sequence[Pass]:
+        """One retain pass per epoch."""
+        return self.plan.passes()
+
+    def loss(self, student: nn.Module, batch: Batch, current: Pass) -> Tensor:
+        """Cross-entropy with the true labels."""
+        return self.mean(cross_entropy(student(*batch.inputs).logits, batch.labels), batch)
+
+
+@torch.no_grad()
+def begin_again(student: nn.Module, fresh: nn.Module, layers: Sequence[nn.Module], norms: bool) -> None:
+    """Gives the layers of the student, as far as they are not frozen, the values of a classifier that was never trained.
+
+    norms: whether their normalisations get theirs too, weights and running statistics.
+    """
+    inside = {id(weight) for layer in layers for weight in (layer.parameters() if norms else own_weights(layer)) if weight.requires_grad}
+    for name, weight in student.named_parameters():
+        if id(weight) in inside:
+            weight.copy_(fresh.get_parameter(name))
+    if norms:
+        held = {module for layer in layers for module in layer.modules()}
+        for name, module in student.named_modules():
+            if isinstance(module, NORMS) and module in held and any(weight.requires_grad for weight in module.parameters()):
+                module.load_state_dict(fresh.get_submodule(name).state_dict())

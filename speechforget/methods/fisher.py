@@ -1,0 +1,115 @@
+"""Fisher forgetting: noise on every weight, the more the less the weight matters to retain.
+
+Golatkar, Achille & Soatto, "Eternal sunshine of the spotless net: selective forgetting in deep networks", CVPR 2020.
+
+    expected:    F_i = mean over retain of sum_k p_k (d_i log p_k)^2
+                 v_i = alpha * min(1 / (F_i + 1e-8), c),  averaged over a weight's second axis,  times b for vectors and the head
+                 theta_u = theta_o + sqrt(v) * noise
+    empirical:   F_i = mean over retain of (d_i log p_y + 1e-8)^2
+                 theta_u = theta_o + min(sqrt(alpha / F), s) * noise
+
+| symbol      | argument                                                                                                          |
+|-------------|-------------------------------------------------------------------------------------------------------------------|
+| F           | `information`: `expected` over all K outputs (Golatkar et al.), or `empirical`, at the true label (Fan et al. 2024)  |
+| alpha       | `alpha`: how much noise; not of one size in the two variants                                                      |
+| c           | `limit`, of the head `head_limit`                                                                                 |
+| b           | `boost`                                                                                                           |
+| s           | `deviation_limit`, of the empirical variant                                                                       |
+| noise       | standard normal, drawn once from the run's seed for each tensor of weights                                        |
+
+Of a class that is removed whole, the head's weights have mean 0 instead of theta_o, and v = `forgotten_variance` before b (expected only).
+F is of single utterances: the public code of Fan et al. squares the mean gradient of 32, which is another quantity. The head is the classifier's
+own last layer; the public code takes every tensor whose first size is K for it. A single draw says little: compare several seeds.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from speechforget.batch import Batch
+from speechforget.draws import seed_from
+from speechforget.errors import UserError, nearest
+from speechforget.methods.importance import PerUtterance, movable, pieces
+from speechforget.methods.losses import cross_entropy
+from speechforget.methods.method import Context, Method
+
+TINY = 1e-8  # keeps F from 0
+INFORMATION = ("expected", "empirical")
+
+
+class Fisher(Method):
+    """One edit of the weights, from one pass over retain, with a gradient for each output in the expected variant."""
+
+    needs = frozenset({"retain"})
+
+    def __init__(
+        self,
+        alpha: float,
+        batch_size: int,
+        information: str = "expected",
+        limit: float = 1e3,
+        head_limit: float = 1e2,
+        boost: float = 10.0,
+        forgotten_variance: float = 1e-4,
+        deviation_limit: float = 1e-3,
+    ) -> None:
+        super().__init__()
+        if information not in INFORMATION:
+            raise UserError(f"There is no method.information={information}: {nearest(information, INFORMATION)}")
+        self.alpha, self.batch_size, self.information = alpha, batch_size, information
+        self.limit, self.head_limit, self.boost = limit, head_limit, boost
+        self.forgotten_variance, self.deviation_limit = forgotten_variance, deviation_limit
+
+    @torch.no_grad()
+    def prepare(self, student: nn.Module, context: Context) -> None:
+        """The whole edit; frozen weights stay."""
+        names = {parameter: name for name, parameter in student.named_parameters()}
+        head = set(student.get_submodule("head").parameters())
+        parameters = movable(student)
+        forgotten = list(context.forgotten)
+        for parameter, information in zip(parameters, pieces(self.fisher(context), parameters), strict=True):
+            noise = self.draw(names[parameter], parameter, context.seed)
+            if self.information == "empirical":
+                parameter.add_(noise * (self.alpha / information).sqrt().clamp(max=self.deviation_limit))
+                continue
+            if parameter in head:
+                parameter[forgotten] = 0.0
+            parameter.add_(noise * self.variance(information, parameter in head, forgotten).sqrt())
+
+    def fisher(self, context: Context) -> Tensor:
+        """The diagonal of the Fisher information on retain, flat over the weights that are not frozen."""
+        alone = PerUtterance(context, movable(context.original), cross_entropy)
+        zero = torch.zeros(alone.width + 1, dtype=torch.float64, device=alone.device)
+
+        def expected(batch: Batch) -> Tensor:
+            total = zero.clone()
+            for label in range(context.classes):
+                for gradients, logits in alone(batch, torch.full_like(batch.labels, label)):
+                    total[:-1] += logits.double().softmax(dim=1)[:, label] @ gradients.double().square()
+            total[-1] = len(batch.labels)
+            return total
+
+        def empirical(batch: Batch) -> Tensor:
+            total = zero.clone()
+            for gradients, _ in alone(batch, batch.labels):
+                total[:-1] += (TINY - gradients.double()).square().sum(dim=0)  # log p is minus the cross-entropy
+            total[-1] = len(batch.labels)
+            return total
+
+        total = context.total("retain", self.batch_size, expected if self.information == "expected" else empirical, zero)
+        return (total[:-1] / total[-1]).to(alone.kind)
+
+    def variance(self, information: Tensor, of_head: bool, forgotten: list[int]) -> Tensor:
+        """Of the noise on one tensor of weights; information: its part of the Fisher diagonal, in its shape. Rows of the head are classes."""
+        value = self.alpha * (1 / (information + TINY)).clamp(max=self.head_limit if of_head else self.limit)
+        if value.dim() > 1:
+            value = value.mean(dim=1, keepdim=True).expand_as(value).clone()
+        if of_head:
+            value[forgotten] = self.forgotten_variance
+        return value * self.boost if of_head or value.dim() == 1 else value
+
+    def draw(self, name: str, like: Tensor, seed: int) -> Tensor:
+        """Standard normal noise in the shape of the weights of this name."""
+        generator = torch.Generator().manual_seed(seed_from(seed, "fisher", name))
+        return torch.randn(like.shape, generator=generator, dtype=like.dtype).to(like.device)

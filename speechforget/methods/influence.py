@@ -1,0 +1,114 @@
+"""Influence unlearning: the weights that training without forget would have led to, to first order.
+
+Izzo, Smart, Chaudhuri & Zou, "Approximate data deletion from machine learning models", AISTATS 2021; with the inverse Hessian of Singh & Alistarh,
+"WoodFisher: efficient second-order approximation for neural network compression", NeurIPS 2020.
+
+    v = n_f / n * (mean gradient on forget - mean gradient on retain),   theta_u = theta_o + alpha * H^-1 v
+    H = 1 + (1 / N) * sum over m retain utterances of g g',   g the gradient of one utterance's cross-entropy
+
+| symbol      | argument                                                                                                     |
+|-------------|--------------------------------------------------------------------------------------------------------------|
+| alpha       | `alpha`                                                                                                      |
+| m           | `samples`: so many retain utterances, drawn once by the run's seed; all of them where there are fewer        |
+| N           | `damping`                                                                                                    |
+| n_f, n      | utterances of forget, and of the training set                                                                |
+
+The inverse is exact: with the rows g in G (m, parameters), H^-1 v = v - G' (N + G G')^-1 G v, so only m equations are solved, and the result is
+that of the rank-one recursion over the same utterances. The public code never gives its recursion a new gradient, so it forms no inverse Hessian.
+G is held whole, in the weights' precision, by every process: m gradients of a large model do not fit, and `memory` says in GB where to stop.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from speechforget import ranks
+from speechforget.batch import Batch
+from speechforget.draws import order
+from speechforget.errors import UserError
+from speechforget.methods.importance import PerUtterance, batch_gradient, counted, movable, pieces
+from speechforget.methods.losses import cross_entropy
+from speechforget.methods.method import Context, Method
+
+BLOCK = 2**16  # columns of G that are held in float64 at once
+
+
+class Influence(Method):
+    """One step, from one pass over the training set and m gradients of single utterances."""
+
+    def __init__(self, alpha: float, samples: int, damping: float, batch_size: int, memory: float) -> None:
+        super().__init__()
+        if samples < 1 or damping <= 0:
+            raise UserError(f"method.samples must be at least 1 and method.damping above 0, not {samples} and {damping}.")
+        self.alpha, self.samples, self.damping, self.batch_size, self.memory = alpha, samples, damping, batch_size, memory
+
+    @torch.no_grad()
+    def prepare(self, student: nn.Module, context: Context) -> None:
+        """The whole edit; frozen weights stay."""
+        parameters = movable(student)
+        for parameter, step in zip(parameters, pieces(self.step(context), parameters), strict=True):
+            parameter.add_(step)
+
+    def step(self, context: Context) -> Tensor:
+        """alpha * H^-1 v, flat over the weights that are not frozen. Raises UserError where G would be larger than `memory`."""
+        model = copy.deepcopy(context.original).eval()
+        weights = movable(model)
+        alone = PerUtterance(context, movable(context.original), cross_entropy)
+        places = self._places(context)
+        self._check_memory(len(places), alone)
+        held = torch.zeros(len(places), alone.width, dtype=alone.kind, device=alone.device)
+        zero = torch.zeros(alone.width + 1, dtype=torch.float64, device=alone.device)
+
+        def summed(batch: Batch) -> Tensor:
+            size = len(batch.labels)
+            return counted(size * batch_gradient(model, weights, batch, cross_entropy).double(), size)
+
+        def held_and_summed(batch: Batch) -> Tensor:
+            here = [number for number, row in enumerate(batch.rows.tolist()) if row in places]
+            if here:
+                part = some(batch, here)
+                gradients = torch.cat([gradients for gradients, _ in alone(part, part.labels)])
+                held[[places[row] for row in part.rows.tolist()]] = gradients
+            return summed(batch)
+
+        forget = context.total("forget", self.batch_size, summed, zero)
+        retain = context.total("retain", self.batch_size, held_and_summed, zero)
+        difference = (forget[:-1] / forget[-1] - retain[:-1] / retain[-1]) * forget[-1] / (forget[-1] + retain[-1])
+        return self.alpha * solve(ranks.total(held), difference, self.damping).to(alone.kind)
+
+    def _places(self, context: Context) -> dict[int, int]:
+        """Which row of G belongs to which utterance."""
+        rows = np.concatenate([batch.rows.cpu().numpy() for batch in context.batches("retain", self.batch_size)])
+        chosen = np.sort(order(rows, context.seed, "influence")[: self.samples])
+        return {row: place for place, row in enumerate(chosen.tolist())}
+
+    def _check_memory(self, count: int, alone: PerUtterance) -> None:
+        size = count * alone.width * alone.kind.itemsize / 1e9
+        if size > self.memory:
+            raise UserError(
+                f"{count} gradients of {alone.width} weights are {size:.1f} GB, more than method.memory={self.memory:g}: "
+                f"raise it, or set method.samples to {int(count * self.memory / size)} or fewer."
+            )
+
+
+def some(batch: Batch, numbers: list[int]) -> Batch:
+    """These utterances of a batch."""
+    inputs = tuple(tensor[numbers] for tensor in batch.inputs)
+    return Batch(inputs, batch.labels[numbers], batch.rows[numbers], batch.forget[numbers])
+
+
+def solve(rows: Tensor, vector: Tensor, damping: float) -> Tensor:
+    """(1 + rows' rows / damping)^-1 vector in float64: rows (m, parameters) of gradients, vector (parameters,)."""
+    gram = damping * torch.eye(len(rows), dtype=torch.float64, device=rows.device)
+    product = torch.zeros(len(rows), dtype=torch.float64, device=rows.device)
+    for block, part in zip(rows.split(BLOCK, dim=1), vector.double().split(BLOCK), strict=True):
+        wide = block.double()
+        gram += wide @ wide.T
+        product += wide @ part
+    weights = torch.cholesky_solve(product[:, None], torch.linalg.cholesky(gram))[:, 0]
+    away = torch.cat([block.double().T @ weights for block in rows.split(BLOCK, dim=1)])
+    return vector.double() - away

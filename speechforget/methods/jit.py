@@ -1,0 +1,102 @@
+"""JiT: make the model's answers about forget change little with its input.
+
+Foster, Fogarty, Schoepf, Dugue, Öztireli & Brintrup, "An information theoretic approach to machine unlearning" (Just in Time unlearning), TMLR 2025.
+
+    min_theta  E_{x in D_f} (1/N) sum_{j=1..N} || z(x; theta) - z(x + s xi_j; theta) || / || xi_j ||,      xi_j ~ normal(0, sigma^2)
+
+| symbol | argument                                                                                                            |
+|--------|---------------------------------------------------------------------------------------------------------------------|
+| N      | `draws`                                                                                                               |
+| sigma  | `sigma`, in units of s: the standard deviation of each feature over forget; padding gets no noise                      |
+| xi_j   | drawn from (seed, epoch, utterance, j); its norm (of what a clamp leaves) is in units of s too, so features' scale has no say |
+| z(x)   | logits; no gradient goes through those of x + s xi_j                                                                  |
+| E      | `reduction`: `mean` over the batch, or `sum` as in the public code, whose step grows with the batch                     |
+
+It needs no label and no retain data. The public code never clears its gradients, so that each step is the sum of all before it, twice as far; and it
+clamps the noised batch to the smallest and largest value in the clean one (`clamp`), by which an utterance's noise depends on who else is in its
+batch. Here gradients are cleared, and `clamp` is off. Batch-norm is `frozen` by default, since forget must not move the running statistics.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from speechforget import ranks
+from speechforget.batch import Batch
+from speechforget.draws import seed_from
+from speechforget.errors import UserError, nearest
+from speechforget.methods.features import deviation, features_of, heard, length, logits_of, normal
+from speechforget.methods.losses import step_size
+from speechforget.methods.method import BatchNorm, Context, Method, Pass
+
+
+class JustInTime(Method):
+    """Passes over forget, each batch heard once clean and `draws` times with noise."""
+
+    needs = frozenset({"forget"})
+    deviation: Tensor
+
+    def __init__(
+        self,
+        learning_rate: float,
+        epochs: int,
+        batch_size: int,
+        optimizer: Mapping[str, Any],
+        draws: int = 25,
+        sigma: float = 0.5,
+        reduction: Literal["mean", "sum"] = "mean",
+        clamp: bool = False,
+        batch_norm: BatchNorm = "frozen",
+        clip: float | None = None,
+    ) -> None:
+        super().__init__(optimizer, clip)
+        if reduction not in ("mean", "sum"):
+            raise UserError(f"Unknown reduction '{reduction}': {nearest(reduction, ('mean', 'sum'))}")
+        if draws < 1 or not sigma > 0:
+            raise UserError(f"JiT needs at least one draw of noise and a sigma above 0, not draws={draws} and sigma={sigma}.")
+        self.learning_rate, self.epochs, self.batch_size, self.batch_norm = learning_rate, epochs, batch_size, batch_norm
+        self.draws, self.sigma, self.reduction, self.clamp = draws, sigma, reduction, clamp
+
+    def prepare(self, student: nn.Module, context: Context) -> None:
+        """How much each feature varies."""
+        self.seed = context.seed
+        self.register_buffer("deviation", deviation(context, "forget", self.batch_size))
+
+    def passes(self) -> Sequence[Pass]:
+        """One pass over forget per epoch."""
+        return [Pass("forget", self.batch_size, self.learning_rate, self.batch_norm, epoch=epoch) for epoch in range(self.epochs)]
+
+    def noise(self, batch: Batch, features: Tensor, mask: Tensor, epoch: int, number: int) -> Tensor:
+        """xi_number / sigma: standard normal in the shape of features (batch, ...), 0 where the mask is."""
+        return normal(batch.rows, features, mask, seed_from(self.seed, "jit", epoch, number))
+
+    def loss(self, student: nn.Module, batch: Batch, current: Pass) -> Tensor:
+        """Mean ratio of the change of the logits to that of the features."""
+        features = features_of(student, batch)
+        mask = heard(student, batch, features)
+        clean = logits_of(student, batch, features)
+        bounds = ends(features, mask) if self.clamp else None
+        ratios = []
+        for number in range(self.draws):
+            noise = self.sigma * self.noise(batch, features, mask, current.epoch, number)
+            if bounds is not None:
+                kept = (features + self.deviation * noise).clamp(*bounds) - features
+                noise = mask * torch.where(self.deviation > 0, kept / self.deviation, 0.0)
+            with torch.no_grad():
+                noised = logits_of(student, batch, features + self.deviation * noise)
+            ratios.append(length(clean - noised)[:, 0] / length(noise).flatten().clamp(min=torch.finfo(noise.dtype).tiny))
+        result = self.mean(torch.stack(ratios).mean(dim=0), batch)
+        return result * step_size(batch) if self.reduction == "sum" else result
+
+
+def ends(features: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """The smallest and the largest feature of a step's batch that is no padding, over all ranks."""
+    low, high = features.masked_fill(mask == 0, torch.inf).amin(), features.masked_fill(mask == 0, -torch.inf).amax()
+    together = torch.zeros(ranks.world(), 2, dtype=features.dtype, device=features.device)
+    together[ranks.rank()] = torch.stack([low, high])
+    together = ranks.total(together)
+    return together[:, 0].amin(), together[:, 1].amax()

@@ -1,0 +1,79 @@
+"""Kernel reversal: turn every convolution's kernel round, so that it hears time backwards, and fine-tune on retain.
+
+"Convolution transpose" of the fifth place (toshi_k and marvelworld) of the NeurIPS 2023 machine unlearning challenge, which swaps height and width
+of all kernels; compared in Cadet, Borovykh, Malekzadeh, Ahmadi-Abhari & Haddadi, "Deep unlearn: benchmarking machine unlearning", 2024.
+
+    w <- R(w) for every convolution;   min_theta  E_{D_r} l(x, y; theta)
+
+    R of a kernel with one axis:           w'[o, i, t] = w[o, i, T - 1 - t]                        (time runs backwards)
+    R of a square kernel with two axes:    w'[o, i, a, b] = w[o, i, b, a]                          (the two axes swapped, as in the challenge)
+    R of any other kernel with two axes:   w'[o, i, a, t] = w[o, i, a, T - 1 - t]                  (time, the last axis, runs backwards)
+
+| symbol | argument                                                  |
+|--------|-----------------------------------------------------------|
+| l      | cross-entropy in nats, mean over the batch                |
+| rate   | `learning_rate`, `schedule`, `minimum`: see `retain.rate` |
+
+A swap means nothing for kernels with one axis, as networks on raw audio or on frames of features have them; reversal is what is nearest to it: the
+same numbers in another order, with the same norm, and R(R(w)) = w. Kernels of length 1, linear layers, biases and normalisations stay as they are.
+Convolutions that are frozen do too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from speechforget.batch import Batch
+from speechforget.errors import NotApplicable
+from speechforget.methods.layers import kernels
+from speechforget.methods.losses import cross_entropy
+from speechforget.methods.method import BatchNorm, Context, Method, Pass
+from speechforget.methods.retain import RetainEpochs, Schedule
+
+
+class KernelReversal(Method):
+    """Kernels turned round, then epochs over retain."""
+
+    needs = frozenset({"retain"})
+
+    def __init__(
+        self,
+        learning_rate: float,
+        epochs: int,
+        batch_size: int,
+        optimizer: Mapping[str, Any],
+        schedule: Schedule = "constant",
+        minimum: float = 0.0,
+        batch_norm: BatchNorm = "train",
+        clip: float | None = None,
+    ) -> None:
+        super().__init__(optimizer, clip)
+        self.plan = RetainEpochs(learning_rate, epochs, batch_size, schedule, minimum, batch_norm)
+
+    @torch.no_grad()
+    def prepare(self, student: nn.Module, context: Context) -> None:
+        """Turns the kernels round. Raises NotApplicable where none is longer than 1."""
+        long = [weight for weight in kernels(student).values() if weight.dim() > 2 and weight.shape[-1] > 1]
+        if not long:
+            raise NotApplicable("Kernel reversal is for models with convolutions that can move and are longer than one frame, and this one has none.")
+        for weight in long:
+            weight.copy_(turned(weight))
+
+    def passes(self) -> Sequence[Pass]:
+        """One retain pass per epoch."""
+        return self.plan.passes()
+
+    def loss(self, student: nn.Module, batch: Batch, current: Pass) -> Tensor:
+        """Cross-entropy with the true labels."""
+        return self.mean(cross_entropy(student(*batch.inputs).logits, batch.labels), batch)
+
+
+def turned(kernel: Tensor) -> Tensor:
+    """R: kernels (outputs, inputs, time) or (outputs, inputs, frequency, time) with time reversed; square ones with both axes swapped instead."""
+    if kernel.dim() == 4 and kernel.shape[2] == kernel.shape[3]:
+        return kernel.transpose(2, 3).clone()
+    return kernel.flip(-1)

@@ -1,0 +1,36 @@
+"""Label-free selective synaptic dampening: SSD whose importances look at no label.
+
+Foster, Schoepf & Brintrup, "Loss-free machine unlearning", Tiny Papers at ICLR 2024.
+
+    I_D = mean over batches of D of |gradient of the batch's mean of ||z||^2|,  I_f on forget, I on the whole training set
+    theta_u = theta_o * min(lambda * I / I_f, 1)  where I_f > alpha * I,  else theta_o
+
+| symbol      | argument                                  |
+|-------------|-------------------------------------------|
+| z           | the logits                                |
+| alpha       | `alpha`                                   |
+| lambda      | `dampening`                               |
+| batch       | `batch_size`, of both importances         |
+
+As in `ssd.py`, running statistics stay, nothing is drawn, and the importance on the whole training set is kept for other requests.
+"""
+
+from __future__ import annotations
+
+from torch import nn
+
+from speechforget.methods.importance import absolute_output_gradients, dampen
+from speechforget.methods.method import Context, Method
+
+
+class Lfssd(Method):
+    """One edit of the weights, from one pass over the training set and one over forget."""
+
+    def __init__(self, alpha: float, dampening: float, batch_size: int) -> None:
+        super().__init__()
+        self.alpha, self.dampening, self.batch_size = alpha, dampening, batch_size
+
+    def prepare(self, student: nn.Module, context: Context) -> None:
+        """The whole edit."""
+        whole = context.remember(absolute_output_gradients, "train", self.batch_size)
+        dampen(student, absolute_output_gradients(context, "forget", self.batch_size), whole, self.alpha, self.dampening)

@@ -1,0 +1,135 @@
+"""MSG (masked small gradients): begin anew with the weights that tell forget from retain least, and fine-tune on retain.
+
+Second place (kookmin) of the NeurIPS 2023 machine unlearning challenge; compared in Cadet, Borovykh, Malekzadeh, Ahmadi-Abhari & Haddadi, "Deep
+unlearn: benchmarking machine unlearning", 2024.
+
+    g = gradient at theta_o of  E_{D_r'} l(x, y) - E_{D_f} l(x, y),   D_r' in D_r with |D_r'| = |D_f|
+    R = in each convolution and linear layer the floor(q * n) of its n weights with the smallest |g|;   theta_R <- random
+    min_theta  E_{D_r} l(x, y; theta),  the gradients of those layers' other weights times c
+
+| symbol | argument                                                                                                             |
+|--------|----------------------------------------------------------------------------------------------------------------------|
+| l      | cross-entropy in nats; in g of the original in evaluation mode, `mask_batch_size` utterances at once                 |
+| D_r'   | drawn once from the run's seed; all of retain where it is smaller than forget                                        |
+| q      | `reset_share`, of each layer's own weights; biases and normalisations are never reset                                |
+| random | as the architecture starts (`context.fresh`); the public code draws by He's rule                                     |
+| c      | `kept_factor`; biases and normalisations keep their whole gradient                                                   |
+| rate   | `learning_rate`, `schedule`, `minimum`: see `retain.rate`; the challenge's is `linear`, changed in each step there    |
+
+The public code resets convolutions only; here linear layers too, which are all that a transformer has. A factor on gradients means nothing to Adam,
+which divides by their size, so `kept_factor` needs an SGD. The public code samples D_r' anew in each of its epochs over forget; here it is fixed.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from speechforget import draws
+from speechforget.batch import Batch
+from speechforget.errors import UserError
+from speechforget.methods.layers import kernels, pieces, refuse_low_rank
+from speechforget.methods.losses import cross_entropy
+from speechforget.methods.method import BatchNorm, Context, Method, Pass
+from speechforget.methods.retain import RetainEpochs, Schedule
+from speechforget.methods.salun import top
+
+
+class MSG(Method):
+    """A share of all kernels reset, then epochs over retain."""
+
+    kept: Tensor
+
+    def __init__(
+        self,
+        reset_share: float,
+        kept_factor: float,
+        mask_batch_size: int,
+        learning_rate: float,
+        epochs: int,
+        batch_size: int,
+        optimizer: Mapping[str, Any],
+        schedule: Schedule = "linear",
+        minimum: float = 0.0,
+        batch_norm: BatchNorm = "train",
+        clip: float | None = None,
+    ) -> None:
+        super().__init__(optimizer, clip)
+        if not 0 <= reset_share <= 1:
+            raise UserError(f"reset_share is the share of each layer's weights that begin anew, from 0 to 1, not {reset_share}.")
+        if kept_factor != 1 and self.optimizer.get("name") != "sgd":
+            raise UserError("kept_factor scales gradients, which Adam divides by their size: use method.optimizer.name=sgd, or kept_factor=1.")
+        self.plan = RetainEpochs(learning_rate, epochs, batch_size, schedule, minimum, batch_norm)
+        self.reset_share, self.kept_factor, self.mask_batch_size = reset_share, kept_factor, mask_batch_size
+
+    @torch.no_grad()
+    def prepare(self, student: nn.Module, context: Context) -> None:
+        """Resets what tells least; marks what is kept beside it, flat, in the order of `parameters()`."""
+        refuse_low_rank(self.trainable, "MSG")
+        fresh = context.fresh()
+        telling = difference(context, self.mask_batch_size)
+        kept = {id(weight): torch.zeros_like(weight, dtype=torch.bool) for weight in student.parameters()}
+        for name, weight in kernels(student).items():
+            reset = top(-telling[name].abs().reshape(-1), self.reset_share).view_as(weight)
+            weight.copy_(torch.where(reset, fresh.get_parameter(f"{name}.weight"), weight))
+            kept[id(weight)] = ~reset
+        self.register_buffer("kept", torch.cat([mask.reshape(-1) for mask in kept.values()]))
+
+    def passes(self) -> Sequence[Pass]:
+        """One retain pass per epoch."""
+        return self.plan.passes()
+
+    def loss(self, student: nn.Module, batch: Batch, current: Pass) -> Tensor:
+        """Cross-entropy with the true labels."""
+        return self.mean(cross_entropy(student(*batch.inputs).logits, batch.labels), batch)
+
+    def after_backward(self, student: nn.Module) -> None:
+        """Kept kernels learn more slowly."""
+        for weight, kept in pieces(student, self.kept):
+            if weight.grad is not None:
+                weight.grad = torch.where(kept, self.kept_factor * weight.grad, weight.grad)
+
+
+def difference(context: Context, batch_size: int) -> dict[str, Tensor]:
+    """g of each convolution and linear layer that can move, by its name, in the shape of its weight."""
+    model = copy.deepcopy(context.original).eval()
+    weights = kernels(model)
+
+    def gradient(batch: Batch) -> Tensor:
+        """The gradient of the summed cross-entropy, flat, with the number of utterances behind it."""
+        with torch.enable_grad():
+            loss = cross_entropy(model(*batch.inputs).logits, batch.labels).sum()
+        parts = torch.autograd.grad(loss, list(weights.values()), materialize_grads=True, allow_unused=True)
+        return torch.cat([*(part.reshape(-1) for part in parts), parts[0].new_tensor([len(batch.labels)])])
+
+    zero = torch.cat([*(torch.zeros_like(weight).reshape(-1) for weight in weights.values()), next(iter(weights.values())).new_zeros(1)])
+    forget = context.total("forget", batch_size, gradient, zero)
+    rows = drawn(context, batch_size, int(forget[-1]))
+    retain = context.total("retain", batch_size, only(rows, gradient, zero), zero)
+    mean = retain[:-1] / retain[-1] - forget[:-1] / forget[-1]
+    split = torch.split(mean, [weight.numel() for weight in weights.values()])
+    return {name: part.view_as(weight) for (name, weight), part in zip(weights.items(), split, strict=True)}
+
+
+def drawn(context: Context, batch_size: int, count: int) -> Tensor:
+    """The numbers of `count` utterances of retain, or of all if there are fewer."""
+    rows = torch.cat([batch.rows.cpu() for batch in context.batches("retain", batch_size)])
+    return torch.from_numpy(draws.order(rows.numpy().astype(np.int64), context.seed, "msg")[:count])
+
+
+def only(rows: Tensor, of: Callable[[Batch], Tensor], zero: Tensor) -> Callable[[Batch], Tensor]:
+    """`of` the utterances of a batch that are among the rows; zero where none is."""
+
+    def part(batch: Batch) -> Tensor:
+        mine = torch.isin(batch.rows.cpu(), rows).nonzero()[:, 0].to(batch.labels.device)
+        if not len(mine):
+            return torch.zeros_like(zero)
+        inputs = tuple(tensor[mine] for tensor in batch.inputs)
+        return of(Batch(inputs, batch.labels[mine], batch.rows[mine.to(batch.rows.device)], batch.forget[mine.to(batch.forget.device)]))
+
+    return part

@@ -1,0 +1,125 @@
+"""MUNBa: retain and forget bargain over each step, and Nash's solution is what they agree on.
+
+Wu & Harandi, "MUNBa: machine unlearning via Nash bargaining", ICCV 2025.
+
+    g_r = gradient of E_{D_r} l(x, y),   g_u = gradient of E_{D_f} l(x, y'),   y' drawn wrong (`losses.random_labels`)
+    step along a_r g_r + a_u g_u where  G^T G a = 1 / a,  G = [g_r, g_u]:
+    a_r = 1 / (|g_r| sqrt(1 + c)),   a_u = 1 / (|g_u| sqrt(1 + c)),   c = cosine of g_r and g_u
+
+| symbol   | argument                                                                                                   |
+|----------|------------------------------------------------------------------------------------------------------------|
+| y'       | drawn from (seed, epoch, utterance); `redraw`: anew in each epoch, else once                               |
+| l        | cross-entropy in nats, mean over the batch; retain heard first                                             |
+| fallback | l_r + `fallback` * l_u where 1 + c < `OPPOSITE` or a gradient is zero: no step is good for both              |
+| epoch    | joint steps while forget lasts, then steps on l_r alone; retain starts again where forget is the longer      |
+| clip     | of joint steps only: steps on l_r alone are plain training                                                  |
+
+The solution divides both gradients by their norms, so the joint one always has norm sqrt(2) and a `clip` of 1 fixes its size.
+
+Where we differ from the public code: its closed form divides by the inner product of the gradients and guards that with 1e-8, which is unstable
+where they are orthogonal, and rounds its weights to single precision; the cosine form is the same solution without either, its weights are always
+positive, and only c = -1 has none. y' may be true there, and here it never is. A second backward pass through the weighted loss is spared: the two
+gradients are there already, so they are added. Its SAM and l1 variants are left out. Its batch-norm is `train`; by default it is `frozen` here,
+because forget takes part in the joint steps.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from speechforget import ranks
+from speechforget.batch import Batch, Pair
+from speechforget.methods.losses import cross_entropy, random_labels
+from speechforget.methods.method import BatchNorm, Context, Method, Pass
+
+OPPOSITE = 1e-6
+
+
+class MUNBa(Method):
+    """Passes over pairs in which forget ends first."""
+
+    def __init__(
+        self,
+        learning_rate: float,
+        epochs: int,
+        batch_size: int,
+        forget_batch_size: int,
+        optimizer: Mapping[str, Any],
+        fallback: float = 0.1,
+        redraw: bool = True,
+        batch_norm: BatchNorm = "frozen",
+        clip: float | None = 1.0,
+    ) -> None:
+        super().__init__(optimizer, clip)
+        self.learning_rate, self.epochs, self.batch_size, self.forget_batch_size = learning_rate, epochs, batch_size, forget_batch_size
+        self.fallback, self.redraw, self.batch_norm = fallback, redraw, batch_norm
+        self.joint = False
+
+    def prepare(self, student: nn.Module, context: Context) -> None:
+        """Keeps what the draws depend on."""
+        self.classes, self.forgotten, self.seed = context.classes, context.forgotten, context.seed
+
+    def passes(self) -> Sequence[Pass]:
+        """One pass per epoch."""
+        return [self._pass(epoch) for epoch in range(self.epochs)]
+
+    def _pass(self, epoch: int) -> Pass:
+        options = (self.batch_size, self.learning_rate, self.batch_norm)
+        return Pass("both", *options, length="longer", forget_batch_size=self.forget_batch_size, again=False, epoch=epoch)
+
+    def draw(self, batch: Batch, epoch: int) -> Tensor:
+        """The wrong labels of a batch in an epoch, (batch,)."""
+        return random_labels(batch.rows, batch.labels, self.classes, self.forgotten, self.seed, epoch if self.redraw else 0)
+
+    def loss(self, student: nn.Module, batch: Pair, current: Pass) -> Tensor:
+        """Of a joint step, a scalar whose value is the weighted loss and whose gradient is the bargain; else cross-entropy on retain."""
+        retain = self.mean(cross_entropy(student(*batch.retain.inputs).logits, batch.retain.labels), batch.retain)
+        self.joint = batch.forget is not None
+        if batch.forget is None:
+            return retain
+        labels = self.draw(batch.forget, current.epoch)
+        forget = self.mean(cross_entropy(student(*batch.forget.inputs).logits, labels), batch.forget)
+        return joined(student, retain, forget, self.fallback)
+
+    def norm_allowed(self) -> float | None:
+        """`clip` in joint steps."""
+        return self.clip if self.joint else None
+
+
+def joined(student: nn.Module, retain: Tensor, forget: Tensor, fallback: float) -> Tensor:
+    """The bargain of two losses as one scalar to call `backward` on, by their gradients: nothing is computed twice.
+
+    retain, forget: this rank's parts of the losses; so is the result, although the weights come from the gradients of all ranks together.
+    """
+    parameters = [parameter for parameter in student.parameters() if parameter.requires_grad]
+    parts = [torch.autograd.grad(loss, parameters, allow_unused=True) for loss in (retain, forget)]
+    flat = torch.stack([torch.cat([_of(part, one).reshape(-1) for part, one in zip(found, parameters, strict=True)]) for found in parts])
+    of_retain, of_forget = ranks.total(flat)
+    first, second = bargain(of_retain, of_forget, fallback)
+    value = (first * retain + second * forget).detach()
+    surrogate = value.new_zeros(())
+    for parameter, *mine in zip(parameters, *parts, strict=True):
+        if any(gradient is not None for gradient in mine):  # what no loss reaches keeps no gradient, and so does not decay
+            surrogate = surrogate + ((first * _of(mine[0], parameter) + second * _of(mine[1], parameter)) * parameter).sum()
+    return surrogate + (value - surrogate).detach()
+
+
+def _of(gradient: Tensor | None, parameter: Tensor) -> Tensor:
+    return torch.zeros_like(parameter) if gradient is None else gradient
+
+
+def bargain(retain: Tensor, forget: Tensor, fallback: float) -> tuple[float, float]:
+    """Nash's weights (a_r, a_u) of two gradients, flat; (1, `fallback`) where they are opposite, or one is zero or not finite."""
+    sizes = float(retain.double().norm()), float(forget.double().norm())
+    product = sizes[0] * sizes[1]
+    if not 0 < product < math.inf:
+        return 1.0, fallback
+    shared = 1 + float(retain.double() @ forget.double()) / product
+    if shared < OPPOSITE:
+        return 1.0, fallback
+    return 1 / (sizes[0] * math.sqrt(shared)), 1 / (sizes[1] * math.sqrt(shared))

@@ -1,0 +1,161 @@
+"""SFRon: from time to time a step up forget's loss, on the weights that matter to forget most, and in between steps down retain's.
+
+Huang, Cheng, Zheng, Wang, He, Li & Huang, "Unified gradient-based machine unlearning with remain geometry enhancement", NeurIPS 2024.
+
+    m = 1 where (F_f + tiny) / (F_r + tiny) >= threshold, else 0,   F = mean over batches of (gradient of l, mean over the batch)^2 at theta_o
+    forget step   max_theta  alpha_t * E_{D_f} [w(x) l(x, y)],  gradient times m,   w ~ 1 / l^lambda, mean 1 over the batch
+    retain step   min_theta  E_{D_r} l(x, y)
+    alpha_t = alpha (1 + cos(pi t / T)) / 2,   learning rate eta_t = eta (1 + cos(pi t / T)) / 2,   iteration t = 0 .. T - 1
+    theta_t = beta * theta + (1 - beta) * theta_{t-1}  after each iteration
+
+| symbol    | argument                                                                                                      |
+|-----------|---------------------------------------------------------------------------------------------------------------|
+| iteration | a retain step, and before it a forget step in every `every`th, counted from the start of an epoch             |
+| T         | `epochs` times `iterations`, which are, if null, as many as retain has batches                                |
+| m         | `threshold`, `mask_batch_size`; computed once, in evaluation mode; gradients of l at the original             |
+| alpha     | `alpha`                                                                                                       |
+| lambda    | `easing`: 0 weighs all alike; the larger, the more do utterances that are still known well count              |
+| eta       | `learning_rate`                                                                                               |
+| beta      | `blend`: 1 keeps the new weights, less stays closer to the old ones                                           |
+| clip      | of forget steps, after the mask                                                                               |
+
+Where public code differs: its mask multiplies gradients only, so weight decay and the momentum of retain steps still move masked weights in a
+forget step; here they get their value back (`hard_mask: true`), as the formula says that they stay. Its T is 1500 for every data set; here it is a
+number of epochs, which fits any amount of speech. Its batch-norm is `train`; by default it is `frozen` here, as forget is heard in the same passes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parameters_to_vector
+
+from speechforget import ranks
+from speechforget.batch import Batch
+from speechforget.errors import UserError
+from speechforget.methods.importance import over_batches, pieces
+from speechforget.methods.losses import cross_entropy, mean
+from speechforget.methods.method import BatchNorm, Context, Method, Pass
+
+TINY = 1e-15
+
+
+class SFRon(Method):
+    """Passes of retain steps with masked forget steps between them."""
+
+    mask: Tensor
+    slow: Tensor  # the weights after the last iteration
+
+    def __init__(
+        self,
+        learning_rate: float,
+        epochs: int,
+        batch_size: int,
+        forget_batch_size: int,
+        every: int,
+        alpha: float,
+        optimizer: Mapping[str, Any],
+        iterations: int | None = None,
+        easing: float = 0.5,
+        threshold: float = 1.0,
+        mask_batch_size: int = 64,
+        hard_mask: bool = True,
+        blend: float = 1.0,
+        batch_norm: BatchNorm = "frozen",
+        clip: float | None = 7.0,
+    ) -> None:
+        super().__init__(optimizer, clip)
+        if every < 1:
+            raise UserError(f"every must be at least 1, not {every}: 1 makes a forget step before each retain step.")
+        if not 0 < blend <= 1:
+            raise UserError(f"blend is the share of the new weights, above 0 and at most 1, not {blend}.")
+        self.learning_rate, self.epochs, self.batch_size, self.forget_batch_size = learning_rate, epochs, batch_size, forget_batch_size
+        self.every, self.alpha, self.iterations, self.easing, self.threshold = every, alpha, iterations, easing, threshold
+        self.mask_batch_size, self.hard_mask, self.blend, self.batch_norm = mask_batch_size, hard_mask, blend, batch_norm
+        self.each = iterations or 1  # iterations in an epoch; known when retain is
+        self.step = 0  # of the pass
+        self.before: list[Tensor] = []
+
+    def prepare(self, student: nn.Module, context: Context) -> None:
+        """The mask, and the weights that are blended in where any are; both flat, in the order of `parameters()`."""
+        forget, _ = over_batches(context, "forget", self.mask_batch_size, cross_entropy, torch.square)
+        retain, utterances = over_batches(context, "retain", self.mask_batch_size, cross_entropy, torch.square)
+        self.each = self.iterations or max(1, math.ceil(utterances / self.batch_size))
+        self.register_buffer("mask", (forget + TINY) / (retain + TINY) >= self.threshold)
+        if self.blend < 1:
+            self.register_buffer("slow", parameters_to_vector(context.original.parameters()).detach().clone())
+
+    def passes(self) -> Sequence[Pass]:
+        """One pass per epoch."""
+        return [self._pass(epoch) for epoch in range(self.epochs)]
+
+    def _pass(self, epoch: int) -> Pass:
+        def rate(step: int) -> float:
+            return self.learning_rate * self.annealed(epoch, step)
+
+        options = (self.batch_size, rate, self.batch_norm)
+        size, every = self.forget_batch_size, self.every
+        return Pass("turns", *options, length=self.iterations or "retain", forget_batch_size=size, every=every, epoch=epoch)
+
+    def annealed(self, epoch: int, step: int) -> float:
+        """(1 + cos(pi t / T)) / 2 at a step of an epoch's pass."""
+        done = epoch * self.each + place(step, self.every)[0]
+        return (1 + math.cos(math.pi * done / (self.epochs * self.each))) / 2
+
+    @property
+    def forgets(self) -> bool:
+        """Whether the step under way is one on forget."""
+        return place(self.step, self.every)[1]
+
+    def loss(self, student: nn.Module, batch: Batch, current: Pass) -> Tensor:
+        """Minus the weighted cross-entropy on forget, or that on retain."""
+        values = cross_entropy(student(*batch.inputs).logits, batch.labels)
+        if not self.forgets:
+            return self.mean(values, batch)
+        inverse = 1 / (values.detach() ** self.easing + TINY)
+        weight = inverse / ranks.total(mean(inverse, batch))
+        return -self.alpha * self.annealed(current.epoch, self.step) * self.mean(weight * values, batch)
+
+    def after_backward(self, student: nn.Module) -> None:
+        """In a forget step masked weights get no gradient."""
+        if not self.forgets:
+            return
+        for parameter, mask in self._masked(student):
+            if parameter.grad is not None:
+                parameter.grad.masked_fill_(~mask, 0.0)
+        self.before = [parameter.detach().clone() for parameter in student.parameters()] if self.hard_mask else []
+
+    def norm_allowed(self) -> float | None:
+        """`clip` in forget steps."""
+        return self.clip if self.forgets else None
+
+    def after_step(self, student: nn.Module) -> None:
+        """After a forget step masked weights get their value back; after a retain step the old weights are blended in."""
+        if self.forgets and self.hard_mask:
+            for (parameter, mask), before in zip(self._masked(student), self.before, strict=True):
+                parameter.copy_(torch.where(mask, parameter, before))
+        elif not self.forgets and self.blend < 1:
+            new = parameters_to_vector(student.parameters())
+            self.slow.copy_(self.blend * new + (1 - self.blend) * self.slow)
+            for parameter, part in zip(student.parameters(), pieces(self.slow, student.parameters()), strict=True):
+                parameter.copy_(part)
+        self.step += 1
+
+    def after_pass(self, student: nn.Module, index: int, evaluate: Any) -> bool:
+        """The next pass counts its steps anew."""
+        self.step, self.before = 0, []
+        return False
+
+    def _masked(self, student: nn.Module) -> list[tuple[nn.Parameter, Tensor]]:
+        parameters = list(student.parameters())
+        return list(zip(parameters, pieces(self.mask, parameters), strict=True))
+
+
+def place(step: int, every: int) -> tuple[int, bool]:
+    """(iteration, whether it is its forget step) of a step in a pass of turns, all from 0: a forget step, then `every` retain steps, and so on."""
+    round_, within = divmod(step, every + 1)
+    return round_ * every + max(0, within - 1), within == 0
