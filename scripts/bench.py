@@ -3,6 +3,7 @@
     python scripts/bench.py sweep               2 requests x all methods x 2 seeds on espeak; about a quarter of an hour on two quiet cores
     python scripts/bench.py sweep --quick       the same in small: its figures mean nothing
     python scripts/bench.py train               training and scoring, beside the bare limit and the usual ways; about ten minutes
+    python scripts/bench.py methods             each method, beside its sample passes at the speed of a bare training step; some minutes
     python scripts/bench.py memory              100,000 utterances: anonymous memory; needs 7 GB of disk
     python scripts/bench.py startup             from the command to the end of the first training step
 
@@ -27,7 +28,7 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-import speechforget.command  # noqa: F401  (sets what must be set before torch is loaded)
+from speechforget.command import guard  # sets what must be set before torch is loaded
 from speechforget.pipeline import Pipeline
 from speechforget.store import Artefact, Store
 
@@ -148,13 +149,14 @@ def main() -> None:
     """See the module."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "what", choices=["sweep", "train", "memory", "startup", "parts", "cached"], help="see above; parts and cached belong to sweep"
+        "what", choices=["sweep", "train", "methods", "memory", "startup", "parts", "cached"], help="see above; parts and cached belong to sweep"
     )
     parser.add_argument("--quick", action="store_true", help="small, to see that it works")
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--naive", type=int, default=len(METHODS), help="how many naive runs are made; the others are taken to be like them")
     parser.add_argument("--models", nargs="*", help="train: only those models whose name holds one of these words")
-    parser.add_argument("--trainer", default="cpu", help="train: cpu or gpu")
+    parser.add_argument("--methods", nargs="*", help="methods: only these")
+    parser.add_argument("--trainer", default="cpu", help="train, methods: cpu or gpu")
     parser.add_argument("--place", type=Path, help=argparse.SUPPRESS)
     arguments, arguments.overrides = parser.parse_known_args()
     if arguments.what == "sweep":
@@ -163,6 +165,10 @@ def main() -> None:
         from bench_training import COMMANDS
 
         COMMANDS[arguments.what](arguments)
+    elif arguments.what == "methods":
+        from bench_methods import methods
+
+        guard(lambda: methods(arguments))
     elif arguments.what == "parts":
         print(json.dumps(parts(jobs_of(arguments), arguments.place / "parts", arguments.place / "cache")))
     else:

@@ -1,0 +1,158 @@
+"""`python scripts/bench.py methods`: what each method takes, beside its sample passes at the speed of a bare training step.
+
+A forward pass F costs less than a forward pass with its backward pass FB; how much less is measured on the model, not assumed. What a method should
+take is F passes x seconds of F + FB passes x seconds of FB, each on one batch that is there; what it takes beyond that is its ratio's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import speechforget.command  # noqa: F401  # isort: skip  (sets what must be set before torch is loaded)
+
+import torch
+from bench_training import CLASSES, RATE, ROOT, ROUNDS, Bench, make_corpus
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from speechforget.data.request import select
+from speechforget.dividing import make_sources
+from speechforget.errors import NotApplicable, UserError, nearest
+from speechforget.fitting import Job
+from speechforget.unlearning import unlearn
+
+METHODS = sorted(path.stem for path in (ROOT / "conf" / "method").glob("*.yaml"))
+CLIPS = 3600
+ASKED = 1.15  # the most that a ratio should be
+EPOCHS = 2
+FORGOTTEN = 4  # classes of twelve: a forget pass takes a while, too
+
+
+@dataclass(frozen=True)
+class Bare:
+    """Seconds of one utterance's passes through the model, in batches that are there: forward alone, and forward, backward and step."""
+
+    forward: float
+    forward_backward: float
+
+    @property
+    def share(self) -> float:
+        """What F costs in units of FB."""
+        return self.forward / self.forward_backward
+
+
+@dataclass(frozen=True)
+class Taken:
+    """One run of a method: seconds and sample passes as it records them, and what those passes take at bare speed."""
+
+    seconds: float
+    forward: int
+    forward_backward: int
+    bare: Bare
+
+    @property
+    def passes(self) -> float:
+        """In units of FB."""
+        return self.forward_backward + self.forward * self.bare.share
+
+    @property
+    def ratio(self) -> float:
+        """Seconds beside the least they could be; nan for a method that computes nothing."""
+        return self.seconds / (self.passes * self.bare.forward_backward) if self.passes else float("nan")
+
+
+class MethodBench(Bench):
+    """The methods on one model and one corpus that waits in memory. The model is trained for one epoch: how good it is does not matter here."""
+
+    def __init__(self, corpus: Path, place: Path, overrides: Sequence[str]) -> None:
+        forgotten = "[" + ",".join(f"word{number:02}" for number in range(FORGOTTEN)) + "]"
+        chosen = ["model=tcresnet", "train.warmup=0", "dataset.validation=0.1", "task=class", f"task.classes={forgotten}"]
+        super().__init__(corpus, place, chosen, list(overrides))
+        self.train()
+
+    def bare(self, steps: int) -> Any:
+        """See `Bench.bare`, here as seconds of an utterance, and of forward passes alone."""
+        forward_backward = 1 / super().bare(steps)
+        model = self.classifier().eval()
+        inputs = [torch.randn(self.batch_size, RATE, device=self.device) * 0.1, torch.full((self.batch_size,), RATE, device=self.device)]
+        with torch.no_grad():
+            forward = self.seconds(lambda: model(*inputs), steps) / (self.batch_size * steps)
+        return Bare(forward, forward_backward)
+
+    def options_of(self, method: str) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The method's config, in batches of the bare step's size and with few epochs, and the task it is run on."""
+        with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+            config: Any = OmegaConf.to_container(compose("config", overrides=[f"method={method}", "task=sample"]), resolve=True)
+        options = dict(config["method"])
+        options |= {name: self.batch_size for name in options if name.endswith("batch_size")}
+        options |= {name: min(EPOCHS, options[name]) for name in ("epochs", "forget_epochs") if isinstance(options.get(name), int)}
+        task = self.config["task"] if "class" in options["requests"] else {**config["task"], "percent": 100 * FORGOTTEN // CLASSES}
+        return options, task
+
+    def take_all(self, names: Sequence[str], steps: int) -> dict[str, Taken]:
+        """One round; without those methods that are not defined for this model or request, which are named."""
+        found = {}
+        for name in names:
+            try:
+                found[name] = self.take(name, steps)
+            except NotApplicable as error:
+                print(f"{name}: not applicable: {error}", flush=True)
+        return found
+
+    def take(self, method: str, steps: int) -> Taken:
+        """Runs the method, between two measurements of the bare passes."""
+        options, task = self.options_of(method)
+        request = select(self.data.table, task)
+        sources = make_sources(self.config, self.data, request, self.device)
+        forgotten = tuple(self.data.classes.index(name) for name in request.forgotten)
+        before = self.bare(steps)
+        with tempfile.TemporaryDirectory(dir=self.place) as folder:
+            job = Job(Path(folder), self.config["trainer"], 0, None, method)
+            unlearn(job, self.place / "model", sources, forgotten, options)
+            cost = json.loads((Path(folder) / "cost.json").read_text())
+        after = self.bare(steps)
+        bare = Bare((before.forward + after.forward) / 2, (before.forward_backward + after.forward_backward) / 2)
+        return Taken(cost["seconds"], cost["forward"], cost["forward_backward"], bare)
+
+
+def methods(arguments: argparse.Namespace) -> None:
+    """Prints the table: each method's median of some rounds, in which methods take turns."""
+    words = arguments.methods or []
+    names = [word for word in words if "=" not in word] or METHODS
+    for name in names:
+        if name not in METHODS:
+            raise UserError(f"There is no method={name}: {nearest(name, METHODS)}")
+    trainer = [f"trainer={arguments.trainer}", *arguments.overrides, *(word for word in words if "=" in word)]
+    with tempfile.TemporaryDirectory() as folder:
+        make_corpus(Path(folder) / "corpus", 120 if arguments.quick else CLIPS)
+        bench = MethodBench(Path(folder) / "corpus", Path(folder) / "out", trainer)
+        steps = 2 if arguments.quick else 20
+        bench.take("finetune", steps)  # the first run loads what the others find loaded
+        rounds = [bench.take_all(names, steps)]
+        rounds += [bench.take_all(list(rounds[0]), steps) for _ in range(0 if arguments.quick else ROUNDS - 1)]
+        forget = len(select(bench.data.table, bench.config["task"]).forget)
+        retain = len(bench.data.rows("train")) - forget
+    print(f"{bench.config['model']['name']} ({', '.join(trainer)}), {forget} utterances of forget and {retain} of retain, at most {EPOCHS} epochs;")
+    share = statistics.median(taken.bare.share for found in rounds for taken in found.values())
+    print(f"a forward pass F takes {share:.2f} of a forward and backward pass with its step, FB")
+    print(f"  {'method':24} {'seconds':>9} {'F':>8} {'FB':>8} {'passes in FB':>13} {'ms a pass':>10} {'ratio':>6}")
+    for name in rounds[0]:
+        print(line_of(name, [found[name] for found in rounds]), flush=True)
+
+
+def line_of(name: str, runs: Sequence[Taken]) -> str:
+    """A method's row: passes are the same in each run, what takes time is the median."""
+    seconds, ratio = (statistics.median(getattr(taken, column) for taken in runs) for column in ("seconds", "ratio"))
+    passes = statistics.median(taken.passes for taken in runs)
+    counts = f"{runs[0].forward:8} {runs[0].forward_backward:8} {passes:13.0f}"
+    if not passes:
+        return f"  {name:24} {seconds:9.2f} {counts} {'-':>10} {'-':>6}"
+    mark = f"  above {ASKED}" if ratio > ASKED else ""
+    return f"  {name:24} {seconds:9.2f} {counts} {1000 * seconds / passes:10.3f} {ratio:6.2f}{mark}"

@@ -1,0 +1,282 @@
+"""Every method on every kind of request, beside original and oracle: the table of docs/methods.md, made by one command.
+
+    python scripts/method_table.py                                     espeak, words and speakers, samples and classes, seeds 0, 1, 2
+    python scripts/method_table.py --methods scrub salun --seeds 0     a part of it
+    python scripts/method_table.py --datasets espeak arabic_speech_commands --set arabic_speech_commands:dataset.root=FOLDER --jobs 2
+
+What is missing is made by the pipeline and kept in the output folder, so the same command goes on where it was interrupted, and finds everything
+there a second time. The table is written between two marks in the page, and its numbers, unrounded, into a file of the same name that ends in .csv.
+A run that fails is listed with its reason; the others go on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import logging
+import multiprocessing
+import shlex
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+
+from composed import ROOT, config_of, told
+
+import speechforget.command  # sets what must be set before torch is loaded
+from speechforget.errors import NotApplicable, UserError, nearest
+from speechforget.pipeline import Pipeline
+from speechforget.progress import bar
+from speechforget.report.collect import collect
+from speechforget.report.layout import comma_separated, markdown
+from speechforget.report.summary import Row, Table, summarize
+from speechforget.store import Store, commit, write_text
+
+logger = logging.getLogger(__name__)
+
+METHODS = sorted(path.stem for path in (ROOT / "conf" / "method").glob("*.yaml"))
+BEGIN, END = "<!-- table of methods: begin -->", "<!-- table of methods: end -->"
+DONE, NOT_APPLICABLE, FAILED = "done", "not applicable", "failed"
+STILL, MOVED = 0.01, 0.05  # a method does nothing where it stays this near to an original that is this far from the oracle
+DESTROYED = 0.15  # below the oracle on retain
+
+
+@dataclass(frozen=True)
+class Job:
+    """One comparison, or one model that several share (`only` among the overrides); cell: dataset, label, kind of request and method."""
+
+    overrides: tuple[str, ...]
+    cell: tuple[str, str, str, str]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a job ended: done (text: the name of its result's folder), not applicable or failed (text: the reason)."""
+
+    job: Job
+    state: str
+    text: str
+
+
+def jobs_of(arguments: argparse.Namespace) -> Iterator[Job]:
+    """Every comparison that the table needs."""
+    cells = itertools.product(arguments.datasets, arguments.labels, arguments.tasks, arguments.methods, arguments.seeds)
+    for dataset, label, task, method, seed in cells:
+        named = [f"dataset={dataset}", f"dataset.label={label}", f"task={task}", f"method={method}", f"seed={seed}", f"task.seed={seed}"]
+        yield Job(("logger=none", *named, *set_for(arguments.set, dataset)), (dataset, label, task, method))
+
+
+def set_for(settings: Sequence[str], dataset: str) -> list[str]:
+    """The overrides of --set that are for every dataset, or for this one."""
+    chosen = []
+    for setting in settings:
+        head, colon, rest = setting.partition(":")
+        aimed = bool(colon) and "=" not in head
+        if not aimed or head == dataset:
+            chosen.append(rest if aimed else setting)
+    return chosen
+
+
+def shared_of(jobs: Sequence[Job]) -> list[Job]:
+    """The originals and oracles of the jobs, each once, so that no process waits for what another one makes."""
+    found: dict[tuple[str, ...], Job] = {}
+    for job in jobs:
+        plain = [word for word in job.overrides if not word.startswith("method")]
+        of_original = [word for word in plain if not word.startswith("task")]
+        for stage, words in (("original", of_original), ("oracle", plain)):
+            found.setdefault((stage, *words), Job((*words, f"only={stage}"), (*job.cell[:3], stage)))
+    return sorted(found.values(), key=lambda job: "only=oracle" in job.overrides)
+
+
+def perform(job: Job) -> Outcome:
+    """Makes what is missing of one job, or finds it; errors become outcomes."""
+    try:
+        config = config_of(job.overrides)
+        pipeline = Pipeline(config, Store(Path(config["output"]), config["lock"]))
+        artefact = pipeline.result() if config["only"] is None else pipeline.train(config["only"])
+        return Outcome(job, DONE, artefact.folder.name)
+    except NotApplicable as error:
+        return Outcome(job, NOT_APPLICABLE, str(error))
+    except Exception as error:
+        reason = speechforget.command.explain(error)
+        if reason is None:
+            logger.exception("%s", " ".join(job.overrides))
+        return Outcome(job, FAILED, reason or f"{type(error).__name__}: {error}")
+
+
+def perform_all(jobs: Sequence[Job], processes: int, description: str) -> list[Outcome]:
+    """The jobs' outcomes in their order, by this process or by several."""
+    with bar(total=len(jobs), description=description, unit="run") as progress:
+
+        def note(outcome: Outcome) -> Outcome:
+            progress.update(1)
+            return outcome
+
+        return [note(perform(job)) for job in jobs] if processes == 1 else in_processes(jobs, processes, note)
+
+
+def in_processes(jobs: Sequence[Job], processes: int, note: Callable[[Outcome], Outcome]) -> list[Outcome]:
+    """The same in several processes. Where one is killed, what had not ended is done by a process each."""
+    outcomes: dict[Job, Outcome] = {}
+    with new_pool(processes) as pool:
+        waiting: dict[Future[Outcome], Job] = {pool.submit(perform, job): job for job in jobs}
+        for future in as_completed(waiting):
+            if not isinstance(future.exception(), BrokenProcessPool):
+                outcomes[waiting[future]] = note(future.result())
+    for job in jobs:
+        if job not in outcomes:
+            with new_pool(1) as pool:
+                future = pool.submit(perform, job)
+                killed = isinstance(future.exception(), BrokenProcessPool)
+                outcomes[job] = note(Outcome(job, FAILED, "Its process was killed (out of memory?).") if killed else future.result())
+    return [outcomes[job] for job in jobs]
+
+
+def new_pool(processes: int) -> ProcessPoolExecutor:
+    """Processes that start anew: what has loaded torch must not be forked."""
+    return ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), logging.basicConfig)
+
+
+def tables_of(outcomes: Sequence[Outcome], output: Path) -> list[Table]:
+    """The report's tables of these runs alone; rows of methods that are not defined are added, and flags among the notes."""
+    folders = {outcome.text for outcome in outcomes if outcome.state == DONE}
+    if not folders:
+        return []
+    frame = collect(output)
+    tables = summarize(frame[[Path(folder).name in folders for folder in frame["folder"]]])
+    for table in tables:
+        for block in table.blocks:
+            kind = block.title.split()[0]
+            cells = {outcome.job.cell[3]: outcome for outcome in outcomes if outcome.job.cell[:3] == (table.dataset, table.label, kind)}
+            rows = {row.name: row for row in block.rows}
+            for method, outcome in sorted(cells.items()):
+                if outcome.state != DONE and method not in rows:
+                    block.rows.append(Row(f"{method}: {outcome.state}", "unlearned", 0, {}))
+            block.rows.sort(key=lambda row: (row.artefact == "unlearned", row.artefact == "unlearned" and row.name != "none", _place(row)))
+            for row in block.rows:
+                if said := flag(row, rows["original"], rows["oracle"]):
+                    table.notes.append(f"{kind} unlearning, {row.name}: {said}.")
+    return tables
+
+
+def _place(row: Row) -> str:
+    return {"original": "0", "oracle": "1"}.get(row.artefact, row.name)
+
+
+def flag(row: Row, original: Row, oracle: Row) -> str:
+    """What is wrong with a method's means: `does nothing`, `destroys the model`, or nothing (an empty text)."""
+    names = ("accuracy_forget", "accuracy_retain")
+    if row.artefact != "unlearned" or any(name not in one.metrics for one in (row, original, oracle) for name in names):
+        return ""
+    forget, start, aim = (one.metrics["accuracy_forget"].mean for one in (row, original, oracle))
+    retain, kept = (one.metrics["accuracy_retain"].mean for one in (row, oracle))
+    if kept - retain > DESTROYED:
+        return "destroys the model"
+    return "does nothing" if abs(forget - start) <= STILL and abs(aim - start) > MOVED else ""
+
+
+def flagged(tables: Sequence[Table]) -> list[Table]:
+    """The tables as they are shown: each flag in its row's name, too."""
+    shown = deepcopy(list(tables))
+    for table in shown:
+        for block in table.blocks:
+            rows = {row.artefact: row for row in block.rows if row.artefact != "unlearned"}
+            for row in block.rows:
+                if said := flag(row, rows["original"], rows["oracle"]):
+                    row.name = f"{row.name} [{said}]"
+    return shown
+
+
+def text_of(tables: Sequence[Table], outcomes: Sequence[Outcome], command: str) -> str:
+    """What stands between the marks."""
+    failed = [f"- {' '.join(outcome.job.cell)}: {outcome.text}" for outcome in outcomes if outcome.state == FAILED]
+    missing = ["**Not in the table, as they failed:**", "", *dict.fromkeys(failed), ""] if failed else []
+    return "\n".join([f"Made by `{command}` at commit {commit()}.", "", markdown(flagged(tables)), *missing])
+
+
+def read_page(page: Path) -> str:
+    """The page's text. Raises UserError where it has not the two marks in their order."""
+    text = page.read_text(encoding="utf-8") if page.is_file() else ""
+    if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
+        raise UserError(f"{page} must hold the lines '{BEGIN}' and, below it, '{END}', once each: the table is written between them.")
+    return text
+
+
+def check_names(arguments: argparse.Namespace) -> None:
+    """Raises UserError for a method or corpus that there is not."""
+    known = {"methods": METHODS, "datasets": [path.stem for path in (ROOT / "conf" / "dataset").glob("*.yaml")]}
+    for group, names in known.items():
+        for name in getattr(arguments, group):
+            if name not in names:
+                raise UserError(f"There is no {group[:-1]}={name}: {nearest(name, names)}")
+
+
+def make(arguments: argparse.Namespace, command: str) -> int:
+    """Makes what is missing, writes page and CSV, and gives the number of runs that failed."""
+    check_names(arguments)
+    read_page(arguments.page)
+    jobs = list(jobs_of(arguments))
+    output = Path(config_of(jobs[0].overrides)["output"])
+    if arguments.jobs > 1:
+        perform_all(shared_of(jobs), arguments.jobs, "originals and oracles")
+    outcomes = perform_all(jobs, arguments.jobs, "runs")
+    tables = tables_of(outcomes, output)
+    page = read_page(arguments.page)  # others may have written while this ran
+    head, tail = page.partition(BEGIN)[0], page.partition(END)[2]
+    write_text(arguments.page, f"{head}{BEGIN}\n{text_of(tables, outcomes, command)}\n{END}{tail}")
+    write_text(arguments.page.with_suffix(".csv"), comma_separated(tables))
+    counts = {state: sum(outcome.state == state for outcome in outcomes) for state in (DONE, NOT_APPLICABLE, FAILED)}
+    print(f"Written: {arguments.page} and {arguments.page.with_suffix('.csv')}; runs: " + ", ".join(f"{n} {state}" for state, n in counts.items()))
+    for outcome in outcomes:
+        if outcome.state == FAILED:
+            print(f"failed: {' '.join(outcome.job.overrides)}: {outcome.text}", file=sys.stderr)
+    return counts[FAILED]
+
+
+def parsed(words: Sequence[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--datasets", nargs="+", default=["espeak"], help="names in conf/dataset (default: espeak)")
+    parser.add_argument("--labels", nargs="+", default=["word", "speaker"], help="what classifiers tell apart (default: word speaker)")
+    parser.add_argument("--tasks", nargs="+", default=["sample", "class"], choices=["sample", "class"], help="kinds of request (default: both)")
+    parser.add_argument("--methods", nargs="+", default=METHODS, help="names in conf/method (default: all)")
+    parser.add_argument(
+        "--seeds", type=lambda text: [int(seed) for seed in text.split(",")], default=[0, 1, 2], help="of training and request: 0,1,2"
+    )
+    parser.add_argument(
+        "--set", nargs="+", default=[], metavar="NAME=VALUE", help="overrides as for run.py; DATASET:NAME=VALUE for one dataset alone"
+    )
+    parser.add_argument("--jobs", type=int, default=1, help="processes that work at the same time (default: 1)")
+    parser.add_argument("--page", type=Path, default=ROOT / "docs" / "methods.md", help="where the table goes (default: docs/methods.md)")
+    return parser.parse_args(words)
+
+
+def command_of(arguments: argparse.Namespace) -> str:
+    """The command as it may be published, with every choice that its numbers depend on."""
+    words = ["python scripts/method_table.py", "--datasets", *arguments.datasets, "--labels", *arguments.labels, "--tasks", *arguments.tasks]
+    words += [] if arguments.methods == METHODS else ["--methods", *arguments.methods]
+    words += ["--seeds", ",".join(map(str, arguments.seeds))]
+    said = [word for setting in arguments.set if (word := _told(setting))]
+    return " ".join([*words, *(["--set", *map(shlex.quote, said)] if said else [])])
+
+
+def _told(setting: str) -> str:
+    head, colon, rest = setting.partition(":")
+    aimed = bool(colon) and "=" not in head
+    word = told([rest if aimed else setting])
+    return f"{head}:{word}" if aimed and word else word
+
+
+def main() -> None:
+    """See the module."""
+    arguments = parsed()
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    if make(arguments, command_of(arguments)):
+        raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    speechforget.command.guard(main)

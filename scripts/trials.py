@@ -1,0 +1,81 @@
+"""What a search measures: the number that run.py returns, without leaving models behind."""
+
+from __future__ import annotations
+
+import math
+import statistics
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from speechforget.errors import UserError
+from speechforget.pipeline import Pipeline
+from speechforget.store import Artefact, Store, make_folder
+
+ACCURACY = "speechforget.evaluation.accuracy.accuracy"  # what the objective is made of
+NO_LOGGER = {"_target_": "speechforget.tracking.no_logger"}
+
+
+@dataclass
+class Apart:
+    """The user's store for what trials share; what a trial makes for itself goes to `trial`."""
+
+    shared: Store
+    trial: Store
+    own: set[str] = field(default_factory=set)
+
+    def produce(self, stage: str, name: str, inputs: Mapping[str, Any], build: Callable[[Path, str], None]) -> Artefact:
+        """See `Store.produce`."""
+        if stage != "unlearned" and not (stage == "scores" and inputs["model"] in self.own):
+            return self.shared.produce(stage, name, inputs, build)
+        artefact = self.trial.produce(stage, name, inputs, build)
+        self.own.add(artefact.key)
+        return artefact
+
+
+class Objective:
+    """What run.py returns, as a function of some of the method's numbers; the mean over runs that differ in seed. configs: one for each seed."""
+
+    def __init__(self, configs: Sequence[Mapping[str, Any]]) -> None:
+        self.configs = configs
+        self.bases: list[Pipeline] = []
+
+    def prepare(self) -> None:
+        """Originals and oracles, made or found."""
+        for config in self.configs:
+            base = Pipeline(config, Store(Path(config["output"]), config["lock"]))
+            base.check_applicable()
+            original, oracle = base.train("original"), base.train("oracle")
+            base.score("original", original)
+            base.score("oracle", oracle)
+            self.bases.append(base)
+
+    def __call__(self, numbers: Mapping[str, float]) -> float:
+        """In [0, 1]. Raises UserError where a run of these numbers has no objective."""
+        return statistics.fmean(self._measured(base, numbers) for base in self.bases)
+
+    def _measured(self, base: Pipeline, numbers: Mapping[str, float]) -> float:
+        from speechforget.evaluation.compare import compare, objective
+        from speechforget.result import join
+
+        assert isinstance(base.store, Store)
+        with tempfile.TemporaryDirectory(prefix="trial-", dir=tuning_folder(base.config)) as folder:
+            config = {**base.config, "method": {**base.method, **numbers}, "logger": NO_LOGGER}
+            trial = Pipeline(config, Apart(base.store, Store(Path(folder))))
+            trial.data, trial.request = base.data, base.request  # type: ignore[misc]  # read and divided once
+            original = trial.train("original")
+            models = {"original": original, "oracle": trial.train("oracle"), "unlearned": trial.unlearn(original)}
+            scores = {name: trial.score(name, model) for name, model in models.items()}
+            found = objective(compare(join(trial.data, trial.request, models, scores, trial.seed), [ACCURACY]))
+        if math.isnan(found):
+            raise UserError("There is no objective, as no validation utterance remains: set dataset.validation to a share above 0.")
+        return found
+
+
+def tuning_folder(config: Mapping[str, Any]) -> Path:
+    """Where searches are kept."""
+    folder = Path(config["output"]) / "tuning"
+    make_folder(folder)
+    return folder

@@ -1,0 +1,165 @@
+"""The search for a method's numbers: it measures what run.py returns, goes on where it stopped, and its findings serve what they were found for."""
+
+from __future__ import annotations
+
+import json
+import runpy
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+pytest.importorskip("optuna")
+
+from speechforget.errors import UserError
+from speechforget.loading import build_method
+from speechforget.pipeline import Pipeline, without_name
+from speechforget.store import Store
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "scripts"))
+tune = runpy.run_path(str(ROOT / "scripts" / "tune.py"), run_name="tune")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("tuning")
+
+
+@pytest.fixture(scope="module")
+def words(small: list[str], place: Path) -> list[str]:
+    return [*small, "method=finetune", "method.epochs=1", f"output={place / 'out'}", f"cache={place / 'cache'}"]
+
+
+@pytest.fixture(scope="module")
+def found(words: list[str], place: Path) -> Path:
+    return tune["tune"](words, 3, [], place / "conf")
+
+
+def trials_of(folder: Path) -> list[tuple[str, float]]:
+    """(numbers tried, objective) of every finished trial, in order."""
+    import optuna
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend
+
+    (path,) = (folder / "tuning").glob("*.journal")
+    study = optuna.load_study(study_name="tuning", storage=JournalStorage(JournalFileBackend(str(path))))
+    done = study.get_trials(states=(optuna.trial.TrialState.COMPLETE,))
+    return [(json.dumps(trial.user_attrs["tried"]), trial.value) for trial in done]
+
+
+def test_the_yaml_gives_the_best_trial_and_run_py_returns_its_objective(found: Path, words: list[str], place: Path, configure: Callable) -> None:
+    assert found == place / "conf" / "tuned" / "class_folder_finetune.yaml"
+    trials = trials_of(place / "out")
+    assert len({numbers for numbers, _ in trials}) == 3
+    best = min(value for _, value in trials)
+    numbers = OmegaConf.to_container(OmegaConf.load(found))
+    assert json.dumps(numbers["method"]) in {text for text, value in trials if value == best}
+    assert f"{best:.4f}" in found.read_text() and "FOLDER" in found.read_text() and str(place) not in found.read_text()
+    for text, value in trials:  # to the last digit, by the whole pipeline
+        config = configure(*words, f"method.learning_rate={json.loads(text)['learning_rate']}", f"output={place / 'whole'}")
+        result = Pipeline(config, Store(place / "whole")).result()
+        assert json.loads((result.folder / "result.json").read_text())["objective"] == value
+
+
+def test_the_first_trial_is_the_default(found: Path, place: Path) -> None:
+    default = OmegaConf.load(ROOT / "conf" / "method" / "finetune.yaml").learning_rate
+    assert trials_of(place / "out")[0][0] == json.dumps({"learning_rate": default})
+
+
+def test_trials_leave_no_models_in_the_output(found: Path, place: Path) -> None:
+    assert not (place / "out" / "unlearned").exists() and not (place / "out" / "result").exists()
+    assert len(list((place / "out" / "scores").glob("*/DONE"))) == 2  # of original and oracle
+    assert not [path for path in (place / "out" / "tuning").iterdir() if path.is_dir()]
+
+
+def test_a_search_that_was_cut_off_goes_on_as_it_would_have(found: Path, words: list[str], place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    again = [word if not word.startswith("output=") else f"output={place / 'again'}" for word in words]
+    measured = tune["Objective"]._measured
+    count = [0]
+
+    def killed(*arguments: Any) -> float:
+        count[0] += 1
+        if count[0] == 3:
+            raise KeyboardInterrupt
+        return measured(*arguments)
+
+    monkeypatch.setattr(tune["Objective"], "_measured", killed)
+    with pytest.raises(KeyboardInterrupt):
+        tune["tune"](again, 3, [], place / "other")
+    assert trials_of(place / "again") == trials_of(place / "out")[:2]
+    tune["tune"](again, 3, [], place / "other")
+    assert trials_of(place / "again") == trials_of(place / "out") and count[0] == 4
+    assert tune["tune"](again, 2, [], place / "other").exists() and count[0] == 4  # all there
+
+
+def test_the_objective_is_the_mean_over_seeds(words: list[str], place: Path, configure: Callable) -> None:
+    values = []
+    for seeds in ([0], [1], [0, 1]):
+        objective = tune["Objective"]([configure(*words, f"seed={seed}") for seed in seeds])
+        objective.prepare()
+        values.append(objective({"learning_rate": 0.003}))
+    assert values[2] == pytest.approx((values[0] + values[1]) / 2, abs=1e-12)
+
+
+def test_numbers_found_for_one_thing_are_refused_for_another(found: Path, words: list[str], command: Callable, place: Path) -> None:
+    conf, tuned = ["--config-dir", str(place / "conf"), "--cfg", "job"], f"tuned={found.stem}"
+    shown = command(*conf, *words, tuned)
+    assert shown.returncode == 0, shown.stderr
+    rate = OmegaConf.load(found).method.learning_rate
+    assert OmegaConf.create(shown.stdout).method.learning_rate == rate
+    refused = command(*conf[:2], *words, "method=scrub", "plan=true", tuned)
+    assert refused.returncode == 1 and "method=finetune" in refused.stderr and "method=scrub" in refused.stderr and "Traceback" not in refused.stderr
+    typo = command(*conf[:2], *words, tuned[:-1])
+    assert typo.returncode == 1 and f"did you mean '{found.stem}'" in typo.stderr and "Traceback" not in typo.stderr
+
+
+@pytest.mark.parametrize("group", ["task", "dataset", "label", "model", "method"])
+def test_each_mismatch_is_named(group: str, configure: Callable) -> None:
+    config = configure()
+    right = tune["asked_for"](config)
+    tune["check_tuned"]({**config, "tuned_for": right})
+    with pytest.raises(UserError, match=f"{group}=other"):
+        tune["check_tuned"]({**config, "tuned_for": {**right, group: "other"}})
+
+
+def test_what_says_how_to_search_makes_no_other_method(configure: Callable) -> None:
+    plain, told = configure("method=finetune"), configure("method=finetune", "+method.tune.learning_rate=[1e-5,1e-1]")
+    assert told["method"]["tune"] == {"learning_rate": [1e-5, 1e-1]}
+    assert without_name(told["method"]) == without_name(plain["method"])
+    assert type(build_method(told["method"])) is type(build_method(plain["method"]))
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in (ROOT / "conf" / "method").glob("*.yaml")))
+def test_every_method_has_something_to_search(name: str) -> None:
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        method = OmegaConf.to_container(compose("config", overrides=[f"method={name}"]).method, resolve=True)
+    if name == "none":
+        with pytest.raises(UserError, match="no learning rate"):
+            tune["ranges_of"](method)
+    else:
+        assert all(0 < low < high for low, high in tune["ranges_of"](method).values())
+
+
+@pytest.mark.parametrize(
+    ("ends", "value", "words"),
+    [
+        ([1e-2, 1e-5], 1e-3, "low < high"),
+        ([0, 1], 1e-3, "logarithmic"),
+        ([1e-2, 1], 1e-3, "outside"),
+        ("wide", 1e-3, "low"),
+        ([1, 2], None, "no number"),
+    ],
+)
+def test_a_range_that_is_none_is_a_sentence(ends: object, value: float | None, words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        tune["ranges_of"]({"name": "some", "strength": value, "tune": {"strength": ends}})
+
+
+def test_without_an_oracle_there_is_nothing_to_search_for(words: list[str], place: Path) -> None:
+    with pytest.raises(UserError, match="oracle"):
+        tune["tune"]([*words, "oracle=none"], 2, [], place / "conf")
