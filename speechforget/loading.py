@@ -53,7 +53,8 @@ def _check_types(options: Mapping[str, Any], group: str) -> None:
     """Raises UserError for a plain number, word or truth value that is of another kind than its argument."""
     try:
         target = get_class(options["_target_"])
-        hints = get_type_hints(target.__init__)  # type: ignore[misc]
+        kinds = [kind for kind in reversed(target.__mro__) if "__init__" in vars(kind)]  # one may hand the rest of its arguments on to another
+        hints = {name: hint for kind in kinds for name, hint in get_type_hints(kind.__init__).items()}  # type: ignore[misc]
     except Exception:  # the target itself is wrong, which building it says better
         return
     for name, kind in hints.items():

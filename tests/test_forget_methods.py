@@ -274,7 +274,7 @@ def test_jit_is_the_ratio_of_changes(reduction: str, clamp: bool) -> None:
             changed = torch.where(mask[i].bool(), changed.clamp(low, high), features[i]) if clamp else changed
             lengths = batch.inputs[1][i : i + 1]
             difference = student.classify(features[i : i + 1], lengths).logits - student.classify(changed[None], lengths).logits
-            total += float(difference.norm() / ((changed - features[i]) / scale).norm()) / 3
+            total += float(difference.detach().norm() / ((changed - features[i]) / scale).norm()) / 3
     assert float(loss.detach()) == pytest.approx(total if reduction == "sum" else total / len(features), rel=1e-4)
 
 

@@ -103,11 +103,11 @@ SCRUB = Scrub(
     learning_rate=1, epochs=1, forget_epochs=1, forget_batch_size=7, retain_batch_size=7, alpha=0.3, gamma=0.7, temperature=3.0, optimizer=SGD
 )
 LOSSES = {
-    "finetune": (Finetune(learning_rate=1, epochs=1, batch_size=7, optimizer=SGD), "retain", []),
-    "gradient_ascent": (GradientAscent(learning_rate=1, epochs=1, batch_size=7, optimizer=SGD), "forget", list(range(7))),
+    "finetune": (Finetune(learning_rate=1, epochs=1, batch_size=7, optimizer=SGD, batch_norm="frozen"), "retain", []),
+    "gradient_ascent": (GradientAscent(learning_rate=1, epochs=1, batch_size=7, optimizer=SGD, batch_norm="frozen"), "forget", list(range(7))),
     "scrub_forget": (SCRUB, "forget", list(range(7))),
     "scrub_retain": (SCRUB, "retain", []),
-    "bad_teaching": (BadTeaching(learning_rate=1, epochs=1, batch_size=7, optimizer=SGD, temperature=2.0), "mix", [1, 2, 6]),
+    "bad_teaching": (BadTeaching(learning_rate=1, epochs=1, batch_size=7, optimizer=SGD, batch_norm="frozen", temperature=2.0), "mix", [1, 2, 6]),
     "random_label_forget": (RandomLabel(learning_rate=1, epochs=1, batch_size=7, optimizer=SGD), "forget", list(range(7))),
     "random_label_retain": (RandomLabel(learning_rate=1, epochs=1, batch_size=7, optimizer=SGD), "retain", []),
     "random_label_joint": (RandomLabel(learning_rate=1, epochs=1, batch_size=7, optimizer=SGD, order="joint"), "mix", [0, 5]),

@@ -20,12 +20,12 @@ from torch.nn.utils import parameters_to_vector
 from speechforget import draws
 from speechforget.errors import NotApplicable, UserError
 from speechforget.methods.driver import Driver
+from speechforget.methods.epochs import Epochs, rate
 from speechforget.methods.kernel_reversal import turned
 from speechforget.methods.layers import last_layers
 from speechforget.methods.method import Method
 from speechforget.methods.msg import difference
 from speechforget.methods.negate_layer import executed
-from speechforget.methods.retain import RetainEpochs, rate
 from speechforget.models.classifier import Output
 
 
@@ -53,7 +53,7 @@ def flat(model: nn.Module) -> Tensor:
     ],
 )
 def test_schedules(schedule: str, expected: Sequence[float]) -> None:
-    plan = RetainEpochs(1.0, 5, 4, schedule, 0.1).passes()  # type: ignore[arg-type]
+    plan = Epochs(1.0, 5, 4, {"name": "sgd"}, "train", schedule, 0.1).passes()  # type: ignore[arg-type]
     np.testing.assert_allclose([current.rate(0) for current in plan], expected, atol=1e-7)
     assert [current.epoch for current in plan] == list(range(5))
 

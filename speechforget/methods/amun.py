@@ -27,7 +27,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -35,34 +35,28 @@ from torch import Tensor, nn
 
 from speechforget.batch import Batch
 from speechforget.errors import UserError
+from speechforget.methods.epochs import Epochs
 from speechforget.methods.features import deviation, features_of, heard, length, logits_of
 from speechforget.methods.losses import barred, cross_entropy
-from speechforget.methods.method import BatchNorm, Context, Method, Pass, Stream
+from speechforget.methods.method import Context, Pass, Stream
 from speechforget.methods.utterances import find, fitted
 
 logger = logging.getLogger(__name__)
 
 
-class Amun(Method):
+class Amun(Epochs):
     """Mixed passes in which forget utterances are replaced by their adversarial examples."""
 
+    stream: Stream = "mix"
+
     def __init__(
-        self,
-        learning_rate: float,
-        epochs: int,
-        batch_size: int,
-        optimizer: Mapping[str, Any],
-        radii: Sequence[float] = (0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28),
-        steps: int = 10,
-        retain: bool = True,
-        batch_norm: BatchNorm = "frozen",
-        clip: float | None = None,
+        self, radii: Sequence[float] = (0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28), steps: int = 10, retain: bool = True, **epochs: Any
     ) -> None:
-        super().__init__(optimizer, clip)
+        super().__init__(**epochs)
         if not radii or min(radii) <= 0 or list(radii) != sorted(set(radii)) or steps < 1:
             raise UserError(f"AMUN needs ascending radii above 0 and at least one step, not radii={list(radii)} and steps={steps}.")
-        self.learning_rate, self.epochs, self.batch_size, self.batch_norm = learning_rate, epochs, batch_size, batch_norm
         self.radii, self.steps, self.retain = tuple(radii), steps, retain
+        self.stream = "mix" if retain else "forget"
         self.needs = frozenset({"forget", "retain"} if retain else {"forget"})
 
     def prepare(self, student: nn.Module, context: Context) -> None:
@@ -82,11 +76,6 @@ class Amun(Method):
         self.lengths = others[0] if others else None
         if count := int(missed.values.sum()):
             logger.warning("%d of %d forget utterances have no adversarial example within radius %g.", count, len(missed.rows), self.radii[-1])
-
-    def passes(self) -> Sequence[Pass]:
-        """One mixed pass per epoch, or one over forget."""
-        stream: Stream = "mix" if self.retain else "forget"
-        return [Pass(stream, self.batch_size, self.learning_rate, self.batch_norm, epoch=epoch) for epoch in range(self.epochs)]
 
     def loss(self, student: nn.Module, batch: Batch, current: Pass) -> Tensor:
         """Cross-entropy with the adversarial label on adversarial examples, with the true one on retain."""

@@ -19,42 +19,30 @@ its statistics must not move into the model; and so a student that has not moved
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from speechforget.batch import Batch
+from speechforget.methods.epochs import Epochs
 from speechforget.methods.losses import divergence
-from speechforget.methods.method import BatchNorm, Context, Method, Pass, frozen_copy
+from speechforget.methods.method import Context, Pass, frozen_copy
 
 
-class BadTeaching(Method):
+class BadTeaching(Epochs):
     """Mixed passes in which each utterance has its own teacher."""
 
-    def __init__(
-        self,
-        learning_rate: float,
-        epochs: int,
-        batch_size: int,
-        optimizer: Mapping[str, Any],
-        temperature: float = 1.0,
-        batch_norm: BatchNorm = "frozen",
-        clip: float | None = None,
-    ) -> None:
-        super().__init__(optimizer, clip)
-        self.learning_rate, self.epochs, self.batch_size, self.batch_norm = learning_rate, epochs, batch_size, batch_norm
+    stream = "mix"
+
+    def __init__(self, temperature: float = 1.0, **epochs: Any) -> None:
+        super().__init__(**epochs)
         self.temperature = temperature
 
     def prepare(self, student: nn.Module, context: Context) -> None:
         """Two teachers: the original and one with random weights."""
         self.teacher = frozen_copy(context.original)
         self.bad_teacher = frozen_copy(context.fresh())
-
-    def passes(self) -> Sequence[Pass]:
-        """One mixed pass per epoch."""
-        return [Pass("mix", self.batch_size, self.learning_rate, self.batch_norm, epoch=epoch) for epoch in range(self.epochs)]
 
     def loss(self, student: nn.Module, batch: Batch, current: Pass) -> Tensor:
         """Divergence from the teacher of each utterance."""

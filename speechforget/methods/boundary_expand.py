@@ -19,45 +19,29 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from speechforget import draws
 from speechforget.batch import Batch
+from speechforget.methods.epochs import Epochs
 from speechforget.methods.losses import cross_entropy
-from speechforget.methods.method import BatchNorm, Context, Method, Pass
+from speechforget.methods.method import Context, Pass
 
 
-class BoundaryExpand(Method):
+class BoundaryExpand(Epochs):
     """Passes over forget with a label that only exists within them."""
 
+    stream = "forget"
     needs = frozenset({"forget"})
     extra: nn.Module
-
-    def __init__(
-        self,
-        learning_rate: float,
-        epochs: int,
-        batch_size: int,
-        optimizer: Mapping[str, Any],
-        batch_norm: BatchNorm = "frozen",
-        clip: float | None = None,
-    ) -> None:
-        super().__init__(optimizer, clip)
-        self.learning_rate, self.epochs, self.batch_size, self.batch_norm = learning_rate, epochs, batch_size, batch_norm
 
     def prepare(self, student: nn.Module, context: Context) -> None:
         """The extra class."""
         head = context.original.get_submodule("head")
         assert isinstance(head, nn.Linear)
         self.extra = one_output(head, context.seed)
-
-    def passes(self) -> Sequence[Pass]:
-        """One pass over forget per epoch."""
-        return [Pass("forget", self.batch_size, self.learning_rate, self.batch_norm, epoch=epoch) for epoch in range(self.epochs)]
 
     def loss(self, student: nn.Module, batch: Batch, current: Pass) -> Tensor:
         """Cross-entropy with the extra class."""

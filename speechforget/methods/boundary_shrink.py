@@ -23,7 +23,6 @@ everywhere and does not saturate. Batch-norm is `frozen` by default, as nothing 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -31,32 +30,23 @@ from torch import Tensor, nn
 
 from speechforget.batch import Batch
 from speechforget.errors import UserError
+from speechforget.methods.epochs import Epochs
 from speechforget.methods.features import deviation, features_of, heard, logits_of
 from speechforget.methods.losses import barred, cross_entropy
-from speechforget.methods.method import BatchNorm, Context, Method, Pass
+from speechforget.methods.method import Context, Pass
 from speechforget.methods.utterances import find
 
 
-class BoundaryShrink(Method):
+class BoundaryShrink(Epochs):
     """Passes over forget with the labels of the nearest wrong classes."""
 
+    stream = "forget"
     needs = frozenset({"forget"})
 
-    def __init__(
-        self,
-        learning_rate: float,
-        epochs: int,
-        batch_size: int,
-        optimizer: Mapping[str, Any],
-        bound: float = 0.1,
-        wrong_only: bool = True,
-        batch_norm: BatchNorm = "frozen",
-        clip: float | None = None,
-    ) -> None:
-        super().__init__(optimizer, clip)
+    def __init__(self, bound: float = 0.1, wrong_only: bool = True, **epochs: Any) -> None:
+        super().__init__(**epochs)
         if not bound > 0:
             raise UserError(f"bound is the size of the step in standard deviations and must be above 0, not {bound}.")
-        self.learning_rate, self.epochs, self.batch_size, self.batch_norm = learning_rate, epochs, batch_size, batch_norm
         self.bound, self.wrong_only = bound, wrong_only
 
     def prepare(self, student: nn.Module, context: Context) -> None:
@@ -71,10 +61,6 @@ class BoundaryShrink(Method):
             return [logits.argmax(dim=1)]
 
         (self.labels,) = find(context, "forget", self.batch_size, label, [torch.zeros((), dtype=torch.int64, device=step.device)])
-
-    def passes(self) -> Sequence[Pass]:
-        """One pass over forget per epoch."""
-        return [Pass("forget", self.batch_size, self.learning_rate, self.batch_norm, epoch=epoch) for epoch in range(self.epochs)]
 
     def loss(self, student: nn.Module, batch: Batch, current: Pass) -> Tensor:
         """Cross-entropy with the labels found."""

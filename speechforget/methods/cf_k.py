@@ -8,7 +8,7 @@ Goel, Prabhu, Sanyal, Lim, Torr & Kumaraguru, "Towards adversarial evaluations f
 |--------|------------------------------------------------------------------------------------------------------------------|
 | k      | `k`: entries of the classifier's `layers()`, from the head backwards, that hold more than a normalisation        |
 | l      | cross-entropy in nats, mean over the batch                                                                       |
-| rate   | `learning_rate`, `schedule`, `minimum`: see `retain.rate`; the paper's schedule is `restarts`                    |
+| rate   | `learning_rate`, `schedule`, `minimum`: see `epochs.rate`; the paper's schedule is `restarts`                    |
 
 An entry can be a whole block, with all that is in it; normalisations between the last k layers are trained with them and not counted. What
 `trainable` or the original's training froze stays frozen. The public code counts `named_children` in order of definition, and only
@@ -19,48 +19,24 @@ moving; here `frozen_batch_norm` is `frozen`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
-from speechforget.batch import Batch
+from speechforget.methods.epochs import Epochs
 from speechforget.methods.layers import freeze_all_but, last_layers
-from speechforget.methods.losses import cross_entropy
-from speechforget.methods.method import BatchNorm, Context, Method, Pass
-from speechforget.methods.retain import RetainEpochs, Schedule
+from speechforget.methods.method import BatchNorm, Context
 
 
-class CFk(Method):
+class CFk(Epochs):
     """Epochs over retain in which only the last layers move."""
 
     needs = frozenset({"retain"})
 
-    def __init__(
-        self,
-        k: int,
-        learning_rate: float,
-        epochs: int,
-        batch_size: int,
-        optimizer: Mapping[str, Any],
-        schedule: Schedule = "constant",
-        minimum: float = 0.0,
-        batch_norm: BatchNorm = "train",
-        frozen_batch_norm: BatchNorm = "frozen",
-        clip: float | None = None,
-    ) -> None:
-        super().__init__(optimizer, clip)
-        self.plan = RetainEpochs(learning_rate, epochs, batch_size, schedule, minimum, batch_norm)
+    def __init__(self, k: int, frozen_batch_norm: BatchNorm = "frozen", **epochs: Any) -> None:
+        super().__init__(**epochs)
         self.k, self.frozen_batch_norm = k, frozen_batch_norm
 
     def prepare(self, student: nn.Module, context: Context) -> None:
         """Freezes all but the last k layers."""
         freeze_all_but(student, last_layers(student, self.k))
-
-    def passes(self) -> Sequence[Pass]:
-        """One retain pass per epoch."""
-        return self.plan.passes()
-
-    def loss(self, student: nn.Module, batch: Batch, current: Pass) -> Tensor:
-        """Cross-entropy with the true labels."""
-        return self.mean(cross_entropy(student(*batch.inputs).logits, batch.labels), batch)

@@ -18,41 +18,24 @@ In a sample request the target gives the true class nothing, while an oracle is 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
 from speechforget.batch import Batch
+from speechforget.methods.epochs import Epochs
 from speechforget.methods.losses import barred, divergence
-from speechforget.methods.method import BatchNorm, Context, Method, Pass, frozen_copy
+from speechforget.methods.method import Context, Pass, frozen_copy
 
 
-class Delete(Method):
+class Delete(Epochs):
     """Passes over forget with the original's masked answers as targets."""
 
+    stream = "forget"
     needs = frozenset({"forget"})
-
-    def __init__(
-        self,
-        learning_rate: float,
-        epochs: int,
-        batch_size: int,
-        optimizer: Mapping[str, Any],
-        batch_norm: BatchNorm = "frozen",
-        clip: float | None = None,
-    ) -> None:
-        super().__init__(optimizer, clip)
-        self.learning_rate, self.epochs, self.batch_size, self.batch_norm = learning_rate, epochs, batch_size, batch_norm
 
     def prepare(self, student: nn.Module, context: Context) -> None:
         """The teacher, and which classes the request removes."""
         self.teacher, self.forgotten = frozen_copy(context.original), context.forgotten
-
-    def passes(self) -> Sequence[Pass]:
-        """One pass over forget per epoch."""
-        return [Pass("forget", self.batch_size, self.learning_rate, self.batch_norm, epoch=epoch) for epoch in range(self.epochs)]
 
     def loss(self, student: nn.Module, batch: Batch, current: Pass) -> Tensor:
         """Divergence from the original without the masked classes."""

@@ -9,7 +9,7 @@ Goel, Prabhu, Sanyal, Lim, Torr & Kumaraguru, "Towards adversarial evaluations f
 | k      | `k`: entries of the classifier's `layers()`, from the head backwards, that hold more than a normalisation        |
 | random | as the architecture starts (`context.fresh`); `reset_norms`: normalisations too, with their running statistics   |
 | l      | cross-entropy in nats, mean over the batch                                                                       |
-| rate   | `learning_rate`, `schedule`, `minimum`: see `retain.rate`; the paper's schedule is `restarts`                    |
+| rate   | `learning_rate`, `schedule`, `minimum`: see `epochs.rate`; the paper's schedule is `restarts`                    |
 
 The last layers know nothing of forget once they are trained anew, which takes about as long as training did; the frozen ones know what they knew.
 As in the public code normalisations between the last k layers are trained and by default not reset, so what they learned of forget stays a little
@@ -19,40 +19,24 @@ code goes back to the original's own first weights instead, which is another bas
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from speechforget.batch import Batch
+from speechforget.methods.epochs import Epochs
 from speechforget.methods.layers import NORMS, freeze_all_but, last_layers, own_weights, refuse_low_rank
-from speechforget.methods.losses import cross_entropy
-from speechforget.methods.method import BatchNorm, Context, Method, Pass
-from speechforget.methods.retain import RetainEpochs, Schedule
+from speechforget.methods.method import BatchNorm, Context
 
 
-class EUk(Method):
+class EUk(Epochs):
     """The last layers begin again, and are trained on retain."""
 
     needs = frozenset({"retain"})
 
-    def __init__(
-        self,
-        k: int,
-        learning_rate: float,
-        epochs: int,
-        batch_size: int,
-        optimizer: Mapping[str, Any],
-        reset_norms: bool = False,
-        schedule: Schedule = "constant",
-        minimum: float = 0.0,
-        batch_norm: BatchNorm = "train",
-        frozen_batch_norm: BatchNorm = "frozen",
-        clip: float | None = None,
-    ) -> None:
-        super().__init__(optimizer, clip)
-        self.plan = RetainEpochs(learning_rate, epochs, batch_size, schedule, minimum, batch_norm)
+    def __init__(self, k: int, reset_norms: bool = False, frozen_batch_norm: BatchNorm = "frozen", **epochs: Any) -> None:
+        super().__init__(**epochs)
         self.k, self.reset_norms, self.frozen_batch_norm = k, reset_norms, frozen_batch_norm
 
     def prepare(self, student: nn.Module, context: Context) -> None:
@@ -61,14 +45,6 @@ class EUk(Method):
         layers = last_layers(student, self.k)
         freeze_all_but(student, layers)
         begin_again(student, context.fresh(), layers, self.reset_norms)
-
-    def passes(self) -> Sequence[Pass]:
-        """One retain pass per epoch."""
-        return self.plan.passes()
-
-    def loss(self, student: nn.Module, batch: Batch, current: Pass) -> Tensor:
-        """Cross-entropy with the true labels."""
-        return self.mean(cross_entropy(student(*batch.inputs).logits, batch.labels), batch)
 
 
 @torch.no_grad()

@@ -14,36 +14,19 @@ sets none.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
-
 from torch import Tensor, nn
 
 from speechforget.batch import Batch
+from speechforget.methods.epochs import Epochs
 from speechforget.methods.losses import cross_entropy
-from speechforget.methods.method import BatchNorm, Method, Pass
+from speechforget.methods.method import Pass
 
 
-class GradientAscent(Method):
+class GradientAscent(Epochs):
     """Epochs over forget with the sign of the loss turned round."""
 
+    stream = "forget"
     needs = frozenset({"forget"})
-
-    def __init__(
-        self,
-        learning_rate: float,
-        epochs: int,
-        batch_size: int,
-        optimizer: Mapping[str, Any],
-        batch_norm: BatchNorm = "frozen",
-        clip: float | None = None,
-    ) -> None:
-        super().__init__(optimizer, clip)
-        self.learning_rate, self.epochs, self.batch_size, self.batch_norm = learning_rate, epochs, batch_size, batch_norm
-
-    def passes(self) -> Sequence[Pass]:
-        """One forget pass per epoch."""
-        return [Pass("forget", self.batch_size, self.learning_rate, self.batch_norm, epoch=epoch) for epoch in range(self.epochs)]
 
     def loss(self, student: nn.Module, batch: Batch, current: Pass) -> Tensor:
         """Minus cross-entropy with the true labels."""

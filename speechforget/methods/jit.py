@@ -19,7 +19,6 @@ batch. Here gradients are cleared, and `clamp` is off. Batch-norm is `frozen` by
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -29,46 +28,31 @@ from speechforget import ranks
 from speechforget.batch import Batch
 from speechforget.draws import seed_from
 from speechforget.errors import UserError, nearest
+from speechforget.methods.epochs import Epochs
 from speechforget.methods.features import deviation, features_of, heard, length, logits_of, normal
 from speechforget.methods.losses import step_size
-from speechforget.methods.method import BatchNorm, Context, Method, Pass
+from speechforget.methods.method import Context, Pass
 
 
-class JustInTime(Method):
+class JustInTime(Epochs):
     """Passes over forget, each batch heard once clean and `draws` times with noise."""
 
+    stream = "forget"
     needs = frozenset({"forget"})
     deviation: Tensor
 
-    def __init__(
-        self,
-        learning_rate: float,
-        epochs: int,
-        batch_size: int,
-        optimizer: Mapping[str, Any],
-        draws: int = 25,
-        sigma: float = 0.5,
-        reduction: Literal["mean", "sum"] = "mean",
-        clamp: bool = False,
-        batch_norm: BatchNorm = "frozen",
-        clip: float | None = None,
-    ) -> None:
-        super().__init__(optimizer, clip)
+    def __init__(self, draws: int = 25, sigma: float = 0.5, reduction: Literal["mean", "sum"] = "mean", clamp: bool = False, **epochs: Any) -> None:
+        super().__init__(**epochs)
         if reduction not in ("mean", "sum"):
             raise UserError(f"Unknown reduction '{reduction}': {nearest(reduction, ('mean', 'sum'))}")
         if draws < 1 or not sigma > 0:
             raise UserError(f"JiT needs at least one draw of noise and a sigma above 0, not draws={draws} and sigma={sigma}.")
-        self.learning_rate, self.epochs, self.batch_size, self.batch_norm = learning_rate, epochs, batch_size, batch_norm
         self.draws, self.sigma, self.reduction, self.clamp = draws, sigma, reduction, clamp
 
     def prepare(self, student: nn.Module, context: Context) -> None:
         """How much each feature varies."""
         self.seed = context.seed
         self.register_buffer("deviation", deviation(context, "forget", self.batch_size))
-
-    def passes(self) -> Sequence[Pass]:
-        """One pass over forget per epoch."""
-        return [Pass("forget", self.batch_size, self.learning_rate, self.batch_norm, epoch=epoch) for epoch in range(self.epochs)]
 
     def noise(self, batch: Batch, features: Tensor, mask: Tensor, epoch: int, number: int) -> Tensor:
         """xi_number / sigma: standard normal in the shape of features (batch, ...), 0 where the mask is."""

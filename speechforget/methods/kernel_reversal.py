@@ -12,7 +12,7 @@ of all kernels; compared in Cadet, Borovykh, Malekzadeh, Ahmadi-Abhari & Haddadi
 | symbol | argument                                                  |
 |--------|-----------------------------------------------------------|
 | l      | cross-entropy in nats, mean over the batch                |
-| rate   | `learning_rate`, `schedule`, `minimum`: see `retain.rate` |
+| rate   | `learning_rate`, `schedule`, `minimum`: see `epochs.rate` |
 
 A swap means nothing for kernels with one axis, as networks on raw audio or on frames of features have them; reversal is what is nearest to it: the
 same numbers in another order, with the same norm, and R(R(w)) = w. Kernels of length 1, linear layers, biases and normalisations stay as they are.
@@ -21,38 +21,19 @@ Convolutions that are frozen do too.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
-from speechforget.batch import Batch
 from speechforget.errors import NotApplicable
+from speechforget.methods.epochs import Epochs
 from speechforget.methods.layers import kernels
-from speechforget.methods.losses import cross_entropy
-from speechforget.methods.method import BatchNorm, Context, Method, Pass
-from speechforget.methods.retain import RetainEpochs, Schedule
+from speechforget.methods.method import Context
 
 
-class KernelReversal(Method):
+class KernelReversal(Epochs):
     """Kernels turned round, then epochs over retain."""
 
     needs = frozenset({"retain"})
-
-    def __init__(
-        self,
-        learning_rate: float,
-        epochs: int,
-        batch_size: int,
-        optimizer: Mapping[str, Any],
-        schedule: Schedule = "constant",
-        minimum: float = 0.0,
-        batch_norm: BatchNorm = "train",
-        clip: float | None = None,
-    ) -> None:
-        super().__init__(optimizer, clip)
-        self.plan = RetainEpochs(learning_rate, epochs, batch_size, schedule, minimum, batch_norm)
 
     @torch.no_grad()
     def prepare(self, student: nn.Module, context: Context) -> None:
@@ -62,14 +43,6 @@ class KernelReversal(Method):
             raise NotApplicable("Kernel reversal is for models with convolutions that can move and are longer than one frame, and this one has none.")
         for weight in long:
             weight.copy_(turned(weight))
-
-    def passes(self) -> Sequence[Pass]:
-        """One retain pass per epoch."""
-        return self.plan.passes()
-
-    def loss(self, student: nn.Module, batch: Batch, current: Pass) -> Tensor:
-        """Cross-entropy with the true labels."""
-        return self.mean(cross_entropy(student(*batch.inputs).logits, batch.labels), batch)
 
 
 def turned(kernel: Tensor) -> Tensor:

@@ -18,44 +18,28 @@ pruned. The public code gives gamma and other methods' strengths one option, who
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
 
 from speechforget.batch import Batch
 from speechforget.errors import UserError
+from speechforget.methods.epochs import Epochs
 from speechforget.methods.losses import cross_entropy
-from speechforget.methods.method import BatchNorm, Method, Pass
-from speechforget.methods.retain import RetainEpochs
+from speechforget.methods.method import Pass
 
 
-class L1Sparse(Method):
+class L1Sparse(Epochs):
     """Epochs over retain with a penalty that fades out."""
 
     needs = frozenset({"retain"})
 
-    def __init__(
-        self,
-        learning_rate: float,
-        epochs: int,
-        batch_size: int,
-        gamma: float,
-        optimizer: Mapping[str, Any],
-        epochs_without: int = 0,
-        batch_norm: BatchNorm = "train",
-        clip: float | None = None,
-    ) -> None:
-        super().__init__(optimizer, clip)
-        if gamma < 0 or not 0 <= epochs_without <= epochs:
+    def __init__(self, gamma: float, epochs_without: int = 0, **epochs: Any) -> None:
+        super().__init__(**epochs)
+        if gamma < 0 or not 0 <= epochs_without <= self.epochs:
             raise UserError(f"gamma must be at least 0, and epochs_without from 0 to epochs, not {gamma} and {epochs_without}.")
-        self.plan = RetainEpochs(learning_rate, epochs, batch_size, batch_norm=batch_norm)
-        self.gamma, self.penalised = gamma, epochs - epochs_without
+        self.gamma, self.penalised = gamma, self.epochs - epochs_without
         self.strength = 0.0  # of the penalty in the step under way
-
-    def passes(self) -> Sequence[Pass]:
-        """One retain pass per epoch."""
-        return self.plan.passes()
 
     def penalty(self, epoch: int) -> float:
         """gamma_t of an epoch, from 0."""

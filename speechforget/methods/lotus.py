@@ -26,7 +26,6 @@ default it is `frozen` here, since the mix holds far more of forget than the tra
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -35,28 +34,19 @@ from torch import Tensor, nn
 from speechforget import draws
 from speechforget.batch import Batch
 from speechforget.errors import UserError
-from speechforget.methods.method import BatchNorm, Context, Evaluate, Method, Pass, frozen_copy
+from speechforget.methods.epochs import Epochs
+from speechforget.methods.method import Context, Evaluate, Pass, frozen_copy
 
 
-class LoTUS(Method):
+class LoTUS(Epochs):
     """Mixed passes whose targets on forget get sharper as forget is forgotten."""
 
+    stream = "mix"
     needs = frozenset({"forget", "retain", "validation"})
     known: Tensor
 
-    def __init__(
-        self,
-        learning_rate: float,
-        epochs: int,
-        batch_size: int,
-        alpha: float,
-        optimizer: Mapping[str, Any],
-        margin: float = 0.01,
-        batch_norm: BatchNorm = "frozen",
-        clip: float | None = None,
-    ) -> None:
-        super().__init__(optimizer, clip)
-        self.learning_rate, self.epochs, self.batch_size, self.batch_norm = learning_rate, epochs, batch_size, batch_norm
+    def __init__(self, alpha: float, margin: float = 0.01, **epochs: Any) -> None:
+        super().__init__(**epochs)
         self.alpha, self.margin = alpha, margin
         # What is compared: accuracy on forget now, and the original's on validation. A buffer, so that a resumed run goes on with it.
         self.register_buffer("known", torch.zeros(2, dtype=torch.float64))
@@ -68,10 +58,6 @@ class LoTUS(Method):
         if math.isnan(unseen):
             raise UserError("LoTUS compares forget with validation utterances, and there are none: raise dataset.validation.")
         self.known = torch.tensor([accuracy(context, "forget", self.batch_size), unseen], dtype=torch.float64)
-
-    def passes(self) -> Sequence[Pass]:
-        """One mixed pass per epoch."""
-        return [Pass("mix", self.batch_size, self.learning_rate, self.batch_norm, epoch=epoch) for epoch in range(self.epochs)]
 
     @property
     def gap(self) -> float:

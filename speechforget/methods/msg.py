@@ -14,7 +14,7 @@ unlearn: benchmarking machine unlearning", 2024.
 | q      | `reset_share`, of each layer's own weights; biases and normalisations are never reset                                |
 | random | as the architecture starts (`context.fresh`); the public code draws by He's rule                                     |
 | c      | `kept_factor`; biases and normalisations keep their whole gradient                                                   |
-| rate   | `learning_rate`, `schedule`, `minimum`: see `retain.rate`; the challenge's is `linear`, changed in each step there    |
+| rate   | `learning_rate`, `schedule`, `minimum`: see `epochs.rate`; the challenge's is `linear`, changed in each step there    |
 
 The public code resets convolutions only; here linear layers too, which are all that a transformer has. A factor on gradients means nothing to Adam,
 which divides by their size, so `kept_factor` needs an SGD. The public code samples D_r' anew in each of its epochs over forget; here it is fixed.
@@ -23,7 +23,7 @@ which divides by their size, so `kept_factor` needs an SGD. The public code samp
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -33,38 +33,24 @@ from torch import Tensor, nn
 from speechforget import draws
 from speechforget.batch import Batch
 from speechforget.errors import UserError
+from speechforget.methods.epochs import Epochs
 from speechforget.methods.layers import kernels, pieces, refuse_low_rank
 from speechforget.methods.losses import cross_entropy
-from speechforget.methods.method import BatchNorm, Context, Method, Pass
-from speechforget.methods.retain import RetainEpochs, Schedule
+from speechforget.methods.method import Context
 from speechforget.methods.salun import top
 
 
-class MSG(Method):
+class MSG(Epochs):
     """A share of all kernels reset, then epochs over retain."""
 
     kept: Tensor
 
-    def __init__(
-        self,
-        reset_share: float,
-        kept_factor: float,
-        mask_batch_size: int,
-        learning_rate: float,
-        epochs: int,
-        batch_size: int,
-        optimizer: Mapping[str, Any],
-        schedule: Schedule = "linear",
-        minimum: float = 0.0,
-        batch_norm: BatchNorm = "train",
-        clip: float | None = None,
-    ) -> None:
-        super().__init__(optimizer, clip)
+    def __init__(self, reset_share: float, kept_factor: float, mask_batch_size: int, **epochs: Any) -> None:
+        super().__init__(**epochs)
         if not 0 <= reset_share <= 1:
             raise UserError(f"reset_share is the share of each layer's weights that begin anew, from 0 to 1, not {reset_share}.")
         if kept_factor != 1 and self.optimizer.get("name") != "sgd":
             raise UserError("kept_factor scales gradients, which Adam divides by their size: use method.optimizer.name=sgd, or kept_factor=1.")
-        self.plan = RetainEpochs(learning_rate, epochs, batch_size, schedule, minimum, batch_norm)
         self.reset_share, self.kept_factor, self.mask_batch_size = reset_share, kept_factor, mask_batch_size
 
     @torch.no_grad()
@@ -79,14 +65,6 @@ class MSG(Method):
             weight.copy_(torch.where(reset, fresh.get_parameter(f"{name}.weight"), weight))
             kept[id(weight)] = ~reset
         self.register_buffer("kept", torch.cat([mask.reshape(-1) for mask in kept.values()]))
-
-    def passes(self) -> Sequence[Pass]:
-        """One retain pass per epoch."""
-        return self.plan.passes()
-
-    def loss(self, student: nn.Module, batch: Batch, current: Pass) -> Tensor:
-        """Cross-entropy with the true labels."""
-        return self.mean(cross_entropy(student(*batch.inputs).logits, batch.labels), batch)
 
     def after_backward(self, student: nn.Module) -> None:
         """Kept kernels learn more slowly."""

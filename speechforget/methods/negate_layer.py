@@ -8,7 +8,7 @@ Khalil, Brunswic, Lamghari, Li, Beitollahi & Chen, "NoT: federated unlearning vi
 |--------|---------------------------------------------------------------------------------------------------------------------|
 | L      | `layers`: names of convolutions or linear layers, or of parts that hold some; empty: the first one that can move    |
 | l      | cross-entropy in nats, mean over the batch                                                                          |
-| rate   | `learning_rate`, `schedule`, `minimum`: see `retain.rate`                                                           |
+| rate   | `learning_rate`, `schedule`, `minimum`: see `epochs.rate`                                                           |
 
 Weights and biases of L are negated, so that its output z becomes -z. Where a batch-norm takes that output itself, `negate_mean` negates its
 running mean m too: (-z - -m) / s = -(z - m) / s, the exact opposite of what it was, while with the old mean it would be -(z + m) / s, whose scale
@@ -19,7 +19,7 @@ There is no public code.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -28,32 +28,18 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from speechforget.batch import Batch
 from speechforget.errors import UserError, nearest
+from speechforget.methods.epochs import Epochs
 from speechforget.methods.layers import kernels, refuse_low_rank
-from speechforget.methods.losses import cross_entropy
-from speechforget.methods.method import BatchNorm, Context, Method, Pass
-from speechforget.methods.retain import RetainEpochs, Schedule
+from speechforget.methods.method import Context
 
 
-class NegateLayer(Method):
+class NegateLayer(Epochs):
     """A layer turned round, then epochs over retain."""
 
     needs = frozenset({"retain"})
 
-    def __init__(
-        self,
-        learning_rate: float,
-        epochs: int,
-        batch_size: int,
-        optimizer: Mapping[str, Any],
-        layers: Sequence[str] = (),
-        negate_mean: bool = True,
-        schedule: Schedule = "constant",
-        minimum: float = 0.0,
-        batch_norm: BatchNorm = "train",
-        clip: float | None = None,
-    ) -> None:
-        super().__init__(optimizer, clip)
-        self.plan = RetainEpochs(learning_rate, epochs, batch_size, schedule, minimum, batch_norm)
+    def __init__(self, layers: Sequence[str] = (), negate_mean: bool = True, **epochs: Any) -> None:
+        super().__init__(**epochs)
         self.layers, self.negate_mean = tuple(layers), negate_mean
 
     def prepare(self, student: nn.Module, context: Context) -> None:
@@ -62,14 +48,6 @@ class NegateLayer(Method):
         norms = executed(student, next(iter(context.batches("retain", 1))))
         for name in chosen(self.layers, list(norms)):
             negate(student.get_submodule(name), norms[name] if self.negate_mean else None)
-
-    def passes(self) -> Sequence[Pass]:
-        """One retain pass per epoch."""
-        return self.plan.passes()
-
-    def loss(self, student: nn.Module, batch: Batch, current: Pass) -> Tensor:
-        """Cross-entropy with the true labels."""
-        return self.mean(cross_entropy(student(*batch.inputs).logits, batch.labels), batch)
 
 
 @torch.no_grad()
