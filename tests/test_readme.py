@@ -42,6 +42,8 @@ def place(tmp_path_factory: pytest.TempPathFactory, tones: Path) -> Path:
 
 def run(line: str, place: Path) -> subprocess.CompletedProcess[str]:
     words = shlex.split(line)
+    if "plan=true" not in words:  # all methods take minutes; tests/test_every_method.py runs each
+        words = [word.replace("glob(*)", "glob(s*)") for word in words]
     environment = {**os.environ, "WANDB_MODE": "offline", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     while "=" in words[0]:
         name, _, value = words.pop(0).partition("=")
@@ -95,6 +97,12 @@ def test_a_command_on_a_corpus_that_is_not_here_composes(line: str, place: Path)
         words = [re.sub(r"=glob\(\*\)$", "=scrub", re.sub(r"=([^,\[]+),.*$", r"=\1", word)) for word in words]
     done = subprocess.run([sys.executable, *words[1:], "--cfg", "job"], cwd=place, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_every_method_is_listed() -> None:
+    methods = {path.stem for path in (ROOT / "conf" / "method").glob("*.yaml")}
+    listed = {name for row in re.findall(r"^\| (`\w+`(?:, `\w+`)*) \|", README, flags=re.MULTILINE) for name in re.findall(r"`(\w+)`", row)}
+    assert methods <= listed
 
 
 def test_the_result_can_be_used(place: Path) -> None:

@@ -1,6 +1,7 @@
 """JiT: make the model's answers about forget change little with its input.
 
-Foster, Fogarty, Schoepf, Dugue, Öztireli & Brintrup, "An information theoretic approach to machine unlearning" (Just in Time unlearning), TMLR 2025.
+Foster, Fogarty, Schoepf, Dugue, Öztireli & Brintrup, "An information theoretic approach to machine unlearning", 2024 (arXiv 2402.01401; its first
+version is called "Zero-shot machine unlearning at scale via Lipschitz regularization").
 
     min_theta  E_{x in D_f} (1/N) sum_{j=1..N} || z(x; theta) - z(x + s xi_j; theta) || / || xi_j ||,      xi_j ~ normal(0, sigma^2)
 
