@@ -247,7 +247,12 @@ def parsed(words: Sequence[str] | None = None) -> argparse.Namespace:
         "--seeds", type=lambda text: [int(seed) for seed in text.split(",")], default=[0, 1, 2], help="of training and request: 0,1,2"
     )
     parser.add_argument(
-        "--set", nargs="+", default=[], metavar="NAME=VALUE", help="overrides as for run.py; DATASET:NAME=VALUE for one dataset alone"
+        "--set",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="NAME=VALUE",
+        help="overrides as for run.py; DATASET:NAME=VALUE for one dataset alone",
     )
     parser.add_argument("--jobs", type=int, default=1, help="processes that work at the same time (default: 1)")
     parser.add_argument("--page", type=Path, default=ROOT / "docs" / "methods.md", help="where the table goes (default: docs/methods.md)")
