@@ -13,7 +13,7 @@ import encoders
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 from test_methods import Recorder
@@ -32,6 +32,7 @@ from speechforget.methods.importance import PerUtterance, absolute_output_gradie
 from speechforget.methods.influence import Influence, solve
 from speechforget.methods.losses import cross_entropy
 from speechforget.methods.method import Context, Method
+from speechforget.methods.products import as_products
 
 CONF = Path(__file__).parents[1] / "conf"
 NAMES = ["ssd", "lfssd", "assd", "fisher", "influence"]
@@ -319,3 +320,20 @@ def test_a_mistake_is_one_sentence(name: str, changes: dict, error: type[Excepti
         return
     with pytest.raises(error, match=hint):
         build_method(options)
+
+
+@settings(max_examples=40)
+@given(st.integers(1, 2), st.integers(1, 4), st.tuples(*[st.integers(1, 3)] * 2), st.integers(0, 2), st.integers(1, 2), st.booleans())
+def test_a_convolution_is_a_product(axes: int, inputs: int, sizes: tuple[int, int], padding: int, dilation: int, bias: bool) -> None:
+    torch.manual_seed(inputs)
+    kind = (nn.Conv1d, nn.Conv2d)[axes - 1]
+    model = nn.Sequential(kind(inputs, 3, *sizes, padding, dilation, bias=bias)).double()
+    x = torch.randn(2, inputs, *[7 + place for place in range(axes)], dtype=torch.float64)
+    changed = as_products(copy.deepcopy(model))
+    assert "forward" in vars(changed[0])
+    torch.testing.assert_close(changed(x), model(x))
+
+
+def test_other_convolutions_stay_as_they_are() -> None:
+    model = nn.Sequential(nn.Conv1d(4, 4, 3, groups=4), nn.Conv1d(4, 4, 3, padding_mode="circular", padding=1), nn.Conv1d(4, 4, 3, padding="same"))
+    assert not any("forward" in vars(child) for child in as_products(model))

@@ -23,6 +23,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from speechforget.batch import Batch, cut
 from speechforget.methods.losses import cross_entropy
 from speechforget.methods.method import Context
+from speechforget.methods.products import as_products
 
 logger = logging.getLogger(__name__)
 
@@ -120,7 +121,7 @@ class PerUtterance:
     def __init__(self, context: Context, chosen: Sequence[Tensor], score: Score) -> None:
         wanted = {id(parameter) for parameter in chosen}
         names = [name for name, parameter in context.original.named_parameters() if id(parameter) in wanted]
-        model = copy.deepcopy(context.original).eval().requires_grad_(False)
+        model = as_products(copy.deepcopy(context.original).eval().requires_grad_(False))
         for name in names:
             model.get_parameter(name).requires_grad_(True)
         self.context, self.score, self.body, self.vectorised = context, score, _Body(model), True
