@@ -5,7 +5,8 @@
     python scripts/method_table.py --datasets espeak arabic_speech_commands --set arabic_speech_commands:dataset.root=FOLDER --jobs 2
 
 What is missing is made by the pipeline and kept in the output folder, so the same command goes on where it was interrupted, and finds everything
-there a second time. The table is written between two marks in the page, and its numbers, unrounded, into a file of the same name that ends in .csv.
+there a second time. The table is written between two marks in the page; its numbers, unrounded and of every metric, into a file of the same name that
+ends in .csv, in the output folder.
 A run that fails is listed with its reason; the others go on.
 """
 
@@ -227,9 +228,10 @@ def make(arguments: argparse.Namespace, command: str) -> int:
     page = read_page(arguments.page)  # others may have written while this ran
     head, tail = page.partition(BEGIN)[0], page.partition(END)[2]
     write_text(arguments.page, f"{head}{BEGIN}\n{text_of(tables, outcomes, command)}\n{END}{tail}")
-    write_text(arguments.page.with_suffix(".csv"), comma_separated(tables))
+    numbers = output / arguments.page.with_suffix(".csv").name
+    write_text(numbers, comma_separated(tables))
     counts = {state: sum(outcome.state == state for outcome in outcomes) for state in (DONE, NOT_APPLICABLE, FAILED)}
-    print(f"Written: {arguments.page} and {arguments.page.with_suffix('.csv')}; runs: " + ", ".join(f"{n} {state}" for state, n in counts.items()))
+    print(f"Written: {arguments.page} and {numbers}; runs: " + ", ".join(f"{n} {state}" for state, n in counts.items()))
     for outcome in outcomes:
         if outcome.state == FAILED:
             print(f"failed: {' '.join(outcome.job.overrides)}: {outcome.text}", file=sys.stderr)

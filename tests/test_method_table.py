@@ -58,7 +58,7 @@ def test_the_table_stands_between_its_marks(made: str, place: Path) -> None:
 
 
 def test_the_csv_holds_the_same_numbers(made: str, place: Path) -> None:
-    rows = list(csv.DictReader((place / "page.csv").open()))
+    rows = list(csv.DictReader((place / "out" / "page.csv").open()))
     (forget,) = [row for row in rows if row["row"] == "finetune" and row["metric"] == "accuracy_forget" and row["block"].startswith("class")]
     shown = row_of(made[made.index("class unlearning") :], "finetune")
     assert shown[3].split(" ")[0] == f"{100 * float(forget['mean']):.1f}"
@@ -116,7 +116,7 @@ def test_two_processes_make_the_same(made: str, words: list[str], place: Path) -
     line[line.index("0,1")] = "0"
     done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]
-    values = [[row for row in csv.DictReader((place / name).open()) if row["artefact"] == "original"] for name in ("page.csv", "jobs.csv")]
+    values = [[row for row in csv.DictReader((place / name).open()) if row["artefact"] == "original"] for name in ("out/page.csv", "jobs/jobs.csv")]
     assert {row["metric"] for row in values[0]} == {row["metric"] for row in values[1]}
     assert len(list((place / "jobs" / "original").glob("*/DONE"))) == 1 and len(list((place / "jobs" / "oracle").glob("*/DONE"))) == 2
     assert row_of(page.read_text(), "finetune")[-1] == "1"
