@@ -163,3 +163,20 @@ def test_a_range_that_is_none_is_a_sentence(ends: object, value: float | None, w
 def test_without_an_oracle_there_is_nothing_to_search_for(words: list[str], place: Path) -> None:
     with pytest.raises(UserError, match="oracle"):
         tune["tune"]([*words, "oracle=none"], 2, [], place / "conf")
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "conf" / "tuned").glob("*.yaml")), ids=lambda path: path.stem)
+def test_numbers_that_were_found_serve_what_they_are_named_after(path: Path) -> None:
+    """And say by which command, from how many trials, and how near they come."""
+    saved, text = OmegaConf.load(path), path.read_text()
+    target = saved.tuned_for
+    assert path.stem == "_".join([target.task, target.dataset + ("" if target.label == "word" else f"-{target.label}"), target.method])
+    words = [f"{group}={target[group]}" for group in ("task", "dataset", "model", "method")]
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        config: Any = OmegaConf.to_container(
+            compose("config", overrides=[*words, f"dataset.label={target.label}", f"tuned={path.stem}"]), resolve=True
+        )
+    tune["check_tuned"](config)
+    assert set(saved.method) <= set(config["method"]) and all(config["method"][name] == value for name, value in saved.method.items())
+    build_method(config["method"])
+    assert f"scripts/tune.py method={target.method} task={target.task}" in text and "trials by TPE" in text and "Best objective" in text
