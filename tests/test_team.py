@@ -125,11 +125,14 @@ def test_a_failing_rank_fails_its_job_soon_and_leaves_nothing(how: str, error: t
     started = time.monotonic()
     with pytest.raises(error, match=words):
         pipeline.unlearn(original)
-    assert time.monotonic() - started < 120  # with cores shared
+    took = time.monotonic() - started
     assert not workers()
     assert not list(toys.glob(f"outputs/unlearned/failing_{how}-*/DONE"))
     fresh = Pipeline(configure(f"output={toys / 'outputs'}", *EXACT, "trainer.devices=2", "method=none"), Store(toys / "outputs"))
-    assert (fresh.unlearn(fresh.train("original")).folder / "DONE").exists()  # the next job has a fresh team, and no lock stands in its way
+    original = fresh.train("original")
+    started = time.monotonic()
+    assert (fresh.unlearn(original).folder / "DONE").exists()  # the next job has a fresh team, and no lock stands in its way
+    assert took < max(30, 4 * (time.monotonic() - started))  # 30 s, or on a busy machine what four jobs in peace take
 
 
 def test_a_forget_batch_beside_a_retain_batch_is_shared_right(configure, toys: Path) -> None:

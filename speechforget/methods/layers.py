@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 
@@ -57,10 +56,3 @@ def refuse_low_rank(trainable: str, method: str) -> None:
     """Raises NotApplicable where only low-rank updates can move: they start at zero, so neither a new start nor a change of sign means anything."""
     if trainable == "lora":
         raise NotApplicable(f"{method} edits weights, and low-rank updates are still zero when it does: use method.trainable=all or head.")
-
-
-def pieces(model: nn.Module, flat: Tensor) -> Iterable[tuple[nn.Parameter, Tensor]]:
-    """Each parameter with its piece, in its shape, of a flat tensor in the order of `parameters()`."""
-    parameters = list(model.parameters())
-    parts = torch.split(flat, [parameter.numel() for parameter in parameters])
-    return ((parameter, part.view_as(parameter)) for parameter, part in zip(parameters, parts, strict=True))

@@ -34,7 +34,8 @@ from speechforget import draws
 from speechforget.batch import Batch
 from speechforget.errors import UserError
 from speechforget.methods.epochs import Epochs
-from speechforget.methods.layers import kernels, pieces, refuse_low_rank
+from speechforget.methods.importance import pieces
+from speechforget.methods.layers import kernels, refuse_low_rank
 from speechforget.methods.losses import cross_entropy
 from speechforget.methods.method import Context
 from speechforget.methods.salun import top
@@ -68,7 +69,8 @@ class MSG(Epochs):
 
     def after_backward(self, student: nn.Module) -> None:
         """Kept kernels learn more slowly."""
-        for weight, kept in pieces(student, self.kept):
+        weights = list(student.parameters())
+        for weight, kept in zip(weights, pieces(self.kept, weights), strict=True):
             if weight.grad is not None:
                 weight.grad = torch.where(kept, self.kept_factor * weight.grad, weight.grad)
 

@@ -30,6 +30,7 @@ from torch.nn.utils import parameters_to_vector
 
 from speechforget.batch import Batch
 from speechforget.errors import UserError
+from speechforget.methods.importance import batch_gradient, pieces
 from speechforget.methods.losses import cross_entropy
 from speechforget.methods.method import Context, Method, Pass
 from speechforget.methods.random_label import RandomLabel
@@ -81,9 +82,7 @@ class SalUn(Method):
     def _parts(self, student: nn.Module) -> Iterable[tuple[nn.Parameter, Tensor, Tensor]]:
         """Each parameter with its piece of the mask and of the start, in its shape."""
         parameters = list(student.parameters())
-        sizes = [parameter.numel() for parameter in parameters]
-        pieces = zip(parameters, self.mask.split(sizes), self.start.split(sizes), strict=True)
-        return ((parameter, mask.view_as(parameter), start.view_as(parameter)) for parameter, mask, start in pieces)
+        return zip(parameters, pieces(self.mask, parameters), pieces(self.start, parameters), strict=True)
 
 
 def saliency(context: Context, batch_size: int) -> Tensor:
@@ -95,10 +94,7 @@ def saliency(context: Context, batch_size: int) -> Tensor:
     parameters = list(model.parameters())
 
     def gradient(batch: Batch) -> Tensor:
-        with torch.enable_grad():
-            loss = cross_entropy(model(*batch.inputs).logits, batch.labels).mean()
-        gradients = torch.autograd.grad(loss, parameters, allow_unused=True, materialize_grads=True)
-        return torch.cat([gradient.reshape(-1) for gradient in gradients])
+        return batch_gradient(model, parameters, batch, cross_entropy)
 
     return context.total("forget", batch_size, gradient, torch.zeros_like(parameters_to_vector(parameters).detach())).abs()
 
