@@ -162,12 +162,15 @@ def _run(
     method.prepare(student, context)
     method.to(device)
     ranks.share_state(student, method)
-    driver = Driver(method, student, evaluator(method, student, sources, device))
+
+    def steps_of(current: Pass, index: int) -> int:
+        return len(pass_stream(sources, method, current, index, job.seed))
+
+    driver = Driver(method, student, evaluator(method, student, sources, device), steps_of)
     if not driver.plan:
         return
-    steps = sum(len(pass_stream(sources, method, current, index, job.seed)) for index, current in enumerate(driver.plan))
     compiled(student, job.trainer)
-    fit(Unlearning(driver, sources, job, cost), job, len(driver.plan), steps, cost)
+    fit(Unlearning(driver, sources, job, cost), job, len(driver.plan), driver.steps or 0, cost)
     student.eval()
 
 

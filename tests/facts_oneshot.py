@@ -4,7 +4,7 @@ from facts import F, Facts, R
 from tiny import CLASSES
 
 FACTS = {
-    "ssd": Facts(cost=(0, F + R + F), faster={"alpha": 2.0}, variants=[({"importance": "sample"}, {})]),
+    "ssd": Facts(cost=(0, F + R + F), faster={"alpha": 2.0, "dampening": 1.0}, variants=[({"importance": "sample"}, {})]),
     "lfssd": Facts(cost=(0, F + R + F), faster={"alpha": 1.2}),
     "assd": Facts(cost=(0, F + R), forget="moves", faster={}),
     "fisher": Facts(

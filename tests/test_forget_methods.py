@@ -13,7 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
-from tiny import CLASS, CLASSES, CONF, SAMPLES, Problem, accuracy, build, context_of, guarded, original, run, student_of
+from tiny import CLASS, CLASSES, CONF, SAMPLES, Problem, build, context_of, driver_of, guarded, original, run, student_of
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -218,7 +218,7 @@ def test_shrink_labels_are_wrong_and_stay_if_asked() -> None:
 
 
 def test_expand_is_training_with_one_more_row_that_is_then_dropped() -> None:
-    method = build("boundary_expand", optimizer={"name": "sgd", "momentum": 0.9}, learning_rate=0.05, clip=0.7)
+    method = build("boundary_expand", optimizer={"name": "sgd", "momentum": 0.9}, learning_rate=0.05, learning_rate_steps=None, clip=0.7)
     student = student_of(method)
     method.prepare(student, context_of(CLASS, method))
     wide = copy.deepcopy(original())
@@ -227,7 +227,7 @@ def test_expand_is_training_with_one_more_row_that_is_then_dropped() -> None:
         wide.head.weight.copy_(torch.cat([original().head.weight, method.extra.weight]))
         wide.head.bias.copy_(torch.cat([original().head.bias, method.extra.bias]))
     start = method.extra.weight.detach().clone()
-    Driver(method, student, accuracy(CLASS, student, method)).run(guarded(CLASS, method))
+    driver_of(CLASS, student, method).run(guarded(CLASS, method))
     optimizer = torch.optim.SGD(wide.parameters(), lr=0.05, momentum=0.9)
     wide.train()
     wide.norm.eval()

@@ -18,9 +18,9 @@ from tiny import (
     CONF,
     SAMPLES,
     Problem,
-    accuracy,
     build,
     context_of,
+    driver_of,
     forget_loss,
     guarded,
     original,
@@ -103,7 +103,7 @@ def test_a_resumed_run_is_bit_equal(name: str, changes: dict, facts: Facts) -> N
         method = build(name, **changes)
         student = student_of(method)
         method.prepare(student, context_of(CLASS, method))
-        driver = Driver(method, student, accuracy(CLASS, student, method))
+        driver = driver_of(CLASS, student, method)
         return driver, driver.make_optimizer()
 
     passes = len(build(name, **changes).passes())
@@ -127,7 +127,7 @@ def test_cost_is_the_closed_form(name: str, changes: dict, facts: Facts) -> None
     student = cost.watch(student_of(method))
     with cost:
         method.prepare(student, context_of(CLASS, method, cost.watch))
-        Driver(method, student, accuracy(CLASS, student, method)).run(guarded(CLASS, method))
+        driver_of(CLASS, student, method).run(guarded(CLASS, method))
     assert (cost.forward, cost.forward_backward) == facts.cost
 
 

@@ -153,7 +153,7 @@ FRONTEND = Tiny.frontend
 
 @pytest.mark.parametrize("name", NAMES)
 def test_an_edit_leaves_buffers_and_frozen_weights_alone(name: str) -> None:
-    method, model = build(name, **({"alpha": 1.2} if "ssd" in name and name != "assd" else {})), copy.deepcopy(original())
+    method, model = build(name, **({"alpha": 1.2, "dampening": 1.0} if "ssd" in name and name != "assd" else {})), copy.deepcopy(original())
     model.conv.requires_grad_(False)
     student = copy.deepcopy(model)
     method.prepare(student, replace(context_of(SAMPLES, method), original=model))
@@ -279,12 +279,13 @@ def test_the_inverse_hessian_is_that_of_the_rank_one_recursion(damping: float, c
     assert torch.allclose(solve(rows, vector, damping), inverse @ vector, rtol=1e-10)
 
 
-def test_influence_is_the_step_of_a_plain_computation() -> None:
-    method = build("influence", alpha=3.0, damping=7.0)
+@pytest.mark.parametrize("share", [None, 0.3])
+def test_influence_is_the_step_of_a_plain_computation(share: float | None) -> None:
+    method = build("influence", alpha=3.0, damping=7.0, share=share)
     assert isinstance(method, Influence)
     forget, retain = alone(SAMPLES, "forget").double(), alone(SAMPLES, "retain").double()
     hessian = torch.eye(retain.shape[1], dtype=torch.float64) + retain.T @ retain / 7
-    expected = 3 * torch.linalg.solve(hessian, len(forget) / 46 * (forget.mean(0) - retain.mean(0)))
+    expected = 3 * torch.linalg.solve(hessian, (share or len(forget) / 46) * (forget.mean(0) - retain.mean(0)))
     assert close(method.step(context_of(SAMPLES, method)).double(), expected)
 
 
@@ -309,6 +310,7 @@ def test_what_does_not_fit_is_one_sentence() -> None:
         ("fisher", {"information": "emprical"}, UserError, "did you mean 'empirical'"),
         ("influence", {"samples": 0}, UserError, "method.samples"),
         ("influence", {"damping": 0.0}, UserError, "method.damping"),
+        ("influence", {"share": 0.0}, UserError, "method.share"),
         ("ssd", {"retain_share": 0.5}, None, ""),
         ("ssd", {"trainable": "head"}, NotApplicable, "at once"),
     ],

@@ -19,7 +19,7 @@ from speechforget.data.streams import Sources, Waveforms
 from speechforget.fitting import Job, Resumable
 from speechforget.loading import build_method, load, load_classifier
 from speechforget.methods.driver import Driver
-from speechforget.methods.method import Context
+from speechforget.methods.method import Context, Pass
 from speechforget.methods.switches import restrict
 from speechforget.scores import COLUMNS, column
 from speechforget.scoring import score
@@ -160,7 +160,11 @@ def test_lightning_does_what_the_plain_loop_does(name: str, tmp_path: Path, sour
 
     cpu = torch.device("cpu")
     plain.prepare(student, Context(classifier, fresh, ordered_batches(plain, sources, cpu, 0), CLASSES, forgotten(method), 0))
-    Driver(plain, student, evaluator(plain, student, sources, cpu)).run(lambda current, index: pass_stream(sources, plain, current, index, 0))
+
+    def stream(current: Pass, index: int) -> Any:
+        return pass_stream(sources, plain, current, index, 0)
+
+    Driver(plain, student, evaluator(plain, student, sources, cpu), lambda current, index: len(stream(current, index))).run(stream)
     for (key, mine), theirs in zip(student.state_dict().items(), expected.state_dict().values(), strict=True):
         assert torch.equal(mine, theirs), key
 

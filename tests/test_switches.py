@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 from scipy.special import lambertw
-from tiny import CLASS, CONF, SAMPLES, Problem, accuracy, build, context_of, guarded, original, run, student_of
+from tiny import CLASS, CONF, SAMPLES, Problem, build, context_of, driver_of, guarded, original, run, student_of
 from torch import Tensor
 
 from speechforget.batch import Batch
@@ -135,7 +135,7 @@ def test_a_resumed_run_goes_on_with_its_running_means(name: str) -> None:
         method = made(name, **changes)
         student = student_of(method)
         method.prepare(student, context_of(SAMPLES, method))
-        driver = Driver(method, student, accuracy(SAMPLES, student, method))
+        driver = driver_of(SAMPLES, student, method)
         return driver, driver.make_optimizer()
 
     def go(driver: Driver, optimizer: torch.optim.Optimizer, first: int, last: int) -> None:
@@ -182,6 +182,30 @@ def test_a_frozen_layer_s_statistics_follow_the_pass_only_if_asked(name: str) ->
     assert not torch.equal(run(SAMPLES, method).norm.running_mean, original().norm.running_mean)
 
 
+# ---- learning rates meant for a number of steps
+
+
+@pytest.mark.parametrize(("name", "steps"), [("gradient_ascent", 6), ("finetune", 20), ("scrub", 23), ("salun", 26)])
+def test_learning_rates_are_shared_out_over_the_steps_there_are(name: str, steps: int) -> None:
+    options = OmegaConf.load(CONF / f"{name}.yaml")
+    plain = ended(name, learning_rate_steps=None, learning_rate=options.learning_rate)
+    assert same(ended(name, learning_rate_steps=steps, learning_rate=options.learning_rate), plain)
+    assert same(ended(name, learning_rate_steps=steps * 2, learning_rate=options.learning_rate / 2), plain)
+    assert not same(ended(name, learning_rate_steps=steps * 2, learning_rate=options.learning_rate), plain)
+
+
+def test_a_forget_set_many_times_as_large_moves_the_weights_no_further() -> None:
+    def moved(problem: Problem, **changes: Any) -> float:
+        after, before = run(problem, build("gradient_ascent", **changes)).state_dict(), original().state_dict()
+        return math.sqrt(sum(float((after[key] - before[key]).square().sum()) for key in before))
+
+    steps = {"optimizer": {"name": "sgd"}, "clip": 1e-3, "learning_rate": 1.0}  # every step as long as any other
+    few, many = Problem(range(4)), Problem(range(36))  # one batch, and nine
+    assert moved(many, **steps, learning_rate_steps=None) > 3 * moved(few, **steps, learning_rate_steps=None)
+    ratio = moved(many, **steps, learning_rate_steps=2) / moved(few, **steps, learning_rate_steps=2)
+    assert 0.3 < ratio < 1.01
+
+
 # ---- clip
 
 
@@ -198,7 +222,7 @@ def test_no_gradient_is_larger_than_allowed_when_the_optimiser_sees_it(name: str
 
     monkeypatch.setattr(Driver, "after_backward", watched)
     method.prepare(student, context_of(problem, method))
-    Driver(method, student, accuracy(problem, student, method)).run(guarded(problem, method))
+    driver_of(problem, student, method).run(guarded(problem, method))
     assert {allowed for allowed, _ in seen} <= {limit, None} and any(allowed for allowed, _ in seen)
     assert all(norm <= limit * 1.001 for allowed, norm in seen if allowed is not None)
     assert any(norm > 0.5 * limit for allowed, norm in seen if allowed is not None)
@@ -221,6 +245,10 @@ def test_no_gradient_is_larger_than_allowed_when_the_optimiser_sees_it(name: str
         ({"retain_share": 1.5}, "above 0 and at most 1"),
         ({"retain_share": "half"}, "above 0 and at most 1"),
         ({"retain_share": math.nan}, "above 0 and at most 1"),
+        ({"learning_rate_steps": 0}, "number of steps above 0"),
+        ({"learning_rate_steps": -3}, "number of steps above 0"),
+        ({"learning_rate_steps": math.nan}, "number of steps above 0"),
+        ({"learning_rate_steps": "many"}, "number of steps above 0"),
     ],
 )
 def test_nonsense_is_one_sentence(changes: dict, hint: str) -> None:
@@ -230,7 +258,7 @@ def test_nonsense_is_one_sentence(changes: dict, hint: str) -> None:
 
 
 @pytest.mark.parametrize("name", ONE_SHOT)
-@pytest.mark.parametrize("changes", [{"curriculum": "superloss"}, {"trainable": "head"}, {"trainable": "lora"}])
+@pytest.mark.parametrize("changes", [{"curriculum": "superloss"}, {"trainable": "head"}, {"trainable": "lora"}, {"learning_rate_steps": 9}])
 def test_what_makes_its_change_at_once_has_nothing_to_switch(name: str, changes: dict) -> None:
     with pytest.raises(NotApplicable, match=f"method.{next(iter(changes))} is for methods that train"):
         build(name, **changes)
@@ -238,4 +266,4 @@ def test_what_makes_its_change_at_once_has_nothing_to_switch(name: str, changes:
 
 def test_switches_left_out_are_off() -> None:
     method = equip(copy.deepcopy(build("finetune")), {})
-    assert (method.curriculum, method.trainable, method.retain_share) == (None, "all", 1.0)
+    assert (method.curriculum, method.trainable, method.retain_share, method.learning_rate_steps) == (None, "all", 1.0, None)

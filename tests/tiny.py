@@ -165,10 +165,15 @@ def accuracy(problem: Problem, student: nn.Module, method: Method) -> Callable[[
     return evaluate
 
 
+def driver_of(problem: Problem, student: nn.Module, method: Method) -> Driver:
+    """A driver that knows how many steps there will be, as that of a real run."""
+    return Driver(method, student, accuracy(problem, student, method), lambda current, index: len(list(guarded(problem, method)(current, index))))
+
+
 def run(problem: Problem, method: Method) -> Tiny:
     student = student_of(method)
     method.prepare(student, context_of(problem, method))
-    Driver(method, student, accuracy(problem, student, method)).run(guarded(problem, method))
+    driver_of(problem, student, method).run(guarded(problem, method))
     return student
 
 

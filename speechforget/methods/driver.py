@@ -47,9 +47,12 @@ class Driver:
     optimiser step, after_step; then end_pass, which is True when the method wants to stop.
     """
 
-    def __init__(self, method: Method, student: nn.Module, evaluate: Evaluate) -> None:
+    def __init__(self, method: Method, student: nn.Module, evaluate: Evaluate, steps_of: Callable[[Pass, int], int] | None = None) -> None:
+        """steps_of: (pass, index) -> its steps, where they are known in advance; needed for `learning_rate_steps` alone."""
         self.method, self.student, self.evaluate = method, student, evaluate
         self.plan: Sequence[Pass] = tuple(method.passes())
+        self.steps = sum(steps_of(current, index) for index, current in enumerate(self.plan)) if steps_of else None
+        self.factor = 1.0 if method.learning_rate_steps is None or not self.steps else method.learning_rate_steps / self.steps
         self._before: list[Tensor] = []
         self._step = 0
 
@@ -80,7 +83,7 @@ class Driver:
     def after_backward(self, index: int, optimizer: torch.optim.Optimizer) -> None:
         """The method's work on the gradients, clipping, and the step's learning rate."""
         for group in optimizer.param_groups:
-            group["lr"] = self.plan[index].rate(self._step)
+            group["lr"] = self.plan[index].rate(self._step) * self.factor
         self._step += 1
         self.method.after_backward(self.student)
         allowed = self.method.norm_allowed()

@@ -3,7 +3,7 @@
 Izzo, Smart, Chaudhuri & Zou, "Approximate data deletion from machine learning models", AISTATS 2021; with the inverse Hessian of Singh & Alistarh,
 "WoodFisher: efficient second-order approximation for neural network compression", NeurIPS 2020.
 
-    v = n_f / n * (mean gradient on forget - mean gradient on retain),   theta_u = theta_o + alpha * H^-1 v
+    v = w * (mean gradient on forget - mean gradient on retain),   theta_u = theta_o + alpha * H^-1 v
     H = 1 + (1 / N) * sum over m retain utterances of g g',   g the gradient of one utterance's cross-entropy
 
 | symbol      | argument                                                                                                     |
@@ -11,8 +11,9 @@ Izzo, Smart, Chaudhuri & Zou, "Approximate data deletion from machine learning m
 | alpha       | `alpha`                                                                                                      |
 | m           | `samples`: so many retain utterances, drawn once by the run's seed; all of them where there are fewer        |
 | N           | `damping`                                                                                                    |
-| n_f, n      | utterances of forget, and of the training set                                                                |
+| w           | `share`: of the training set, that forget is taken to be; without it, the share that it is, n_f / n           |
 
+With w = n_f / n as in the papers, forgetting a class of few utterances hardly begins; a fixed w makes alpha mean the same for all requests.
 The inverse is exact: with the rows g in G (m, parameters), H^-1 v = v - G' (N + G G')^-1 G v, so only m equations are solved, and the result is
 that of the rank-one recursion over the same utterances. The public code never gives its recursion a new gradient, so it forms no inverse Hessian.
 G is held whole, in the weights' precision, by every process: m gradients of a large model do not fit, and `memory` says in GB where to stop.
@@ -40,11 +41,13 @@ BLOCK = 2**16  # columns of G that are held in float64 at once
 class Influence(Method):
     """One step, from one pass over the training set and m gradients of single utterances."""
 
-    def __init__(self, alpha: float, samples: int, damping: float, batch_size: int, memory: float) -> None:
+    def __init__(self, alpha: float, samples: int, damping: float, batch_size: int, memory: float, share: float | None = None) -> None:
         super().__init__()
+        if share is not None and not 0 < share <= 1:
+            raise UserError(f"method.share must be above 0 and at most 1, or null, not {share}.")
         if samples < 1 or damping <= 0:
             raise UserError(f"method.samples must be at least 1 and method.damping above 0, not {samples} and {damping}.")
-        self.alpha, self.samples, self.damping, self.batch_size, self.memory = alpha, samples, damping, batch_size, memory
+        self.alpha, self.samples, self.damping, self.batch_size, self.memory, self.share = alpha, samples, damping, batch_size, memory, share
 
     @torch.no_grad()
     def prepare(self, student: nn.Module, context: Context) -> None:
@@ -77,8 +80,9 @@ class Influence(Method):
 
         forget = context.total("forget", self.batch_size, summed, zero)
         retain = context.total("retain", self.batch_size, held_and_summed, zero)
-        difference = (forget[:-1] / forget[-1] - retain[:-1] / retain[-1]) * forget[-1] / (forget[-1] + retain[-1])
-        return self.alpha * solve(ranks.total(held), difference, self.damping).to(alone.kind)
+        share = self.share or forget[-1] / (forget[-1] + retain[-1])
+        difference = forget[:-1] / forget[-1] - retain[:-1] / retain[-1]
+        return self.alpha * solve(ranks.total(held), share * difference, self.damping).to(alone.kind)
 
     def _places(self, context: Context) -> dict[int, int]:
         """Which row of G belongs to which utterance."""

@@ -119,13 +119,14 @@ class Method(nn.Module):
     needs: the data it touches, out of `forget`, `retain` and `validation`; anything else raises when it is asked for.
     optimizer: `make_optimizer`'s options; one optimiser serves all passes. clip: the global gradient norm allowed, None for no limit.
     frozen_batch_norm: the mode of batch-norm layers whose weights are frozen; None for that of the pass.
-    curriculum, trainable, retain_share: see `switches.py`.
+    curriculum, trainable, retain_share, learning_rate_steps: see `switches.py`.
     """
 
     needs: frozenset[str] = frozenset({"forget", "retain"})
     frozen_batch_norm: BatchNorm | None = "frozen"
     trainable: str = "all"
     retain_share: float = 1.0
+    learning_rate_steps: float | None = None
 
     def __init__(self, optimizer: Mapping[str, Any] | None = None, clip: float | None = None) -> None:
         super().__init__()
