@@ -7,6 +7,7 @@ import csv
 import importlib
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -168,3 +169,14 @@ def test_mistakes_are_sentences(tmp_path: Path) -> None:
 
 def test_the_page_of_the_project_has_the_marks(configure: Callable) -> None:
     assert script["read_page"](ROOT / "docs" / "methods.md")
+
+
+def test_one_seed_is_enough_for_some() -> None:
+    chosen = ["--methods", "scrub", "ssd", "--datasets", "espeak", "folder", "--one-seed", "folder", "--tasks", "class", "--labels", "word"]
+    arguments = script["parsed"](chosen)
+    counts = Counter((job.cell[0], job.cell[3]) for job in script["jobs_of"](arguments))
+    assert counts == {("espeak", "scrub"): 3, ("espeak", "ssd"): 3, ("folder", "scrub"): 3, ("folder", "ssd"): 1}
+    assert "--seeds 0,1,2 --one-seed folder" in script["command_of"](arguments)
+    arguments.one_seed = ["foldr"]
+    with pytest.raises(UserError, match="There is no dataset=foldr: did you mean 'folder'"):
+        script["check_names"](arguments)

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from speechforget.batch import Pair
+from speechforget.batch import Batch, Pair
 from speechforget.data.ahead import ahead
+from speechforget.data.augment import Augment
 from speechforget.data.recordings import Mapped
-from speechforget.data.streams import Paired, Sources, Stream, Waveforms
+from speechforget.data.streams import Paired, Sources, Stream, Turns, Waveforms
 
 SAMPLES = 50
 
@@ -87,6 +88,27 @@ def test_a_pair_starts_its_shorter_half_again_in_another_order(waveforms: Wavefo
     rounds = [tuple(int(pair.retain.rows) for pair in pairs[start : start + 4]) for start in range(0, 24, 4)]
     assert all(sorted(round_) == [0, 2, 3, 5] for round_ in rounds)
     assert len(set(rounds)) > 1
+
+
+def halves_of(steps: Paired | Turns) -> list[Batch | None]:
+    return [half for step in steps for half in (step if isinstance(step, Pair) else [step])]
+
+
+def test_pairs_and_turns_do_not_depend_on_how_many_batches_are_made_at_once(waveforms: Waveforms, monkeypatch: pytest.MonkeyPatch) -> None:
+    sources = make_sources(waveforms)
+    augmented = Sources(waveforms, sources.labels, sources.rows, Augment(shift=0.2, noise=0.7).hearing(None))
+    forget = augmented.shuffled(sources.rows["forget"], 1, (3, "forget"))
+    retain = augmented.shuffled(sources.rows["retain"], 3, (3, "retain"))
+    for steps in (Paired(forget, retain, 11), Paired(forget, retain, 7, again=False), Turns(forget, retain, 11, 2), Turns(forget, retain, 3, 1)):
+        found = []
+        for samples in (1, 2**22):
+            monkeypatch.setattr("speechforget.data.streams.SAMPLES_AT_ONCE", samples)
+            found.append(halves_of(steps))
+        assert len(found[0]) == len(found[1]) > len(steps) - 1
+        for one, other in zip(*found, strict=True):
+            assert (one is None) == (other is None)
+            if one is not None and other is not None:
+                assert torch.equal(one.rows, other.rows) and all(map(torch.equal, one.inputs, other.inputs))
 
 
 def test_buckets_hold_every_row_once_and_cut_the_padding(waveforms: Waveforms) -> None:

@@ -96,10 +96,10 @@ class Stream:
         return math.ceil(len(self.rows) / self.batch_size)
 
     def __iter__(self) -> Iterator[Batch]:
-        return ahead(self._batches(), self.depth)
+        return ahead(self.batches(), self.depth)
 
-    def _batches(self) -> Iterator[Batch]:
-        """Several at a time, where they are small: most of what making one costs is calling for it."""
+    def batches(self) -> Iterator[Batch]:
+        """Made when they are asked for; several at a time, where they are small: most of what making one costs is calling for it."""
         together = 1 if self.bucketed or self.share[1] > 1 else max(1, SAMPLES_AT_ONCE // (self.batch_size * self.waveforms.samples))
         steps = self.steps()
         while group := list(itertools.islice(steps, together)):
@@ -191,11 +191,15 @@ class Paired:
         return ahead(self._pairs(), self.forget.depth)
 
     def _pairs(self) -> Iterator[Pair]:
-        pairs = zip(_endless(self.forget), _endless(self.retain), strict=False)
-        for step, ((forget, forget_rows), (retain, retain_rows)) in zip(range(self.steps), pairs, strict=False):
+        if self.forget.share[1] == 1:
+            forget = _rounds(self.forget) if self.again else itertools.chain(self.forget.batches(), itertools.repeat(None))
+            yield from itertools.islice(map(Pair, forget, _rounds(self.retain)), self.steps)
+            return
+        sides = zip(_rows(self.forget), _rows(self.retain), strict=False)
+        for step, ((first, forget_rows), (second, retain_rows)) in zip(range(self.steps), sides, strict=False):
             used_up = not self.again and step >= len(self.forget)
             whole = (len(retain_rows) if used_up else min(len(forget_rows), len(retain_rows))) < self.forget.share[1]
-            yield Pair(None if used_up else forget.batch(forget_rows, whole), retain.batch(retain_rows, whole))
+            yield Pair(None if used_up else first.batch(forget_rows, whole), second.batch(retain_rows, whole))
 
 
 @dataclass(frozen=True)
@@ -215,10 +219,11 @@ class Turns:
         return ahead(self._batches(), self.forget.depth)
 
     def _batches(self) -> Iterator[Batch]:
-        forget, retain = _endless(self.forget), _endless(self.retain)
+        forget, retain = _rounds(self.forget), _rounds(self.retain)
         for step in range(self.steps):
-            for stream, rows in [*([next(forget)] if step % self.every == 0 else []), next(retain)]:
-                yield stream.batch(rows, whole=len(rows) < stream.share[1])
+            if step % self.every == 0:
+                yield next(forget)
+            yield next(retain)
 
 
 @dataclass(frozen=True)
@@ -235,12 +240,20 @@ class Nothing:
         return (nothing() for _ in range(self.steps))
 
 
-def _endless(stream: Stream) -> Iterator[tuple[Stream, NDArray[np.int64]]]:
+def _reshuffled(stream: Stream) -> Iterator[Stream]:
+    """The stream, and then it again and again, each time in another order."""
     for round_ in itertools.count():
         if round_ and stream.salt is not None:
             stream = stream.reshuffled(round_)
-        for rows in stream.steps():
-            yield stream, rows
+        yield stream
+
+
+def _rounds(stream: Stream) -> Iterator[Batch]:
+    return itertools.chain.from_iterable(again.batches() for again in _reshuffled(stream))
+
+
+def _rows(stream: Stream) -> Iterator[tuple[Stream, NDArray[np.int64]]]:
+    return ((again, rows) for again in _reshuffled(stream) for rows in again.steps())
 
 
 class Sources:
