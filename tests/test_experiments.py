@@ -47,6 +47,7 @@ def test_the_papers_grid_is_whole_and_each_kind_of_job_composes(experiment: str)
     for method, task in itertools.product(grid["method"], grid["task"]):
         config = composed(f"experiment={experiment}", f"method={method}", f"task={task}", "task.percent=3", "seed=4")
         assert config.task.kind == task and config.task.seed == 4 and config.task.percent == 3 and config.metrics.name == "paper"
+        assert (config.method.learning_rate, config.method.learning_rate_steps, config.method.epochs) == (5e-5, None, 5)
         built = build_method(OmegaConf.to_container(config.method, resolve=True))  # type: ignore[arg-type]
         assert built.passes()
 
