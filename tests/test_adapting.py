@@ -48,7 +48,7 @@ def test_low_rank_updates_and_head_move_and_become_weights(name: str, method_nam
     student = copy.deepcopy(teacher)
     method = build_tiny(method_name, trainable="lora", learning_rate=0.05)
     method.prepare(student, Context(teacher, lambda: build(name, seed=3, layers="weighted").eval(), lambda *_: batch(), CLASSES, (), 0))
-    Driver(method, student, lambda _: 0.0).run(batch)
+    Driver(method, student, lambda _: 0.0, lambda *_: 1).run(batch)
     before = teacher.state_dict()
     moved = {key for key, value in student.state_dict().items() if not torch.equal(value, before[key])}
     updates = {key for key in before if "lora_" in key}

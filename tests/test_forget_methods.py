@@ -463,7 +463,7 @@ def test_any_classifier_will_do(name: str, model: str) -> None:
     changes = {"draws": 2} if name == "jit" else {"steps": 2} if name == "amun" else {"noise_steps": 2} if name == "unsir" else {}
     method, student = build(name, **changes), copy.deepcopy(classifier)
     method.prepare(student, Context(classifier, lambda: classifier, batches, 3, (0,), 0))
-    Driver(method, student, lambda which: 0.0).run(lambda current, index: batches("retain" if name == "unsir" else "forget", 4))
+    Driver(method, student, lambda which: 0.0, lambda *_: 1).run(lambda current, index: batches("retain" if name == "unsir" else "forget", 4))
     changed = [key for key, value in student.state_dict().items() if not torch.equal(value, classifier.state_dict()[key])]
     assert changed and all(bool(value.isfinite().all()) for value in student.state_dict().values())
     assert {key: value.shape for key, value in student.state_dict().items()} == {key: value.shape for key, value in classifier.state_dict().items()}

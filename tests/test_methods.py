@@ -148,7 +148,7 @@ def test_masked_weights_have_no_say_in_the_gradient_norm() -> None:
     method.prepare(student, context_of(SAMPLES, method))
     for parameter in student.parameters():
         parameter.grad = torch.full_like(parameter, torch.inf)
-    driver = Driver(method, student, lambda name: 0.0)
+    driver = Driver(method, student, lambda name: 0.0, lambda *_: 1)
     driver.after_backward(0, driver.make_optimizer())
     gradients = nn.utils.parameters_to_vector([parameter.grad for parameter in student.parameters() if parameter.grad is not None])
     assert torch.equal(gradients == 0, ~method.get_buffer("mask"))
@@ -273,7 +273,7 @@ def test_batch_norm_modes(mode: str) -> None:
 def test_by_default_no_pass_over_forget_moves_running_statistics(name: str) -> None:
     method, student = build(name), copy.deepcopy(original())
     method.prepare(student, context_of(SAMPLES, method))
-    driver = Driver(method, student, lambda name: 0.0)
+    driver = Driver(method, student, lambda name: 0.0, lambda *_: 1)
     assert driver.plan[0].stream in ("forget", "mix")
     turn(driver, driver.make_optimizer(), SAMPLES, [0])
     assert all(torch.equal(value, dict(original().named_buffers())[key]) for key, value in student.named_buffers())
@@ -305,7 +305,7 @@ class Recorder(Method):
 def test_driver_clips_sets_rates_and_warns_of_a_pass_that_changes_nothing(caplog: pytest.LogCaptureFixture) -> None:
     method, student = Recorder(clip=2.0), copy.deepcopy(original())
     with caplog.at_level(logging.WARNING):
-        Driver(method, student, lambda name: 0.0).run(SAMPLES.stream)
+        Driver(method, student, lambda name: 0.0, lambda *_: 1).run(SAMPLES.stream)
     np.testing.assert_allclose(method.norms, [0.0, 1.0, 1.0, 1.5], rtol=1e-4)
     assert caplog.text.count("changed no weight") == 1
     assert "Pass 1 " in caplog.text
@@ -324,7 +324,7 @@ def test_teachers_stay_in_evaluation_mode_and_get_no_gradient() -> None:
     assert not any(module.training for module in method.modules())
     assert not any(parameter.requires_grad for parameter in method.parameters())
     frozen = copy.deepcopy(method.state_dict())
-    Driver(method, student, lambda name: 0.0).run(guarded(SAMPLES, method))
+    Driver(method, student, lambda name: 0.0, lambda *_: 1).run(guarded(SAMPLES, method))
     assert all(torch.equal(value, frozen[key]) for key, value in method.state_dict().items())
 
 

@@ -52,7 +52,9 @@ class Driver:
         self.method, self.student, self.evaluate = method, student, evaluate
         self.plan: Sequence[Pass] = tuple(method.passes())
         self.steps = sum(steps_of(current, index) for index, current in enumerate(self.plan)) if steps_of else None
-        self.factor = 1.0 if method.learning_rate_steps is None or not self.steps else method.learning_rate_steps / self.steps
+        if method.learning_rate_steps is not None and self.steps is None:
+            raise ValueError("learning_rate_steps has no meaning where the number of steps is not known: give steps_of")
+        self.factor = method.learning_rate_steps / self.steps if method.learning_rate_steps is not None and self.steps else 1.0
         self._before: list[Tensor] = []
         self._step = 0
 
