@@ -28,6 +28,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from speechforget.errors import NotApplicable, RankError, UserError, nearest
 from speechforget.peers import end_with, place, serve
+from speechforget.process import settle
 from speechforget.store import make_folder, write_json
 from speechforget.store.files import explained
 from speechforget.team import check_place, close_team, open_team
@@ -35,9 +36,7 @@ from speechforget.team import check_place, close_team, open_team
 if TYPE_CHECKING:
     from speechforget.planning import Planned
 
-# How long an idle OpenMP thread spins before it sleeps; read when torch is loaded. Where jobs share cores the default, about for ever, made
-# training 25 times slower than this; sleeping at once made it 1.7 times slower on free cores (TC-ResNet, two threads, two cores).
-os.environ.setdefault("GOMP_SPINCOUNT", "2000")
+settle()
 
 PARENT = "SPEECHFORGET_PARENT"  # the process that the user started, for jobs that a launcher starts
 SWEEP = "SPEECHFORGET_SWEEP"  # names the folder where the jobs of a sweep leave their outcomes; processes that a launcher starts inherit it

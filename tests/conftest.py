@@ -19,9 +19,11 @@ from hydra import compose, initialize_config_dir
 from hypothesis import HealthCheck, settings
 from omegaconf import OmegaConf
 
+from speechforget.process import settle
+
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])  # cores may be shared
 settings.load_profile("patient")
-os.environ.setdefault("GOMP_SPINCOUNT", "2000")  # as the command line does, before torch is loaded
+settle()  # as the command line does, before torch is loaded
 
 ROOT = Path(__file__).parents[1]
 CONF = ROOT / "conf"

@@ -28,7 +28,7 @@ from speechforget.loading import build_classifier, build_method
 from speechforget.methods import importance
 from speechforget.methods.assd import threshold
 from speechforget.methods.fisher import Fisher
-from speechforget.methods.importance import PerUtterance, absolute_output_gradients, movable, squared_gradients, squared_sample_gradients
+from speechforget.methods.importance import PerUtterance, absolute_output_gradients, flat, movable, squared_gradients, squared_sample_gradients
 from speechforget.methods.influence import Influence, solve
 from speechforget.methods.losses import cross_entropy
 from speechforget.methods.method import Context, Method
@@ -112,7 +112,7 @@ def test_every_kind_of_model_gives_the_gradients_of_single_utterances(name: str,
     cost.watch(model)
     with cost, caplog.at_level(logging.WARNING):
         each = PerUtterance(replace(context(SAMPLES), original=model, spent=cost.spent), movable(model), cross_entropy)
-        ours = torch.cat([gradients for gradients, _ in each(batch, batch.labels)])
+        ours = torch.cat(list(each(batch, batch.labels, lambda gradients, *_: flat(gradients))))
     assert (cost.forward, cost.forward_backward) == (0, 3)
     assert each.vectorised == (name in VECTORISED) == ("one by one" not in caplog.text)
     for number in range(3):

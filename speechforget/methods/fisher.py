@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from speechforget.batch import Batch
 from speechforget.draws import seed_from
 from speechforget.errors import UserError, nearest
-from speechforget.methods.importance import PerUtterance, movable, pieces
+from speechforget.methods.importance import PerUtterance, movable, pieces, squares, summed
 from speechforget.methods.losses import cross_entropy
 from speechforget.methods.method import Context, Method
 
@@ -83,19 +83,11 @@ class Fisher(Method):
         zero = torch.zeros(alone.width + 1, dtype=torch.float64, device=alone.device)
 
         def expected(batch: Batch) -> Tensor:
-            total = zero.clone()
-            for label in range(context.classes):
-                for gradients, logits in alone(batch, torch.full_like(batch.labels, label)):
-                    total[:-1] += logits.double().softmax(dim=1)[:, label] @ gradients.double().square()
-            total[-1] = len(batch.labels)
-            return total
+            outputs = torch.arange(context.classes, device=batch.labels.device)[:, None].expand(-1, len(batch.labels))
+            return summed(alone(batch, outputs, lambda gradients, logits, labels: squares(gradients, likelihood(logits, labels))), batch)
 
-        def empirical(batch: Batch) -> Tensor:
-            total = zero.clone()
-            for gradients, _ in alone(batch, batch.labels):
-                total[:-1] += (TINY - gradients.double()).square().sum(dim=0)  # log p is minus the cross-entropy
-            total[-1] = len(batch.labels)
-            return total
+        def empirical(batch: Batch) -> Tensor:  # log p is minus the cross-entropy
+            return summed(alone(batch, batch.labels, lambda gradients, *_: squares([TINY - gradient for gradient in gradients])), batch)
 
         total = context.total("retain", self.batch_size, expected if self.information == "expected" else empirical, zero)
         return (total[:-1] / total[-1]).to(alone.kind)
@@ -113,3 +105,8 @@ class Fisher(Method):
         """Standard normal noise in the shape of the weights of this name."""
         generator = torch.Generator().manual_seed(seed_from(seed, "fisher", name))
         return torch.randn(like.shape, generator=generator, dtype=like.dtype).to(like.device)
+
+
+def likelihood(logits: Tensor, labels: Tensor) -> Tensor:
+    """p(label) of each utterance, (batch,): logits (batch, classes), labels (batch,)."""
+    return logits.softmax(dim=1).gather(1, labels[:, None])[:, 0]

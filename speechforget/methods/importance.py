@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
@@ -49,12 +50,11 @@ def squared_sample_gradients(context: Context, name: str, batch_size: int) -> Te
     """
     alone = PerUtterance(context, list(context.original.parameters()), cross_entropy)
 
-    def squares(batch: Batch) -> Tensor:
-        total = sum(part.double().square().sum(dim=0) for part, _ in alone(batch, batch.labels))
-        return counted(torch.as_tensor(total), len(batch.labels))
+    def one(batch: Batch) -> Tensor:
+        return summed(alone(batch, batch.labels, lambda gradients, *_: squares(gradients)), batch)
 
     zero = torch.zeros(alone.width + 1, dtype=torch.float64, device=alone.device)
-    total = context.total(name, batch_size, squares, zero)
+    total = context.total(name, batch_size, one, zero)
     return (total[:-1] / total[-1]).to(alone.kind)
 
 
@@ -80,6 +80,15 @@ def over_batches(context: Context, name: str, batch_size: int, score: Score, of:
 def counted(values: Tensor, count: int) -> Tensor:
     """The values with a count behind them, to be summed together."""
     return torch.cat([values, values.new_tensor([count])])
+
+
+def summed(parts: Iterable[Tensor], batch: Batch) -> Tensor:
+    """The sum of what was found of a batch, part by part, with the number of its utterances behind it."""
+    total = None
+    for part in parts:
+        total = part if total is None else total.add_(part)
+    assert total is not None
+    return counted(total, len(batch.labels))
 
 
 def batch_gradient(model: nn.Module, parameters: Sequence[Tensor], batch: Batch, score: Score) -> Tensor:
@@ -129,15 +138,22 @@ class PerUtterance:
         first = next(iter(self.weights.values()))
         self.width, self.kind, self.device = sum(weight.numel() for weight in self.weights.values()), first.dtype, first.device
 
-    def __call__(self, batch: Batch, labels: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        """Gradients (some, width) of the scores with these labels (batch,), and logits (some, classes), of one part of the batch after the other."""
-        size = max(1, AT_ONCE // self.width)
+    def __call__(self, batch: Batch, labels: Tensor, of: Callable[[list[Tensor], Tensor, Tensor], Tensor]) -> Iterator[Tensor]:
+        """`of(gradients, logits, labels)` of one part of the batch after the other: the gradients are gone before the next part's are computed.
+
+        labels: those to score with, (batch,); or several for each utterance, (times, batch), and then each part comes as many times, one after
+        the other. Gradients: of each parameter (some, *its shape); logits (some, classes); labels (some,).
+        """
+        count = math.ceil(len(batch.labels) * self.width / AT_ONCE)
+        size = math.ceil(len(batch.labels) / min(count, len(batch.labels)))
         for start in range(0, len(batch.labels), size):
             part = cut(batch, start, start + size)
-            self.context.spent(len(part.labels))
-            yield self._gradients(self.body.features(part), labels[start : start + size])
+            inputs = self.body.features(part)
+            for chosen in labels.view(-1, len(batch.labels))[:, start : start + size]:
+                self.context.spent(len(chosen))
+                yield of(*self._gradients(inputs, chosen), chosen)
 
-    def _gradients(self, inputs: tuple[Tensor, ...], labels: Tensor) -> tuple[Tensor, Tensor]:
+    def _gradients(self, inputs: tuple[Tensor, ...], labels: Tensor) -> tuple[list[Tensor], Tensor]:
         if self.vectorised:
             try:
                 return self._together(inputs, labels)
@@ -147,10 +163,10 @@ class PerUtterance:
                 self.vectorised = False
                 reason = str(error).splitlines()[0] if str(error) else type(error).__name__
                 logger.warning("Gradients of single utterances are computed one by one, since this model cannot be vectorised: %s", reason)
-        parts = [self._alone(tuple(part[i : i + 1] for part in inputs), labels[i : i + 1]) for i in range(len(labels))]
-        return torch.stack([gradient for gradient, _ in parts]), torch.stack([logits for _, logits in parts])
+        each = [self._alone(tuple(part[i : i + 1] for part in inputs), labels[i : i + 1]) for i in range(len(labels))]
+        return [torch.stack(found) for found in zip(*(gradients for gradients, _ in each), strict=True)], torch.stack([logits for _, logits in each])
 
-    def _together(self, inputs: tuple[Tensor, ...], labels: Tensor) -> tuple[Tensor, Tensor]:
+    def _together(self, inputs: tuple[Tensor, ...], labels: Tensor) -> tuple[list[Tensor], Tensor]:
         def value(weights: dict[str, Tensor], label: Tensor, *one: Tensor) -> tuple[Tensor, Tensor]:
             logits = functional_call(self.body, weights, tuple(part[None] for part in one))
             return self.score(logits, label[None])[0], logits[0]
@@ -159,14 +175,28 @@ class PerUtterance:
         each = vmap(grad(value, has_aux=True), in_dims=(None, 0, *[0] * len(inputs)))
         with sdpa_kernel(SDPBackend.MATH):  # of attention's kernels the one that can be vectorised
             gradients, logits = each(weights, labels, *inputs)
-        return torch.cat([gradients[name].reshape(len(labels), -1) for name in weights], dim=1), logits
+        return [gradients[name] for name in weights], logits
 
-    def _alone(self, inputs: tuple[Tensor, ...], labels: Tensor) -> tuple[Tensor, Tensor]:
+    def _alone(self, inputs: tuple[Tensor, ...], labels: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
         with torch.enable_grad():
             logits = self.body(*inputs)
             value = self.score(logits, labels)[0]
-        gradients = torch.autograd.grad(value, list(self.weights.values()), allow_unused=True, materialize_grads=True)
-        return torch.cat([gradient.reshape(-1) for gradient in gradients]), logits[0].detach()
+        return torch.autograd.grad(value, list(self.weights.values()), allow_unused=True, materialize_grads=True), logits[0].detach()
+
+
+def flat(gradients: Sequence[Tensor]) -> Tensor:
+    """(some, parameters), of what `PerUtterance` gives."""
+    return torch.cat([gradient.reshape(len(gradient), -1) for gradient in gradients], dim=1)
+
+
+def squares(gradients: Sequence[Tensor], weights: Tensor | None = None) -> Tensor:
+    """Sum over utterances of their squared gradients, each times its weight (some,), if there are any; float64, flat over the parameters.
+
+    gradients: as `PerUtterance` gives them. They are summed in their own precision, tensor by tensor: a copy of all of them in float64 would take
+    longer than to compute them.
+    """
+    ones = torch.ones_like(gradients[0].reshape(len(gradients[0]), -1)[:, 0]) if weights is None else weights
+    return torch.cat([ones @ gradient.reshape(len(ones), -1).square() for gradient in gradients]).double()
 
 
 def movable(model: nn.Module) -> list[nn.Parameter]:

@@ -31,7 +31,7 @@ from speechforget import ranks
 from speechforget.batch import Batch
 from speechforget.draws import order
 from speechforget.errors import UserError
-from speechforget.methods.importance import PerUtterance, batch_gradient, counted, movable, pieces
+from speechforget.methods.importance import PerUtterance, batch_gradient, counted, flat, movable, pieces
 from speechforget.methods.losses import cross_entropy
 from speechforget.methods.method import Context, Method
 
@@ -74,8 +74,8 @@ class Influence(Method):
             here = [number for number, row in enumerate(batch.rows.tolist()) if row in places]
             if here:
                 part = some(batch, here)
-                gradients = torch.cat([gradients for gradients, _ in alone(part, part.labels)])
-                held[[places[row] for row in part.rows.tolist()]] = gradients
+                found = alone(part, part.labels, lambda gradients, *_: flat(gradients))
+                held[[places[row] for row in part.rows.tolist()]] = torch.cat(list(found))
             return summed(batch)
 
         forget = context.total("forget", self.batch_size, summed, zero)
