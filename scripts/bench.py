@@ -161,8 +161,12 @@ def main() -> None:
     arguments, arguments.overrides = parser.parse_known_args()
     if arguments.what == "sweep":
         sweep(arguments)
-    elif arguments.what in {"train", "memory", "startup"}:
-        from bench_training import COMMANDS
+    elif arguments.what == "train":
+        from bench_training import train
+
+        train(arguments)
+    elif arguments.what in {"memory", "startup"}:
+        from bench_process import COMMANDS
 
         COMMANDS[arguments.what](arguments)
     elif arguments.what == "methods":

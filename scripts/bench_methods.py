@@ -107,7 +107,7 @@ class MethodBench(Bench):
         return found
 
     def take(self, method: str, steps: int) -> Taken:
-        """Runs the method, between two measurements of the bare passes."""
+        """Runs the method; bare passes are measured before it, after it, and, where it trains, between its steps."""
         options, task = self.options_of(method)
         request = select(self.data.table, task)
         sources = make_sources(self.config, self.data, request, self.device)
@@ -115,11 +115,13 @@ class MethodBench(Bench):
         before = self.bare(steps)
         with tempfile.TemporaryDirectory(dir=self.place) as folder:
             job = Job(Path(folder), self.config["trainer"], 0, None, method)
-            unlearn(job, self.place / "model", sources, forgotten, options)
+            with self.in_turns(steps) as turns:
+                unlearn(job, self.place / "model", sources, forgotten, options)
             cost = json.loads((Path(folder) / "cost.json").read_text())
-        after = self.bare(steps)
-        bare = Bare((before.forward + after.forward) / 2, (before.forward_backward + after.forward_backward) / 2)
-        return Taken(cost["seconds"], cost["forward"], cost["forward_backward"], bare)
+        ends = [before, self.bare(steps)]
+        share = statistics.fmean(bare.share for bare in ends)
+        seconds = (sum(bare.forward_backward * steps for bare in ends) + turns.bare / self.batch_size) / (len(ends) * steps + turns.steps)
+        return Taken(cost["seconds"] - turns.waiting, cost["forward"], cost["forward_backward"], Bare(share * seconds, seconds))
 
 
 def methods(arguments: argparse.Namespace) -> None:

@@ -1,19 +1,15 @@
-"""`python scripts/bench.py train`: what a training step, a scored batch and a start cost, beside the least they could and beside the usual ways."""
+"""`python scripts/bench.py train`: what a training step and a scored batch cost, beside the least they could and beside the usual ways."""
 
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import shutil
 import statistics
-import subprocess
-import sys
 import tempfile
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +25,6 @@ from torch.utils.data import DataLoader, Dataset
 
 from speechforget import fitting, scoring
 from speechforget.building import Order, build
-from speechforget.data.request import select
 from speechforget.dividing import Data, divide, make_sources
 from speechforget.features import Features
 from speechforget.launch import start_process
@@ -58,6 +53,16 @@ def make_corpus(folder: Path, clips: int) -> None:
         place = folder / f"word{number % CLASSES:02}"
         place.mkdir(parents=True, exist_ok=True)
         soundfile.write(place / f"{number}.wav", generator.normal(0, 0.1, RATE), RATE, subtype="PCM_16")
+
+
+@dataclass
+class Turns:
+    """What `Bench.in_turns` measured: some steps, the seconds that training took for them, and as many bare ones; and how long training waited."""
+
+    steps: int = 0
+    training: float = 0.0
+    bare: float = 0.0
+    waiting: float = 0.0
 
 
 class Bench:
@@ -115,29 +120,37 @@ class Bench:
         if self.device.type == "cuda":
             torch.cuda.synchronize()
 
-    def ours(self) -> tuple[float, float]:
-        """Clips a second of the training that `run.py` does, after its first step, and of bare steps, BLOCK and BLOCK in turns."""
-        known, step, block = fitting.Bar.on_train_batch_end, self.bare_step(), max(1, min(BLOCK, self.steps - 1))
-        seconds, trained, bare, started = 0.0, -1, 0.0, 0.0
+    @contextmanager
+    def in_turns(self, block: int) -> Iterator[Turns]:
+        """While inside, every `block` steps that `run.py`'s training makes after its first are followed by as many bare ones."""
+        known, step, turns, done, started = fitting.Bar.on_train_batch_end, self.bare_step(), Turns(), -1, 0.0
 
         def end(bar: fitting.Bar, *arguments: Any) -> None:
-            nonlocal seconds, trained, bare, started
+            nonlocal done, started
             known(bar, *arguments)
-            trained += 1
-            if trained % block:
+            done += 1
+            if done % block:
                 return
             self.wait()
-            seconds += time.perf_counter() - started if trained else 0.0
-            bare += self.seconds(step, block) if trained else 0.0
+            ended = time.perf_counter()
+            if done:
+                turns.steps += block
+                turns.training += ended - started
+                turns.bare += self.seconds(step, block)
             started = time.perf_counter()
+            turns.waiting += started - ended
 
         fitting.Bar.on_train_batch_end = end  # type: ignore[method-assign]
         try:
-            self.train()
+            yield turns
         finally:
             fitting.Bar.on_train_batch_end = known  # type: ignore[method-assign]
-        clips = trained // block * block * self.batch_size
-        return clips / seconds, clips / bare
+
+    def ours(self) -> tuple[float, float]:
+        """Clips a second of the training that `run.py` does, after its first step, and of bare steps."""
+        with self.in_turns(max(1, min(BLOCK, self.steps - 1))) as turns:
+            self.train()
+        return turns.steps * self.batch_size / turns.training, turns.steps * self.batch_size / turns.bare
 
     def train(self) -> None:
         """One epoch."""
@@ -260,32 +273,6 @@ def _endless(loader: DataLoader[Any]) -> Iterator[Any]:
         yield from loader
 
 
-def anonymous_megabytes() -> float:
-    """Memory of this process that no file backs: mapped pages of recordings and scores do not count."""
-    for line in Path("/proc/self/smaps_rollup").read_text().splitlines():
-        if line.startswith("Anonymous:"):
-            return float(line.split()[1]) / 1024
-    return float("nan")
-
-
-@contextmanager
-def watching() -> Iterator[list[float]]:
-    """The most anonymous memory while inside, looked at every tenth of a second."""
-    peak, ended = [anonymous_megabytes()], threading.Event()
-
-    def look() -> None:
-        while not ended.wait(0.1):
-            peak[0] = max(peak[0], anonymous_megabytes())
-
-    watcher = threading.Thread(target=look)
-    watcher.start()
-    try:
-        yield peak
-    finally:
-        ended.set()
-        watcher.join()
-
-
 def train(arguments: argparse.Namespace) -> None:
     """Prints the comparison."""
     trainer = [f"trainer={arguments.trainer}", *arguments.overrides]
@@ -327,88 +314,3 @@ def _round(bench: Bench, steps: int, few: int) -> dict[str, float]:
 def _line(what: str, rate: float, ratio: float, times: float | None = None) -> None:
     slower = f"    run.py is {times:.1f} times as fast" if times else ""
     print(f"  {what:52} {rate:10.1f} clips/s {ratio:6.2f}{slower}", flush=True)
-
-
-def memory(arguments: argparse.Namespace) -> None:
-    """Prints the anonymous memory that training and scoring take for a corpus of 100,000 one-second utterances, cut out of long recordings."""
-    count = 2000 if arguments.quick else 100_000
-    with tempfile.TemporaryDirectory() as folder:
-        corpus = Path(folder) / "corpus"
-        corpus.mkdir()
-        generator = np.random.default_rng(0)
-        lines = ["path,start,seconds,word"]
-        for number in range(count // 1000):
-            soundfile.write(corpus / f"{number}.wav", generator.integers(-3000, 3000, 1000 * RATE).astype(np.int16), RATE)
-            lines += [f"{number}.wav,{start},1,word{start % CLASSES}" for start in range(1000)]
-        (corpus / "manifest.csv").write_text("\n".join(lines) + "\n")
-        report = json.loads(_inner("memory-of", str(corpus), folder, *arguments.overrides))
-    print(f"{count} utterances: " + ", ".join(f"{name} {megabytes:.0f} MB" for name, megabytes in report.items()))
-
-
-def memory_of(corpus: Path, place: Path, overrides: list[str]) -> dict[str, float]:
-    """Peaks of anonymous memory in megabytes: of an empty process with everything loaded, of an epoch of training, of scoring."""
-    import lightning.pytorch  # noqa: F401
-
-    report = {"loaded": anonymous_megabytes()}
-    with watching() as peak:
-        bench = Bench(corpus, place / "out", ["model=tcresnet", "model.channels=[8,8]"], ["trainer=cpu", *overrides])
-        select(bench.data.table, bench.config["task"])
-    report["decoding, split and request"] = peak[0]
-    with watching() as peak:
-        bench.train()
-    report["training"] = peak[0]
-    target = place / "scores"
-    target.mkdir()
-    with watching() as peak:
-        score(target, bench.place / "model", make_sources(bench.config, bench.data, None), bench.config["trainer"], "scores", bench.data.key)
-    report["scoring"] = peak[0]
-    return report
-
-
-def startup(arguments: argparse.Namespace) -> None:
-    """Prints the seconds from the command to the end of its first training step, the corpus being decoded."""
-    with tempfile.TemporaryDirectory() as folder:
-        words = ["logger=none", f"output={folder}/first", f"cache={folder}/cache", *arguments.overrides]
-        subprocess.run(
-            [sys.executable, str(ROOT / "run.py"), *words, "only=original", "train.epochs=1", "train.warmup=0"], check=True, capture_output=True
-        )
-        found = []
-        for number in range(3):
-            words[1] = f"output={folder}/next{number}"
-            found.append(float(_inner("startup-of", str(time.time()), *words)))
-    print(f"From the command to the end of the first training step: {min(found):.1f} s ({', '.join(f'{seconds:.1f}' for seconds in found)})")
-
-
-def startup_of(started: float, words: list[str]) -> None:
-    """Runs the command until its first step is over, and says how long that took."""
-    import runpy
-
-    sys.argv = [str(ROOT / "run.py"), *words]
-
-    def ended(*_: Any) -> None:
-        print(time.time() - started, flush=True)
-        os._exit(0)
-
-    fitting.Bar.on_train_batch_end = ended  # type: ignore[method-assign]
-    runpy.run_path(str(ROOT / "run.py"), run_name="__main__")
-
-
-def _inner(*words: str) -> str:
-    run = subprocess.run([sys.executable, __file__, *words], capture_output=True, text=True, check=False)
-    if run.returncode:
-        raise RuntimeError(run.stderr[-2000:])
-    return run.stdout.splitlines()[-1]
-
-
-def main(words: list[str]) -> None:
-    """The parts that need a process of their own."""
-    if words[0] == "memory-of":
-        print(json.dumps(memory_of(Path(words[1]), Path(words[2]), words[3:])))
-    else:
-        startup_of(float(words[1]), words[2:])
-
-
-COMMANDS: Mapping[str, Callable[[argparse.Namespace], None]] = {"train": train, "memory": memory, "startup": startup}
-
-if __name__ == "__main__":
-    main(sys.argv[1:])
