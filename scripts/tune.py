@@ -31,10 +31,11 @@ from trials import Objective, tuning_folder
 import speechforget.command
 from speechforget.errors import UserError
 from speechforget.origin import has_oracle, why_no_oracle
-from speechforget.pipeline import check_tuned
+from speechforget.pipeline import without_name
 from speechforget.planning import plan
 from speechforget.progress import bar
 from speechforget.store import key_of, locked, provenance, write_text
+from speechforget.tuned import check_tuned
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -163,8 +164,13 @@ def name_of(found_for: Mapping[str, str]) -> str:
     return f"{found_for['task']}_{corpus}_{found_for['method']}"
 
 
-def written(trials: Sequence[FrozenTrial], found_for: Mapping[str, str], command: str, seeds: Sequence[int]) -> str:
-    """The yaml: the best trial's numbers, under a comment that says how they were found."""
+def numbers_of(method: Mapping[str, Any]) -> dict[str, Any]:
+    """The method's config without what says which method it is and what may be asked of it."""
+    return {name: value for name, value in without_name(method).items() if name != "_target_"}
+
+
+def written(trials: Sequence[FrozenTrial], config: Mapping[str, Any], command: str, seeds: Sequence[int]) -> str:
+    """The yaml: the best trial's numbers, what they are for and all of the method's as they were, under a comment that says how they were found."""
     from omegaconf import OmegaConf
 
     best, default = min(trials, key=lambda trial: trial.value), trials[0]
@@ -178,7 +184,8 @@ def written(trials: Sequence[FrozenTrial], found_for: Mapping[str, str], command
         f"# Best objective (mean absolute accuracy gap to the oracle on forget and validation): {best.value:.4f}, with {_numbers(best)}. {better}",
         f"# commit {about['commit']}; " + ", ".join(f"{name} {versions[name]}" for name in ("python", "speechforget", "torch", "optuna")),
     ]
-    values = OmegaConf.to_yaml({"method": best.user_attrs["tried"], "tuned_for": dict(found_for)})
+    found = {"method": best.user_attrs["tried"], "tuned_for": asked_for(config), "tuned_from": numbers_of(config["method"])}
+    values = OmegaConf.to_yaml(OmegaConf.create(found))
     return "\n".join(lines) + "\n" + values
 
 
@@ -208,7 +215,7 @@ def tune(overrides: Sequence[str], trials: int, seeds: Sequence[int], conf: Path
     words = ["python scripts/tune.py", told(overrides), f"--trials {len(found)}", *([f"--seeds {','.join(map(str, seeds))}"] if seeds else [])]
     path = conf / "tuned" / f"{name_of(found_for)}.yaml"
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, written(found, found_for, " ".join(words), used))
+    write_text(path, written(found, configs[0], " ".join(words), used))
     _say(found, path, [word for word in overrides if word.partition("=")[0] not in {*PLACES, "trainer.threads"}])
     return path
 

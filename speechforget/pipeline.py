@@ -24,6 +24,7 @@ from speechforget.origin import UNMADE, Checkpoint, check_labels, has_oracle, no
 from speechforget.pretrained import fingerprint, placeless
 from speechforget.store import Artefact, Producer, Store, code_hash, provenance, verified
 from speechforget.tracking import words_of
+from speechforget.tuned import check_tuned
 
 RESULT_VERSION = 1
 AUGMENT, DRIVER = "speechforget.data.augment", "speechforget.methods.driver"  # whose edits change what training and methods do
@@ -262,24 +263,6 @@ class Pipeline:
 def without_name(options: Mapping[str, Any]) -> dict[str, Any]:
     """A config without what only names it, or says what may be asked of it."""
     return {name: value for name, value in options.items() if name not in {"name", "requests", "reason", "tune"}}
-
-
-def check_tuned(config: Mapping[str, Any]) -> None:
-    """Raises UserError where numbers of conf/tuned are used for something else than they were found for (`tuned_for`, which they bring along)."""
-    dataset = config["dataset"]
-    asked = {
-        "task": config["task"]["kind"],
-        "dataset": dataset["name"],
-        "label": dataset["label"],
-        "model": config["model"]["name"],
-        "method": config["method"]["name"],
-    }
-    for group, found in (config.get("tuned_for") or {}).items():
-        if asked.get(group) != found:
-            raise UserError(
-                f"The numbers of `tuned` were found for {group}={found}, and this run has {group}={asked.get(group)}: "
-                "leave `tuned` out, or find numbers for this run with scripts/tune.py."
-            )
 
 
 def _hash(ids: np.ndarray) -> str:

@@ -127,6 +127,16 @@ def test_each_mismatch_is_named(group: str, configure: Callable) -> None:
         tune["check_tuned"]({**config, "tuned_for": {**right, group: "other"}})
 
 
+def test_numbers_found_beside_other_ones_are_used_with_a_warning(configure: Callable, caplog: pytest.LogCaptureFixture) -> None:
+    config = configure("method=scrub")
+    found = {"tuned_for": tune["asked_for"](config), "tuned_from": tune["numbers_of"](config["method"])}
+    tune["check_tuned"]({**config, **found})
+    tune["check_tuned"]({**config, **found, "method": {**config["method"], "learning_rate": 0.5}})  # which is what was searched
+    assert not caplog.text
+    tune["check_tuned"]({**config, **found, "method": {**config["method"], "epochs": 77}})
+    assert f"method.epochs={config['method']['epochs']}, not 77" in caplog.text
+
+
 def test_what_says_how_to_search_makes_no_other_method(configure: Callable) -> None:
     plain, told = configure("method=finetune"), configure("method=finetune", "+method.tune.learning_rate=[1e-5,1e-1]")
     assert told["method"]["tune"] == {"learning_rate": [1e-5, 1e-1]}
@@ -167,15 +177,16 @@ def test_without_an_oracle_there_is_nothing_to_search_for(words: list[str], plac
 
 @pytest.mark.parametrize("path", sorted((ROOT / "conf" / "tuned").glob("*.yaml")), ids=lambda path: path.stem)
 def test_numbers_that_were_found_serve_what_they_are_named_after(path: Path) -> None:
-    """And say by which command, from how many trials, and how near they come."""
+    """And say by which command, from how many trials, and how near they come. The method's other numbers are today's; if not, search again."""
     saved, text = OmegaConf.load(path), path.read_text()
     target = saved.tuned_for
     assert path.stem == "_".join([target.task, target.dataset + ("" if target.label == "word" else f"-{target.label}"), target.method])
     words = [f"{group}={target[group]}" for group in ("task", "dataset", "model", "method")]
+    words.append(f"dataset.label={target.label}")
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        config: Any = OmegaConf.to_container(
-            compose("config", overrides=[*words, f"dataset.label={target.label}", f"tuned={path.stem}"]), resolve=True
-        )
+        default: Any = OmegaConf.to_container(compose("config", overrides=words), resolve=True)
+        config: Any = OmegaConf.to_container(compose("config", overrides=[*words, f"tuned={path.stem}"]), resolve=True)
+    assert config["tuned_from"] == tune["numbers_of"](default["method"])
     tune["check_tuned"](config)
     assert set(saved.method) <= set(config["method"]) and all(config["method"][name] == value for name, value in saved.method.items())
     build_method(config["method"])
