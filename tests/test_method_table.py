@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from speechforget.errors import UserError
+from speechforget.report.collect import collect
 from speechforget.report.summary import Row, Statistic
 
 ROOT = Path(__file__).parents[1]
@@ -149,7 +150,18 @@ def row(artefact: str, forget: float, retain: float) -> Row:
 )
 def test_flags(forget: float, retain: float, aim: float, said: str) -> None:
     assert script["flag"](row("unlearned", forget, retain), row("original", 1.0, 1.0), row("oracle", aim, 1.0)) == said
-    assert script["flag"](row("original", 1.0, 1.0), row("original", 1.0, 1.0), row("oracle", aim, 1.0)) == ""
+
+
+def test_a_row_is_flagged_beside_original_and_oracle_of_its_own_seeds(made: str, words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[Row, ...]] = []
+    monkeypatch.setitem(script["flags_of"].__globals__, "flag", lambda *rows: seen.append(rows) or "")
+    arguments = script["parsed"](words)
+    jobs = [job for job in script["jobs_of"](arguments) if job.cell[3] == "finetune" or "seed=0" in job.overrides]
+    outcomes = script["perform_all"](jobs, 1, "runs")
+    frame = collect(Path(script["config_of"](jobs[0].overrides)["output"]))
+    script["flags_of"](frame, outcomes)
+    runs = {rows[0].name: [row.runs for row in rows] for rows in seen}
+    assert runs == {"finetune": [2, 2, 2], "none": [1, 1, 1]}
 
 
 def test_settings_reach_the_dataset_they_name() -> None:
