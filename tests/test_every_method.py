@@ -22,6 +22,9 @@ MODELS = {
 }
 UNDEFINED = {("kernel_reversal", "transformer")}  # which has no kernels to reverse
 
+# Of a transformer that was trained for two epochs on some hundred clips these leave nothing: few steps break it, and as few cannot mend it.
+NOTHING_LEFT = {("head_only", "word", "transformer", "sample"), ("negate_layer", "word", "transformer", "sample")}
+
 
 def combinations() -> list:
     """Each method once by default, with what the other tests do not use: speakers and a transformer; requests in turns."""
@@ -52,5 +55,5 @@ def test_a_method_works_for_every_label_model_and_request(method: str, label: st
     found = json.loads((result.folder / "result.json").read_text())
     values = {name: metric["value"] for name, metric in found["comparison"]["unlearned"].items()}
     assert found["method"] == method and all(value is None or math.isfinite(value) for value in values.values())
-    # How much a method leaves of so small a model is not its matter here: of a transformer of two epochs, ascent on the head leaves nothing.
     assert all(0 <= values[f"accuracy_{part}"] <= 1 for part in ("forget", "retain", "test"))
+    assert values["accuracy_retain"] > 0 or (method, label, model, kind) in NOTHING_LEFT

@@ -57,6 +57,7 @@ def test_the_table_stands_between_its_marks(made: str, place: Path) -> None:
         assert row_of(made, name)[-1] == "2", name  # runs
     assert "±" in row_of(made, "finetune")[3]
     assert "none [does nothing]" in made  # of the class request, whose oracle knows nothing of it
+    assert "Original [" not in made and "Oracle [" not in made
 
 
 def test_the_csv_holds_the_same_numbers(made: str, place: Path) -> None:
