@@ -156,6 +156,7 @@ def main() -> None:
     parser.add_argument("--naive", type=int, default=len(METHODS), help="how many naive runs are made; the others are taken to be like them")
     parser.add_argument("--models", nargs="*", help="train: only those models whose name holds one of these words")
     parser.add_argument("--methods", nargs="*", help="methods: only these")
+    parser.add_argument("--epochs", type=int, default=2, help="methods: at most so many; what a run costs once weighs less in a longer one")
     parser.add_argument("--trainer", default="cpu", help="train, methods: cpu or gpu")
     parser.add_argument("--place", type=Path, help=argparse.SUPPRESS)
     arguments, arguments.overrides = parser.parse_known_args()

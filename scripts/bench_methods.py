@@ -31,7 +31,6 @@ from speechforget.unlearning import unlearn
 METHODS = sorted(path.stem for path in (ROOT / "conf" / "method").glob("*.yaml"))
 CLIPS = 3600
 ASKED = 1.15  # the most that a ratio should be
-EPOCHS = 2
 FORGOTTEN = 4  # classes of twelve: a forget pass takes a while, too
 
 
@@ -71,7 +70,8 @@ class Taken:
 class MethodBench(Bench):
     """The methods on one model and one corpus that waits in memory. The model is trained for one epoch: how good it is does not matter here."""
 
-    def __init__(self, corpus: Path, place: Path, overrides: Sequence[str]) -> None:
+    def __init__(self, corpus: Path, place: Path, overrides: Sequence[str], epochs: int) -> None:
+        self.epochs = epochs
         forgotten = "[" + ",".join(f"word{number:02}" for number in range(FORGOTTEN)) + "]"
         chosen = ["model=tcresnet", "train.warmup=0", "dataset.validation=0.1", "task=class", f"task.classes={forgotten}"]
         super().__init__(corpus, place, chosen, list(overrides))
@@ -89,10 +89,10 @@ class MethodBench(Bench):
     def options_of(self, method: str) -> tuple[dict[str, Any], dict[str, Any]]:
         """The method's config, in batches of the bare step's size and with few epochs, and the task it is run on."""
         with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-            config: Any = OmegaConf.to_container(compose("config", overrides=[f"method={method}", "task=sample"]), resolve=True)
+            config: Any = OmegaConf.to_container(compose("config", overrides=[f"method={method}", "task=class"]), resolve=True)
         options = dict(config["method"])
         options |= {name: self.batch_size for name in options if name.endswith("batch_size")}
-        options |= {name: min(EPOCHS, options[name]) for name in ("epochs", "forget_epochs") if isinstance(options.get(name), int)}
+        options |= {name: min(self.epochs, options[name]) for name in ("epochs", "forget_epochs") if isinstance(options.get(name), int)}
         task = self.config["task"] if "class" in options["requests"] else {**config["task"], "percent": 100 * FORGOTTEN // CLASSES}
         return options, task
 
@@ -134,14 +134,14 @@ def methods(arguments: argparse.Namespace) -> None:
     trainer = [f"trainer={arguments.trainer}", *arguments.overrides, *(word for word in words if "=" in word)]
     with tempfile.TemporaryDirectory() as folder:
         make_corpus(Path(folder) / "corpus", 120 if arguments.quick else CLIPS)
-        bench = MethodBench(Path(folder) / "corpus", Path(folder) / "out", trainer)
+        bench = MethodBench(Path(folder) / "corpus", Path(folder) / "out", trainer, arguments.epochs)
         steps = 2 if arguments.quick else 20
         bench.take("finetune", steps)  # the first run loads what the others find loaded
         rounds = [bench.take_all(names, steps)]
         rounds += [bench.take_all(list(rounds[0]), steps) for _ in range(0 if arguments.quick else ROUNDS - 1)]
         forget = len(select(bench.data.table, bench.config["task"]).forget)
         retain = len(bench.data.rows("train")) - forget
-    print(f"{bench.config['model']['name']} ({', '.join(trainer)}), {forget} utterances of forget and {retain} of retain, at most {EPOCHS} epochs;")
+    print(f"{bench.config['model']['name']} ({', '.join(trainer)}), {forget} utterances of forget, {retain} of retain, at most {bench.epochs} epochs;")
     share = statistics.median(taken.bare.share for found in rounds for taken in found.values())
     print(f"a forward pass F takes {share:.2f} of a forward and backward pass with its step, FB")
     print(f"  {'method':24} {'seconds':>9} {'F':>8} {'FB':>8} {'passes in FB':>13} {'ms a pass':>10} {'ratio':>6}")

@@ -242,6 +242,8 @@ def _explain_config(error: BaseException) -> str:
         return f"There is no {missing[1]}={missing[2]}: {nearest(missing[2], options)}"
     if unknown := re.search(r"Could not (?:override|append to config|delete from config)[^']*'([^']+)'", text):
         return f"There is no configuration key '{unknown[1]}': {nearest(unknown[1], _known_keys(unknown[1], cause))}"
+    if absent := re.search(r"Interpolation key '([^']+)' not found", text):
+        return f"The configuration refers to '{absent[1]}', which it does not have: see where in what --cfg job prints."
     return text.split(" full_key:")[0]
 
 

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 from test_methods import Recorder
-from tiny import CLASS, CLASSES, SAMPLES, Problem, Tiny, build, context_of, original, run
+from tiny import CLASS, CLASSES, SAMPLES, Problem, Tiny, build, context_of, options_of, original, run
 from torch import Tensor, nn
 from torch.nn.utils import parameters_to_vector
 
@@ -316,7 +316,7 @@ def test_what_does_not_fit_is_one_sentence() -> None:
     ],
 )
 def test_a_mistake_is_one_sentence(name: str, changes: dict, error: type[Exception] | None, hint: str) -> None:
-    options = {**OmegaConf.to_container(OmegaConf.load(CONF / "method" / f"{name}.yaml")), **changes}  # type: ignore[dict-item]
+    options = {**options_of(name), **changes}
     if error is None:
         assert isinstance(build_method(options), Method)
         return

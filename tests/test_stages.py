@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from omegaconf import OmegaConf
+from tiny import options_of
 
 from speechforget.cost import Cost
 from speechforget.data.augment import Augment
@@ -122,7 +123,7 @@ METHODS = sorted(path.stem for path in (CONF / "method").glob("*.yaml"))
 
 @pytest.mark.parametrize("name", METHODS)
 def test_unlearning_resumes_exactly(name: str, tmp_path: Path, sources: Sources, original: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    method = config("method", name)
+    method = options_of(name)
     unlearned(tmp_path / "quiet", original, sources, method)
     plan = build_method(method).passes()
     if not plan:
@@ -137,7 +138,7 @@ def test_unlearning_resumes_exactly(name: str, tmp_path: Path, sources: Sources,
 
 @pytest.mark.parametrize("name", METHODS)
 def test_lightning_does_what_the_plain_loop_does(name: str, tmp_path: Path, sources: Sources, original: Path) -> None:
-    method = config("method", name)
+    method = options_of(name)
     start = tmp_path / "plain"
     start.mkdir()
     parts = json.loads((original / "model.json").read_text())
@@ -170,7 +171,7 @@ def test_lightning_does_what_the_plain_loop_does(name: str, tmp_path: Path, sour
 
 
 def test_undeclared_data_raises(sources: Sources) -> None:
-    method = build_method(config("method", "gradient_ascent"))
+    method = build_method(options_of("gradient_ascent"))
     with pytest.raises(RuntimeError, match="retain"):
         list(ordered_batches(method, sources, torch.device("cpu"), 0)("retain", 4))
 
@@ -208,7 +209,7 @@ def test_the_learning_rate_warms_up_and_falls_to_zero() -> None:
 
 def test_every_module_of_a_method_is_in_the_checkpoint(sources: Sources, original: Path) -> None:
     classifier, _ = load_classifier(original)
-    method = build_method(config("method", "scrub"))
+    method = build_method(options_of("scrub"))
     method.prepare(classifier, Context(classifier, lambda: classifier, ordered_batches(method, sources, torch.device("cpu"), 0), CLASSES, (), 0))
     names = Unlearning(Driver(method, classifier, lambda name: 0.0), sources, Job(original, TRAINER, 0, None, "test"), Cost()).state_dict().keys()
     assert any(name.startswith("student.") for name in names) and any(name.startswith("method.") for name in names)
@@ -221,7 +222,7 @@ def test_other_precisions_train_and_unlearn(precision: str, tmp_path: Path, sour
         (tmp_path / name).mkdir()
     jobs = [Job(tmp_path / name, trainer, 0, None, "test") for name in ("original", "unlearned")]
     train(jobs[0], sources, LABELS, DATASET, MODEL, RECIPE)
-    unlearn(jobs[1], jobs[0].folder, sources, (), config("method", "scrub", rewind=True))
+    unlearn(jobs[1], jobs[0].folder, sources, (), {**options_of("scrub"), "rewind": True})
     score(tmp_path, jobs[1].folder, sources, TRAINER, "test")
     assert np.isfinite(columns(tmp_path)["loss"]).all()
 

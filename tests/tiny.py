@@ -114,10 +114,16 @@ def original() -> Tiny:
     return model.eval()
 
 
+def options_of(name: str, kind: str = "class") -> dict[str, Any]:
+    """What the method's yaml says for a kind of request."""
+    config = OmegaConf.create({"method": OmegaConf.load(CONF / f"{name}.yaml"), "task": {"kind": kind}})
+    options: Any = OmegaConf.to_container(config.method, resolve=True)
+    return dict(options)
+
+
 def build(name: str, **changes: object) -> Method:
     """The yaml's method, for two epochs and batches of four."""
-    config = OmegaConf.load(CONF / f"{name}.yaml")
-    options = dict(config)
+    options = options_of(name)
     small = {"epochs": EPOCHS, "forget_epochs": 1, **{key: 4 for key in options if key.endswith("batch_size")}}
     options.update({key: value for key, value in small.items() if key in options})
     return build_method(options | changes)
@@ -182,3 +188,17 @@ def forget_loss(problem: Problem, model: nn.Module) -> float:
     with torch.no_grad():
         logits = model.eval()(problem.waveform[problem.forget], problem.lengths[problem.forget]).logits
     return float(functional.cross_entropy(logits, problem.labels[problem.forget]))
+
+
+def forget_batch(problem: Problem, size: int = 99) -> Batch:
+    return next(problem.batches(problem.forget, size))
+
+
+def prepared(problem: Problem, name: str, **changes: Any) -> tuple[Any, nn.Module]:
+    """The method and a student that is some way from the original."""
+    method = build(name, **changes)
+    student = student_of(method)
+    method.prepare(student, context_of(problem, method))
+    with torch.no_grad():
+        student.head.weight.mul_(0.8)
+    return method, student
