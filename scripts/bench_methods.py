@@ -141,7 +141,8 @@ def methods(arguments: argparse.Namespace) -> None:
         rounds += [bench.take_all(list(rounds[0]), steps) for _ in range(0 if arguments.quick else ROUNDS - 1)]
         forget = len(select(bench.data.table, bench.config["task"]).forget)
         retain = len(bench.data.rows("train")) - forget
-    print(f"{bench.config['model']['name']} ({', '.join(trainer)}), {forget} utterances of forget, {retain} of retain, at most {bench.epochs} epochs;")
+    what = f"{forget} utterances of forget and {retain} of retain, at most {bench.epochs} epochs"
+    print(f"{bench.config['model']['name']} ({', '.join(trainer)}), {what};")
     share = statistics.median(taken.bare.share for found in rounds for taken in found.values())
     print(f"a forward pass F takes {share:.2f} of a forward and backward pass with its step, FB")
     print(f"  {'method':24} {'seconds':>9} {'F':>8} {'FB':>8} {'passes in FB':>13} {'ms a pass':>10} {'ratio':>6}")
