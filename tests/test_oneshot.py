@@ -170,17 +170,30 @@ def test_an_edit_leaves_buffers_and_frozen_weights_alone(name: str) -> None:
     whole=st.lists(st.floats(0, 10), min_size=6, max_size=6),
     alpha=st.floats(0, 5),
     strength=st.floats(0, 2),
+    floor=st.floats(0, 1),
 )
-def test_dampening_only_shrinks_and_only_what_forget_needs_more(forget: list[float], whole: list[float], alpha: float, strength: float) -> None:
+def test_dampening_only_shrinks_and_only_what_forget_needs_more(
+    forget: list[float], whole: list[float], alpha: float, strength: float, floor: float
+) -> None:
     model = nn.Linear(5, 1).double()
     nn.init.constant_(model.weight, -2.0)
     nn.init.constant_(model.bias, 3.0)
     before = parameters_to_vector(model.parameters()).detach()
-    importance.dampen(model, *(torch.tensor(values, dtype=torch.float64) for values in (forget, whole)), alpha, strength)
+    importance.dampen(model, *(torch.tensor(values, dtype=torch.float64) for values in (forget, whole)), alpha, strength, floor)
     factors = (parameters_to_vector(model.parameters()).detach() / before).tolist()
     for factor, mine, all_of in zip(factors, forget, whole, strict=True):
-        assert factor == pytest.approx(min(strength * all_of / mine, 1.0) if mine > alpha * all_of else 1.0)
+        assert factor == pytest.approx(max(min(strength * all_of / mine, 1.0), floor) if mine > alpha * all_of else 1.0)
         assert 0 <= factor <= 1
+
+
+@pytest.mark.parametrize("name", ["ssd", "lfssd"])
+def test_no_weight_is_multiplied_by_less_than_the_floor(name: str) -> None:
+    before = parameters_to_vector(original().parameters()).detach()
+    ended = [run(SAMPLES, build(name, alpha=1.2, dampening=0.0, floor=floor)) for floor in (0.0, 0.75)]
+    free, held = (parameters_to_vector(student.parameters()).detach() for student in ended)
+    dampened = free != before
+    assert bool(dampened.any()) and not bool(dampened.all()) and bool((free[dampened] == 0).all())
+    assert torch.equal(held, torch.where(dampened, 0.75 * before, before))
 
 
 @pytest.mark.parametrize("name", ["ssd", "lfssd"])

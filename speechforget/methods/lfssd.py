@@ -3,13 +3,14 @@
 Foster, Schoepf & Brintrup, "Loss-free machine unlearning", Tiny Papers at ICLR 2024.
 
     I_D = mean over batches of D of |gradient of the batch's mean of ||z||^2|,  I_f on forget, I on the whole training set
-    theta_u = theta_o * min(lambda * I / I_f, 1)  where I_f > alpha * I,  else theta_o
+    theta_u = theta_o * max(min(lambda * I / I_f, 1), floor)  where I_f > alpha * I,  else theta_o
 
 | symbol      | argument                                  |
 |-------------|-------------------------------------------|
 | z           | the logits                                |
 | alpha       | `alpha`                                   |
 | lambda      | `dampening`                               |
+| floor       | `floor`, see `ssd.py`; 0 as published     |
 | batch       | `batch_size`, of both importances         |
 
 As in `ssd.py`, running statistics stay, nothing is drawn, and the importance on the whole training set is kept for other requests.
@@ -26,11 +27,12 @@ from speechforget.methods.method import Context, Method
 class Lfssd(Method):
     """One edit of the weights, from one pass over the training set and one over forget."""
 
-    def __init__(self, alpha: float, dampening: float, batch_size: int) -> None:
+    def __init__(self, alpha: float, dampening: float, batch_size: int, floor: float = 0.0) -> None:
         super().__init__()
-        self.alpha, self.dampening, self.batch_size = alpha, dampening, batch_size
+        self.alpha, self.dampening, self.batch_size, self.floor = alpha, dampening, batch_size, floor
 
     def prepare(self, student: nn.Module, context: Context) -> None:
         """The whole edit."""
         whole = context.remember(absolute_output_gradients, "train", self.batch_size)
-        dampen(student, absolute_output_gradients(context, "forget", self.batch_size), whole, self.alpha, self.dampening)
+        forget = absolute_output_gradients(context, "forget", self.batch_size)
+        dampen(student, forget, whole, self.alpha, self.dampening, self.floor)

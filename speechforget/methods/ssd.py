@@ -3,18 +3,22 @@
 Foster, Schoepf & Brintrup, "Fast machine unlearning without retraining through selective synaptic dampening", AAAI 2024.
 
     I_D = mean over batches of D of (gradient of the batch's mean cross-entropy)^2,  I_f on forget, I on the whole training set
-    theta_u = theta_o * min(lambda * I / I_f, 1)  where I_f > alpha * I,  else theta_o
+    theta_u = theta_o * max(min(lambda * I / I_f, 1), floor)  where I_f > alpha * I,  else theta_o
 
 | symbol      | argument                                                                                     |
 |-------------|----------------------------------------------------------------------------------------------|
 | alpha       | `alpha`                                                                                      |
 | lambda      | `dampening`                                                                                  |
+| floor       | `floor`; 0 as published                                                                      |
 | batch       | `batch_size`, of both importances                                                            |
 | I           | `importance`: `batch` as above, or `sample`: the mean over utterances of squared gradients   |
 
 One argument says the batch size of both importances, since they are not comparable otherwise (the public code lets them differ). `sample` is the
 diagonal of the empirical Fisher information, which knows no batch size. The edit knows no draw: equal originals give equal unlearned models.
 Running statistics stay. The importance on the whole training set is kept for other requests.
+
+I holds I_f, so I_f / I is at most the number of times that forget fits into the training set, and comes near to that where one hard utterance makes
+up most of both: of many samples one then decides the whole edit. `floor`, which Schoepf et al. 2024 have (`assd.py`), keeps it small.
 """
 
 from __future__ import annotations
@@ -31,14 +35,14 @@ IMPORTANCES = {"batch": squared_gradients, "sample": squared_sample_gradients}
 class Ssd(Method):
     """One edit of the weights, from one pass over the training set and one over forget."""
 
-    def __init__(self, alpha: float, dampening: float, batch_size: int, importance: str = "batch") -> None:
+    def __init__(self, alpha: float, dampening: float, batch_size: int, importance: str = "batch", floor: float = 0.0) -> None:
         super().__init__()
         if importance not in IMPORTANCES:
             raise UserError(f"There is no method.importance={importance}: {nearest(importance, IMPORTANCES)}")
-        self.alpha, self.dampening, self.batch_size, self.importance = alpha, dampening, batch_size, importance
+        self.alpha, self.dampening, self.batch_size, self.importance, self.floor = alpha, dampening, batch_size, importance, floor
 
     def prepare(self, student: nn.Module, context: Context) -> None:
         """The whole edit."""
         of = IMPORTANCES[self.importance]
         whole = context.remember(of, "train", self.batch_size)
-        dampen(student, of(context, "forget", self.batch_size), whole, self.alpha, self.dampening)
+        dampen(student, of(context, "forget", self.batch_size), whole, self.alpha, self.dampening, self.floor)
