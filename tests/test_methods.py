@@ -23,6 +23,7 @@ from tiny import (
     driver_of,
     forget_loss,
     guarded,
+    options_of,
     original,
     run,
     student_of,
@@ -57,6 +58,16 @@ def test_yaml_is_named_as_its_file_and_says_where_each_number_comes_from(name: s
     bare = [line for line in (CONF / f"{name}.yaml").read_text().splitlines() if line and not line.startswith(head) and " #" not in line]
     assert not bare
     assert isinstance(build(name), Method)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_stands_under_a_kind_of_request_is_what_such_a_request_gets(name: str) -> None:
+    requests = options_of(name)["requests"]
+    for kind in requests:
+        options, numbers = options_of(name, kind), requests[kind] if isinstance(requests, dict) else {}
+        assert {key: options[key] for key in numbers} == numbers
+        others = [options_of(name, other) for other in requests]
+        assert all(options[key] == other[key] for other in others for key in options if key not in numbers)
 
 
 @variants

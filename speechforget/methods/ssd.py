@@ -18,7 +18,7 @@ diagonal of the empirical Fisher information, which knows no batch size. The edi
 Running statistics stay. The importance on the whole training set is kept for other requests.
 
 I holds I_f, so I_f / I is at most the number of times that forget fits into the training set, and comes near to that where one hard utterance makes
-up most of both: of many samples one then decides the whole edit. `floor`, which Schoepf et al. 2024 have (`assd.py`), keeps it small.
+up most of both: of many samples one then decides the whole edit. `floor`, which the public code of ASSD has (`assd.py`), keeps it small.
 """
 
 from __future__ import annotations
