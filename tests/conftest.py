@@ -6,19 +6,24 @@ import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before anything reads it: processes of tests share the cores
 
+import functools
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import made_corpora
 import numpy as np
 import pytest
 import soundfile
 from hydra import compose, initialize_config_dir
 from hypothesis import HealthCheck, settings
+from made_corpora import MakeCorpus
 from omegaconf import OmegaConf
 
+from speechforget.data import crema_d, librispeech, ravdess
 from speechforget.process import settle
 
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])  # cores may be shared
@@ -102,3 +107,25 @@ def command() -> Run:
         return subprocess.run(line, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=300, **options)
 
     return run
+
+
+@pytest.fixture
+def few_published(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is published of the made corpora: a few speakers."""
+    monkeypatch.setattr(ravdess, "ACTORS", 3)
+    monkeypatch.setattr(crema_d, "PUBLISHED", 120)
+    monkeypatch.setattr(crema_d, "USUAL", {str(actor): 24 for actor in range(1001, 1006)})
+    monkeypatch.setattr(librispeech, "PUBLISHED", {"train-clean-100": (114, 6)})
+
+
+@pytest.fixture(scope="session")
+def made_corpus(tmp_path_factory: pytest.TempPathFactory) -> MakeCorpus:
+    """made_corpus(name) -> a small tree of this corpus that must not be changed."""
+    top = tmp_path_factory.mktemp("corpora")
+    return functools.cache(lambda name: getattr(made_corpora, f"make_{name}")(top / name))
+
+
+@pytest.fixture
+def make_corpus(tmp_path: Path, made_corpus: MakeCorpus, few_published: None) -> MakeCorpus:
+    """make_corpus(name) -> the root of a small tree of this corpus, the test's own."""
+    return lambda name: Path(shutil.copytree(made_corpus(name), tmp_path / "root", copy_function=made_corpora.copy))

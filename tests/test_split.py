@@ -8,8 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from speechforget.data.speakers import speakers_apart, test_subset
 from speechforget.data.split import split, systematic
 from speechforget.errors import UserError
+
+test_subset.__test__ = False  # type: ignore[attr-defined]  # a function of the package, not a test
 
 
 def corpus(words: int = 4, speakers: int = 5, takes: int = 10, tested: int = 1) -> pd.DataFrame:
@@ -147,3 +150,38 @@ def test_nothing_to_test_on_or_to_tell_apart_says_so() -> None:
         split(corpus(tested=0), "word")
     with pytest.raises(UserError, match="at least two"):
         split(corpus(words=1), "word")
+
+
+@given(
+    counts=st.lists(st.integers(1, 30), min_size=3, max_size=12),
+    test=st.floats(0.01, 0.5),
+    validation=st.floats(0, 0.4),
+    seed=st.integers(0, 100),
+)
+def test_speakers_are_kept_apart_in_shares(counts: list[int], test: float, validation: float, seed: int) -> None:
+    speakers = pd.Series([f"s{number}" for number, count in enumerate(counts) for _ in range(count)])
+    shares = {"test": test, "validation": validation, "train": 1 - test - validation}
+    subset = speakers_apart(speakers, shares, seed)
+    assert (subset.groupby(speakers).nunique() == 1).all()
+    assert set(subset) == {name for name, share in shares.items() if share > 0}
+    assert subset.equals(speakers_apart(speakers, shares, seed))
+    longest = max(counts) / sum(counts)
+    if len(counts) * min(share for share in shares.values() if share > 0) > 3 and longest < 0.1:
+        assert all(abs((subset == name).mean() - share) <= longest + 1e-9 for name, share in shares.items())
+    shuffled = speakers.sample(frac=1, random_state=0)
+    assert subset.equals(speakers_apart(shuffled, shares, seed).sort_index())
+
+
+def test_too_few_speakers_to_keep_apart() -> None:
+    table = pd.DataFrame({"id": ["a", "b"], "speaker": ["s", "s"], "emotion": ["x", "y"]})
+    with pytest.raises(UserError, match="1 speaker"):
+        test_subset(table, "emotion", 0.2, "emotion", 0)
+
+
+def test_the_unit_of_copies_is_the_smallest_id_among_them() -> None:
+    drawn = np.random.default_rng(0)
+    ids = [f"{word}/{number}" for number, word in enumerate(drawn.choice(["yes", "no", "\u00e9t\u00e9"], 300))]
+    table = pd.DataFrame({"id": ids, "word": [identity.partition("/")[0] for identity in ids], "sha1": drawn.choice(100, 300).astype(str)})
+    table["subset"] = np.where(drawn.random(300) < 0.1, "test", "")
+    divided = split(table, "word")
+    assert divided["unit"].tolist() == divided["sha1"].map({sha1: min(copies) for sha1, copies in table.groupby("sha1")["id"]}).tolist()
