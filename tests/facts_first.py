@@ -7,10 +7,10 @@ FACTS = {
     "none": Facts(cost=(0, 0), forget="same", faster={}),
     "finetune": Facts(cost=(0, E * R), forget="moves"),
     "gradient_ascent": Facts(cost=(0, E * F), variants=[({"batch_norm": "batch"}, {})]),
-    "random_label": Facts(cost=(0, E * (F + R)), variants=[({"order": "joint", "redraw": False}, {})]),
+    "random_label": Facts(cost=(0, E * (F + R)), variants=[({"order": "sequential", "redraw": False}, {})]),
     "salun": Facts(
         cost=(0, E * (F + R) + F),
-        variants=[({"order": "joint"}, {}), ({"optimizer": {"name": "sgd", "momentum": 0.9, "weight_decay": 0.1}}, {})],
+        variants=[({"order": "sequential"}, {}), ({"optimizer": {"name": "sgd", "momentum": 0.9, "weight_decay": 0.1}}, {})],
     ),
     "scrub": Facts(
         cost=(E * R + F, E * R + F),

@@ -174,10 +174,16 @@ def test_salun_shares_out_only_weights_that_can_move() -> None:
     assert not pieces[0].any() and int(method.mask.sum()) == (sum(sizes) - frozen.numel()) // 2
 
 
-@pytest.mark.parametrize("name", ["random_label", "scrub", "salun"])
-def test_forget_and_retain_passes_have_the_batch_norm_asked_for_and_forget_comes_first(name: str) -> None:
-    plan = build(name, forget_batch_norm="batch", retain_batch_norm="frozen", epochs=1).passes()
+@pytest.mark.parametrize(("name", "options"), [("random_label", {"order": "sequential"}), ("scrub", {}), ("salun", {"order": "sequential"})])
+def test_forget_and_retain_passes_have_the_batch_norm_asked_for_and_forget_comes_first(name: str, options: dict[str, str]) -> None:
+    plan = build(name, forget_batch_norm="batch", retain_batch_norm="frozen", epochs=1, **options).passes()
     assert [(current.stream, current.batch_norm) for current in plan] == [("forget", "batch"), ("retain", "frozen")]
+
+
+@pytest.mark.parametrize("name", ["random_label", "salun"])
+def test_wrong_and_right_labels_are_learnt_in_one_mixed_pass_unless_asked_otherwise(name: str) -> None:
+    plan = build(name, forget_batch_norm="batch", epochs=2).passes()
+    assert [(current.stream, current.batch_norm, current.epoch) for current in plan] == [("mix", "batch", 0), ("mix", "batch", 1)]
 
 
 def test_scrub_lowers_its_rate_after_the_epochs_named() -> None:

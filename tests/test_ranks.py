@@ -27,8 +27,8 @@ EXACT = ["trainer.precision=64-true", "train.epochs=2"]  # with the dropout that
 VARIANTS = [
     *[(method, []) for method in METHODS],
     ("scrub", ["method.rewind=true", "method.clip=0.1", "method.forget_batch_norm=train"]),
-    ("random_label", ["method.order=joint"]),
-    ("salun", ["method.order=joint"]),
+    ("random_label", ["method.order=sequential"]),
+    ("salun", ["method.order=sequential"]),
     ("jit", ["method.clamp=true", "method.reduction=sum", "method.batch_norm=train"]),
     ("unsir", ["method.order=sequential", "method.impair_batch_norm=train"]),
     ("unsir", ["method.impair_batch_norm=train"]),

@@ -185,7 +185,7 @@ def test_a_frozen_layer_s_statistics_follow_the_pass_only_if_asked(name: str) ->
 # ---- learning rates meant for a number of steps
 
 
-@pytest.mark.parametrize(("name", "steps"), [("gradient_ascent", 6), ("finetune", 20), ("scrub", 23), ("salun", 26)])
+@pytest.mark.parametrize(("name", "steps"), [("gradient_ascent", 6), ("finetune", 20), ("scrub", 23), ("salun", 24)])
 def test_learning_rates_are_shared_out_over_the_steps_there_are(name: str, steps: int) -> None:
     options = OmegaConf.load(CONF / f"{name}.yaml")
     plain = ended(name, learning_rate_steps=None, learning_rate=options.learning_rate)

@@ -7,12 +7,13 @@ Graves, Nagisetty & Ganesh, "Amnesiac machine learning", AAAI 2021; Golatkar, Ac
 | symbol     | argument                                                                                      |
 |------------|-----------------------------------------------------------------------------------------------|
 | y'         | drawn from (seed, epoch, utterance); `redraw`: anew in each epoch, else once                  |
-| order of + | `order`: `sequential` = forget pass, then retain pass, in each epoch; `joint` = one mixed pass |
+| order of + | `order`: `joint` = one mixed pass in each epoch; `sequential` = forget pass, then retain pass    |
 | l          | cross-entropy in nats, mean over the batch                                                    |
 
 Public code disagrees: Unlearn-Saliency draws y' uniformly with the true label among the candidates, which teaches it to one in K, and picks the
 order by data set; MU-Bench takes y + 1. Here y' is never the true class nor a forgotten one, as the papers write, and the order is a named choice.
-Forget passes use frozen batch-norm by default, since the function that is deployed must learn the wrong answers; retain and joint passes train it.
+Passes with forget in them, mixed ones too, use frozen batch-norm by default, since the function that is deployed must learn the wrong answers and
+its running statistics are not to come from forget; retain passes train it.
 """
 
 from __future__ import annotations
@@ -38,15 +39,15 @@ class RandomLabel(Method):
         epochs: int,
         batch_size: int,
         optimizer: Mapping[str, Any],
-        order: Literal["sequential", "joint"] = "sequential",
+        order: Literal["joint", "sequential"] = "joint",
         redraw: bool = True,
         forget_batch_norm: BatchNorm = "frozen",
         retain_batch_norm: BatchNorm = "train",
         clip: float | None = None,
     ) -> None:
         super().__init__(optimizer, clip)
-        if order not in ("sequential", "joint"):
-            raise UserError(f"Unknown order '{order}' of random labels: {nearest(order, ('sequential', 'joint'))}")
+        if order not in ("joint", "sequential"):
+            raise UserError(f"Unknown order '{order}' of random labels: {nearest(order, ('joint', 'sequential'))}")
         self.learning_rate, self.epochs, self.batch_size, self.order, self.redraw = learning_rate, epochs, batch_size, order, redraw
         self.forget_batch_norm, self.retain_batch_norm = forget_batch_norm, retain_batch_norm
 
@@ -55,9 +56,9 @@ class RandomLabel(Method):
         self.classes, self.forgotten, self.seed = context.classes, context.forgotten, context.seed
 
     def passes(self) -> Sequence[Pass]:
-        """Per epoch: forget then retain (`sequential`), or one mixed pass (`joint`)."""
+        """Per epoch: one mixed pass (`joint`), or forget then retain (`sequential`)."""
         if self.order == "joint":
-            return [Pass("mix", self.batch_size, self.learning_rate, self.retain_batch_norm, epoch=epoch) for epoch in range(self.epochs)]
+            return [Pass("mix", self.batch_size, self.learning_rate, self.forget_batch_norm, epoch=epoch) for epoch in range(self.epochs)]
         plan = []
         for epoch in range(self.epochs):
             plan.append(Pass("forget", self.batch_size, self.learning_rate, self.forget_batch_norm, epoch=epoch))
