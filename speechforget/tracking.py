@@ -70,10 +70,10 @@ def words_of(config: Mapping[str, Any]) -> list[str]:
 
 
 def _finish(tracker: Logger | None, status: str) -> None:
+    if tracker is None:
+        return  # imports nothing: after Ctrl-C in the middle of loading torch, loading it again crashes
     from lightning.pytorch.loggers import WandbLogger
 
-    if tracker is None:
-        return
     tracker.finalize(status)
     if isinstance(tracker, WandbLogger):
         import wandb
@@ -174,10 +174,10 @@ def log_comparison(
     notes: Sequence[str] = (),
 ) -> None:
     """The comparison as a table (W&B), its figures as scalars, and the plot as an image and notes as text (W&B and TensorBoard)."""
-    from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
-
     if tracker is None:
         return
+    from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
+
     tracker.log_metrics(dict(scalars))
     if isinstance(tracker, WandbLogger):
         tracker.log_table("comparison", columns=list(columns), data=[list(row) for row in rows])

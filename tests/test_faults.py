@@ -152,7 +152,7 @@ def leftover(turn: Round) -> None:
         folder.with_name(f"{folder.name}.lock").write_text(texts[which].replace("'", '"').replace("None", "null"))
         turn.tell("stale lock", f"{which} at {name}")
         return
-    own = {"scores": ["scores.partial.npz", "scores.rank7.npz"], "result": [".result.json.77"], "split": []}
+    own = {"scores": ["loss.partial.npy", "logits.rank7.npy"], "result": [".result.json.77", ".comparison.png.tmp.png"], "split": []}
     stage = name.partition("/")[0]
     which = turn.draw.choice([".DONE.77", ".inputs.json.77", *own.get(stage, ["checkpoint.partial", "weights.partial"])])
     if read_done(folder) is None:

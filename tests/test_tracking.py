@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import sys
 from pathlib import Path
 
 import pandas as pd
@@ -107,3 +108,11 @@ def test_no_logger_logs_nothing(tmp_path: Path) -> None:
     with track({"_target_": "speechforget.tracking.no_logger"}, make_run(tmp_path)) as tracker:
         log_comparison(tracker, ["a"], [[1]], {"a": 1.0}, tmp_path / "plot.png")
     assert not list(tmp_path.iterdir())
+
+
+def test_ctrl_c_while_libraries_load_stays_ctrl_c_where_nothing_is_tracked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half-loaded libraries crash when they are loaded again, so that the way out must not."""
+    monkeypatch.setitem(sys.modules, "lightning.pytorch.loggers", None)
+    with pytest.raises(KeyboardInterrupt), track({"_target_": "speechforget.tracking.no_logger"}, make_run(tmp_path)) as tracker:
+        log_comparison(tracker, ["a"], [[1]], {"a": 1.0}, tmp_path / "plot.png")
+        raise KeyboardInterrupt
