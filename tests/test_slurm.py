@@ -393,7 +393,7 @@ class Gone:
         ("TIMEOUT", 7.0, "failed", "launch.minutes"),
         ("COMPLETED", 70.0, "failed", "without a result"),
         ("RUNNING", 70.0, "failed", "accounting says RUNNING"),
-        ("", 70.0, "failed", "there is no accounting"),
+        ("", 70.0, "failed", "accounting, if there is any, knows nothing of it"),
         ("COMPLETED", 7.0, None, ""),  # its result may be on its way over a network file system
         ("RUNNING", 7.0, None, ""),
         ("REQUEUED", 7.0, None, ""),

@@ -105,7 +105,7 @@ class Slurm:
         if word == "CANCELLED" or (word in ENDS and missing > SURE_S and (word != "COMPLETED" or missing > LOST_S)):
             return _verdict(job, state)
         if missing > LOST_S:
-            known = f"accounting says {state}" if state else "there is no accounting"
+            known = f"accounting says {state}" if state else "accounting, if there is any, knows nothing of it"
             return "failed", f"SLURM job {job.id} is gone and left no result ({known}){job.last_words}{job.log}"
         return None
 
@@ -121,7 +121,7 @@ def _sight(state: str, reason: str) -> Sight:
 
 
 def accounted(job: str) -> str:
-    """A job's state by sacct; empty where there is no accounting."""
+    """A job's state by sacct; empty where there is no accounting, or none yet of this job."""
     try:
         line = ["sacct", "--allocations", "--noheader", "--parsable2", "--format=State", f"--jobs={job}"]
         asked = subprocess.run(line, capture_output=True, text=True, check=False)
