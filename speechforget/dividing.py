@@ -18,7 +18,8 @@ import pandas as pd
 from speechforget.data.audio import Audio, decode
 from speechforget.data.request import Request
 from speechforget.data.split import split
-from speechforget.store import Producer, code_hash, verified
+from speechforget.identity import code_of, dividing_choices
+from speechforget.store import Producer, verified
 
 if TYPE_CHECKING:
     import torch
@@ -58,8 +59,7 @@ def divide(config: Mapping[str, Any], store: Producer) -> Data:
     dataset, cache = config["dataset"], Path(config["cache"])
     corpus = instantiate(dict(dataset["corpus"]), root=dataset["root"], label=dataset["label"], cache=cache)
     audio = decode(corpus, cache, dataset["sample_rate"], dataset["on_bad_audio"], config["lock"], dataset["cache"] != "none")
-    choices = {name: dataset[name] for name in ("label", "validation", "holdout", "copies", "split_seed")}
-    inputs = {"version": VERSION, "corpus": audio.fingerprint, "code": code_hash("speechforget.data.split"), **choices}
+    inputs = {"version": VERSION, "corpus": audio.fingerprint, "code": code_of("split"), **dividing_choices(dataset)}
 
     def build(folder: Path, _: str) -> None:
         table = split(audio.table, dataset["label"], dataset["validation"], dataset["holdout"], dataset["copies"], dataset["split_seed"])

@@ -15,7 +15,8 @@ from torch import Tensor
 from speechforget import ranks
 from speechforget.cost import Cost
 from speechforget.errors import UserError
-from speechforget.store import Artefact, Store, code_hash, read_done, verified, write_json
+from speechforget.identity import code_of
+from speechforget.store import Artefact, Store, read_done, verified, write_json
 
 FILE = "importance.safetensors"
 VERSION = 1  # of how it is computed: raise it whenever the same inputs give other numbers
@@ -60,7 +61,7 @@ class Keeper:
             "split": self.split,
             "of": f"{of.__module__}.{of.__name__}",
             "arguments": list(arguments),
-            "code": code_hash(of.__module__),
+            "code": code_of("importance", of.__module__),
             "precision": self.precision,
         }
 

@@ -6,11 +6,11 @@ everything exists imports neither torch nor Lightning.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import shutil
 from collections.abc import Mapping
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +20,14 @@ from speechforget import team
 from speechforget.data.request import Request, save, select
 from speechforget.dividing import Data, divide
 from speechforget.errors import NotApplicable, UserError
+from speechforget.identity import HEARING, WINDOWS, code_of, counted, targets_in
 from speechforget.origin import UNMADE, Checkpoint, check_labels, has_oracle, notes, read_checkpoint, why_no_oracle
 from speechforget.pretrained import fingerprint, placeless
-from speechforget.store import Artefact, Producer, Store, code_hash, provenance, verified
+from speechforget.store import Artefact, Producer, Store, provenance, verified, words_for
 from speechforget.tracking import words_of
 from speechforget.tuned import check_tuned
 
 RESULT_VERSION = 1
-AUGMENT, DRIVER = "speechforget.data.augment", "speechforget.methods.driver"  # whose edits change what training and methods do
 
 
 def run(config: Mapping[str, Any]) -> float:
@@ -62,17 +62,17 @@ class Pipeline:
         scores = {name: self.score(name, model) for name, model in models.items()}
         return self.compare(models, scores)
 
-    @cached_property
+    @functools.cached_property
     def data(self) -> Data:
         """The corpus, decoded and divided."""
         return divide(self.config, self.store)
 
-    @cached_property
+    @functools.cached_property
     def request(self) -> Request:
         """What must be forgotten."""
         return select(self.data.table, self.task)
 
-    @cached_property
+    @functools.cached_property
     def checkpoint(self) -> Checkpoint | None:
         """What the original is made of, where it is not trained here."""
         return read_checkpoint(self.config)
@@ -97,10 +97,10 @@ class Pipeline:
             "split": self.data.key,
             "without": None if stage == "original" else self.forgotten_ids,
             "hearing": self.hearing,
-            "model": without_name(placeless(model)),
-            "code": [code_hash(target) for target in (model["_target_"], AUGMENT)],
-            "train": without_name(self.config["train"]),
-            "precision": self.config["trainer"]["precision"],
+            "model": counted("model", placeless(model)),
+            "code": code_of(stage, *targets_in(model), *targets_in(self.config["train"])),
+            "train": counted("train", self.config["train"]),
+            **counted("trainer", self.config["trainer"]),
             "seed": self.seed,
             **({"pretrained": weights} if (weights := fingerprint(model)) else {}),
         }
@@ -117,8 +117,8 @@ class Pipeline:
             "labels": list(checkpoint.labels),
             "classes": classes,
             "hearing": self.hearing,
-            "model": {name: value for name, value in without_name(model).items() if name not in UNMADE},
-            "code": code_hash(model["_target_"]),
+            "model": {name: value for name, value in counted("model", model).items() if name not in UNMADE},
+            "code": code_of("original of a checkpoint", *targets_in(model)),
         }
 
         def build(folder: Path, _: str) -> None:
@@ -137,28 +137,29 @@ class Pipeline:
     @property
     def hearing(self) -> dict[str, Any]:
         """What the classifier is given of a recording."""
-        return {name: self.dataset[name] for name in ("sample_rate", "seconds", "lengths")}
+        return {name: self.dataset[name] for name in HEARING}
 
     def unlearn(self, original: Artefact) -> Artefact:
         """What the method makes of the original."""
         inputs = {
             "version": _version("unlearning"),
             "original": original.key,
+            "split": self.data.key,
             "without": self.forgotten_ids,
             "forgotten": list(self.request.forgotten),
-            "method": without_name(self.method),
-            "code": [code_hash(target) for target in (self.method["_target_"], DRIVER, AUGMENT)],
+            "method": counted("method", self.method),
+            "code": code_of("unlearned", *targets_in(self.method), *targets_in(self.config["train"]["augment"])),
             "augment": self.config["train"]["augment"],
-            "precision": self.config["trainer"]["precision"],
+            **counted("trainer", self.config["trainer"]),
             "seed": self.seed,
         }
         return self.made("unlearned", self.name, inputs, self.method["name"], original.folder)
 
     def score(self, kind: str, model: Artefact) -> Artefact:
         """The model's scores on every utterance of the corpus."""
-        windows = self.dataset["windows"]
-        inputs = {"version": _version("scoring"), "model": model.key, "split": self.data.key, "hearing": self.hearing, "windows": windows}
-        return self.made("scores", model.folder.name.rsplit("-", 1)[0], inputs, f"scores of the {kind}", model.folder)
+        inputs = {"version": _version("scoring"), "model": model.key, "split": self.data.key, "hearing": self.hearing}
+        inputs |= {"windows": self.dataset[WINDOWS], "code": code_of("scores")}
+        return self.made("scores", model.name, inputs, f"scores of the {kind}", model.folder)
 
     def made(self, stage: str, name: str, inputs: Mapping[str, Any], title: str, model: Path | None = None) -> Artefact:
         """An artefact that needs torch: built by this process, or by one worker a device."""
@@ -168,7 +169,7 @@ class Pipeline:
             from speechforget.building import build as build_here
 
             start = None if model is None else str(model)
-            order = Order(stage, self.config, str(folder), key, name, self.data.key, title, start)
+            order = Order(stage, self.config, str(folder), key, words_for(name), self.data.key, title, start)
             if team.ranks_of(self.config["trainer"]) > 1:
                 team.perform(order)
             else:
@@ -181,7 +182,7 @@ class Pipeline:
         """Of the unlearned model and the result."""
         return "-".join([self.method["name"], *self.words, self.request.name, f"seed{self.seed}"])
 
-    @cached_property
+    @functools.cached_property
     def forgotten_ids(self) -> str:
         """A hash of the request's utterances."""
         return _hash(self.data.table["id"].to_numpy()[np.sort(self.request.forget)])
@@ -196,7 +197,7 @@ class Pipeline:
             "request": self.forgotten_ids,
             "nonmembers": _hash(self.data.table["id"].to_numpy()[np.sort(self.request.nonmembers)]),
             "metrics": paths,
-            "code": [code_hash(path) for path in paths],
+            "code": code_of("result", *paths),
             "seed": self.seed,
         }
 
@@ -205,7 +206,7 @@ class Pipeline:
             from speechforget.tracking import track_artefact
 
             save(self.request, self.data.table, folder)
-            with track_artefact(self.config, "result", folder, key, self.name) as tracker:
+            with track_artefact(self.config, "result", folder, key, words_for(self.name)) as tracker:
                 build_result(folder, self.config, self.record(models), self.data, self.request, models, scores, tracker)
 
         return self.store.produce("result", self.name, inputs, build)
@@ -239,9 +240,7 @@ class Pipeline:
         """The numbers by which a report tells runs apart that share their names."""
         return {
             "original": None if self.checkpoint is None else f"checkpoint {self.checkpoint.digest[:12]}",
-            "method": without_name(self.method),
-            "model": without_name(self.config["model"]),
-            "train": without_name(self.config["train"]),
+            **{group: counted(group, self.config[group]) for group in ("method", "model", "train")},
             "dataset": {name: self.dataset[name] for name in ("validation", "holdout", "copies", "sample_rate", "seconds", "lengths", "windows")},
             "corpus": {name: value for name, value in self.dataset["corpus"].items() if name not in {"name", "lock"}},
             "precision": self.config["trainer"]["precision"],
@@ -260,15 +259,11 @@ class Pipeline:
         return float("nan") if found["objective"] is None else float(found["objective"])
 
 
-def without_name(options: Mapping[str, Any]) -> dict[str, Any]:
-    """A config without what only names it, or says what may be asked of it."""
-    return {name: value for name, value in options.items() if name not in {"name", "requests", "reason", "tune"}}
-
-
 def _hash(ids: np.ndarray) -> str:
     return hashlib.sha256("\n".join(ids).encode()).hexdigest()
 
 
+@functools.cache
 def _version(stage: str) -> int:
     """`VERSION` of a stage's module, read without importing it (that would import torch)."""
     import ast

@@ -16,8 +16,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from speechforget.identity import counted
 from speechforget.origin import has_oracle, read_checkpoint
-from speechforget.pipeline import Pipeline, without_name
+from speechforget.pipeline import Pipeline
 from speechforget.store import Artefact, Store, key_of
 from speechforget.store.done import DONE, read_done
 from speechforget.store.looking import NotMadeError, looking
@@ -134,8 +135,8 @@ def _is_not_made(error: BaseException | None) -> bool:
 
 def _unknown(config: Mapping[str, Any], costs: Costs) -> Iterator[Planned]:
     """What a run would make of a corpus that is not decoded yet."""
-    dataset, model, train, method = (without_name(config[group]) for group in ("dataset", "model", "train", "method"))
-    corpus = {"dataset": dataset, "holds": config["dataset"]["corpus"]}
+    model, train, method = (counted(group, config[group]) for group in ("model", "train", "method"))
+    corpus = {"dataset": config["dataset"]}
     original = {**corpus, "model": model, "train": train, "precision": config["trainer"]["precision"], "seed": config["seed"]}
     oracle = {**original, "task": config["task"]}
     if (checkpoint := read_checkpoint(config)) is not None:

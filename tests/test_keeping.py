@@ -102,8 +102,8 @@ def test_another_size_function_code_or_precision_is_another_artefact(unlearn: Un
         assert read == ["train", "forget"] and len(kept(tmp_path)) == number + 2
     _, read = unlearn("method.alpha=3")
     assert read == ["forget"]
-    hashes = keeping.code_hash
-    monkeypatch.setattr(keeping, "code_hash", lambda target: hashes(target)[::-1])
+    hashes = keeping.code_of
+    monkeypatch.setattr(keeping, "code_of", lambda *targets: hashes(*targets)[::-1])
     _, read = unlearn("method.alpha=4")
     assert read == ["train", "forget"] and len(kept(tmp_path)) == 5
     names = {json.loads((folder / "inputs.json").read_text())["inputs"]["of"].rpartition(".")[2] for folder in kept(tmp_path)}

@@ -4,16 +4,18 @@ import json
 import multiprocessing
 import os
 import signal
+import tempfile
 import time
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from speechforget.errors import UserError
 from speechforget.store import Store, canonical, code_hash, code_modules, differences, key_of
+from speechforget.store.graph import read_graph
 
 FROZEN_KEYS = {
     "empty": ("original", {}, "a64500a33f13"),
@@ -125,6 +127,17 @@ def test_whole_floats_and_integers_are_one_number() -> None:
     assert key_of("stage", {"epochs": 5}) == key_of("stage", {"epochs": 5.0})
     assert key_of("stage", {"rate": 1e-3}) == key_of("stage", {"rate": 0.001})
     assert key_of("stage", {"flag": True}) != key_of("stage", {"flag": 1})
+
+
+@settings(max_examples=20)
+@given(st.text(max_size=300) | st.sampled_from(["label" * 40, "語" * 90, 'a/b\\c:*?"<>|\0\n', "..", "-rf", "", "e\u0301 \ud800"]))
+def test_any_name_makes_a_folder_that_every_file_system_allows(name: str) -> None:
+    with tempfile.TemporaryDirectory() as place:
+        made = Store(Path(place)).produce("original", name, {"seed": 0}, lambda folder, key: None)
+        (found,) = read_graph(Path(place))
+        assert found.folder == made.folder and made.folder.parent == Path(place) / "original" and found.state == "done"
+        assert len(f"{made.folder.name}.lock".encode()) <= 128 and not set(made.folder.name) & set('/\\:*?"<>| \n\0')
+        assert made.folder.name == f"{made.name}-{made.key[:12]}" and made.folder.name[0] not in ".-"
 
 
 def write_module(folder: Path, name: str, text: str) -> None:

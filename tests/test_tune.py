@@ -16,8 +16,9 @@ from omegaconf import OmegaConf
 pytest.importorskip("optuna")
 
 from speechforget.errors import UserError
+from speechforget.identity import counted
 from speechforget.loading import build_method
-from speechforget.pipeline import Pipeline, without_name
+from speechforget.pipeline import Pipeline
 from speechforget.store import Store
 
 ROOT = Path(__file__).parents[1]
@@ -140,7 +141,7 @@ def test_numbers_found_beside_other_ones_are_used_with_a_warning(configure: Call
 def test_what_says_how_to_search_makes_no_other_method(configure: Callable) -> None:
     plain, told = configure("method=finetune"), configure("method=finetune", "+method.tune.learning_rate=[1e-5,1e-1]")
     assert told["method"]["tune"] == {"learning_rate": [1e-5, 1e-1]}
-    assert without_name(told["method"]) == without_name(plain["method"])
+    assert counted("method", told["method"]) == counted("method", plain["method"])
     assert type(build_method(told["method"])) is type(build_method(plain["method"]))
 
 

@@ -22,7 +22,7 @@ from speechforget.data.corpus import Corpus
 from speechforget.data.decoding import VERSION, Clip, Sound, decode_sounds
 from speechforget.data.sound import read_sound, resample
 from speechforget.errors import UserError
-from speechforget.store import once, verified
+from speechforget.store import code_hash, once, verified
 
 __all__ = ["Audio", "decode", "read_sound", "resample"]
 
@@ -112,7 +112,8 @@ def _sounds(corpus: Corpus) -> tuple[list[Sound], NDArray[np.int64], list[str]]:
 
 
 def _key(corpus: Corpus, sounds: Iterable[Sound], sample_rate: int) -> str:
-    digest = hashlib.sha256(f"{VERSION}\n{corpus.root.resolve()}\n{sample_rate}\n".encode())
+    code = code_hash("speechforget.data.decoding")  # what an edited one decodes is not what lies there
+    digest = hashlib.sha256(f"{VERSION}\n{code}\n{corpus.root.resolve()}\n{sample_rate}\n".encode())
     for sound in sounds:
         try:
             status = os.stat(sound.path)  # noqa: PTH116  (half the time of Path.stat, for a hundred thousand files)

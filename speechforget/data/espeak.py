@@ -19,7 +19,7 @@ from speechforget.data.corpus import Corpus, identities
 from speechforget.draws import order, seed_from, uniform
 from speechforget.errors import UserError, nearest
 from speechforget.progress import bar
-from speechforget.store import once, read_done
+from speechforget.store import code_hash, once, read_done
 
 VERSION = 1  # part of the folder's name: raise it when the same numbers give other recordings
 SAMPLE_RATE = 16000  # Hz
@@ -67,7 +67,7 @@ def index(
     table.insert(1, "path", table["id"])
     table.insert(2, "subset", tested.map({True: "test", False: "train"}))
     clips = _clips(table, seed)
-    recipe = [VERSION, importlib.metadata.version("espeakng-loader"), SAMPLE_RATE, clips]
+    recipe = [VERSION, code_hash("speechforget.data.synthesis"), importlib.metadata.version("espeakng-loader"), SAMPLE_RATE, clips]
     folder = (Path(root).expanduser() if root else cache / "espeak") / f"{seed_from(json.dumps(recipe)):016x}"
     if read_done(folder) is None:
         _make(folder, clips, lock)

@@ -10,6 +10,7 @@ from speechforget.store.files import make_folder, write_json, write_text
 from speechforget.store.folders import Artefact, Producer, Store, once
 from speechforget.store.keys import canonical, differences, key_of
 from speechforget.store.locks import check_held, locked
+from speechforget.store.names import words_for
 
 __all__ = [
     "Artefact",
@@ -28,6 +29,7 @@ __all__ = [
     "provenance",
     "read_done",
     "verified",
+    "words_for",
     "write_json",
     "write_text",
 ]

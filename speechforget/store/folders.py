@@ -21,6 +21,7 @@ from speechforget.store.files import explained, make_folder, write_json
 from speechforget.store.keys import canonical, differences, key_of
 from speechforget.store.locks import locked
 from speechforget.store.looking import only_looking
+from speechforget.store.names import words_for
 
 UNWRITABLE_CACHE = "The cache {folder.parent} cannot be written ({reason}): set cache=FOLDER to another place."
 KEY_DIGITS = 12  # of a key in a folder's name
@@ -33,6 +34,11 @@ class Artefact:
     folder: Path
     key: str
     built: bool
+
+    @property
+    def name(self) -> str:
+        """The words in front of the key."""
+        return self.folder.name[: -KEY_DIGITS - 1]
 
     @property
     def cost(self) -> dict[str, Any]:
@@ -57,12 +63,12 @@ class Store:
 
     def folder(self, stage: str, name: str, key: str) -> Path:
         """Where an artefact lies, made or not."""
-        return self.root / stage / f"{name}-{key[:KEY_DIGITS]}"
+        return self.root / stage / f"{words_for(name)}-{key[:KEY_DIGITS]}"
 
     def produce(self, stage: str, name: str, inputs: Mapping[str, Any], build: Callable[[Path, str], None]) -> Artefact:
         """The artefact of `stage` made of `inputs`; `build(folder, key)` fills its folder where it is missing or unfinished.
 
-        name: readable words in front of the key's first digits; it identifies nothing.
+        name: readable words in front of the key's first digits, made fit for any file system; they identify nothing.
         Raises UserError when a finished folder records other inputs than those asked for, when a file of it is missing or has another size, when
         the folder cannot be written, and when another process took over meanwhile (lease).
         """
