@@ -103,7 +103,7 @@ def perform(job: Job) -> Outcome:
     """Makes what is missing of one job, or finds it; errors become outcomes."""
     try:
         config = config_of(job.overrides)
-        pipeline = Pipeline(config, Store(Path(config["output"]), config["lock"]))
+        pipeline = Pipeline(config, Store.of(config))
         artefact = pipeline.result() if config["only"] is None else pipeline.train(config["only"])
         return Outcome(job, DONE, artefact.folder.name)
     except NotApplicable as error:

@@ -45,7 +45,7 @@ class Objective:
     def prepare(self) -> None:
         """Originals and oracles, made or found."""
         for config in self.configs:
-            base = Pipeline(config, Store(Path(config["output"]), config["lock"]))
+            base = Pipeline(config, Store.of(config))
             base.check_applicable()
             original, oracle = base.train("original"), base.train("oracle")
             base.score("original", original)

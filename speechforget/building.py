@@ -44,7 +44,7 @@ def build(order: Order, data: Data | None = None, request: Request | None = None
     Raises UserError when the corpus is not the one that the order is about.
     """
     config = order.config
-    data = data or divide(config, Store(Path(config["output"]), config["lock"]))
+    data = data or divide(config, Store.of(config))
     if data.key != order.split:
         raise UserError("The corpus changed while the run was under way: run the same command again.")
     folder = Path(order.folder)
@@ -77,7 +77,7 @@ def _fit(order: Order, job: Job, data: Data, request: Request | None) -> None:
 
         assert request is not None and order.model is not None
         forgotten = tuple(data.classes.index(name) for name in request.forgotten)
-        keeper = Keeper(Store(Path(config["output"]), config["lock"]), Path(order.model), order.split, str(config["trainer"]["precision"]))
+        keeper = Keeper(Store.of(config), Path(order.model), order.split, str(config["trainer"]["precision"]))
         unlearn(job, Path(order.model), sources, forgotten, config["method"], keeper)
         return
     from speechforget.training import train

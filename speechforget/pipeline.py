@@ -32,7 +32,7 @@ RESULT_VERSION = 1
 
 def run(config: Mapping[str, Any]) -> float:
     """One comparison of original, oracle and unlearned, made or found; prints it and gives the objective (see `evaluation.compare`)."""
-    return Pipeline(config, Store(Path(config["output"]), config["lock"])).run()
+    return Pipeline(config, Store.of(config)).run()
 
 
 class Pipeline:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from speechforget.errors import UserError
+from speechforget.process import settle
 from speechforget.store import graph, listing
 from speechforget.store.done import read_done
 from speechforget.store.removing import Removable, removable, remove
@@ -19,6 +21,7 @@ examples:
   python -m speechforget.store ls                          every artefact, in the order of the pipeline
   python -m speechforget.store show 3fa9                   one of them: what it was made of, and what was made of it
   python -m speechforget.store verify                      every byte of all of them
+  python -m speechforget.store verify --rebuild 3fa9       makes it again in a scratch folder, and compares bit by bit
   python -m speechforget.store gc                          what no result refers to; asks before it removes anything
   python -m speechforget.store locks outputs               whether lock=flock is right there, or lock=lease is needed
 
@@ -38,6 +41,9 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     command.add_argument("key", help="first digits of its key, or its folder")
     command = commands.add_parser("verify", parents=[output], help="compare every file with what was recorded when it was made")
     command.add_argument("key", nargs="*", help="first digits of keys, or folders (default: all)")
+    command.add_argument("--rebuild", action="store_true", help="also make them again, by today's code, and compare what comes out")
+    command.add_argument("--threads", type=int, help="with --rebuild: threads to work with (default: as many as then, for equal bits)")
+    command.add_argument("--tolerance", type=float, help="with --rebuild: how far numbers may be apart, as a share of the largest")
     command = commands.add_parser("gc", parents=[output], help="remove what no result refers to, unfinished folders, old locks and caches")
     command.add_argument("--unreferenced", action="store_true", help="only finished artefacts that no result refers to")
     command.add_argument("--days", type=float, default=7, help="how long caches, sweeps and peers must have lain untouched (default: 7)")
@@ -81,14 +87,32 @@ def _verify(options: argparse.Namespace) -> int:
     bad = 0
     for node in finished:
         faults = list(listing.faults(node))
+        if options.rebuild and not faults:
+            faults = _rebuilt(node, options)
         bad += bool(faults)
         if faults:
             print(f"{node.folder}: {'; '.join(faults)}", flush=True)
     left_out = len(chosen) - len(finished)
-    print(f"{len(finished)} artefacts looked at, {bad} bad" + (f", {left_out} unfinished left out" if left_out else "") + ".")
-    if bad:
+    done = "made again" if options.rebuild else "looked at"
+    print(f"{len(finished)} artefacts {done}, {bad} bad" + (f", {left_out} unfinished left out" if left_out else "") + ".")
+    if bad and not options.rebuild:
         print("Remove the bad folders and run the same command again: it makes them anew.")
     return int(bool(bad))
+
+
+def _rebuilt(node: graph.Node, options: argparse.Namespace) -> list[str]:
+    """Makes an artefact again and prints how it compares; gives what is wrong with it."""
+    settle()
+    from speechforget.rebuilding import compared, rebuild
+
+    with tempfile.TemporaryDirectory(prefix="speechforget-rebuild-") as scratch:
+        try:
+            same, sentence = compared(node, rebuild(node, options.output, Path(scratch), options.threads), options.threads, options.tolerance)
+        except UserError as error:
+            same, sentence = False, str(error)
+    if same:
+        print(f"{node.folder}: {sentence}", flush=True)
+    return [] if same else [sentence]
 
 
 def _gc(options: argparse.Namespace) -> int:

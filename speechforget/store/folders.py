@@ -10,7 +10,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -56,10 +56,19 @@ class Producer(Protocol):
 
 @dataclass(frozen=True)
 class Store:
-    """The artefacts below `root`. lock: how processes keep out of one another's way, flock or lease (docs/identity.md)."""
+    """The artefacts below `root`. lock: how processes keep out of one another's way, flock or lease (docs/identity.md).
+
+    config: of the run that asks, noted beside what it makes, so that it can be made again; in no key.
+    """
 
     root: Path
     lock: str = "flock"
+    config: Mapping[str, Any] | None = field(default=None, compare=False, repr=False)
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any]) -> Store:
+        """The store that a run's config names by `output` and `lock`."""
+        return cls(Path(config["output"]), config["lock"], config)
 
     def folder(self, stage: str, name: str, key: str) -> Path:
         """Where an artefact lies, made or not."""
@@ -81,7 +90,7 @@ class Store:
                 with locked(folder, self.lock) as claim:
                     record = read_done(folder)
                     if record is None:
-                        _build(folder, stage, key, inputs, build, claim.check)
+                        _build(folder, stage, key, inputs, build, claim.check, self.config)
                         return Artefact(folder, key, built=True)
             _check(folder, stage, key, inputs, record)
         return Artefact(folder, key, built=False)
@@ -113,13 +122,22 @@ def _is_cached(folder: Path) -> bool:
     return record is not None and all("sha256" in held for held in record["files"].values()) and not any(damage(folder, record))
 
 
-def _build(folder: Path, stage: str, key: str, inputs: Mapping[str, Any], build: Callable[[Path, str], None], check: Callable[[], None]) -> None:
+def _build(
+    folder: Path,
+    stage: str,
+    key: str,
+    inputs: Mapping[str, Any],
+    build: Callable[[Path, str], None],
+    check: Callable[[], None],
+    config: Mapping[str, Any] | None,
+) -> None:
     make_folder(folder)
     (folder / DONE).unlink(missing_ok=True)  # one that was cut off
     write_json(folder / "inputs.json", canonical({"stage": stage, "inputs": inputs}))
     started = time.monotonic()
     build(folder, key)
-    write_json(folder / "about.json", {**provenance(), "seconds": round(time.monotonic() - started, 3)})
+    about = {**provenance(), "seconds": round(time.monotonic() - started, 3)}
+    write_json(folder / "about.json", about if config is None else {**about, "config": config})
     write_done(folder, key, check)
 
 
