@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from omegaconf import OmegaConf
 
-from speechforget.identity import CODE
+from speechforget.inputs import CODE
 from speechforget.store import code_modules
 from speechforget.store.code import PACKAGE, SILENT, is_silent
 

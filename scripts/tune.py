@@ -30,7 +30,7 @@ from trials import Objective, tuning_folder
 
 import speechforget.command
 from speechforget.errors import UserError
-from speechforget.identity import counted
+from speechforget.inputs import decisive
 from speechforget.origin import has_oracle, why_no_oracle
 from speechforget.planning import plan
 from speechforget.progress import bar
@@ -166,7 +166,7 @@ def name_of(found_for: Mapping[str, str]) -> str:
 
 def numbers_of(method: Mapping[str, Any]) -> dict[str, Any]:
     """The method's config without what says which method it is and what may be asked of it."""
-    return {name: value for name, value in counted("method", method).items() if name != "_target_"}
+    return {name: value for name, value in decisive("method", method).items() if name != "_target_"}
 
 
 def written(trials: Sequence[FrozenTrial], config: Mapping[str, Any], command: str, seeds: Sequence[int]) -> str:

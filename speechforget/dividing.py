@@ -18,7 +18,7 @@ import pandas as pd
 from speechforget.data.audio import Audio, decode
 from speechforget.data.request import Request
 from speechforget.data.split import split
-from speechforget.identity import code_of, dividing_choices
+from speechforget.inputs import code_of, dividing_choices
 from speechforget.store import Producer, verified
 
 if TYPE_CHECKING:

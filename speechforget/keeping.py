@@ -15,7 +15,7 @@ from torch import Tensor
 from speechforget import ranks
 from speechforget.cost import Cost
 from speechforget.errors import UserError
-from speechforget.identity import code_of
+from speechforget.inputs import code_of
 from speechforget.store import Artefact, Store, read_done, verified, write_json
 
 FILE = "importance.safetensors"

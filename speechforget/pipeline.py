@@ -20,7 +20,7 @@ from speechforget import team
 from speechforget.data.request import Request, save, select
 from speechforget.dividing import Data, divide
 from speechforget.errors import NotApplicable, UserError
-from speechforget.identity import HEARING, WINDOWS, code_of, counted, targets_in
+from speechforget.inputs import HEARING, WINDOWS, code_of, decisive, targets_in
 from speechforget.origin import UNMADE, Checkpoint, check_labels, has_oracle, notes, read_checkpoint, why_no_oracle
 from speechforget.pretrained import fingerprint, placeless
 from speechforget.store import Artefact, Producer, Store, provenance, verified, words_for
@@ -97,10 +97,10 @@ class Pipeline:
             "split": self.data.key,
             "without": None if stage == "original" else self.forgotten_ids,
             "hearing": self.hearing,
-            "model": counted("model", placeless(model)),
+            "model": decisive("model", placeless(model)),
             "code": code_of(stage, *targets_in(model), *targets_in(self.config["train"])),
-            "train": counted("train", self.config["train"]),
-            **counted("trainer", self.config["trainer"]),
+            "train": decisive("train", self.config["train"]),
+            **decisive("trainer", self.config["trainer"]),
             "seed": self.seed,
             **({"pretrained": weights} if (weights := fingerprint(model)) else {}),
         }
@@ -117,7 +117,7 @@ class Pipeline:
             "labels": list(checkpoint.labels),
             "classes": classes,
             "hearing": self.hearing,
-            "model": {name: value for name, value in counted("model", model).items() if name not in UNMADE},
+            "model": {name: value for name, value in decisive("model", model).items() if name not in UNMADE},
             "code": code_of("original of a checkpoint", *targets_in(model)),
         }
 
@@ -147,10 +147,10 @@ class Pipeline:
             "split": self.data.key,
             "without": self.forgotten_ids,
             "forgotten": list(self.request.forgotten),
-            "method": counted("method", self.method),
+            "method": decisive("method", self.method),
             "code": code_of("unlearned", *targets_in(self.method), *targets_in(self.config["train"]["augment"])),
             "augment": self.config["train"]["augment"],
-            **counted("trainer", self.config["trainer"]),
+            **decisive("trainer", self.config["trainer"]),
             "seed": self.seed,
         }
         return self.made("unlearned", self.name, inputs, self.method["name"], original.folder)
@@ -240,7 +240,7 @@ class Pipeline:
         """The numbers by which a report tells runs apart that share their names."""
         return {
             "original": None if self.checkpoint is None else f"checkpoint {self.checkpoint.digest[:12]}",
-            **{group: counted(group, self.config[group]) for group in ("method", "model", "train")},
+            **{group: decisive(group, self.config[group]) for group in ("method", "model", "train")},
             "dataset": {name: self.dataset[name] for name in ("validation", "holdout", "copies", "sample_rate", "seconds", "lengths", "windows")},
             "corpus": {name: value for name, value in self.dataset["corpus"].items() if name not in {"name", "lock"}},
             "precision": self.config["trainer"]["precision"],

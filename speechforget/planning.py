@@ -16,7 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from speechforget.identity import counted
+from speechforget.inputs import decisive
 from speechforget.origin import has_oracle, read_checkpoint
 from speechforget.pipeline import Pipeline
 from speechforget.store import Artefact, Store, key_of
@@ -135,7 +135,7 @@ def _is_not_made(error: BaseException | None) -> bool:
 
 def _unknown(config: Mapping[str, Any], costs: Costs) -> Iterator[Planned]:
     """What a run would make of a corpus that is not decoded yet."""
-    model, train, method = (counted(group, config[group]) for group in ("model", "train", "method"))
+    model, train, method = (decisive(group, config[group]) for group in ("model", "train", "method"))
     corpus = {"dataset": config["dataset"]}
     original = {**corpus, "model": model, "train": train, "precision": config["trainer"]["precision"], "seed": config["seed"]}
     oracle = {**original, "task": config["task"]}

@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 pytest.importorskip("optuna")
 
 from speechforget.errors import UserError
-from speechforget.identity import counted
+from speechforget.inputs import decisive
 from speechforget.loading import build_method
 from speechforget.pipeline import Pipeline
 from speechforget.store import Store
@@ -141,7 +141,7 @@ def test_numbers_found_beside_other_ones_are_used_with_a_warning(configure: Call
 def test_what_says_how_to_search_makes_no_other_method(configure: Callable) -> None:
     plain, told = configure("method=finetune"), configure("method=finetune", "+method.tune.learning_rate=[1e-5,1e-1]")
     assert told["method"]["tune"] == {"learning_rate": [1e-5, 1e-1]}
-    assert counted("method", told["method"]) == counted("method", plain["method"])
+    assert decisive("method", told["method"]) == decisive("method", plain["method"])
     assert type(build_method(told["method"])) is type(build_method(plain["method"]))
 
 

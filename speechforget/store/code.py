@@ -25,7 +25,7 @@ SILENT = {
     "speechforget.tracking": "mirrors of curves and comparisons",
     "speechforget.report": "shows results",
     "speechforget.store": "keeps artefacts",
-    "speechforget.identity": "says what is in keys, which then hold it themselves",
+    "speechforget.inputs": "says what is in keys, which then hold it themselves",
     "speechforget.cost": "counts seconds and passes",
     "speechforget.process": "memory and idle threads of a process",
     "speechforget.peers": "meeting place of processes",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import re
 from collections.abc import Iterator, Mapping
 from itertools import zip_longest
 from pathlib import Path
@@ -15,10 +16,10 @@ import numpy as np
 from speechforget.store.done import files_of
 from speechforget.store.keys import differences
 
-# Where, when and for how much something was made, and pictures of numbers that are compared themselves.
+# Where, when and for how much something was made, words, and pictures of numbers that are compared themselves.
 LEFT_OUT = {"about.json", "cost.json", "inputs.json", "config.yaml"}
 LEFT_OUT_KINDS = {".png", ".log"}
-LEFT_OUT_PLACES = ("versions", "commit", "cost")  # of a result
+LEFT_OUT_PLACES = re.compile(r"(versions|commit|cost|model\.name)(\.|$)")  # of a result or a model
 
 
 def first_difference(old: Path, new: Path, tolerance: float = 0.0) -> str | None:
@@ -97,8 +98,9 @@ def _table(old: Path, new: Path, tolerance: float) -> Iterator[str]:
 
 
 def _json(old: Path, new: Path, tolerance: float) -> Iterator[str]:
-    was, now = ({name: value for name, value in _read(path).items() if name not in LEFT_OUT_PLACES} for path in (old, new))
-    for place, before, after in differences(was, now):
+    for place, before, after in differences(_read(old), _read(new)):
+        if LEFT_OUT_PLACES.match(place):
+            continue
         pairs = zip(before, after, strict=True) if isinstance(before, list) and isinstance(after, list) and len(before) == len(after) else ()
         if not (pairs and all(_near(*pair, tolerance) for pair in pairs)) and not _near(before, after, tolerance):
             yield f"{place} was {before!r}, is {after!r}"

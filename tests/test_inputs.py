@@ -13,11 +13,11 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
-from speechforget import identity, pipeline
+from speechforget import inputs, pipeline
 from speechforget.data.audio import Audio
 from speechforget.data.request import select
 from speechforget.dividing import Data
-from speechforget.identity import UNCOUNTED, code_of, dividing_choices
+from speechforget.inputs import UNCOUNTED, code_of, dividing_choices
 from speechforget.pipeline import Pipeline
 from speechforget.store import Artefact, code_hash, code_modules, key_of
 from speechforget.store import code as store_code
@@ -321,4 +321,4 @@ def test_words_for_people_do_not_count(old: str, new: str, counts: bool, tmp_pat
 
 def test_every_target_of_a_config_is_found() -> None:
     config = {"_target_": "a.B", "loss": {"_target_": "c.D", "parts": [{"_target_": "e.F"}, 3]}, "name": "x"}
-    assert list(identity.targets_in(config)) == ["a.B", "c.D", "e.F"]
+    assert list(inputs.targets_in(config)) == ["a.B", "c.D", "e.F"]

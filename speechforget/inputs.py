@@ -48,10 +48,10 @@ HEARING = ("sample_rate", "seconds", "lengths")  # of a dataset: what the classi
 WINDOWS = "windows"  # of a dataset: what only scores depend on
 
 
-def counted(group: str, options: Mapping[str, Any]) -> dict[str, Any]:
+def decisive(group: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """A group of the config, such as `model`, without what changes no number (UNCOUNTED)."""
     return {
-        name: counted(place, value) if isinstance(value, Mapping) and any(listed.startswith(f"{place}.") for listed in UNCOUNTED) else value
+        name: decisive(place, value) if isinstance(value, Mapping) and any(listed.startswith(f"{place}.") for listed in UNCOUNTED) else value
         for name, value in options.items()
         if (place := f"{group}.{name}") not in UNCOUNTED
     }
@@ -59,7 +59,7 @@ def counted(group: str, options: Mapping[str, Any]) -> dict[str, Any]:
 
 def dividing_choices(dataset: Mapping[str, Any]) -> dict[str, Any]:
     """What decides how a corpus is divided: all of a dataset that is not counted later."""
-    return {name: value for name, value in counted("dataset", dataset).items() if name not in {*HEARING, WINDOWS}}
+    return {name: value for name, value in decisive("dataset", dataset).items() if name not in {*HEARING, WINDOWS}}
 
 
 class Code(NamedTuple):
