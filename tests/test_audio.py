@@ -192,23 +192,6 @@ def test_each_bad_file_is_named_with_its_reason(tmp_path: Path, name: str) -> No
         decode(made, tmp_path / "cache", RATE)
 
 
-@pytest.mark.parametrize("suffix", ["flac", "ogg"])
-def test_compressed_files_that_were_cut(tmp_path: Path, suffix: str) -> None:
-    rng = np.random.default_rng(0)
-    soundfile.write(tmp_path / f"whole.{suffix}", rng.uniform(-0.5, 0.5, RATE * 2), RATE)
-    content = (tmp_path / f"whole.{suffix}").read_bytes()
-    made = corpus(tmp_path / "root", {"good.wav": tone(), f"cut.{suffix}": content[: len(content) // 2]})
-    with pytest.raises(UserError, match=f"cut.{suffix}: (truncated|not a sound file|too short)"):
-        decode(made, tmp_path / "cache", RATE)
-
-
-def test_a_stream_of_unknown_length_is_no_bad_file(tmp_path: Path) -> None:
-    content = bytearray(wav(tone()))
-    content[4:8] = content[40:44] = b"\xff\xff\xff\xff"
-    audio = decode(corpus(tmp_path / "root", {"pipe.wav": bytes(content)}), tmp_path / "cache", RATE)
-    assert audio.table["samples"][0] == 8000
-
-
 def test_all_bad_files_are_in_one_summary_and_can_be_left_out(tmp_path: Path, caplog) -> None:
     made = corpus(tmp_path / "root", {"good.wav": tone(), **{name: content for name, (content, _) in BAD.items()}})
     with pytest.raises(UserError) as caught:

@@ -64,14 +64,6 @@ def test_all_kinds_give_the_same(files: list[Path], rows: list[int], position: f
             assert np.array_equal(waveform[number].numpy() * 32768, expected)
 
 
-def test_files_of_another_rate_are_resampled_as_when_they_are_decoded(tmp_path: Path) -> None:
-    from speechforget.data.sound import read_pcm, read_window
-
-    soundfile.write(tmp_path / "a.flac", np.sin(np.arange(4000) / 9) * 0.3, 8000)
-    whole = read_pcm(tmp_path / "a.flac", 16000)
-    assert np.array_equal(read_window(tmp_path / "a.flac", 1000, 500, 16000), whole[1000:1500])
-
-
 def test_a_file_that_vanishes_or_shrinks_is_named(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "a.wav", np.zeros(50), 8000)
     recordings = OnDemand(lambda row: tmp_path / ["a.wav", "b.wav"][row], np.zeros(2, np.int64), np.array([80, 80]), 8000)

@@ -18,10 +18,10 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from speechforget.data.sound import BadSound, check_content, read_pcm
+from speechforget.data.sound import BadSound, bad_sound_for_failures, check_content, read_pcm
 from speechforget.progress import bar
 
-VERSION = 1  # part of every key and fingerprint: raise it when the same file gives other samples
+VERSION = 2  # part of every key and fingerprint: raise it when the same file gives other samples
 SPANS_AT_ONCE = 16
 NOTHING: NDArray[np.int16] = np.zeros(0, dtype=np.int16)
 
@@ -104,13 +104,13 @@ def _batches(sounds: Sequence[Sound]) -> Iterator[list[Sound]]:
 
 
 def _decode(sound: Sound, sample_rate: int) -> list[_Piece]:
-    digest = ""
     try:
-        samples = read_pcm(sound.path, sample_rate)
-        with sound.path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-    except (BadSound, OSError) as bad:
-        return [(NOTHING, Clip(0, 0, "", digest, str(bad)))] * len(sound.spans)
+        with bad_sound_for_failures():
+            samples = read_pcm(sound.path, sample_rate)
+            with sound.path.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+    except BadSound as bad:
+        return [(NOTHING, Clip(0, 0, "", "", str(bad)))] * len(sound.spans)
     return [_cut(samples, start, length, sample_rate, digest) for start, length in sound.spans]
 
 

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from speechforget.data.remembered import Remembered
 from speechforget.data.sound import read_window
 
 Rows = NDArray[np.int64]
@@ -73,7 +74,7 @@ class Resident:
 class OnDemand:
     """The sound files, read anew each time, by a few threads: for a corpus that is too large to be decoded once.
 
-    Reads what is asked for alone, except of files of another rate than `sample_rate`, which are read whole.
+    Reads what is asked for alone where a seek is exact (WAV, FLAC and the like, at `sample_rate`). Other files are decoded whole; the last are kept.
     paths: of each utterance's file, in the table's order. start, length: where it lies in it, in samples at `sample_rate`.
     """
 
@@ -81,6 +82,7 @@ class OnDemand:
 
     def __init__(self, paths: Callable[[int], Path], start: Rows, length: Rows, sample_rate: int) -> None:
         self.paths, self.start, self.length, self.sample_rate = paths, start, length, sample_rate
+        self.whole = Remembered()
 
     @cached_property
     def _threads(self) -> ThreadPoolExecutor:
@@ -96,7 +98,7 @@ class OnDemand:
             if begin < end:
                 place = begin - int(first[i])
                 start = int(self.start[row])
-                found[i, place : place + end - begin] = read_window(self.paths(row), start + begin, end - begin, self.sample_rate)
+                found[i, place : place + end - begin] = read_window(self.paths(row), start + begin, end - begin, self.sample_rate, self.whole)
 
         for done in self._threads.map(fill, range(len(rows))):
             assert done is None

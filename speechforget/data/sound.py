@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
-import os
 import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import soundfile
 import soxr
 from numpy.typing import NDArray
 
+from speechforget.data.headers import cut, mended, shortfall
 from speechforget.errors import UserError
 
 SHORTEST = 0.01  # seconds; less than one analysis window is no speech
 LOUDEST = 2.0  # of full scale; lossy codecs overshoot 1 a little, integers stored as floats by a great deal
-UNKNOWN_LENGTH = 0x7FFF0000  # programs that write to a pipe put a size of about this, or more, into the header
-ESTIMATED_LENGTHS = ("MP3", "MPEG")
+BLOCK = 1 << 22  # samples of one read
+UNKNOWN_FRAMES = 1 << 62  # libsndfile's answer, about, where the header does not say how many there are
+# Where a seek lands on the very sample. It does not in codecs whose decoder carries state on (Vorbis, Opus, MP3, ADPCM): these are decoded whole.
+EXACT_SUBTYPES = frozenset({"PCM_S8", "PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ULAW", "ALAW"})
+EXACT_FORMATS = frozenset({"WAV", "WAVEX", "RF64", "W64", "AIFF", "AU", "CAF", "NIST", "FLAC"})
+
+Whole = Callable[[Path, int], NDArray[np.int16]]  # what `read_pcm` does
 
 
 class BadSound(Exception):  # noqa: N818  (the file is bad, the program is not)
@@ -43,28 +50,36 @@ def read_pcm(path: Path, sample_rate: int) -> NDArray[np.int16]:
     samples, rate = read_mono(path)
     if samples.dtype == np.int16 and rate == sample_rate:
         return samples
-    return to_pcm(resample(_floats(samples), rate, sample_rate))
+    with bad_sound_for_failures():
+        return to_pcm(resample(_floats(samples), rate, sample_rate))
 
 
-def read_window(path: Path, start: int, count: int, sample_rate: int) -> NDArray[np.int16]:
-    """Samples start to start + count of what `read_pcm` gives; other samples are decoded only where the file's rate is another.
+def read_window(path: Path, start: int, count: int, sample_rate: int, whole: Whole = read_pcm) -> NDArray[np.int16]:
+    """Samples start to start + count of what `read_pcm` gives; other samples are decoded only where a seek would not be exact.
 
-    Raises UserError naming a file that cannot be read.
+    whole: what reads a whole file, say one that remembers the last ones. Raises UserError naming a file that cannot be read.
     """
     try:
-        with soundfile.SoundFile(path) as sound:
-            if sound.samplerate == sample_rate and sound.format not in ESTIMATED_LENGTHS:
-                sound.seek(start)
-                whole = sound.subtype == "PCM_16" and sound.channels == 1
-                samples = sound.read(count, dtype="int16" if whole else "float32")
-                found = samples if whole else to_pcm(_mix(samples))
-            else:
-                found = read_pcm(path, sample_rate)[start : start + count]
-    except (BadSound, OSError, soundfile.LibsndfileError) as error:
-        raise UserError(f"{path} cannot be read any more ({error}): restore it, and run again.") from None
+        with bad_sound_for_failures():
+            found = _read_part(path, start, count, sample_rate)
+            if found is None:
+                found = whole(path, sample_rate)[start : start + count]
+    except BadSound as bad:
+        raise UserError(f"{path} cannot be read any more ({bad}): restore it, and run again.") from None
     if len(found) < count:
         raise UserError(f"{path} became shorter since it was indexed: restore it, and run again.")
     return found
+
+
+def _read_part(path: Path, start: int, count: int, sample_rate: int) -> NDArray[np.int16] | None:
+    """The same where samples lie in the file one by one or in frames that say where they belong, and at this rate; else None."""
+    with Stream(path) as sound:
+        exact = sound.format in EXACT_FORMATS and sound.subtype in EXACT_SUBTYPES and start + count <= sound.frames < UNKNOWN_FRAMES
+        if not exact or sound.samplerate != sample_rate:
+            return None
+        sound.seek(start)
+        samples = sound.read(count, dtype=_dtype(sound))
+    return samples if samples.dtype == np.int16 else to_pcm(_mix(samples))
 
 
 def _floats(samples: NDArray[Any]) -> NDArray[np.float32]:
@@ -85,27 +100,65 @@ def check_content(samples: NDArray[np.int16], sample_rate: int) -> None:
 
 
 def read_mono(path: Path) -> tuple[NDArray[Any], int]:
-    """Samples (samples,) as int16 where the file is 16-bit mono, else float32, and the rate in Hz. Raises BadSound."""
-    try:
+    """Samples (samples,) as int16 where the file is 16-bit mono, else float32, and the rate in Hz. Raises BadSound, whatever goes wrong."""
+    with bad_sound_for_failures():
         _check_file(path)
-        with soundfile.SoundFile(path) as sound:
-            whole = sound.subtype == "PCM_16" and sound.channels == 1
-            samples = sound.read(dtype="int16" if whole else "float32")
-            promised, rate, kind = sound.frames, sound.samplerate, sound.format
+        with Stream(mended(path)) as sound:
+            samples = _read_on(sound)
+            promised, rate, log = sound.frames, sound.samplerate, sound.extra_info
+        if missing := shortfall(log, len(samples)) or cut(path, len(samples)):
+            raise BadSound(f"truncated ({missing})")
+        if len(samples) < promised < UNKNOWN_FRAMES:
+            raise BadSound(f"truncated (the header promises {promised} samples, {len(samples)} are there)")
+        return (samples if samples.dtype == np.int16 else _mix(samples)), rate
+
+
+class Stream(soundfile.SoundFile):
+    """A sound file that is read on and on: soundfile seeks after each read, which some formats cannot do, and others not exactly."""
+
+    def seekable(self) -> bool:
+        """Whether a read may be followed by a seek: never."""
+        return False
+
+
+@contextmanager
+def bad_sound_for_failures() -> Iterator[None]:
+    """Turns whatever goes wrong while a file is read into a BadSound with its words: no file may stop a run without being named."""
+    try:
+        yield
+    except (BadSound, MemoryError):
+        raise
     except OSError as error:
-        raise BadSound(f"cannot be read ({error.strerror or error})") from None
-    except (soundfile.LibsndfileError, TypeError) as error:
-        raise BadSound(f"not a sound file that can be decoded ({str(error).rsplit(': ', maxsplit=1)[-1].rstrip('.')})") from None
-    if len(samples) < promised and kind not in ESTIMATED_LENGTHS:
-        raise BadSound(f"truncated (the header promises {promised} samples, {len(samples)} are there)")
-    return (samples if whole else _mix(samples)), rate
+        raise BadSound(f"cannot be read ({error.strerror or error})") from error
+    except soundfile.LibsndfileError as error:
+        raise BadSound(f"not a sound file that can be decoded ({error.error_string.rstrip('.')})") from error
+    except Exception as error:
+        raise BadSound(f"not a sound file that can be decoded ({str(error).rstrip('.') or type(error).__name__})") from error
 
 
-def _mix(samples: NDArray[np.float32]) -> NDArray[np.float32]:
+def _dtype(sound: soundfile.SoundFile) -> str:
+    """Of its samples: 16-bit mono comes through unchanged."""
+    return "int16" if sound.subtype == "PCM_16" and sound.channels == 1 else "float32"
+
+
+def _read_on(sound: Stream) -> NDArray[Any]:
+    """All samples to the end, wherever the header puts it."""
+    blocks = [sound.read(BLOCK, dtype=_dtype(sound))]
+    while len(blocks[-1]) == BLOCK:
+        blocks.append(sound.read(BLOCK, dtype=_dtype(sound)))
+    return blocks[0].copy() if len(blocks) == 1 else np.concatenate(blocks)
+
+
+def check_waveform(samples: NDArray[np.floating[Any]]) -> None:
+    """Raises BadSound for samples that are not finite, or far from [-1, 1]."""
     if not np.isfinite(samples).all():
         raise BadSound(f"not finite ({int((~np.isfinite(samples)).sum())} samples are NaN or infinite)")
     if samples.size and (peak := float(np.abs(samples).max())) > LOUDEST:
         raise BadSound(f"out of range (its peak is {peak:g}, full scale is 1)")
+
+
+def _mix(samples: NDArray[np.float32]) -> NDArray[np.float32]:
+    check_waveform(samples)
     return samples if samples.ndim == 1 else samples.mean(axis=1, dtype=np.float32)
 
 
@@ -115,20 +168,3 @@ def _check_file(path: Path) -> None:
         raise BadSound("not a file")
     if status.st_size == 0:
         raise BadSound("zero bytes")
-    with path.open("rb") as file:
-        _check_wave_length(file, status.st_size)
-
-
-def _check_wave_length(file: BinaryIO, size: int) -> None:
-    """libsndfile reads a WAV file that was cut short without a word: compare what its header promises with what is there."""
-    start = file.read(12)
-    if start[:4] != b"RIFF" or start[8:] != b"WAVE":
-        return
-    while len(header := file.read(8)) == 8:
-        length = int.from_bytes(header[4:], "little")
-        there = size - file.tell()
-        if header[:4] == b"data":
-            if there < length < UNKNOWN_LENGTH:
-                raise BadSound(f"truncated (the header promises {length} bytes of sound, {there} are there)")
-            return
-        file.seek(length + length % 2, os.SEEK_CUR)
