@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import subprocess
 import sys
 from importlib import import_module
@@ -212,6 +213,21 @@ def test_espeak_tests_unheard_voices_or_other_renderings(monkeypatch) -> None:
 def test_espeak_options_without_sense_say_why(tmp_path: Path, options: dict[str, object], words: str) -> None:
     with pytest.raises(UserError, match=words):
         espeak.index(None, "word", tmp_path, **{**TINY, "renderings": 2, **options})
+
+
+@pytest.mark.parametrize(("place", "words"), [("/dev/full", "is full: make room"), ("..", r"\.wav cannot be written \(Is a directory\)")])
+def test_a_spoken_recording_that_cannot_be_written_says_why(tmp_path: Path, monkeypatch, place: str, words: str) -> None:
+    run = espeak._run
+
+    def refuse(job: Path, count: int) -> None:
+        for clip in json.loads(job.read_text())["clips"]:
+            (job.parent / clip["id"]).parent.mkdir(exist_ok=True)
+            (job.parent / clip["id"]).symlink_to(place)
+        run(job, count)
+
+    monkeypatch.setattr(espeak, "_run", refuse)
+    with pytest.raises(UserError, match=words):
+        espeak.index(None, "word", tmp_path, **TINY)
 
 
 def test_the_data_modules_need_no_torch() -> None:

@@ -129,15 +129,19 @@ def _make(folder: Path, clips: list[dict[str, Any]], lock: str) -> None:
         job.write_text(json.dumps({"folder": str(folder.resolve()), "sample_rate": SAMPLE_RATE, "clips": clips}), encoding="utf-8")
         _run(job, len(clips))
 
-    once(folder, lock, speak)
+    try:
+        once(folder, lock, speak)
+    except OSError as error:
+        raise UserError(f"{error.filename or folder} cannot be written ({error.strerror or error}): choose another place (cache, dataset.root).") from error
 
 
 def _run(job: Path, count: int) -> None:
-    """Runs the job in a few processes; raises UserError with what they report."""
+    """Runs the job in a few processes; raises UserError with what they cannot speak, OSError with what they cannot write."""
     shards = min(8, os.cpu_count() or 1)
     home = str(Path(__file__).parents[2])
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, [home, os.environ.get("PYTHONPATH")]))}
     problems: list[str] = []
+    refused: list[str] = []
     with ExitStack() as stack:
         progress = stack.enter_context(bar(total=count, description="speaking with espeak", unit="clip"))
         workers = []
@@ -146,21 +150,26 @@ def _run(job: Path, count: int) -> None:
             process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, encoding="utf-8", env=environment)
             stack.callback(process.kill)
             workers.append(process)
-        readers = [Thread(target=_listen, args=(process, progress, problems)) for process in workers]
+        readers = [Thread(target=_listen, args=(process, progress, problems, refused)) for process in workers]
         for reader in readers:
             reader.start()
         for reader in readers:
             reader.join()
         codes = [process.wait() for process in workers]
+    if refused:
+        number, _, name = refused[0].partition(" ")
+        raise OSError(int(number), os.strerror(int(number)), str(job.parent / name))
     if problems:
         raise UserError(f"espeak has {problems[0]}: change dataset.corpus.words or dataset.corpus.voices.")
     if any(codes):
         raise RuntimeError(f"a process that speaks with espeak ended with code {max(codes, key=abs)}; its message is above")
 
 
-def _listen(process: subprocess.Popen[str], progress: Any, problems: list[str]) -> None:
+def _listen(process: subprocess.Popen[str], progress: Any, problems: list[str], refused: list[str]) -> None:
     for line in process.stdout or ():
         if line.startswith("error: "):
             problems.append(line.removeprefix("error: ").strip())
+        elif line.startswith("refused: "):
+            refused.append(line.removeprefix("refused: ").strip())
         else:
             progress.update(1)

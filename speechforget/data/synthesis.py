@@ -72,6 +72,8 @@ def in_child(work: Callable[[], bytes]) -> bytes:
 
 def finish(clip: dict[str, Any], spoken: bytes, rate: int, folder: Path, sample_rate: int) -> None:
     """Writes one clip as WAV: resampled, placed in a second, with noise of `clip["snr"]` dB below the word."""
+    import io
+
     import numpy as np
     import soundfile
 
@@ -84,13 +86,18 @@ def finish(clip: dict[str, Any], spoken: bytes, rate: int, folder: Path, sample_
     samples[start : start + len(word)] = word
     level = np.sqrt(np.mean(np.square(word, dtype=np.float64))) * 10 ** (-clip["snr"] / 20)
     noise = uniform(np.array([clip["draw"]]), len(samples), "espeak noise")[0] * 2 - 1
+    sound = io.BytesIO()  # libsndfile would not say why it cannot write
+    soundfile.write(sound, to_pcm(samples + level * np.sqrt(3) * noise), sample_rate, format="WAV", subtype="PCM_16")
     target = folder / clip["id"]
     target.parent.mkdir(parents=True, exist_ok=True)
-    soundfile.write(target, to_pcm(samples + level * np.sqrt(3) * noise), sample_rate, subtype="PCM_16")
+    target.write_bytes(sound.getvalue())
 
 
 def main(job: Path, shard: int, shards: int) -> None:
-    """Makes every `shards`-th clip of the job; prints one line for each finished clip, and `error: ...` when a clip cannot be made."""
+    """Makes every `shards`-th clip of the job; prints one line for each clip that was spoken.
+
+    Prints `error: ...` when one cannot be spoken, `refused: ...` with the number of the system's error when one cannot be written, and ends there.
+    """
     work = json.loads(job.read_text(encoding="utf-8"))
     clips = work["clips"][shard::shards]
     speaker = Speaker()
@@ -104,7 +111,11 @@ def main(job: Path, shard: int, shards: int) -> None:
         spoken.append(answer)
         print(clip["id"], flush=True)
     for clip, answer in zip(clips, spoken, strict=True):
-        finish(clip, answer, speaker.rate, Path(work["folder"]), work["sample_rate"])
+        try:
+            finish(clip, answer, speaker.rate, Path(work["folder"]), work["sample_rate"])
+        except OSError as error:
+            print(f"refused: {error.errno} {clip['id']}", flush=True)
+            return
 
 
 if __name__ == "__main__":
