@@ -132,7 +132,8 @@ def _make(folder: Path, clips: list[dict[str, Any]], lock: str) -> None:
     try:
         once(folder, lock, speak)
     except OSError as error:
-        raise UserError(f"{error.filename or folder} cannot be written ({error.strerror or error}): choose another place (cache, dataset.root).") from error
+        place, reason = error.filename or folder, error.strerror or error
+        raise UserError(f"{place} cannot be written ({reason}): choose another place (cache, dataset.root).") from error
 
 
 def _run(job: Path, count: int) -> None:

@@ -40,7 +40,7 @@ def read_sound(path: Path) -> tuple[NDArray[np.float32], int]:
     return _floats(samples), rate
 
 
-def resample(samples: NDArray[np.float32], rate: int, target: int) -> NDArray[np.float32]:
+def resample(samples: NDArray[np.float32], rate: float, target: int) -> NDArray[np.float32]:
     """Samples (samples,) at `rate` Hz as samples at `target` Hz (soxr, high quality; the same samples when the rates agree)."""
     return samples if rate == target else soxr.resample(samples, rate, target, quality="HQ")
 
