@@ -176,6 +176,8 @@ BAD = {
     "cut.wav": (wav(tone())[:5001], "truncated"),
     "header.wav": (wav(tone())[:20], "not a sound file"),
     "one.wav": (wav(tone()[:1]), r"too short \(1 sample\)"),
+    "slow.wav": (wav(tone())[:24] + b"\x03\0\0\0" + wav(tone())[28:], "its sample rate is 3 Hz"),
+    "offset.au": (b".snd\0\0\0\7\0\0\x1f@\0\0\0\1\0\0>\x80\0\0\0\1" + bytes(range(200)) * 40, "sounds otherwise than as a whole"),
     "none.wav": (wav(tone()[:0]), r"too short \(0 samples\)"),
     "silent.wav": (wav(np.zeros(16000)), "silent"),
     "constant.wav": (wav(np.full(16000, 0.1)), "silent"),

@@ -12,25 +12,26 @@ BIT_RATES = {  # kbit/s of MPEG layer III by version and the header's number, 1 
     1: (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
     2: (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
 }
+XING = re.compile(rb"(?:Xing|Info)\0\0\0[\1\3\5\7\11\13\15\17](.{4})", re.DOTALL)  # an odd number says that a number of frames follows
 MIDDLE_BIT_RATE = 9  # a frame of it has room for a length
 TAGS_AT_THE_END = (b"TAG", b"APETAGEX", b"LYRICSBEGIN", b"ID3", b"3DI", b"\0\0\0")
-PROMISES = (  # what libsndfile's log says of a file that ends before its header does
-    re.compile(r"^ *(?!RIFF|FORM)[\w ]+?[ :]+(?P<promised>\d+) \(?should be (?P<there>\d+)", re.MULTILINE),
-    re.compile(r"frame count (?P<there>\d+) does not match value from 'ds64' chunk of (?P<promised>\d+)"),
-)
+PROMISES = {  # what libsndfile's log says of a file that ends before its header does
+    "bytes": re.compile(r"^ *(?!RIFF|FORM)[\w ]+?[ :]+(?P<promised>\d+) \(?should be (?P<there>\d+)", re.MULTILINE),
+    "samples": re.compile(r"frame count (?P<there>\d+) does not match value from 'ds64' chunk of (?P<promised>\d+)"),
+}
 PROMISED_FRAMES = re.compile(r"^ +Frames +: (\d+)$", re.MULTILINE)
 CUT = re.compile(r"file seems to be truncated|Seems to be a truncated file|Last page lacks an end-of-stream bit", re.IGNORECASE)
 
 
 class Frames(NamedTuple):
-    """The frames of an MP3 file. begin: where the first lies; samples: what they hold together; said: whether the first one says how many there are.
+    """The frames of an MP3 file. begin: where the first lies; samples: what they hold together; whole: whether the last one is.
 
-    whole: whether the last one is.
+    said: how many samples the file says it holds, None where it does not.
     """
 
     begin: int
     samples: int
-    said: bool
+    said: int | None
     whole: bool
 
 
@@ -48,18 +49,18 @@ def mended(path: Path) -> Path | io.BytesIO:
         return path
     content = path.read_bytes()
     frames = mp3_frames(content)
-    if frames is None or frames.said:
+    if frames is None or frames.said is not None:
         return path
     return io.BytesIO(_first_frame(content[frames.begin : frames.begin + 4], frames) + content[frames.begin :])
 
 
 def shortfall(log: str, frames: int) -> str | None:
     """In words, what is missing of a file of which libsndfile reads `frames` frames and says `log`; None where nothing is."""
-    for pattern in PROMISES:
+    for unit, pattern in PROMISES.items():
         for match in pattern.finditer(log):
             promised, there = int(match["promised"]), int(match["there"])
             if there < promised < UNKNOWN_LENGTH:
-                return f"the header promises {promised}, {there} are there"
+                return f"the header promises {promised} {unit}, {there} are there"
     said = PROMISED_FRAMES.search(log)
     if said and frames < int(said[1]) < UNKNOWN_LENGTH:
         return f"the header promises {said[1]} samples, {frames} are there"
@@ -76,7 +77,9 @@ def cut(path: Path, frames: int) -> str | None:
     if not _may_be_mp3(start):
         return None
     found = mp3_frames(path.read_bytes())
-    return "its last frame is not whole" if found is not None and not found.whole else None
+    if found is None or (found.whole and (found.said or 0) < found.samples + 2 * 1152):  # some encoders count the frame that says so, too
+        return None
+    return f"the header promises {found.said} samples, {found.samples} are there" if found.whole else "its last frame is not whole"
 
 
 def mp3_frames(content: bytes) -> Frames | None:
@@ -85,14 +88,14 @@ def mp3_frames(content: bytes) -> Frames | None:
     while content[begin : begin + 3] == b"ID3" and len(content) >= begin + 10:
         size = content[begin + 6 : begin + 10]
         begin += 10 + (size[0] << 21 | size[1] << 14 | size[2] << 7 | size[3]) + (10 if content[begin + 5] & 0x10 else 0)
-    place, samples, said = begin, 0, False
+    place, samples, said = begin, 0, None
     while place + 4 <= len(content):
         frame = _frame(content[place : place + 4])
         if frame is None:
             break
         length, each = frame
-        if place == begin and content.find(b"Xing", place, place + 40) + content.find(b"Info", place, place + 40) != -2:
-            said = True
+        if place == begin and (xing := XING.search(content, place, place + 48)):
+            said = each * int.from_bytes(xing[1], "big")
         else:
             samples += each
         place += length

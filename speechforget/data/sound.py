@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,9 @@ from speechforget.errors import UserError
 
 SHORTEST = 0.01  # seconds; less than one analysis window is no speech
 LOUDEST = 2.0  # of full scale; lossy codecs overshoot 1 a little, integers stored as floats by a great deal
-BLOCK = 1 << 22  # samples of one read
+BLOCK = 1 << 20  # samples of one read, of all channels together
+PART = 64  # samples that are compared with those of the whole
+LOWEST_RATE = 100  # Hz; resampling from less, as damaged headers name it, would fill the memory
 UNKNOWN_FRAMES = 1 << 62  # libsndfile's answer, about, where the header does not say how many there are
 # Where a seek lands on the very sample. It does not in codecs whose decoder carries state on (Vorbis, Opus, MP3, ADPCM): these are decoded whole.
 EXACT_SUBTYPES = frozenset({"PCM_S8", "PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ULAW", "ALAW"})
@@ -72,14 +74,31 @@ def read_window(path: Path, start: int, count: int, sample_rate: int, whole: Who
 
 
 def _read_part(path: Path, start: int, count: int, sample_rate: int) -> NDArray[np.int16] | None:
-    """The same where samples lie in the file one by one or in frames that say where they belong, and at this rate; else None."""
-    with Stream(path) as sound:
-        exact = sound.format in EXACT_FORMATS and sound.subtype in EXACT_SUBTYPES and start + count <= sound.frames < UNKNOWN_FRAMES
-        if not exact or sound.samplerate != sample_rate:
-            return None
-        sound.seek(start)
-        samples = sound.read(count, dtype=_dtype(sound))
+    """The same where a seek is exact, the rate is the file's and nothing goes wrong; else None."""
+    try:
+        with Stream(path) as sound:
+            if not _is_exact(sound) or sound.samplerate != sample_rate or start + count > sound.frames:
+                return None
+            sound.seek(start)
+            samples = sound.read(count, dtype=_dtype(sound))
+    except soundfile.LibsndfileError:  # it may be read from its beginning all the same, or says then what is wrong
+        return None
     return samples if samples.dtype == np.int16 else to_pcm(_mix(samples))
+
+
+def _is_exact(sound: soundfile.SoundFile) -> bool:
+    """Whether its samples lie in the file one by one, or in frames that say where they belong."""
+    return sound.format in EXACT_FORMATS and sound.subtype in EXACT_SUBTYPES and sound.frames < UNKNOWN_FRAMES
+
+
+def _check_seek(sound: soundfile.SoundFile, samples: NDArray[Any]) -> None:
+    """Raises BadSound where a part of the file is not what the whole has there, as a damaged header may make it."""
+    place = 2 * len(samples) // 3
+    with suppress(soundfile.LibsndfileError):  # where it cannot be sought in, no part of it is ever read
+        sound.seek(place)
+        part = sound.read(PART, dtype=samples.dtype.name)
+        if part.tobytes() != samples[place : place + PART].tobytes():
+            raise BadSound(f"damaged (read from sample {place} on, it sounds otherwise than as a whole)")
 
 
 def _floats(samples: NDArray[Any]) -> NDArray[np.float32]:
@@ -104,11 +123,15 @@ def read_mono(path: Path) -> tuple[NDArray[Any], int]:
     with bad_sound_for_failures():
         _check_file(path)
         with Stream(mended(path)) as sound:
+            if sound.samplerate < LOWEST_RATE:
+                raise BadSound(f"its sample rate is {sound.samplerate} Hz")
             samples = _read_on(sound)
-            promised, rate, log = sound.frames, sound.samplerate, sound.extra_info
+            if _is_exact(sound):
+                _check_seek(sound, samples)
+            promised, rate, log, guessed = sound.frames, sound.samplerate, sound.extra_info, sound.subtype.startswith("MPEG")
         if missing := shortfall(log, len(samples)) or cut(path, len(samples)):
             raise BadSound(f"truncated ({missing})")
-        if len(samples) < promised < UNKNOWN_FRAMES:
+        if len(samples) < promised < UNKNOWN_FRAMES and not guessed:
             raise BadSound(f"truncated (the header promises {promised} samples, {len(samples)} are there)")
         return (samples if samples.dtype == np.int16 else _mix(samples)), rate
 
@@ -143,9 +166,10 @@ def _dtype(sound: soundfile.SoundFile) -> str:
 
 def _read_on(sound: Stream) -> NDArray[Any]:
     """All samples to the end, wherever the header puts it."""
-    blocks = [sound.read(BLOCK, dtype=_dtype(sound))]
-    while len(blocks[-1]) == BLOCK:
-        blocks.append(sound.read(BLOCK, dtype=_dtype(sound)))
+    count = max(BLOCK // sound.channels, 1)
+    blocks = [sound.read(count, dtype=_dtype(sound))]
+    while len(blocks[-1]) == count:
+        blocks.append(sound.read(count, dtype=_dtype(sound)))
     return blocks[0].copy() if len(blocks) == 1 else np.concatenate(blocks)
 
 
