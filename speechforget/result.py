@@ -42,8 +42,8 @@ def build_result(
     write_result(folder, dict(record), comparison)
     plot = folder / "comparison.png"
     comparison_plot({**record, "comparison": comparison}, None, plot, tables)
-    rows = [[model, metric, *entry.values()] for model, entries in comparison.items() for metric, entry in entries.items()]
     columns = ["model", "metric", *next(iter(comparison["unlearned"].values()))]
+    rows = [[model, metric, *map(entry.get, columns[2:])] for model, entries in comparison.items() for metric, entry in entries.items()]
     scalars = {f"{model}/{metric}": entry["value"] for model, entries in comparison.items() for metric, entry in entries.items()}
     log_comparison(tracker, columns, rows, {name: value for name, value in scalars.items() if value is not None}, plot, footnotes(record))
 

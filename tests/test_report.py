@@ -20,7 +20,7 @@ from speechforget.evaluation.compare import compare
 from speechforget.evaluation.tables import Scores, Tables
 from speechforget.report.__main__ import main
 from speechforget.report.collect import collect
-from speechforget.report.console import attack_sentence, number, print_comparison
+from speechforget.report.console import attack_sentence, number, print_comparison, threshold_sentence
 from speechforget.report.layout import COLUMNS, comma_separated, latex, markdown
 from speechforget.report.plot import comparison_plot
 from speechforget.report.result import attack_verdict, oracle_verdict, write_result
@@ -129,6 +129,22 @@ def test_the_oracles_attack_is_judged(tmp_path, auc, holdout, verdict, words):
     assert comparison_plot(result, None, tmp_path / "picture.png").stat().st_size > 10_000
 
 
+def test_the_share_judged_non_member_stands_beside_how_often_that_attack_is_right(tmp_path):
+    numbers = comparison()
+    for model, found in (("original", (0.6, 0.55, 0.65)), ("oracle", (0.5, 0.45, 0.55)), ("unlearned", (0.7, 0.65, 0.75))):
+        numbers[model]["membership_attack_accuracy"] = entry(*found)
+    assert " –" not in threshold_sentence(save(tmp_path / "shown", record(), numbers))
+    numbers["oracle"]["membership_nonmember_share"] = {**entry(None, count=0, gap=None), "reason": "the attack is no better than guessing"}
+    text = " ".join(printed(save(tmp_path / "run", record(), numbers)).split())
+    assert "right about held-out recordings" in text and "original 60.0 % (55.0 to 65.0), oracle 50.0 % (45.0 to 55.0), unlearned 70.0 %" in text
+    assert "–: no better than guessing" in text
+    save(tmp_path / "other", record(seed=1), comparison())
+    (table,) = summarize(collect(tmp_path / "run"))
+    assert "| – | 50.0 |" in markdown([table])
+    (table,) = summarize(collect(tmp_path))
+    assert "40.0 (n 1)" in markdown([table]).replace("40.0 ± 0.0", "40.0")
+
+
 def without_oracle():
     """What `compare` returns where there is none."""
     numbers = comparison()
@@ -220,7 +236,15 @@ def test_layout_is_that_of_the_paper(tmp_path):
     names = [line.split("|")[1].strip().strip("*") for line in first[2:]]
     assert names[1:5] == ["Original", "Oracle", "none", "scrub"]
     assert [column[0] for column in COLUMNS if "forgotten" not in column[0]] == [
-        *("accuracy_test", "accuracy_forget", "accuracy_retain", "membership_nonmember_share", "membership_auc", "seconds")
+        *(
+            "accuracy_test",
+            "accuracy_forget",
+            "accuracy_retain",
+            "membership_nonmember_share",
+            "membership_attack_accuracy",
+            "membership_auc",
+            "seconds",
+        )
     ]
     assert len({line.count("|") for line in first}) == 1
     assert "80.0 |" in text and "±" not in text.split("Mean ±")[0]
@@ -270,7 +294,7 @@ def test_without_holdout_is_a_table_of_its_own_and_says_so(tmp_path):
     save(tmp_path / "with", record(), comparison())
     without, with_holdout = summarize(collect(tmp_path))
     assert not without.holdout and with_holdout.holdout
-    assert markdown([without]).count("no holdout |") == 6 and "no holdout" not in markdown([with_holdout])
+    assert markdown([without]).count("no holdout |") == 9 and "no holdout" not in markdown([with_holdout])
 
 
 def test_unfinished_and_broken_results_are_left_out_and_named(tmp_path, caplog):

@@ -49,8 +49,10 @@ def _number(value: float) -> float | None:
     return float(value) if math.isfinite(value) else None
 
 
-def compare(tables: Tables, metric_paths: Sequence[str]) -> dict[str, dict[str, dict[str, float | int | None]]]:
+def compare(tables: Tables, metric_paths: Sequence[str]) -> dict[str, dict[str, dict[str, Any]]]:
     """Model -> metric -> value, low, high, count, gap (signed, value - oracle's value) and oracle_spread; null where there is no number.
+
+    reason: why there is no number, where the metric says so.
 
     oracle_spread: the standard deviation (n - 1) of the metric over the oracles, null when there is one. For a metric that is itself relative
     to the oracle (divergences, churn, average_gap, tow), each of them is measured against the first. Without an oracle its own numbers, gaps,
@@ -64,10 +66,11 @@ def compare(tables: Tables, metric_paths: Sequence[str]) -> dict[str, dict[str, 
     for name, value in values["oracle"].items():
         spread[name] = float(np.std([value.value, *(other[name].value for other in others)], ddof=1)) if others else math.nan
 
-    def entry(name: str, value: Value) -> dict[str, float | int | None]:
+    def entry(name: str, value: Value) -> dict[str, Any]:
         gap = value.value - values["oracle"][name].value
         numbers = {"value": value.value, "low": value.low, "high": value.high, "count": value.count, "gap": gap, "oracle_spread": spread[name]}
-        return {key: number if key == "count" else _number(number) for key, number in numbers.items()}
+        found: dict[str, Any] = {key: number if key == "count" else _number(number) for key, number in numbers.items()}
+        return {**found, "reason": value.reason} if value.reason else found
 
     return {model: {name: entry(name, value) for name, value in values[model].items()} for model in MODELS}
 

@@ -11,10 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from speechforget import draws
-from speechforget.evaluation.intervals import share, wilson
-from speechforget.evaluation.tables import NOTHING, Mask, Tables, Value
+from speechforget.evaluation.intervals import wilson
+from speechforget.evaluation.tables import CHUNK, NOTHING, Mask, Tables, Value
 
 Losses = NDArray[np.float64]
+Counts = NDArray[np.int64]
+Rows = NDArray[np.int64]
+
+FOLDS = 10  # of the cross-validation of a threshold
+RESAMPLES = 1000
 
 
 def _finite(loss: Losses) -> Losses:
@@ -60,49 +65,109 @@ def auc(tables: Tables, model: str) -> dict[str, Value]:
     return {"membership_auc": area_under_curve(loss[subsets["forget"]], loss[subsets["nonmembers"]])}
 
 
-def best_threshold(members: Losses, nonmembers: Losses) -> tuple[float, float]:
-    """The loss in nats above which to call an utterance a non-member, and the balanced accuracy in [0.5, 1] that it reaches.
+def best_cuts(losses: Losses, members: Counts, nonmembers: Counts) -> tuple[Losses, Losses]:
+    """For each row of counts the loss above which to call an utterance a non-member, and the balanced accuracy in [0.5, 1] that it reaches.
 
-    Halfway between two neighbouring losses, or infinite where no cut beats 0.5; the lowest of equally good ones.
+    losses: (n,) different losses, ascending. members, nonmembers: (rows, n), how many of each have that loss; a row may lack some of them.
+    Halfway between two neighbouring losses of the row, or infinite where no cut beats 0.5; the lowest of equally good ones.
     """
-    members, nonmembers = np.sort(_finite(members)), np.sort(_finite(nonmembers))
-    losses = np.unique(np.concatenate([members, nonmembers]))
-    middle = losses[:-1] + np.diff(losses) / 2
-    middle = np.where(middle < losses[1:], middle, losses[:-1])
-    cuts = np.concatenate([[-np.inf], middle, [np.inf]])
-    kept = np.searchsorted(members, cuts, "right") / len(members)
-    rejected = 1 - np.searchsorted(nonmembers, cuts, "right") / len(nonmembers)
-    best = int(np.argmax(kept + rejected))
-    return float(cuts[best]), float((kept + rejected)[best] / 2)
+    kept, left = (counts.cumsum(axis=1) / counts.sum(axis=1, keepdims=True) for counts in (members, nonmembers))
+    better = np.concatenate([np.zeros((len(kept), 1)), kept - left], axis=1)
+    best = better.argmax(axis=1)  # so many of the losses lie below the cut
+    follows = (members + nonmembers > 0) & (np.arange(len(losses)) >= best[:, None])
+    bounded = np.concatenate([[-np.inf], losses, [np.inf]])
+    low, high = bounded[best], bounded[np.where(follows.any(axis=1), follows.argmax(axis=1), len(losses)) + 1]
+    with np.errstate(invalid="ignore"):  # of two infinite ends
+        middle = low + (high - low) / 2
+    return np.where(best == 0, -np.inf, np.where((middle < high) | np.isinf(high), middle, low)), 0.5 + better[np.arange(len(best)), best] / 2
 
 
-def _calibration(tables: Tables) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Equal numbers of retain and holdout rows, the same for every model; holdout of labels that occur in retain only."""
+def best_threshold(members: Losses, nonmembers: Losses) -> tuple[float, float]:
+    """`best_cuts` of the utterances themselves."""
+    losses, places = np.unique(_finite(np.concatenate([members, nonmembers])), return_inverse=True)
+    counts = [np.bincount(part, minlength=len(losses))[None] for part in np.split(places, [len(members)])]
+    cut, reached = best_cuts(losses, *counts)
+    return float(cut[0]), float(reached[0])
+
+
+def _calibration(tables: Tables) -> tuple[Rows, Rows]:
+    """Equal numbers of retain and holdout rows, in a drawn order, the same for every model; holdout of labels that occur in retain only."""
     role, label = tables.original.role, tables.original.label
     retain = role == "retain"
     holdout: Mask = (role == "holdout") & np.isin(label, label[retain])
     size = min(int(retain.sum()), int(holdout.sum()))
 
-    def draw(mask: Mask, name: str) -> NDArray[np.int64]:
+    def draw(mask: Mask, name: str) -> Rows:
         return draws.order(np.flatnonzero(mask), tables.seed, "membership", name)[:size]
 
     return draw(retain, "retain"), draw(holdout, "holdout")
 
 
+def held_out_accuracy(members: Losses, nonmembers: Losses) -> Value:
+    """How often a fitted threshold is right about utterances that it was not fitted on; members and non-members in equal numbers and any drawn order.
+
+    Each `FOLDS`th utterance is judged by the threshold that suits all others. 99 % Wilson interval. Measured on equal distributions, 40 to 1000
+    members: the interval lies above 0.5 in 0.3 to 3 % of 400 draws.
+    """
+    size = len(members)
+    folds, hits = min(FOLDS, size), 0
+    if size < 2:
+        return NOTHING
+    part = np.arange(size) % folds
+    for fold in range(folds):
+        threshold, _ = best_threshold(members[part != fold], nonmembers[part != fold])
+        hits += int((_finite(members[part == fold]) <= threshold).sum() + (_finite(nonmembers[part == fold]) > threshold).sum())
+    value = hits / (2 * size)
+    return Value(value, *wilson(value, 2 * size, 0.99), 2 * size)
+
+
+def share_above(forget: Losses, members: Losses, nonmembers: Losses, seed: int) -> Value:
+    """The share of forget above the threshold that suits members and non-members best, and its 95 % interval; counts forget.
+
+    The interval holds the middle 95 % of `RESAMPLES` shares. Each is drawn from Beta(k + 1/2, n - k + 1/2) (Jeffreys), where k of n utterances of
+    forget lie above a threshold that is fitted anew, to members and non-members drawn with replacement (Efron's bootstrap). Measured on normal and
+    on skewed losses with ties, 40 to 1000 members, 100 of forget, 200 to 400 draws each: it covers the share above the best threshold of the whole
+    distributions in 95 to 99.5 % of the draws in which it is shown.
+    """
+    losses, places = np.unique(_finite(np.concatenate([members, nonmembers])), return_inverse=True)
+    generator = np.random.default_rng(draws.seed_from(seed, "membership", "bootstrap"))
+    shares: list[Losses] = []
+    forget = np.sort(_finite(forget))
+    at_once = max(1, CHUNK // len(losses))
+    for start in range(0, RESAMPLES, at_once):
+        rows = min(at_once, RESAMPLES - start)
+        counts = [_resampled(part, rows, len(losses), generator) for part in np.split(places, [len(members)])]
+        above = len(forget) - np.searchsorted(forget, best_cuts(losses, *counts)[0], "right")
+        shares.append(generator.beta(above + 0.5, len(forget) - above + 0.5))
+    value = float(np.mean(forget > best_threshold(members, nonmembers)[0]))
+    low, high = np.quantile(np.concatenate(shares), [0.025, 0.975])
+    return Value(value, min(float(low), value), max(float(high), value), len(forget))
+
+
+def _resampled(places: Rows, rows: int, width: int, generator: np.random.Generator) -> Counts:
+    """(rows, width): how often each place comes in as many draws with replacement as there are places."""
+    drawn = places[generator.integers(len(places), size=(rows, len(places)))] + width * np.arange(rows)[:, None]
+    return np.bincount(drawn.ravel(), minlength=rows * width).reshape(rows, width)
+
+
 def loss_threshold(tables: Tables, model: str) -> dict[str, Value]:
     """The paper's attack: a threshold fitted between equal numbers of retain and holdout, applied to forget.
 
-    `membership_nonmember_share` in [0, 1]: the share of forget with a loss above the threshold (95 % Wilson interval, the threshold taken as
-    given; counts forget). `membership_attack_accuracy` in [0.5, 1]: the balanced accuracy of the fit, 0.5 for an attack that learnt nothing.
-    nan with count 0 without holdout. After Cheng & Amiri, Interspeech 2025, section 3, who do not say what the threshold was fitted on.
+    `membership_attack_accuracy` in [0, 1]: `held_out_accuracy` between retain and holdout, 0.5 for an attack that only guesses.
+    `membership_nonmember_share` in [0, 1]: `share_above` of forget; nan, count 0 and a reason where the interval of that accuracy does not lie above
+    0.5: such a threshold is drawn by lot, and so is the share. nan with count 0 without holdout or forget.
+    After Cheng & Amiri, Interspeech 2025, section 3, who do not say what the threshold was fitted on.
     """
     loss = tables.of(model).loss
     retain, holdout = _calibration(tables)
-    if not len(holdout):
-        return {"membership_nonmember_share": NOTHING, "membership_attack_accuracy": NOTHING}
-    threshold, reached = best_threshold(loss[retain], loss[holdout])
-    accuracy = Value(reached, math.nan, math.nan, len(retain) + len(holdout))
-    return {
-        "membership_nonmember_share": share(_finite(loss[tables.subsets()["forget"]]) > threshold),
-        "membership_attack_accuracy": accuracy,
-    }
+    forget = loss[tables.subsets()["forget"]]
+    accuracy = held_out_accuracy(loss[retain], loss[holdout])
+    if not accuracy.count or not len(forget):
+        found = NOTHING
+    elif accuracy.low <= 0.5:
+        reason = "the attack is no better than guessing: on held-out recordings it is right in "
+        reason += f"{100 * accuracy.value:.1f} % (99 % interval {100 * accuracy.low:.1f} to {100 * accuracy.high:.1f})"
+        found = NOTHING._replace(reason=reason)
+    else:
+        found = share_above(forget, loss[retain], loss[holdout], tables.seed)
+    return {"membership_nonmember_share": found, "membership_attack_accuracy": accuracy}

@@ -18,12 +18,16 @@ CHUNK = 2**18  # logits that are looked at at a time: a table may be larger than
 
 
 class Value(NamedTuple):
-    """One number with its interval (nan where there is none) and the number of utterances, or whatever else, that it rests on."""
+    """One number with its interval (nan where there is none) and the number of utterances, or whatever else, that it rests on.
+
+    reason: why there is no number, where a reader cannot guess it.
+    """
 
     value: float
     low: float
     high: float
     count: int  # type: ignore[assignment]
+    reason: str = ""
 
 
 NOTHING = Value(float("nan"), float("nan"), float("nan"), 0)

@@ -15,7 +15,8 @@ Collects the finished runs below a folder into tables: one per dataset, label an
 "Speech Unlearning" (Interspeech 2025) with the oracle added. Mean and standard deviation are over seeds and request seeds.
 
 columns: accuracy on test (of the remaining classes), test of the forgotten classes, forget and retain; the membership
-attack (the share of forget judged non-member, and the AUC against the matched holdout); seconds; n, the number of runs."""
+attack (the share of forget judged non-member, with how often that attack is right about held-out recordings, and the AUC
+against the matched holdout); seconds; n, the number of runs. No share is shown where its attack is no better than guessing."""
 
 EXAMPLES = """\
 examples:

@@ -60,6 +60,21 @@ def attack_sentence(result: Mapping[str, Any]) -> str:
     return f"{text}; 0.5 lies inside."
 
 
+def threshold_sentence(result: Mapping[str, Any]) -> str:
+    """How often the attack behind `judged non-member` is right about recordings that it was not fitted on; empty where that is not known."""
+    parts = []
+    for model, metrics in result["comparison"].items():
+        accuracy = metrics.get("membership_attack_accuracy") or {"value": None}
+        if accuracy["value"] is not None and accuracy["low"] is not None:  # results of older code have no interval
+            interval = f"{number(accuracy['low'], 100, 1)} to {number(accuracy['high'], 100, 1)}"
+            parts.append(f"{model} {number(accuracy['value'], 100, 1)} % ({interval})")
+    if not parts:
+        return ""
+    text = f"Judged non-member's attack, right about held-out recordings (99 % interval; 50 % is guessing): {', '.join(parts)}."
+    withheld = any(metrics.get("membership_nonmember_share", {}).get("reason") for metrics in result["comparison"].values())
+    return f"{text} –: no better than guessing, so there is no share." if withheld else text
+
+
 def distance_sentence(result: Mapping[str, Any]) -> str:
     """How far unlearned is from the oracle, in those single numbers that were computed; empty for none."""
     if not has_oracle(result):
@@ -132,6 +147,8 @@ def print_comparison(result: Mapping[str, Any], title: str | None = None, consol
             highlight=False,
         )
     console.print(attack_sentence(result), highlight=False)
+    if threshold := threshold_sentence(result):
+        console.print(threshold, highlight=False)
     if distance := distance_sentence(result):
         console.print(distance, highlight=False)
     for note in footnotes(result):

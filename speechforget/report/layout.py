@@ -17,6 +17,7 @@ COLUMNS = (
     ("accuracy_forget", "forget %", 100, 1),
     ("accuracy_retain", "retain %", 100, 1),
     ("membership_nonmember_share", "judged non-member %", 100, 1),
+    ("membership_attack_accuracy", "that attack right %", 100, 1),
     ("membership_auc", "attack AUC", 1, 3),
     ("seconds", "seconds", 1, 1),
 )
@@ -49,7 +50,8 @@ def cells(row: Row, table: Table, gap: bool) -> list[str]:
         return [text for _ in COLUMNS for text in (["no oracle", ""] if gap else ["no oracle"])] + ["0"]
     for column in COLUMNS:
         statistic = row.metrics.get(column[0])
-        texts.append(_cell(statistic, column, table.holdout, False))
+        fewer = f" (n {statistic.n})" if statistic is not None and 0 < statistic.n < row.runs else ""  # of the others the number was withheld
+        texts.append(_cell(statistic, column, table.holdout, False) + fewer)
         if gap:
             texts.append("" if row.artefact == "oracle" else _cell(statistic, column, table.holdout, True))
     return [*texts, str(row.runs)]
