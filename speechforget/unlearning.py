@@ -112,7 +112,7 @@ def pass_stream(sources: Sources, method: Method, current: Pass, index: int, see
         steps = pair_steps(current, len(first), len(second))
         return Paired(first, second, steps, current.again) if current.stream == "both" else Turns(first, second, steps, current.every)
     rows = {"forget": forget, "retain": retain, "mix": np.concatenate([forget, retain])}[current.stream]
-    return sources.shuffled(rows, current.batch_size, salt)
+    return replace(sources.shuffled(rows, current.batch_size, salt), first=current.first)
 
 
 def pair_steps(current: Pass, forget: int, retain: int) -> int:

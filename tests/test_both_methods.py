@@ -25,7 +25,7 @@ from speechforget.methods.driver import Driver
 from speechforget.methods.lotus import gumbel, targets
 from speechforget.methods.method import Pass
 from speechforget.methods.munba import bargain, joined
-from speechforget.methods.sfron import place
+from speechforget.methods.sfron import eased, place
 
 SGD = {"name": "sgd"}
 
@@ -209,7 +209,7 @@ def test_the_mask_compares_squared_gradients_over_batches() -> None:
     assert torch.equal(method.mask[clear], (ratio >= 2)[clear])
 
 
-@pytest.mark.parametrize("easing", [0.0, 0.5, 2.0])
+@pytest.mark.parametrize("easing", [0.0, 0.5, 1.0])
 def test_sfron_climbs_the_loss_of_what_is_known_well_most(easing: float) -> None:
     method, student = prepared("sfron", easing=easing, alpha=3.0)
     batch = next(SAMPLES.batches(SAMPLES.forget, 4))
@@ -217,6 +217,26 @@ def test_sfron_climbs_the_loss_of_what_is_known_well_most(easing: float) -> None
     inverse = [1 / (loss**easing + 1e-15) for loss in losses]
     expected = -3.0 * sum(weight / sum(inverse) * loss for weight, loss in zip(inverse, losses, strict=True))
     assert method.loss(student, batch, method.passes()[0]).item() == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("known", [1, 3, 8])
+@pytest.mark.parametrize("easing", [0.5, 1.0, 40.0])
+def test_sfron_s_forget_step_does_not_vanish_where_losses_are_zero(easing: float, known: int) -> None:
+    """In float32 the loss of a logit that is far ahead is exactly 0, and so is its gradient."""
+    logits = torch.linspace(-0.5, 0.5, 8)[:, None] * torch.tensor([1.0, -1.0])
+    logits[:known, 0] += 200
+    logits.requires_grad_(True)
+    batch, values = next(SAMPLES.batches(torch.arange(8), 8)), functional.cross_entropy(logits, torch.zeros(8, dtype=torch.int64), reduction="none")
+    weight = eased(values.detach(), batch, easing)
+    assert float(weight.mean()) == pytest.approx(1, rel=1e-6) and bool((weight <= weight.mean() * 8 / 2 * (1 + 1e-6)).all())
+    if known == 8:
+        assert torch.equal(weight, torch.ones(8))
+        return
+    (weighted,) = torch.autograd.grad((weight * values).mean(), logits, retain_graph=True)
+    (plain,) = torch.autograd.grad(values.mean(), logits)
+    assert float(weighted.norm()) > (8 - known) / (8 + 99 * known) / 2 * float(plain.norm())
+    alone = eased(values.detach()[:1], next(SAMPLES.batches(torch.arange(1), 1)), easing)
+    assert torch.equal(alone, torch.ones(1))
 
 
 def test_blending_keeps_part_of_the_weights_after_the_last_iteration() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -11,9 +13,11 @@ from torch.nn import functional
 from speechforget.batch import cut
 from speechforget.errors import UserError
 from speechforget.methods.amun import attack, margin, nearest
-from speechforget.methods.features import deviation, features_of, heard
+from speechforget.methods.driver import Driver
+from speechforget.methods.features import alike, deviation, features_of, heard
 from speechforget.methods.losses import barred
 from speechforget.methods.method import Pass
+from speechforget.optimizers import make_optimizer
 
 # ---- AMUN
 
@@ -105,28 +109,64 @@ def test_noise_is_learned_as_the_formula_says() -> None:
     torch.testing.assert_close(method.noise[0], noise.detach() * scale * mask)
 
 
-def test_impairing_weighs_each_utterance_and_noise_sample_alike_and_repairing_hears_no_noise() -> None:
+@pytest.mark.parametrize("utterances", [6, 1])  # a whole batch, and the last one of an epoch
+def test_impairing_weighs_each_utterance_and_noise_sample_alike_and_repairing_hears_no_noise(utterances: int) -> None:
     method, student = prepared(CLASS, "unsir", batch_size=6, noise_batch_size=3)
-    batch = next(CLASS.batches(CLASS.retain, 6))
+    batch = next(CLASS.batches(CLASS.retain, utterances))
     impair, repair = method.passes()[:2]
     loss = method.loss(student.eval(), batch, impair)
     logits = torch.cat([student(*batch.inputs).logits, student.classify(method.noise[0], torch.tensor([0])).logits])
     torch.testing.assert_close(loss, functional.cross_entropy(logits, torch.cat([batch.labels, torch.full((3,), 2)])))
-    torch.testing.assert_close(method.loss(student, batch, repair), functional.cross_entropy(logits[:6], batch.labels))
+    torch.testing.assert_close(method.loss(student, batch, repair), functional.cross_entropy(logits[:utterances], batch.labels))
     assert (impair.batch_norm, repair.batch_norm, repair.fresh_optimizer) == ("frozen", "train", True)
 
 
 def test_classes_take_turns_and_each_pass_starts_with_the_first() -> None:
     both = Problem([row for row in range(46) if row % CLASSES in (1, 2)], (1, 2))
-    method, student = prepared(both, "unsir", order="sequential", copies=2)
-    assert [(current.stream, current.length) for current in method.passes()[:2]] == [("nothing", 4), ("retain", "longer")]
-    student.eval()
-    expected = [functional.cross_entropy(student.classify(noise, torch.tensor([0])).logits, torch.full((4,), label)) for noise, label in
-                zip(method.noise, (1, 2), strict=True)]  # fmt: skip
+    method, student = prepared(both, "unsir")
+    batch, impair = next(both.batches(both.retain, 4)), method.passes()[0]
     for _ in range(2):
-        losses = [method.noise_loss(student, 0) for _ in range(4)]
-        torch.testing.assert_close(torch.stack(losses), torch.stack([*expected, *expected]))
+        for noise, label in [*zip(method.noise, (1, 2), strict=True)] * 2:
+            logits = torch.cat([student.eval()(*batch.inputs).logits, student.classify(noise, torch.tensor([0])).logits])
+            expected = functional.cross_entropy(logits, torch.cat([batch.labels, torch.full((4,), label)]))
+            torch.testing.assert_close(method.loss(student, batch, impair), expected)
         method.after_pass(student, 0, lambda name: 0.0)
+
+
+@pytest.mark.parametrize(("batch_size", "noise", "copies"), [(4, 4, 2), (6, 4, 2), (4, 5, 3), (16, 3, 2), (7, 4, 1), (64, 4, 1)])
+def test_sequential_cuts_all_noise_and_then_retain_into_batches_across_their_borders(batch_size: int, noise: int, copies: int) -> None:
+    both = Problem([row for row in range(46) if row % CLASSES in (1, 2)], (1, 2))
+    sizes = {"batch_size": batch_size, "noise_batch_size": noise, "copies": copies, "impair_epochs": 2, "repair_epochs": 1}
+    sgd = {"optimizer": {"name": "sgd", "momentum": 0.9}, "impair_learning_rate": 0.05, "repair_learning_rate": 0.02}  # Adam enlarges rounding
+    method, student = prepared(both, "unsir", order="sequential", impair_batch_norm="train", **sizes, **sgd)
+    expected = copy.deepcopy(student).train()
+    Driver(method, student, lambda name: 0.0).run(both.stream)
+
+    impair = len(method.passes()) - 1  # two epochs, each of which begins with a pass of noise alone where there is enough to fill a batch
+    lengths = torch.full((1,), int(next(iter(context_of(both, method).batches("retain", batch_size))).inputs[1].max()))
+    for epoch in range(3):
+        index = (epoch + 1) * impair // 2 - 1 if epoch < 2 else impair  # of the pass over retain
+        whole = next(iter(both.shuffled(both.retain, len(both.retain), index)))
+        features, labels, heard_of = expected.frontend(*whole.inputs), whole.labels, whole.inputs[1]
+        if epoch < 2:
+            features = torch.cat([method.noise.flatten(0, 1).repeat(copies, 1), features])
+            labels = torch.cat([torch.tensor([1, 2]).repeat_interleave(noise).repeat(copies), labels])
+            heard_of = torch.cat([lengths.expand(copies * 2 * noise), heard_of])
+        if epoch in (0, 2):
+            rate = method.impair_learning_rate if epoch == 0 else method.repair_learning_rate
+            optimizer = make_optimizer(expected.parameters(), method.optimizer, rate)
+        for start in range(0, len(labels), batch_size):
+            part = slice(start, start + batch_size)
+            optimizer.zero_grad()
+            functional.cross_entropy(expected.classify(features[part], heard_of[part]).logits, labels[part]).backward()
+            optimizer.step()
+    for name, value in expected.state_dict().items():
+        torch.testing.assert_close(student.state_dict()[name], value, rtol=1e-4, atol=1e-5)
+
+
+def test_features_of_different_lengths_share_a_batch() -> None:
+    long, short = alike(torch.ones(2, 3, 5), torch.ones(1, 3, 4))
+    assert torch.equal(long, torch.ones(2, 3, 5)) and torch.equal(short, torch.tensor([1.0, 1, 1, 1, 0]).expand(1, 3, 5))
 
 
 def test_noise_does_not_depend_on_the_other_samples() -> None:

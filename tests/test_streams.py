@@ -72,6 +72,17 @@ def test_the_order_does_not_depend_on_the_batch_size_or_on_how_rows_are_listed(w
     assert numbers(sources.shuffled(np.arange(6), 4, (0,))) == numbers(sources.shuffled(np.arange(6)[::-1], 1, (0,)))
 
 
+@pytest.mark.parametrize("bucketed", [False, True])
+@pytest.mark.parametrize("first", [None, 1, 2, 6])
+def test_a_first_batch_may_be_smaller(waveforms: Waveforms, first: int | None, bucketed: bool) -> None:
+    rows, labels = np.arange(6), np.zeros(6, dtype=np.int64)
+    stream = Stream(waveforms, labels, labels.astype(bool), rows, batch_size=6 if first == 6 else 3, salt=(0,), bucketed=bucketed, first=first)
+    sizes = [len(batch.rows) for batch in stream]
+    assert sizes == {None: [3, 3], 1: [1, 3, 2], 2: [2, 3, 1], 6: [6]}[first] or (bucketed and sorted(sizes[1:]) == sorted([3, 3 - (first or 0)]))
+    assert len(stream) == len(sizes) and sizes[0] == (first or 3)
+    assert sorted(row for batch in stream for row in batch.rows.tolist()) == rows.tolist()
+
+
 def test_batches_carry_labels_and_the_request(waveforms: Waveforms) -> None:
     batch = next(iter(make_sources(waveforms).ordered("train", 6)))
     assert batch.labels.tolist() == [0, 1, 2, 0, 1, 2]

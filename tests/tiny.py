@@ -76,8 +76,10 @@ class Problem:
     def kept(self, share: float) -> Tensor:
         return torch.from_numpy(draws.order(self.retain.numpy(), "share"))[: round(share * len(self.retain))]
 
-    def shuffled(self, rows: Tensor, size: int, index: int) -> list[Batch]:
-        return list(self.batches(torch.from_numpy(draws.order(rows.numpy(), "shuffle", index)), size))
+    def shuffled(self, rows: Tensor, size: int, index: int, first: int | None = None) -> list[Batch]:
+        drawn = torch.from_numpy(draws.order(rows.numpy(), "shuffle", index))
+        parts = [drawn[:first], drawn[first:]] if first and first < len(rows) else [drawn]
+        return [batch for part in parts for batch in self.batches(part, size)]
 
     def stream(self, current: Pass, index: int, share: float = 1.0) -> Iterator[Any]:
         """The steps of a pass."""
@@ -87,7 +89,7 @@ class Problem:
         kept, size = self.kept(share), current.batch_size
         if current.stream in ("forget", "retain", "mix"):
             rows = {"forget": self.forget, "retain": kept, "mix": torch.cat([self.forget, kept])}[current.stream]
-            return iter(self.shuffled(rows, size, index))
+            return iter(self.shuffled(rows, size, index, current.first))
         forget, retain = self.shuffled(self.forget, current.forget_batch_size or size, index), self.shuffled(kept, size, index)
         lengths = {"forget": len(forget), "retain": len(retain), "longer": max(len(forget), len(retain))}
         steps = lengths[current.length] if isinstance(current.length, str) else current.length

@@ -71,7 +71,7 @@ class Stream:
     is kept. share: (rank, ranks): this rank's part of each batch; all ranks together see every row once. A batch smaller than the ranks is whole on
     each.
     bucketed: utterances of like length share a batch, which is as long as the longest of them. position: of crops where there is no salt.
-    depth: how many batches a thread makes in advance.
+    depth: how many batches a thread makes in advance. first: rows of the first batch, where that is not `batch_size`.
     """
 
     waveforms: Waveforms
@@ -85,6 +85,7 @@ class Stream:
     bucketed: bool = False
     position: float = 0.5
     depth: int = 0
+    first: int | None = None
 
     def reshuffled(self, round_: int) -> Stream:
         """The same rows in another order: the stream's next round."""
@@ -93,7 +94,12 @@ class Stream:
 
     def __len__(self) -> int:
         """Batches in the stream."""
-        return math.ceil(len(self.rows) / self.batch_size)
+        return math.ceil((len(self.rows) + self.missing) / self.batch_size)
+
+    @property
+    def missing(self) -> int:
+        """By how many rows the first batch is smaller than the others."""
+        return 0 if self.first is None else self.batch_size - self.first
 
     def __iter__(self) -> Iterator[Batch]:
         return ahead(self.batches(), self.depth)
@@ -116,7 +122,9 @@ class Stream:
         rows = self.rows if self.salt is None else order(self.rows, *self.salt, "order")
         if self.bucketed:
             rows = self._by_length(rows)
-        steps = [rows[start : start + self.batch_size] for start in range(0, len(rows), self.batch_size)]
+        steps = [rows[max(start, 0) : start + self.batch_size] for start in range(-self.missing, len(rows), self.batch_size)]
+        if self.missing:
+            yield steps.pop(0)
         if not self.bucketed or self.salt is None:
             yield from steps
             return

@@ -6,6 +6,7 @@ import math
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from speechforget.batch import Batch
 from speechforget.dropout import bits
@@ -59,6 +60,13 @@ def normal(rows: Tensor, features: Tensor, mask: Tensor, seed: int) -> Tensor:
     uniform = bits(rows.to(features.device), math.prod(shape[1:]), seed).double().add(0.5).mul(2.0**-53).clamp(max=1 - 2.0**-53)
     back = [order.index(axis) for axis in range(features.dim())]
     return torch.special.ndtri(uniform).view(shape).permute(back).to(features.dtype) * mask
+
+
+def alike(*features: Tensor) -> list[Tensor]:
+    """Features of several batches, (batch, ...) each, filled up with padding, which is 0, to one shape."""
+    sizes = [max(axis) for axis in zip(*(some.shape[1:] for some in features), strict=True)]
+    short = [[size - own for size, own in zip(sizes, some.shape[1:], strict=True)] for some in features]
+    return [functional.pad(some, [end for lacking in reversed(axes) for end in (0, lacking)]) for some, axes in zip(features, short, strict=True)]
 
 
 def length(values: Tensor) -> Tensor:

@@ -33,6 +33,7 @@ class Pass:
         shuffled stream of forget and retain utterances) or `nothing` (batches without data: the method brings its own).
     batch_size: utterances a step, over all processes; in `both` and `turns`, of retain batches. forget_batch_size: of their forget batches, if not
         the same.
+    first: utterances of the first step of a single stream, where a method fills that up itself; None: as many as in the others.
     learning_rate: of the pass, or a function of the number of a step in it, from 0.
     batch_norm: `frozen` (running statistics used), `batch` (the batch's used, running ones untouched) or `train`.
     length: steps of the pass (in `turns`, of retain): one epoch of `forget`, of `retain` or of the `longer` of the two, or a number of steps;
@@ -48,6 +49,7 @@ class Pass:
     batch_norm: BatchNorm = "train"
     length: Literal["forget", "retain", "longer"] | int = "longer"
     forget_batch_size: int | None = None
+    first: int | None = None
     every: int = 1
     again: bool = True
     epoch: int = 0

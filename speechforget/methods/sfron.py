@@ -3,7 +3,7 @@
 Huang, Cheng, Zheng, Wang, He, Li & Huang, "Unified gradient-based machine unlearning with remain geometry enhancement", NeurIPS 2024.
 
     m = 1 where (F_f + tiny) / (F_r + tiny) >= threshold, else 0,   F = mean over batches of (gradient of l, mean over the batch)^2 at theta_o
-    forget step   max_theta  alpha_t * E_{D_f} [w(x) l(x, y)],  gradient times m,   w ~ 1 / l^lambda, mean 1 over the batch
+    forget step   max_theta  alpha_t * E_{D_f} [w(x) l(x, y)],  gradient times m,   w ~ min((mean of l / l)^lambda, 100), mean 1 over the batch
     retain step   min_theta  E_{D_r} l(x, y)
     alpha_t = alpha (1 + cos(pi t / T)) / 2,   learning rate eta_t = eta (1 + cos(pi t / T)) / 2,   iteration t = 0 .. T - 1
     theta_t = beta * theta + (1 - beta) * theta_{t-1}  after each iteration
@@ -18,6 +18,11 @@ Huang, Cheng, Zheng, Wang, He, Li & Huang, "Unified gradient-based machine unlea
 | eta       | `learning_rate`                                                                                               |
 | beta      | `blend`: 1 keeps the new weights, less stays closer to the old ones                                           |
 | clip      | of forget steps, after the mask                                                                               |
+
+No utterance of a batch weighs more than 100 times what one with the batch's mean loss does, nor more than all others together, so its share is at
+most one half. The paper's w ~ 1 / l^lambda has no bound: an utterance whose loss is 0 in float32 takes the whole weight, and as it has no gradient,
+the forget step vanishes. Of n utterances of which k have no loss, the others keep about (n - k) / (n + 99 k) of the weight. The power is taken of
+logarithms, so that no loss is too small and no lambda too large for it.
 
 Where public code differs: its mask multiplies gradients only, so weight decay and the momentum of retain steps still move masked weights in a
 forget step; here they get their value back (`hard_mask: true`), as the formula says that they stay. Its T is 1500 for every data set; here it is a
@@ -38,10 +43,11 @@ from speechforget import ranks
 from speechforget.batch import Batch
 from speechforget.errors import UserError
 from speechforget.methods.importance import over_batches, pieces
-from speechforget.methods.losses import cross_entropy, mean
+from speechforget.methods.losses import cross_entropy, mean, step_size
 from speechforget.methods.method import BatchNorm, Context, Method, Pass
 
 TINY = 1e-15
+MOST = 100.0  # times the weight at the mean loss of the batch
 
 
 class SFRon(Method):
@@ -116,8 +122,7 @@ class SFRon(Method):
         values = cross_entropy(student(*batch.inputs).logits, batch.labels)
         if not self.forgets:
             return self.mean(values, batch)
-        inverse = 1 / (values.detach() ** self.easing + TINY)
-        weight = inverse / ranks.total(mean(inverse, batch))
+        weight = eased(values.detach(), batch, self.easing)
         return -self.alpha * self.annealed(current.epoch, self.step) * self.mean(weight * values, batch)
 
     def after_backward(self, student: nn.Module) -> None:
@@ -153,6 +158,16 @@ class SFRon(Method):
     def _masked(self, student: nn.Module) -> list[tuple[nn.Parameter, Tensor]]:
         parameters = list(student.parameters())
         return list(zip(parameters, pieces(self.mask, parameters), strict=True))
+
+
+def eased(values: Tensor, batch: Batch, easing: float) -> Tensor:
+    """w of losses (batch,) in nats, mean 1 over the step's batch; of several ranks that of this one's utterances."""
+    average = ranks.total(mean(values.double(), batch))
+    above = easing * (average.log() - values.double().log())  # not a number where all losses are 0: then all weights are alike
+    weight = above.nan_to_num(nan=0.0).clamp(max=math.log(MOST)).exp()
+    if (size := step_size(batch)) > 1:
+        weight = torch.minimum(weight, size * ranks.total(mean(weight, batch)) - weight)
+    return (weight / ranks.total(mean(weight, batch))).to(values.dtype)
 
 
 def place(step: int, every: int) -> tuple[int, bool]:

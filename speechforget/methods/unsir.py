@@ -12,9 +12,12 @@ Tarun, Chundawat, Mandal & Kankanhalli, "Fast yet effective machine unlearning",
 | noise  | `noise_steps` steps of Adam with `noise_learning_rate`; p: `penalty`, the norm summed over an utterance's features     |
 | s      | the standard deviation of each feature over D_r', whose shape and length noise has                                   |
 | D_r'   | `retain_share` of retain (see `switches.py`)                                                                         |
-| mix    | `order`: `joint` = every batch of retain comes with a class's whole noise, each utterance and sample of equal weight;  |
-|        | `sequential` = all noise, `copies` times over, then retain                                                           |
+| mix    | `order`: `joint` = every batch of retain comes with a class's whole noise, and the classes take turns;                |
+|        | `sequential` = all noise, `copies` times over, and then retain, cut into batches of `batch_size` across their borders |
 | l      | cross-entropy in nats                                                                                                |
+
+Each utterance and each noise sample of a step has the same weight, the last, smaller batch's too, and is heard in one batch with the others, which
+is what batch-norm sees in its modes `batch` and `train`.
 
 It needs the numbers of the classes that are to go, and none of their utterances. The public code lets as many noise samples in as the input has
 channels, of which sound has one; one version starts to impair with gradients that the noise left behind; UnSLU-BENCH's clamps the noise to [0, 1] and
@@ -35,8 +38,8 @@ from speechforget.batch import Batch
 from speechforget.draws import seed_from
 from speechforget.dropout import drawn_for
 from speechforget.errors import UserError, nearest
-from speechforget.methods.features import deviation, features_of, heard, logits_of, normal
-from speechforget.methods.losses import cross_entropy
+from speechforget.methods.features import alike, deviation, features_of, heard, logits_of, normal
+from speechforget.methods.losses import cross_entropy, step_size
 from speechforget.methods.method import BatchNorm, Context, Evaluate, Method, Pass
 
 
@@ -124,36 +127,62 @@ class Unsir(Method):
         plan = []
         for epoch in range(self.impair_epochs):
             rate, mode = self.impair_learning_rate, self.impair_batch_norm
-            if self.order == "sequential":
-                steps = self.copies * max(1, len(self.forgotten))
-                plan.append(Pass("nothing", self.noise_batch_size, rate, mode, length=steps, epoch=epoch))
-            plan.append(Pass("retain", self.batch_size, rate, mode, epoch=epoch))
+            steps, rest = divmod(self.noise_before_retain, self.batch_size)
+            if steps:
+                plan.append(Pass("nothing", self.batch_size, rate, mode, length=steps, epoch=epoch))
+            plan.append(Pass("retain", self.batch_size, rate, mode, first=self.batch_size - rest if rest else None, epoch=epoch))
         rate, mode = self.repair_learning_rate, self.repair_batch_norm
         for epoch in range(self.repair_epochs):
             number = self.impair_epochs + epoch
             plan.append(Pass("retain", self.batch_size, rate, mode, epoch=number, fresh_optimizer=epoch == 0))
         return plan
 
-    def loss(self, student: nn.Module, batch: Batch, current: Pass) -> Tensor:
-        """Cross-entropy on retain, on noise, or on both, each sample of the step with the same weight."""
-        if current.stream == "nothing":
-            return self.noise_loss(student, current.epoch)
-        retain = self.mean(cross_entropy(student(*batch.inputs).logits, batch.labels), batch)
-        if self.order == "sequential" or current.epoch >= self.impair_epochs:
-            return retain
-        whole = self.noise_batch_size < ranks.world()
-        noise = ranks.part_of_loss(whole, lambda: self.noise_loss(student, current.epoch))  # last: it has draws of its own
-        return (self.batch_size * retain + self.noise_batch_size * noise) / (self.batch_size + self.noise_batch_size)
+    @property
+    def noise_before_retain(self) -> int:
+        """How many noise samples come before retain in an epoch; 0 where they come with it."""
+        return self.copies * max(1, len(self.forgotten)) * self.noise_batch_size if self.order == "sequential" else 0
 
-    def noise_loss(self, student: nn.Module, epoch: int) -> Tensor:
-        """Mean cross-entropy of the noise whose turn it is; of several ranks this one's part."""
-        place = self.step % len(self.forgotten)
-        mine = slice(ranks.rank(), None, ranks.world())
-        batch = self.noise_batch(self.forgotten[place], self.noise[place], mine)
-        with drawn_for(batch, self.seed, "unsir", epoch, self.step):
-            logits = logits_of(student, batch, self.noise[place, mine])
+    def loss(self, student: nn.Module, batch: Batch, current: Pass) -> Tensor:
+        """Cross-entropy on retain, on noise, or on both, each sample of the step with the same weight; of several ranks this one's part."""
+        noise = self.turn(current)
         self.step += 1
-        return cross_entropy(logits, batch.labels).sum() / self.noise_batch_size
+        if not len(noise):
+            return self.mean(cross_entropy(student(*batch.inputs).logits, batch.labels), batch)
+        count = len(noise) + (0 if current.stream == "nothing" else round(step_size(batch)))
+        joined, features = self.joined(student, batch, noise[ranks.rank() :: ranks.world()])
+        with drawn_for(joined, self.seed, "unsir", current.epoch):
+            values = cross_entropy(logits_of(student, joined, features), joined.labels)
+        retain = values[: len(batch.labels)]
+        if self.curriculum is not None and len(retain):
+            retain = self.curriculum(retain, batch) * retain
+        return (retain.sum() + values[len(batch.labels) :].sum()) / count
+
+    def turn(self, current: Pass) -> Tensor:
+        """Which noise samples come in the step under way, (some,), counted through all classes from 0 and again and again."""
+        first, last = self.step * self.noise_batch_size, (self.step + 1) * self.noise_batch_size
+        if current.stream == "nothing":
+            first, last = self.step * current.batch_size, (self.step + 1) * current.batch_size
+        elif current.epoch >= self.impair_epochs:
+            first = last = 0
+        elif self.order == "sequential":
+            whole = self.noise_before_retain
+            first, last = (whole - whole % self.batch_size, whole) if self.step == 0 else (0, 0)
+        return torch.arange(first, last, device=self.noise.device)
+
+    def joined(self, student: nn.Module, batch: Batch, noise: Tensor) -> tuple[Batch, Tensor]:
+        """One batch of a step's utterances, if it has any, and some of the noise, and its features."""
+        flat = self.noise.flatten(0, 1)
+        places = noise % len(flat)
+        labels = torch.tensor(self.forgotten, device=flat.device)[places // self.noise_batch_size]
+        lengths = [torch.full_like(places, samples) for samples in self.lengths]
+        rows = -1 - self.step * len(flat) - places  # draws of their own: no utterance has such a number
+        features = flat[places]
+        if len(batch.labels):
+            features = torch.cat(alike(student.frontend(*batch.inputs), features))  # type: ignore[operator]
+            lengths = [torch.cat(pair) for pair in zip(batch.inputs[1:2], lengths, strict=True)]
+            labels, rows = torch.cat([batch.labels, labels]), torch.cat([batch.rows, rows])
+        unheard = torch.zeros(len(rows), 1, dtype=flat.dtype, device=flat.device)
+        return Batch((unheard, *lengths), labels, rows, torch.zeros_like(rows, dtype=torch.bool)), features
 
     def after_pass(self, student: nn.Module, index: int, evaluate: Evaluate) -> bool:
         """The next pass counts its own steps."""
