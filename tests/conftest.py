@@ -26,6 +26,7 @@ from omegaconf import OmegaConf
 from speechforget.data import crema_d, librispeech, ravdess
 from speechforget.process import settle
 
+pytest.register_assert_rewrite("golden", "tiny")  # what fails in them says what it found, such as the list of misses
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])  # cores may be shared
 settings.load_profile("patient")
 settle()  # as the command line does, before torch is loaded

@@ -44,6 +44,15 @@ def test_delete(entry: dict) -> None:
     check(case, partial(delete, case))
 
 
+@pytest.mark.parametrize("entry", cases("delete")[:1])
+def test_a_case_that_is_missed_says_all_that_is_missed(entry: dict) -> None:
+    case = Case({**entry, "optimiser": {**entry["optimiser"], "lr": 2 * entry["optimiser"]["lr"]}})
+    with pytest.raises(AssertionError) as caught:
+        check(case, partial(delete, case))
+    names = [name for name, _ in case.original.named_parameters()]
+    assert all(f"{prefix}.{name}: " in str(caught.value) for prefix in ("step1", "epoch1", "final") for name in names)
+
+
 def student_mode(case: Case) -> str:
     found = re.search(r"student in (train|eval) mode", case.entry["mode"])
     assert found
