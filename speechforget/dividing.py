@@ -5,6 +5,7 @@ Torch is imported when streams are made, so a run in which everything exists doe
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -29,7 +30,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-VERSION = 1  # of what this stage computes
+VERSION = 2  # of what this stage computes
+FEWEST_SECONDS = 10  # of recorded noise: fewer would be heard again and again
 BATCHES_AHEAD = 4  # made by a thread while the device computes, or while files are read
 
 
@@ -63,19 +65,19 @@ def divide(config: Mapping[str, Any], store: Producer) -> Data:
 
     def build(folder: Path, _: str) -> None:
         table = split(audio.table, dataset["label"], dataset["validation"], dataset["holdout"], dataset["copies"], dataset["split_seed"])
-        table.to_csv(folder / "utterances.csv", index=False)
+        table[["id", "label", "unit", "subset"]].to_csv(folder / "utterances.csv", index=False)
 
     artefact = store.produce("split", f"{dataset['name']}-{dataset['label']}", inputs, build)
-    table = pd.read_csv(verified(artefact.folder, "utterances.csv"), dtype=str, keep_default_na=False)
-    for column, kind in (("offset", np.int64), ("samples", np.int64), ("seconds", np.float64)):
-        table[column] = table[column].astype(kind)
+    divided = pd.read_csv(verified(artefact.folder, "utterances.csv"), dtype=str, keep_default_na=False)
+    # A split serves every copy of its corpus; where recordings lie, on disk and in the cache, only this one's table knows.
+    table = audio.table.drop(columns="subset").merge(divided, on="id", how="right", validate="one_to_one")
     return Data(audio, table, sorted(table["label"][table["subset"] == "train"].unique()), artefact.key)
 
 
 def make_sources(config: Mapping[str, Any], data: Data, request: Request | None, device: torch.device | None = None) -> Sources:
     """The utterances by name. Where a class is forgotten, `validation` holds the remaining classes, `validation_request` the request's.
 
-    device: where the classifier is. Noise is taken from recordings of noise without what may not be trained on: see `noise_to_hear`.
+    device: where the classifier is. What is withdrawn validates nothing. Noise is the same for every model of a split: see `noise_to_hear`.
     """
     from speechforget import ranks
     from speechforget.data.streams import Sources, Waveforms
@@ -86,14 +88,16 @@ def make_sources(config: Mapping[str, Any], data: Data, request: Request | None,
     if request is not None:
         gone = np.isin(data.table["label"].to_numpy(), request.forgotten)
         retain = np.setdiff1d(train, request.forget)
+        validation = np.setdiff1d(validation, request.withdrawn)
         rows |= {"retain": retain, "forget": np.sort(request.forget)}
         rows |= {"validation": validation[~gone[validation]], "validation_forgotten": validation[gone[validation]]}
         rows["validation_request"] = rows["validation_forgotten"] if request.forgotten else validation
     dataset = config["dataset"]
     recordings = _recordings(dataset, data, device)
     waveforms = Waveforms(recordings, data.table["samples"].to_numpy(), round(dataset["seconds"] * dataset["sample_rate"]))
-    noise = noise_to_hear(data, rows.get("retain", train), dataset["sample_rate"], kept=dataset["cache"] != "none")
-    augment = build_augment(config["train"]["augment"]).hearing(noise, recordings.device)
+    augment = build_augment(config["train"]["augment"])
+    noise = noise_to_hear(data, dataset["sample_rate"], kept=dataset["cache"] != "none") if augment.noise else None
+    augment = augment.hearing(noise, recordings.device)
     waits = device is not None and device.type != "cpu" and recordings.device.type == "cpu"
     return Sources(
         waveforms,
@@ -124,27 +128,41 @@ def _starts(table: pd.DataFrame, sample_rate: int) -> np.ndarray:
     """Where in its file each utterance begins, in samples."""
     if "start" not in table:
         return np.zeros(len(table), dtype=np.int64)
-    return np.rint(table["start"].replace("", "0").astype(float).to_numpy() * sample_rate).astype(np.int64)
+    return np.rint(table["start"].fillna(0.0).to_numpy(float) * sample_rate).astype(np.int64)
 
 
-def noise_to_hear(data: Data, trained: np.ndarray, sample_rate: int, kept: bool = True) -> np.ndarray | None:
-    """The recordings of background noise behind one another, int16; None where there is none.
+def noise_to_hear(data: Data, sample_rate: int, kept: bool = True) -> np.ndarray | None:
+    """The recordings of background noise behind one another, int16, the same for original, oracle and unlearned; None where too little is left.
 
-    Without the windows that are utterances themselves (silence) and not among the rows that are trained on: neither the holdout nor what must be
-    forgotten may be heard as noise, nor what is tested on.
+    Only stretches of a second and more in which no utterance of the corpus lies, whatever its subset: no request can name them, and nothing that is
+    held out, forgotten or tested on is heard in them. With less than `FEWEST_SECONDS` of them, which would be heard again and again, augmentation
+    makes its own noise.
     """
     from speechforget.data.sound import read_window
 
-    unheard = data.table.drop(index=data.table.index[trained])
-    unheard = unheard.assign(first=_starts(unheard, sample_rate))[unheard["path"].isin(set(data.audio.noise["path"]))]
+    utterances = data.audio.table
+    utterances = utterances.assign(first=_starts(utterances, sample_rate))[utterances["path"].isin(set(data.audio.noise["path"]))]
     pieces = []
     for path, offset, samples in zip(data.audio.noise["path"], data.audio.noise["offset"], data.audio.noise["samples"], strict=True):
         sound = data.audio.samples()[offset : offset + samples] if kept else read_window(data.audio.root / path, 0, samples, sample_rate)
-        free = np.ones(samples, dtype=bool)
-        windows = unheard[unheard["path"] == path]
+        taken = np.zeros(samples + 2, dtype=bool)
+        taken[[0, -1]] = True
+        windows = utterances[utterances["path"] == path]
         for first, count in zip(windows["first"], windows["samples"], strict=True):
-            free[first : first + count] = False
-        pieces.append(sound[free])
-    if pieces and not any(map(len, pieces)):
-        logger.warning("All background noise of the corpus is in utterances that may not be heard in training: augmentation uses made noise.")
-    return np.concatenate(pieces) if any(map(len, pieces)) else None
+            taken[1 + first : 1 + first + count] = True
+        edges = np.flatnonzero(np.diff(taken))
+        pieces += [sound[begin:end] for begin, end in edges.reshape(-1, 2) if end - begin >= sample_rate]
+    seconds = sum(map(len, pieces)) / sample_rate
+    if seconds >= FEWEST_SECONDS:
+        return np.concatenate(pieces)
+    if len(data.audio.noise):
+        _say_once(
+            f"{seconds:.0f} s of the corpus's background noise lie outside of its utterances, and {FEWEST_SECONDS} s are needed: "
+            "augmentation uses made noise, for every model alike."
+        )
+    return None
+
+
+@functools.cache
+def _say_once(sentence: str) -> None:
+    logger.warning(sentence)

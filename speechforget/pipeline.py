@@ -10,7 +10,7 @@ import functools
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +55,7 @@ class Pipeline:
     def result(self) -> Artefact:
         """The whole story."""
         self.check_applicable()
+        _ = self.request  # one that makes no sense is refused here, before anything is trained
         original = self.train("original")
         oracle = {"oracle": self.train("oracle")} if has_oracle(self.config) else {}
         unlearned = self.unlearn(original)
@@ -184,8 +185,10 @@ class Pipeline:
 
     @functools.cached_property
     def forgotten_ids(self) -> str:
-        """A hash of the request's utterances."""
-        return _hash(self.data.table["id"].to_numpy()[np.sort(self.request.forget)])
+        """A hash of the request's utterances, and of those withdrawn with them."""
+        ids, request = self.data.table["id"].to_numpy(), self.request
+        withdrawn = ["", *ids[np.sort(request.withdrawn)]] if len(request.withdrawn) else []
+        return _hash([*ids[np.sort(request.forget)], *withdrawn])
 
     def compare(self, models: Mapping[str, Artefact], scores: Mapping[str, Artefact]) -> Artefact:
         """The comparison: metrics of all models, with the request that they are about."""
@@ -224,6 +227,8 @@ class Pipeline:
                 "forget": len(request.forget),
                 "retain": len(data.rows("train")) - len(request.forget),
                 "nonmembers": len(request.nonmembers),
+                "withdrawn": len(request.withdrawn),
+                "matched": request.matched,
                 "forgotten": list(request.forgotten),
             },
             "holdout": bool(len(data.rows("holdout"))),
@@ -231,7 +236,7 @@ class Pipeline:
             "artefacts": {"original": None, "oracle": None, **{name: artefact.folder.name for name, artefact in models.items()}},
             "cost": {name: artefact.cost for name, artefact in models.items()},
             "no_oracle": why_no_oracle(self.config),
-            "notes": notes(self.config, self.checkpoint),
+            "notes": [*notes(self.config, self.checkpoint), *request.notes],
             "versions": about["versions"],
             "commit": about["commit"],
         }
@@ -259,7 +264,7 @@ class Pipeline:
         return float("nan") if found["objective"] is None else float(found["objective"])
 
 
-def _hash(ids: np.ndarray) -> str:
+def _hash(ids: Iterable[str]) -> str:
     return hashlib.sha256("\n".join(ids).encode()).hexdigest()
 
 

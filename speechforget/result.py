@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 from omegaconf import OmegaConf
 
 from speechforget.evaluation.compare import compare
@@ -49,19 +50,25 @@ def build_result(
 
 
 def join(data: Data, request: Request, models: Mapping[str, Artefact], scores: Mapping[str, Artefact], seed: int) -> Tables:
-    """The score tables beside each utterance's role, checked to be about exactly the corpus's rows; of an oracle only where there is one."""
+    """The score tables beside each utterance's role, checked to be about exactly the corpus's rows; of an oracle only where there is one.
+
+    What the request withdraws is in none of them.
+    """
     role = data.table["subset"].to_numpy(dtype=str).astype("U10")
     role[role == "train"] = "retain"
     role[request.forget] = "forget"
     nonmember = np.zeros(len(role), dtype=bool)
     nonmember[request.nonmembers] = True
 
+    kept: NDArray[np.int64] | slice = np.setdiff1d(np.arange(len(role)), request.withdrawn) if len(request.withdrawn) else slice(None)
+
     def read(name: str) -> Scores:
         columns = read_scores(scores[name].folder)
         if not np.array_equal(columns["row"], np.arange(len(role))) or not np.array_equal(columns["label"], data.numbers):
             raise RuntimeError(f"{scores[name].folder} is not about the utterances of this corpus")
-        loss, seconds = np.asarray(columns["loss"]), training_seconds(models[name].cost)
-        return Scores(role, nonmember, data.numbers, columns["logits"], loss, columns["embedding"], seconds)
+        logits, loss, embedding = (columns[column][kept] for column in ("logits", "loss", "embedding"))
+        seconds = training_seconds(models[name].cost)
+        return Scores(role[kept], nonmember[kept], data.numbers[kept], logits, np.asarray(loss), embedding, seconds)
 
     forgotten = tuple(data.classes.index(name) for name in request.forgotten)
     oracles = (read("oracle"),) if "oracle" in scores else ()

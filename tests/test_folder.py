@@ -45,12 +45,34 @@ def test_folders_are_words_at_any_rate_and_format(tmp_path: Path) -> None:
     assert set(split(audio.table, "word")["subset"]) == {"train", "validation", "holdout", "test"}
 
 
-def test_the_test_share_is_seeded_and_stratified(tmp_path: Path) -> None:
+def test_the_test_share_is_seeded_and_of_every_word(tmp_path: Path) -> None:
     root = tree(tmp_path / "root", [f"{word}/{i}.wav" for word in "abc" for i in range(20)])
     tables = [index(root, "word", tmp_path, test=0.25, seed=seed).table for seed in (0, 0, 1)]
     assert tables[0].equals(tables[1])
     assert not tables[0].equals(tables[2])
-    assert (tables[0].groupby("word")["subset"].apply(lambda subsets: (subsets == "test").sum()) == 5).all()
+    assert tables[0].groupby("word")["subset"].apply(lambda subsets: (subsets == "test").sum()).between(1, 10).all()
+
+
+def test_windows_of_a_manifest_that_overlap_go_one_way_or_are_refused_by_line(tmp_path: Path) -> None:
+    root = tree(tmp_path / "root", ["a.wav", "b.wav"])
+    lines = [f"a.wav,{start},0.5,w{start % 2}" for start in range(20)] + [f"b.wav,{start},1.5,w{start % 2}" for start in range(4)]
+    (root / "manifest.csv").write_text("\n".join(["path,start,seconds,word", *lines]))
+    for seed in range(5):
+        table = index(root, "word", tmp_path, seed=seed).table
+        assert table.loc[table["path"] == "b.wav", "subset"].nunique() == 1
+        assert table.loc[table["path"] == "a.wav", "subset"].nunique() == 2
+
+    def write() -> None:
+        rows = [f"{line},{subset}" for line, subset in zip(lines, told, strict=True)]
+        (root / "manifest.csv").write_text("\n".join(["path,start,seconds,word,subset", *rows]))
+
+    told = ["train"] * 20 + ["test", "", "train", "test"]
+    write()
+    with pytest.raises(UserError, match=r"Line 24 of .*'b.wav@2.000' \(2 s to 3.5 s, train\) and Line 25 .*\(3 s to 4.5 s, test\) overlap"):
+        index(root, "word", tmp_path)
+    told[-1] = told[-2] = "test"
+    write()
+    assert set(index(root, "word", tmp_path).table.query("path == 'b.wav'")["subset"]) == {"test"}
 
 
 def test_speakers_from_folders_or_file_names(tmp_path: Path) -> None:

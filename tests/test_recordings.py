@@ -133,27 +133,83 @@ def test_models_that_hear_alike_share_features_and_others_do_not(configure: Call
     assert sum(heard) == len(pipeline.data.table)
 
 
-def test_noise_is_heard_without_what_may_not_be_trained_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_noise_is_heard_from_where_no_utterance_lies(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Whoever is trained on: stretches of a second or more, and made noise, said once, where they are few."""
     import pandas as pd
 
     from speechforget.data.audio import decode
     from speechforget.data.corpus import Corpus
     from speechforget.dividing import Data, noise_to_hear
 
-    sound = np.arange(1, 8001, dtype=np.int16)
+    sound = np.arange(1, 20001, dtype=np.int16)
     soundfile.write(tmp_path / "noise.wav", sound, 1000, subtype="PCM_16")
     soundfile.write(tmp_path / "word.wav", sound[:1000], 1000, subtype="PCM_16")
-    rows = [("noise.wav@1.000", "noise.wav", 1.0, "silence"), ("noise.wav@4.000", "noise.wav", 4.0, "silence"), ("word.wav", "word.wav", 0.0, "go")]
-    table = pd.DataFrame(rows, columns=["id", "path", "start", "word"]).assign(seconds=1.0, subset="")
-    audio = decode(Corpus("test", tmp_path, table, (tmp_path / "noise.wav",)), tmp_path / "cache", 1000)
-    data = Data(audio, audio.table.astype({"start": str}), ["go", "silence"], "key")
-    for trained, unheard in (([0, 1, 2], []), ([1, 2], [1]), ([2], [1, 4])):
-        expected = np.concatenate([sound[second * 1000 : (second + 1) * 1000] for second in range(8) if second not in unheard])
-        for kept in (True, False):
-            assert np.array_equal(noise_to_hear(data, np.array(trained), 1000, kept), expected)
-    assert "made noise" not in caplog.text
-    whole = Data(audio, data.table.assign(start=["0", "4.0", "0"], samples=[8000, 1000, 1000]), data.classes, "key")
-    assert noise_to_hear(whole, np.array([1, 2]), 1000) is None and "made noise" in caplog.text
+
+    def data(*starts: float) -> Data:
+        rows = [(f"noise.wav@{start:.3f}", "noise.wav", start, "silence") for start in starts] + [("word.wav", "word.wav", 0.0, "go")]
+        table = pd.DataFrame(rows, columns=["id", "path", "start", "word"]).assign(seconds=1.0, subset="")
+        audio = decode(Corpus("test", tmp_path, table, (tmp_path / "noise.wav",)), tmp_path / "cache", 1000)
+        return Data(audio, audio.table[:0], ["go", "silence"], "key")
+
+    heard = noise_to_hear(data(1.0, 2.5, 8.0), 1000)
+    assert np.array_equal(heard, np.concatenate([sound[:1000], sound[3500:8000], sound[9000:]]))  # not the half second from 2 on
+    assert np.array_equal(noise_to_hear(data(1.0, 2.5, 8.0), 1000, kept=False), heard)
+    assert not caplog.text
+    few = data(*np.arange(9.9))
+    for _ in range(3):
+        assert len(noise_to_hear(few, 1000)) == 10000
+        assert noise_to_hear(data(*np.arange(10.9)), 1000) is None
+    assert caplog.text.count("made noise") == 1 and "9 s of the corpus's background noise" in caplog.text
+
+
+def test_a_split_is_read_from_whatever_cache_holds_its_recordings(tmp_path: Path) -> None:
+    """Two copies of a corpus whose files were decoded in different orders, and one found bad: every utterance keeps its own samples."""
+    import pandas as pd
+
+    from speechforget.data.audio import decode
+    from speechforget.data.corpus import Corpus
+    from speechforget.dividing import _recordings, divide
+    from speechforget.store import Store
+
+    made: dict[str, Corpus] = {}
+    rows = [
+        (f"{'abc'[file]}@{start}", f"{file}.wav", float(start), f"w{start % 2}", "test" if start == 3 else "")
+        for file in range(3)
+        for start in range(4)
+    ]
+    draw = np.random.default_rng(0)
+    sounds = [draw.integers(-999, 999, 4000).astype(np.int16) for _ in range(3)]
+    for name, names in (("one", ("x", "y", "z")), ("two", ("z", "y", "x"))):
+        table = pd.DataFrame(rows, columns=["id", "path", "start", "word", "subset"]).assign(seconds=1.0)
+        table["path"] = table["path"].map({f"{file}.wav": f"{names[file]}.wav" for file in range(3)})
+        (tmp_path / name).mkdir()
+        for file, sound in zip(names, sounds, strict=True):
+            soundfile.write(tmp_path / name / f"{file}.wav", sound, 1000, subtype="PCM_16")
+        broken = pd.DataFrame([{**table.iloc[0], "id": "0 bad", "path": "bad.wav"}]) if name == "two" else table[:0]
+        soundfile.write(tmp_path / name / "bad.wav", np.zeros(10), 1000)
+        made[name] = Corpus("test", tmp_path / name, pd.concat([broken, table], ignore_index=True))
+    config = {
+        "dataset": {
+            **{"name": "test", "label": "word", "root": None, "sample_rate": 1000, "on_bad_audio": "skip", "resident": "host"},
+            **{"validation": 0.1, "holdout": 0.2, "copies": "include", "split_seed": 0},
+        },
+        "lock": "flock",
+        "cache": str(tmp_path / "cache"),
+    }
+    keys = set()
+    for name in ("one", "two"):
+        for cache in ("decoded", "none"):
+            dataset = {**config["dataset"], "cache": cache, "corpus": {"_target_": "builtins.dict"}}
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr("hydra.utils.instantiate", lambda *_, name=name, **__: made[name])
+                data = divide({**config, "dataset": dataset}, Store(tmp_path))
+            keys.add(data.key)
+            read = _recordings(dataset, data, None).read(np.arange(len(data.table)), np.zeros(len(data.table), dtype=np.int64), 1000)
+            for identity, samples in zip(data.table["id"], read.numpy(), strict=True):
+                start = int(identity[2:]) * 1000
+                assert np.array_equal(samples, sounds["abc".index(identity[0])][start : start + 1000]), (name, cache, identity)
+    assert len(keys) == 1
+    assert decode(made["one"], tmp_path / "cache", 1000).folder != decode(made["two"], tmp_path / "cache", 1000, "skip").folder
 
 
 @pytest.mark.parametrize("change", [{"bands": 20}, {"window": 20.0}, {"hop": 5.0}, {"low": 50.0}, {"high": 6000.0}])

@@ -8,12 +8,14 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import soundfile
 
 from speechforget.data import speech_commands
 from speechforget.data import superb_keyword_spotting as superb
 from speechforget.data.audio import decode
+from speechforget.data.request import select
 from speechforget.data.split import split
 from speechforget.errors import UserError
 
@@ -87,10 +89,6 @@ def test_silence_can_be_windows_of_training_and_validation(archives: Path, tmp_p
     windows = table[(table["word"] == "silence") & (table["subset"] != "test")]
     assert windows.groupby("subset").size().to_dict() == {"train": 15, "validation": 5}
     assert windows["id"].str.fullmatch(rf"{superb.TRAINED}/_background_noise_/\w+\.wav@\d+\.\d{{3}}").all()
-    for _, each in windows.groupby("path"):
-        trained, validated = (each.loc[each["subset"] == subset, "start"].to_numpy() for subset in ("train", "validation"))
-        if len(trained) and len(validated):
-            assert validated.min() - trained.max() >= 1
     again, other = (superb.index(archives, "word", tmp_path, silence=0.5, seed=seed).table for seed in (0, 1))
     assert again.equals(table)
     assert set(other["id"]) != set(table["id"])
@@ -110,6 +108,65 @@ def test_the_folders_may_lie_anywhere(archives: Path, tmp_path: Path) -> None:
     assert apart.table["id"].tolist() == home.table["id"].tolist()
     first, second = (decode(each, tmp_path / str(number), RATE) for number, each in enumerate((home, apart)))
     assert first.table["sha1"].tolist() == second.table["sha1"].tolist()
+
+
+def test_no_second_of_noise_is_in_two_subsets_or_on_both_sides_of_a_request(archives: Path, tmp_path: Path) -> None:
+    """Twenty windows of each stretch, many times more than there are seconds; none lies in the fifth that augmentation hears."""
+    noise = speech_commands.noises(archives / superb.TRAINED)
+    parts = {
+        subset: speech_commands.silence_windows(archives / superb.TRAINED, noise, subset, count, 0)
+        for subset, count in (("train", 180), ("validation", 60), ("test", 60))
+    }
+    assert {subset: len(part) for subset, part in parts.items()} == {"train": 180, "validation": 60, "test": 60}
+    words = [
+        {"id": f"{subset}{number}", "path": f"{subset}{number}", "start": 0.0, "seconds": 1.0, "subset": subset, "word": "go", "speaker": ""}
+        for subset in parts
+        for number in range(20)
+    ]
+    table = pd.concat([*parts.values(), pd.DataFrame(words)], ignore_index=True).sort_values("id", ignore_index=True)
+    table["sha1"] = table["id"]
+    assert table.loc[table["word"] == "silence", "start"].min() >= 0.2 * 12
+    task = {"kind": "sample", "by": "random", "percent": 20, "balanced": True, "seed": 0}
+    for seed in range(5):
+        result = split(table, "word", 0, 0.3, "include", seed)
+        request = select(result, {**task, "seed": seed})
+        side = result["subset"].to_numpy(dtype=object)
+        side[request.forget] = "forget"
+        heard: dict[tuple[str, int], set[str]] = {}
+        for path, start, subset in zip(result["path"], result["start"], side, strict=True):
+            for millisecond in range(round(start * 1000), round(start * 1000) + 1000, 50):
+                heard.setdefault((path, millisecond // 50), set()).add(subset)
+        assert {len(subsets) for subsets in heard.values()} == {1}
+        silence = result["label"].to_numpy() == "silence"
+        assert set(side[silence]) == {"train", "validation", "test", "holdout", "forget"}
+        counts = result["label"].iloc[request.forget].value_counts()
+        assert abs(counts["silence"] - counts["go"]) <= 20  # classes take turns by utterances, to a stretch
+
+
+@pytest.mark.parametrize("spelling", ["relative", "home", "linked", "linked archive", "elsewhere"])
+def test_a_spelling_of_the_folders_changes_neither_fingerprint_nor_noise(archives: Path, tmp_path: Path, monkeypatch, spelling: str) -> None:
+    roots = {
+        "relative": (archives.name, None),
+        "home": (f"~/{archives.name}/{superb.TRAINED}", f"~/{archives.name}/{superb.TESTED}"),
+        "linked": (tmp_path / "link", None),
+        "linked archive": (tmp_path / "top", None),
+        "elsewhere": (tmp_path / "top" / superb.TRAINED, tmp_path / "link" / superb.TESTED),
+    }
+    (tmp_path / "link").symlink_to(archives)
+    (tmp_path / "top").mkdir()
+    for number, archive in enumerate((superb.TRAINED, superb.TESTED)):
+        (tmp_path / "top" / archive).symlink_to(archives / archive) if number else shutil.copytree(archives / archive, tmp_path / "top" / archive)
+    monkeypatch.chdir(archives.parent)
+    monkeypatch.setenv("HOME", str(archives.parent))
+    root, test_root = roots[spelling]
+    found = [
+        decode(superb.index(place, "word", tmp_path, other, silence=0.5), tmp_path / "cache", RATE)
+        for place, other in ((archives, None), (root, test_root))
+    ]
+    assert found[0].fingerprint == found[1].fingerprint
+    for audio in found:
+        silence = audio.table[(audio.table["word"] == "silence") & (audio.table["subset"] != "test")]
+        assert len(silence) == 20 and set(silence["path"]) <= set(audio.noise["path"])
 
 
 def test_archives_that_are_not_there_or_others_say_so(archives: Path, tmp_path: Path) -> None:

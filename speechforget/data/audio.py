@@ -38,7 +38,7 @@ class Audio:
     folder: where it is cached. root: what the table's paths are relative to.
     table: the corpus table without bad recordings, plus offset and samples (int64, where an utterance lies in `samples()`), seconds (its length)
         and sha1 (of its samples, little-endian).
-    fingerprint: sha256 of the whole table and of the bytes of every file used, 64 hexadecimal digits.
+    fingerprint: sha256 of the whole table and of the bytes of every file used, 64 hexadecimal digits. Of paths only which rows share a file.
     noise: background noise in the same array: path (relative to the root), offset, samples.
     """
 
@@ -147,7 +147,8 @@ def _report(name: str, ids: pd.Series, problems: pd.Series, on_bad_audio: str, f
 
 def _fingerprint(table: pd.DataFrame, files: pd.Series, noise: pd.Series, noise_files: pd.Series, sample_rate: int) -> str:
     digest = hashlib.sha256(f"{VERSION} {sample_rate}".encode())
-    for column in [*(table[column] for column in sorted(table.columns)), files, noise, noise_files]:
+    shared = pd.Series(pd.factorize(np.concatenate([table["path"], noise]))[0], name="path")  # where the files lie is no part of what they are
+    for column in [*(table[column] for column in sorted(table.columns) if column != "path"), shared, files, noise_files]:
         digest.update(f"\x1d{column.name}\x1e".encode())
         digest.update("\x1f".join(map(str, column)).encode())
     return digest.hexdigest()

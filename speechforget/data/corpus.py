@@ -23,7 +23,7 @@ NO_ATTRIBUTES = frozenset({"id", "path", "subset", "start", "seconds", "offset",
 class Corpus:
     """Recordings and what is known of them.
 
-    root: the folder that paths are relative to.
+    root: the folder that paths are relative to, resolved here once, so that links and spelling make no difference.
     table: one row per utterance, sorted by id. Columns: id (stable, unique: the path, or `path@start` for a window of a long recording), path
         (relative to root, with slashes), subset (train, validation or test as the corpus's own lists say, "" where they say nothing), where windows
         exist start and seconds (in seconds; seconds is NaN for "to the end"), and attributes such as word and speaker, all text ("" = unknown).
@@ -36,6 +36,10 @@ class Corpus:
     noise: tuple[Path, ...] = ()
 
     def __post_init__(self) -> None:
+        root = self.root.expanduser().resolve()
+        noise = tuple(root / path.relative_to(self.root) if path.is_relative_to(self.root) else path.resolve() for path in self.noise)
+        object.__setattr__(self, "root", root)
+        object.__setattr__(self, "noise", noise)
         repeated = self.table["id"][self.table["id"].duplicated()]
         if len(repeated):
             raise UserError(f"{self.name}: {repeated.nunique()} utterance ids occur more than once, '{repeated.iloc[0]}' first: list each once.")

@@ -1,8 +1,8 @@
-"""What a request draws: a share of the training utterances, values of a column (speakers, classes, accents), and the like of both in the holdout."""
+"""What a request draws: a share of the training utterances, or values of a column (speakers, classes, accents)."""
 
 from __future__ import annotations
 
-import logging
+import json
 import math
 from collections.abc import Sequence
 from itertools import accumulate
@@ -15,8 +15,6 @@ from numpy.typing import NDArray
 from speechforget.data.corpus import identities
 from speechforget.draws import uniform
 from speechforget.errors import UserError, nearest
-
-logger = logging.getLogger(__name__)
 
 TINY = 1e-9  # of an utterance: 5 percent of 60 are 3, whatever floating point makes of them
 Rows = NDArray[np.int64]
@@ -38,13 +36,13 @@ def random_rows(table: pd.DataFrame, percent: Any, balanced: bool, seed: int) ->
 
 
 def random_order(table: pd.DataFrame, balanced: bool, seed: int) -> pd.DataFrame:
-    """Units (a training utterance with its copies) in drawn order, the labels in turn when `balanced`; columns unit and size."""
+    """Units (a training utterance with its copies) in drawn order, when `balanced` the labels in turn, by utterances; columns unit and size."""
     train = table[table["subset"] == "train"]
     size = train.groupby("unit")["id"].transform("size")
     units = train.assign(size=size, place=uniform(identities(train["unit"]), 1, seed, "request")[:, 0]).drop_duplicates("unit")
     units = units.sort_values(["place", "unit"])
     if balanced:
-        units = units.assign(turn=units.groupby("label").cumcount()).sort_values(["turn", "place", "unit"])
+        units = units.assign(turn=units.groupby("label")["size"].cumsum() - units["size"]).sort_values(["turn", "place", "unit"])
     return units[["unit", "size"]]
 
 
@@ -65,37 +63,20 @@ def _share_of(percent: Any) -> float:
     return share
 
 
-def matching_rows(table: pd.DataFrame, forget: Rows, seed: int) -> Rows:
-    """Holdout rows in the label proportions of `forget`, as many as there are; labels without holdout are left out."""
-    holdout = table[table["subset"] == "holdout"]
-    asked, there = table["label"].iloc[forget].value_counts(), holdout["label"].value_counts()
-    shared = asked.index.intersection(there.index)
-    missing = sorted(set(asked.index) - set(shared))
-    if missing and len(there):
-        logger.warning("no holdout utterance of %s: left out of the non-members", ", ".join(missing))
-    if not len(shared):
-        return np.zeros(0, dtype=np.int64)
-    scale = (there[shared] / asked[shared]).min()
-    taken = (asked[shared] * scale).round().clip(lower=1).astype(int)
-    place = pd.Series(uniform(identities(holdout["id"]), 1, seed, "nonmembers")[:, 0], index=holdout.index)
-    rank = place.groupby(holdout["label"]).rank(method="first")
-    chosen = rank <= holdout["label"].map(taken).fillna(0)
-    return np.sort(holdout.index[chosen].to_numpy(dtype=np.int64))
-
-
 def named_values(table: pd.DataFrame, column: str, named: Any, option: str) -> list[str]:
     """The values that the key `option` names, which must occur in training; sorted."""
     known = sorted(set(table.loc[table["subset"] == "train", column]) - {""})
     values = [named] if isinstance(named, (str, int, float)) else list(named)
+    for value in values:
+        if value is None or isinstance(value, bool) or (isinstance(value, float) and math.isnan(value)):
+            raise UserError(f"{option} holds {json.dumps(value)}, not a name: put words such as yes, no, on, off, null and nan into quotes.")
     if not values:
         raise UserError(f"{option} is empty: {nearest('', known)}.")
     return sorted({_known(value, known, option) for value in values})
 
 
 def _known(value: Any, known: Sequence[str], option: str) -> str:
-    if isinstance(value, bool):
-        raise UserError(f"{option} holds {value}, not a name: put words such as yes, no, on and off into quotes.")
-    if str(value) in known:
+    if str(value) in known and value != math.inf:
         return str(value)
     # YAML takes names such as 007 and 12e45678 for numbers.
     alike = [name for name in known if _is_number(name, value)] if isinstance(value, (int, float)) else []

@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 
 from speechforget.data.corpus import NO_ATTRIBUTES, Corpus, recordings, require_root, stem
-from speechforget.data.split import systematic
+from speechforget.data.split import drawn_share, units
+from speechforget.data.windows import check_apart
 from speechforget.errors import UserError, nearest
 
 logger = logging.getLogger(__name__)
@@ -49,13 +50,16 @@ def index(
         table = _by_folder(folder, "speaker" if label == "speaker" and speaker_pattern is None else "word")
     if speaker_pattern is not None:
         table["speaker"] = _speakers(table["path"], speaker_pattern)
+    if "start" in table:
+        check_apart(table, lambda row: f"Line {row + 2} of the manifest {named}, '{table['id'].iloc[row]}'")
+    table["unit"] = units(table)
+    table["subset"] = table["subset"].where(table["subset"] != "").groupby(table["unit"]).transform("first").fillna("")
     if label in table and not (table["subset"] == "test").any():
         if not 0 < test < 1:
             raise UserError(f"dataset.corpus.test is {test}: give the share to test on, between 0 and 1.")
         pool = table["subset"] != "validation"
-        by = [label, *(column for column in ("word", "speaker") if column in table and column != label)]
-        table.loc[pool, "subset"] = np.where(systematic(table[pool], test, by, "test", seed), "test", "train")
-    return Corpus("folder", folder, table.sort_values("id", ignore_index=True))
+        table.loc[pool, "subset"] = np.where(drawn_share(table[pool], test, label, "test", seed), "test", "train")
+    return Corpus("folder", folder, table.drop(columns="unit").sort_values("id", ignore_index=True))
 
 
 def _by_folder(folder: Path, column: str) -> pd.DataFrame:

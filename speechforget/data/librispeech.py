@@ -64,7 +64,7 @@ def index(
     table = pd.concat([_subset(top, subset, genders, complete) for subset in sorted(set(subsets))], ignore_index=True)
     require_label(table, label, "librispeech")
     by_chapter = label == "speaker"
-    table.insert(2, "subset", np.where(_tested(table, test, seed), "test", "") if by_chapter else test_subset(table, label, test, "chapter", seed))
+    table.insert(2, "subset", np.where(_tested(table, test, seed), "test", "") if by_chapter else test_subset(table, label, test, seed))
     return Corpus("librispeech", top, table.sort_values("id", ignore_index=True))
 
 

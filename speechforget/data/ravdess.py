@@ -35,7 +35,7 @@ def index(root: str | Path | None, label: str, cache: Path, test: float = 0.2, c
     table = check_listed("ravdess", _published(), [path for path in found if SPEECH.fullmatch(path)], complete, FIX)
     table.insert(0, "id", table["path"])
     require_label(table, label, "ravdess")
-    table.insert(2, "subset", test_subset(table, label, test, "emotion", seed))
+    table.insert(2, "subset", test_subset(table, label, test, seed))
     return Corpus("ravdess", folder, table.sort_values("id", ignore_index=True))
 
 

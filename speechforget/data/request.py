@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +14,20 @@ import pandas as pd
 
 from speechforget.data import published
 from speechforget.data.corpus import attributes
-from speechforget.data.drawing import Rows, drawn_values, matching_rows, named_values, number_for, random_rows, rows_of, with_copies
+from speechforget.data.drawing import Rows, drawn_values, named_values, number_for, random_rows, rows_of, with_copies
+from speechforget.data.matching import all_of, concentrated, matching_rows
 from speechforget.errors import UserError, nearest
 
 logger = logging.getLogger(__name__)
 
 NAMES_SHOWN = 3
-DRAWN = ("random", "published", "ids")  # what task.by can be besides a column
+LETTERS_SHOWN = 40  # of a pattern, in names of folders
+SPEAKERS = (
+    "this corpus does not say who speaks. On a folder, dataset.corpus.speaker_pattern=REGEX finds it in file names (its first group is the speaker); "
+    "or request recordings by their ids with task.by=pattern task.pattern=REGEX"
+)
+NONE: Rows = np.zeros(0, dtype=np.int64)
+DRAWN = ("random", "published", "ids", "pattern")  # what task.by can be besides a column
 
 
 @dataclass(frozen=True)
@@ -28,17 +35,27 @@ class Request:
     """Row numbers in the table of `split`, ascending.
 
     forget: training rows to be forgotten. nonmembers: the holdout rows that match them, for attacks. forgotten: labels that are removed whole
-    (none for samples). name: short and readable, fit for a file name.
+    (none for samples). name: short and readable, fit for a file name. withdrawn: rows that the request names and no model was trained on: they are
+    in no metric, and validate nothing. matched: a sentence about the non-members. listed: whether ids were listed, instead of drawn or described.
     """
 
     forget: Rows
     nonmembers: Rows
     forgotten: tuple[str, ...]
     name: str
+    withdrawn: Rows = field(default_factory=NONE.copy)
+    matched: str = ""
+    listed: bool = False
 
     def retain(self, table: pd.DataFrame) -> Rows:
         """The training rows that stay."""
         return np.setdiff1d(rows_of(table["subset"] == "train"), self.forget)
+
+    @property
+    def notes(self) -> list[str]:
+        """What readers must know where the request is a list, which nothing drew at random."""
+        gone = f"{len(self.withdrawn)} listed recordings were not trained on: they are in no number and validate nothing."
+        return [*([gone] if len(self.withdrawn) else []), *([self.matched] if self.listed else [])]
 
 
 def select(table: pd.DataFrame, task: Mapping[str, Any]) -> Request:
@@ -46,7 +63,8 @@ def select(table: pd.DataFrame, task: Mapping[str, Any]) -> Request:
 
     kind "class": the labels `classes`, or `number` of them drawn by `seed`. kind "sample", by "random": `percent` of the training utterances, the
     first of one drawn order (so that more percent include fewer), class by class in turn when `balanced`; by "published": the same, balanced, as a
-    list holds it that was made once (see `published`); by "ids": those listed in the file `ids`; by "speaker" or another column: the utterances of
+    list holds it that was made once (see `published`); by "ids": those listed in the file `ids`, while what it lists of other subsets is
+    withdrawn; by "pattern": those whose ids the regular expression `pattern` finds something in; by "speaker" or another column: the utterances of
     `values`, or of some drawn by `seed`: `number` of them, or so many that they hold a `share`. Exact copies (the column unit) come along.
     Raises UserError for requests that are empty, total or unknown, and for requests for samples that leave no utterance of a label.
     """
@@ -58,24 +76,36 @@ def select(table: pd.DataFrame, task: Mapping[str, Any]) -> Request:
     by = str(task["by"])
     if by not in DRAWN and by in attributes(table):
         return _by_column(table, task, by, seed)
+    if by == "speaker":
+        raise UserError(f"task.by is speaker, and {SPEAKERS}.")
+    if by == "pattern":
+        return _by_pattern(table, task["pattern"])
+    withdrawn, listed = NONE, by == "ids"
     if by == "random":
         name = f"random-{_percent(task)}percent{'' if task['balanced'] else '-unbalanced'}-seed{seed}"
         rows = random_rows(table, task["percent"], task["balanced"], seed)
     elif by == "published":
         name = f"published-{_percent(task)}percent-seed{seed}"
         rows = published.rows(table, task, seed)
-    elif by == "ids":
-        rows, name = _listed(table, task["ids"]), f"ids-{Path(str(task['ids'])).stem}"
+    elif listed:
+        rows, withdrawn = _listed(table, task["ids"])
+        name = f"ids-{Path(str(task['ids'])).stem}"
     else:
         raise UserError(f"task.by is '{by}': {nearest(by, [*attributes(table), *DRAWN], limit=30)}.")
     forget = with_copies(table, rows)
-    return _request(table, forget, matching_rows(table, forget, seed), (), f"sample-{name}")
+    columns = concentrated(table, forget) if listed else ["label"]
+    request = _request(table, forget, matching_rows(table, forget, seed, columns, withdrawn), (), f"sample-{name}")
+    return replace(request, withdrawn=withdrawn, listed=listed)
 
 
 def save(request: Request, table: pd.DataFrame, folder: Path) -> None:
-    """Writes forget.txt, retain.txt and nonmembers.txt: UTF-8, one utterance id a line; forget.txt can be a request by ids."""
+    """Writes forget.txt, retain.txt, nonmembers.txt and, where something is, withdrawn.txt: UTF-8, one utterance id a line.
+
+    forget.txt can be a request by ids, and so can forget.txt and withdrawn.txt behind one another.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    for name, rows in {"forget": request.forget, "retain": request.retain(table), "nonmembers": request.nonmembers}.items():
+    lists = {"forget": request.forget, "retain": request.retain(table), "nonmembers": request.nonmembers}
+    for name, rows in {**lists, **({"withdrawn": request.withdrawn} if len(request.withdrawn) else {})}.items():
         text = "".join(f"{identity}\n" for identity in table["id"].iloc[rows])
         (folder / f"{name}.txt").write_text(text, encoding="utf-8", newline="\n")
 
@@ -85,12 +115,15 @@ def _join(values: Iterable[str]) -> str:
     return "-".join(values) if len(values) <= NAMES_SHOWN else f"{values[0]}-and-{len(values) - 1}-more"
 
 
-def _request(table: pd.DataFrame, rows: Rows, nonmembers: Rows, forgotten: tuple[str, ...], name: str) -> Request:
+def _request(table: pd.DataFrame, rows: Rows, matched: tuple[Rows, str], forgotten: tuple[str, ...], name: str) -> Request:
     """Adds copies and refuses what cannot be judged."""
     forget = with_copies(table, rows)
     if len(forget) > len(rows):
-        logger.info("request %s: %d exact copies come along", name, len(forget) - len(rows))
-    request = Request(forget, nonmembers, forgotten, name)
+        logger.info("request %s: %d exact copies and overlapping windows come along", name, len(forget) - len(rows))
+    nonmembers, sentence = matched
+    if not (table["subset"] == "holdout").any():
+        sentence = "There are no non-members: nothing was held out (dataset.holdout=0)."
+    request = Request(forget, nonmembers, forgotten, name, matched=sentence)
     retained = table.iloc[request.retain(table)]
     if not len(forget):
         raise UserError(f"The request {name} is empty: none of its utterances is in the training subset.")
@@ -100,7 +133,7 @@ def _request(table: pd.DataFrame, rows: Rows, nonmembers: Rows, forgotten: tuple
     if emptied:
         shown = ", ".join(emptied[:NAMES_SHOWN]) + (", ..." if len(emptied) > NAMES_SHOWN else "")
         raise UserError(f"The request {name} leaves no training utterance of {shown}: ask for less, or forget whole classes with task=class.")
-    logger.info("request %s: %d of %d training utterances, %d matching non-members", name, len(forget), len(forget) + len(retained), len(nonmembers))
+    logger.info("request %s: %d of %d training utterances. %s", name, len(forget), len(forget) + len(retained), sentence)
     return request
 
 
@@ -114,11 +147,13 @@ def _classes(table: pd.DataFrame, task: Mapping[str, Any], seed: int) -> Request
     if len(chosen) == known:
         raise UserError(f"The request is for all {known} classes: leave at least one to retain.")
     picked = table["label"].isin(chosen)
-    rows, nonmembers = rows_of((table["subset"] == "train") & picked), rows_of((table["subset"] == "holdout") & picked)
-    return _request(table, rows, nonmembers, tuple(chosen), f"class-{_join(chosen)}")
+    rows = rows_of((table["subset"] == "train") & picked)
+    return _request(table, rows, all_of(table, picked, "of the forgotten classes"), tuple(chosen), f"class-{_join(chosen)}")
 
 
 def _by_column(table: pd.DataFrame, task: Mapping[str, Any], column: str, seed: int) -> Request:
+    if column == "speaker" and not (table[column] != "").any():
+        raise UserError(f"task.by is speaker, and {SPEAKERS}.")
     if task["values"] is None:
         values = drawn_values(table, column, task["number"], seed, "task.values", task["share"], task["fewest"])
     elif task["share"] is not None:
@@ -126,8 +161,23 @@ def _by_column(table: pd.DataFrame, task: Mapping[str, Any], column: str, seed: 
     else:
         values = named_values(table, column, task["values"], "task.values")
     picked = table[column].isin(values)
-    rows, nonmembers = rows_of((table["subset"] == "train") & picked), rows_of((table["subset"] == "holdout") & picked)
-    return _request(table, rows, nonmembers, (), f"sample-{column}-{_join(values)}")
+    rows = rows_of((table["subset"] == "train") & picked)
+    return _request(table, rows, all_of(table, picked, f"of the same {column}"), (), f"sample-{column}-{_join(values)}")
+
+
+def _by_pattern(table: pd.DataFrame, pattern: Any) -> Request:
+    if not isinstance(pattern, str) or not pattern:
+        raise UserError(f"task.pattern is {pattern!r}: give a regular expression over ids such as '{table['id'].iloc[0]}', in quotes.")
+    try:
+        expression = re.compile(pattern)
+    except re.error as error:
+        raise UserError(f"task.pattern={pattern} is no regular expression ({error}): write one such as '/anna_'.") from None
+    picked = pd.Series([expression.search(identity) is not None for identity in table["id"]], index=table.index)
+    rows = rows_of((table["subset"] == "train") & picked)
+    if not len(rows):
+        found = f"{picked.sum()} ids, none of them trained on" if picked.any() else "no id"
+        raise UserError(f"task.pattern={pattern} finds {found}: ids are such as '{table['id'].iloc[0]}'.")
+    return _request(table, rows, all_of(table, picked, "found by the pattern"), (), f"sample-pattern-{_join([pattern])[:LETTERS_SHOWN]}")
 
 
 def _percent(task: Mapping[str, Any]) -> str:
@@ -137,7 +187,8 @@ def _percent(task: Mapping[str, Any]) -> str:
         raise UserError(f"task.percent is {task['percent']}: give a number, such as 5.") from None
 
 
-def _listed(table: pd.DataFrame, file: Any) -> Rows:
+def _listed(table: pd.DataFrame, file: Any) -> tuple[Rows, Rows]:
+    """What a list names, with copies: the training rows, and the others."""
     if file is None:
         raise UserError("task.ids is not set: name a text file with one utterance id a line, as saved with every request (forget.txt).")
     try:
@@ -153,10 +204,18 @@ def _listed(table: pd.DataFrame, file: Any) -> Rows:
         raise UserError(
             f"The list {file} has {len(unknown)} unknown utterance ids, '{unknown[0]}' first: {nearest(unknown[0], table['id'], limit=3)}."
         )
-    untrained = subset.index[subset != "train"]
-    if len(untrained):
-        where = f"'{untrained[0]}' is {subset[untrained[0]]}"
-        raise UserError(
-            f"The list {file} has {len(untrained)} utterances that are not trained on ({where}): take them out, there is nothing to forget."
+    listed = table["unit"].isin(set(table["unit"][table["id"].isin(ids)]))
+    rows, withdrawn = rows_of(listed & (table["subset"] == "train")), rows_of(listed & (table["subset"] != "train"))
+    counts = _counted(table["subset"].iloc[withdrawn])
+    if not len(rows):
+        raise UserError(f"The list {file} has nothing to forget: none of its {len(ids)} utterances is trained on ({counts}).")
+    if len(withdrawn):
+        logger.warning(
+            "The list %s: %d utterances were trained on and are to be forgotten; %d were not (%s), and are taken out of scoring and validation.",
+            *(file, len(rows), len(withdrawn), counts),
         )
-    return rows_of(table["id"].isin(ids))
+    return rows, withdrawn
+
+
+def _counted(subsets: pd.Series) -> str:
+    return ", ".join(f"{count} {subset}" for subset, count in sorted(subsets.value_counts().items()))

@@ -8,22 +8,22 @@ import numpy as np
 import pandas as pd
 
 from speechforget.data.corpus import identities
-from speechforget.data.split import systematic
+from speechforget.data.split import drawn_share
 from speechforget.draws import uniform
 from speechforget.errors import UserError
 
 
-def test_subset(table: pd.DataFrame, label: str, test: float, stratify: str, seed: int) -> pd.Series:
+def test_subset(table: pd.DataFrame, label: str, test: float, seed: int) -> pd.Series:
     """What tests, as "test" or "" for each row.
 
-    For label speaker the share `test` of each speaker's recordings, spread over the column `stratify`; else whole speakers, unheard in training,
-    with about that share of the recordings. Raises UserError for a share that leaves nothing on one side.
+    For label speaker the share `test` of each speaker's recordings; else whole speakers, unheard in training, with about that share of the
+    recordings. Raises UserError for a share that leaves nothing on one side.
     """
     if not 0 < test < 1:
         raise UserError(f"dataset.corpus.test is {test}: give the share to test on, between 0 and 1.")
     if label != "speaker":
         return speakers_apart(table["speaker"], {"test": test, "": 1 - test}, seed)
-    tested = systematic(table, test, ["speaker", stratify], "test", seed)
+    tested = drawn_share(table, test, "speaker", "test", seed)
     return pd.Series(np.where(tested, "test", ""), index=table.index)
 
 

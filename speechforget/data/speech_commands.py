@@ -11,7 +11,7 @@ import pandas as pd
 import soundfile
 
 from speechforget.data.corpus import Corpus, identities, recordings, require_root
-from speechforget.data.split import systematic
+from speechforget.data.split import drawn_share
 from speechforget.draws import order
 from speechforget.errors import UserError
 from speechforget.store.looking import only_looking
@@ -28,7 +28,9 @@ HOW = (
 NAME = re.compile(r"(?P<word>[^/]+)/(?P<speaker>[^/]+)_nohash_(?P<take>\d+)\.wav")
 PUBLISHED = 105_829  # recordings of words in the whole archive
 LISTS = {"validation": "validation_list.txt", "test": "testing_list.txt"}
-PARTS = {"train": (0.0, 0.8), "validation": (0.8, 0.9), "test": (0.9, 1.0)}  # of each noise recording: windows of two subsets never overlap
+# Of each noise recording, for silence; the first fifth is never cut, so that it can be mixed into the training of every model.
+PARTS = {"train": (0.2, 0.8), "validation": (0.8, 0.9), "test": (0.9, 1.0)}
+STRETCH, WINDOW = 2.0, 1.0  # seconds: windows of two stretches never overlap, and a stretch goes to one subset and one request
 MILLISECOND = 0.001
 EXAMPLES = 3
 
@@ -49,10 +51,10 @@ def index(
     """The corpus in its own layout: <word>/<speaker>_nohash_<take>.wav, _background_noise_/, validation_list.txt, testing_list.txt.
 
     For label "word": classes=35 are all words; classes=12 are ten words, `unknown` (a seeded choice of the other words; the column spoken keeps the
-    word) and `silence` (seeded one-second windows of background noise, ids `file@start`), both as shares of the ten words' utterances, subset by
-    subset. The official lists say what validates and tests; their speakers are disjoint. For label "speaker" therefore a seeded share `test` of
-    each speaker's utterances tests, over the words; speakers with less than `fewest` utterances are left out. complete=False goes on without
-    recordings that the lists name and that are not there.
+    word) and `silence` (see `silence_windows`; ids `file@start`), both as shares of the ten words' utterances, subset by subset, as published. The
+    official lists say what validates and tests; their speakers are disjoint. For label "speaker" therefore a seeded share `test` of each speaker's
+    utterances tests; speakers with less than `fewest` utterances are left out. complete=False goes on without recordings that the lists name and
+    that are not there.
     """
     folder = _folder(root, download)
     if classes not in {12, 35}:
@@ -138,7 +140,7 @@ def _by_speaker(table: pd.DataFrame, test: float, fewest: int, seed: int) -> pd.
         "speech_commands: %d of %d speakers have %d utterances or more", table[frequent]["speaker"].nunique(), table["speaker"].nunique(), fewest
     )
     table = table[frequent]
-    return table.assign(subset=np.where(systematic(table, test, ["speaker", "word"], "test", seed), "test", ""))
+    return table.assign(subset=np.where(drawn_share(table, test, "speaker", "test", seed), "test", ""))
 
 
 def _twelve(table: pd.DataFrame, folder: Path, noise: tuple[Path, ...], unknown: float, silence: float, seed: int) -> pd.DataFrame:
@@ -156,18 +158,39 @@ def _twelve(table: pd.DataFrame, folder: Path, noise: tuple[Path, ...], unknown:
 
 
 def silence_windows(folder: Path, noise: tuple[Path, ...], subset: str, count: int, seed: int) -> pd.DataFrame:
-    """`count` seeded one-second windows in the subset's part of the noise, on a grid of one second or, where that is too coarse, a finer one."""
+    """`count` seeded one-second windows in the subset's part of the noise, cut out of stretches of two seconds.
+
+    Windows of two stretches never overlap. Those of one stretch do where more are asked for than there are seconds (in the whole of v0.02, 3,077
+    windows come out of about 118 stretches, 27 of each): they are one unit of `split`, which goes to training, to the holdout or into a request as
+    a whole. So counts are the published ones, and no second of noise is heard on two sides. Fewer are cut, and the log says so, where a window
+    would begin less than a millisecond after another.
+    """
     if count and not noise:
         raise UserError(f"{folder} has no sound files in {NOISE} to cut silence from: restore them, or set dataset.corpus.silence=0.")
-    first, last = PARTS[subset]
-    lengths = {path.relative_to(folder).as_posix(): _seconds(path) for path in noise}
-    room = sum(max(0.0, length * (last - first) - 1) for length in lengths.values())
-    step = float(np.clip(np.floor(room / max(count, 1) / MILLISECOND) * MILLISECOND, MILLISECOND, 1.0))
-    places = [(path, start) for path, length in lengths.items() for start in np.arange(length * first, length * last - 1, step).round(3)]
+    stretches = [(path, *stretch) for path in noise for stretch in _stretches(_seconds(path), *PARTS[subset])]
+    each = -(-count // max(len(stretches), 1))  # windows of a stretch
+    places = [(path.relative_to(folder).as_posix(), start) for path, first, last in stretches for start in _starts(first, last, each)]
     rows = pd.DataFrame([{"id": f"{path}@{start:.3f}", "path": path, "start": start} for path, start in places], columns=["id", "path", "start"])
+    if len(rows) < count:
+        logger.warning("%s: the noise holds %d windows of silence for %s, %d were asked for", folder, len(rows), subset, count)
     numbers = identities(rows["id"])
     rows = rows[np.isin(numbers, order(numbers, seed, "silence")[:count])]
-    return rows.assign(seconds=1.0, subset=subset, word="silence", speaker="", take="", spoken="")
+    return rows.assign(seconds=WINDOW, subset=subset, word="silence", speaker="", take="", spoken="")
+
+
+def _stretches(seconds: float, first: float, last: float) -> list[tuple[int, int]]:
+    """From where to where, in milliseconds, the stretches of a part of a recording are; a part too short for one is a stretch itself."""
+    begin, end, step = round(np.ceil(seconds * first / MILLISECOND)), int(seconds * last / MILLISECOND), round(STRETCH / MILLISECOND)
+    if end - begin < step:
+        return [(begin, end)] if end - begin >= WINDOW / MILLISECOND else []
+    return [(start, start + step) for start in range(begin, end - step + 1, step)]
+
+
+def _starts(first: int, last: int, count: int) -> list[float]:
+    """In seconds, where at least `count` windows of a stretch begin: evenly, and side by side where there is room for that."""
+    window = round(WINDOW / MILLISECOND)
+    step = min(window, max(1, (last - window - first) // max(count - 1, 1)))
+    return [round(start * MILLISECOND, 3) for start in range(first, last - window + 1, step)]
 
 
 def _seconds(path: Path) -> float:

@@ -1,4 +1,4 @@
-"""Which utterances train, validate, test, and stay unheard: decided by hashes of ids, so that a corpus that grows by one file changes little."""
+"""Which utterances train, validate, test, and stay unheard: each by a hash of its own id, so that a file more or less moves no other one."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from speechforget.data.corpus import attributes, identities
+from speechforget.data.windows import check_apart, overlapping
 from speechforget.draws import uniform
 from speechforget.errors import UserError, nearest
 
 logger = logging.getLogger(__name__)
 
+SPREAD = 3  # standard deviations by which a drawn share may miss
 PRECEDENCE = ("test", "validation", "train")  # where copies of one recording are kept when they lie in several subsets
 
 
@@ -21,12 +23,14 @@ def split(table: pd.DataFrame, label: str, validation: float = 0.1, holdout: flo
     """The table with its final subsets: adds `label`, `unit` and sets `subset` to train, validation, holdout or test.
 
     The training pool is what the corpus gives to training or leaves unassigned. Holdout is the share `holdout` of it and, where the corpus has no
-    validation subset, validation is the share `validation` of it, both by systematic sampling over (word, speaker) cells (Cochran, Sampling
-    Techniques, 1977, chapter 8): what is held out is exchangeable with what is trained on. `unit` is the same for exact copies of a recording (by
-    its column sha1): they get the same subset, and of copies that the corpus itself puts into several subsets only those in the test subset are
-    kept, else those in the validation subset. copies="ignore" leaves copies where they are. Rows of labels that are never trained on are dropped.
+    validation subset, validation is the share `validation` of it, both by `drawn_share`: what is held out is exchangeable with what is trained on,
+    and stays where it is when other recordings are deleted or added. `unit` is the same for what must stay together: exact copies of a recording
+    (by its column sha1) and windows of a file that overlap in time. A unit gets one subset; of copies that the corpus itself puts into several
+    subsets only those in the test subset are kept, else those in the validation subset. copies="ignore" leaves copies where they are. Rows of
+    labels that are never trained on are dropped.
 
-    Raises UserError when the label is unknown, the shares are impossible, or training or test would be empty.
+    Raises UserError when the label is unknown, the shares are impossible, the corpus puts overlapping windows into two subsets, or training or test
+    would be empty.
     """
     if label not in attributes(table):
         raise UserError(f"dataset.label is '{label}', which this corpus does not know: {nearest(label, attributes(table))}.")
@@ -36,7 +40,8 @@ def split(table: pd.DataFrame, label: str, validation: float = 0.1, holdout: flo
         raise UserError(f"dataset.copies is '{copies}': choose include or ignore.")
     table = table.assign(label=table[label].astype(str), subset=table["subset"].replace("", "train"))
     table = _keep(table, table["label"] != "", f"have no {label}")
-    table["unit"] = _units(table) if copies == "include" else table["id"]
+    check_apart(table, lambda row: f"'{table['id'].iloc[row]}'")
+    table["unit"] = units(table, copies == "include")
     table = _keep(table, ~_copied_elsewhere(table), "are copies of a recording in the test or validation subset")
     trained = set(table.loc[table["subset"] == "train", "label"])
     table = _keep(table, table["label"].isin(trained), f"have a {label} that the training subset lacks")
@@ -44,32 +49,51 @@ def split(table: pd.DataFrame, label: str, validation: float = 0.1, holdout: flo
         raise UserError(f"The training subset has {len(trained)} different {label}(s): a classifier needs at least two.")
     if not (table["subset"] == "test").any():
         raise UserError(f"No utterance is left to test on: give some the subset 'test', or a label other than '{label}'.")
-    _take(table, "holdout", holdout, label, seed)
+    _take(table, "holdout", holdout, seed)
     if not (table["subset"] == "validation").any():
-        _take(table, "validation", validation / (1 - holdout), label, seed)
+        _take(table, "validation", validation / (1 - holdout), seed)
     return table.reset_index(drop=True)
 
 
-def systematic(table: pd.DataFrame, share: float, by: list[str], *salt: int | str) -> NDArray[np.bool_]:
-    """A systematic sample of the rows, bool (rows,): within 1 of `share` in each value of by[0] and in each cell of all of `by`.
+def drawn_share(table: pd.DataFrame, share: float, by: str, *salt: int | str) -> NDArray[np.bool_]:
+    """About the share of the rows, bool (rows,): those whose own hash lies below it. Rows with the same `unit`, where there is one, go together.
 
-    Rows are laid out by by[0], then by cell in drawn order, then in drawn order within the cell; every 1/share-th is taken from a drawn start, one
-    start for each value of by[0]. Each row is taken with probability `share`, and the draws depend on the salt and on ids alone.
+    A unit's hash is of its name and the salt alone, so that deleting or adding recordings moves no other one. The price is balance: of n units of a
+    value of `by`, n x share are taken with a binomial standard deviation, where a sample by position (systematic, over word and speaker) stays
+    within 1 of it but moves five recordings for each that is deleted. The count is therefore bounded: to three standard deviations, to at least 1
+    where half a unit is expected, and to all but one. Only where a bound is met (a few in a thousand values, or those with about ten units or fewer)
+    can a deletion move another unit, one at most: the one whose hash is nearest to the share.
+
+    Measured with scores that have word and speaker effects (30 speakers x 10 words x 9 takes): the standard deviation of a fair attack's AUC is the
+    same for random requests, whose own draw decides it, and for a speaker, as non-members are matched.
     """
-    outer = table[by[0]].astype(str)
-    cells = pd.Series(["\x1f".join(values) for values in zip(*(table[column].astype(str) for column in by), strict=True)], index=table.index)
-    place = uniform(identities(table["id"]), 1, "order", *salt)[:, 0]
-    cell_place, start = _drawn(cells, "cell", *salt), _drawn(outer, "start", *salt)
-    laid_out = np.lexsort((table["id"].to_numpy(str), place, cell_place, outer.to_numpy(str)))
-    number = np.empty(len(table), dtype=np.int64)
-    number[laid_out] = table.iloc[laid_out].groupby(outer.to_numpy(str)[laid_out], sort=False).cumcount().to_numpy()
-    return np.floor((number + 1) * share + start) > np.floor(number * share + start)
+    names = table["unit"] if "unit" in table else table["id"]
+    each = pd.DataFrame({"unit": names.to_numpy(), "by": table[by].to_numpy(), "id": table["id"].to_numpy()}).sort_values("id")
+    each = each.drop_duplicates("unit")
+    each["place"] = uniform(identities(each["unit"]), 1, *salt)[:, 0]
+    rank = each.sort_values(["place", "unit"]).groupby("by").cumcount().reindex(each.index)
+    groups = each.assign(below=each["place"] < share).groupby("by")["below"].agg(["size", "sum"])
+    expected = groups["size"] * share
+    slack = SPREAD * np.sqrt(expected * (1 - share))
+    fewest = np.maximum(np.ceil(expected - slack), expected >= 0.5)
+    taken = groups["sum"].clip(fewest, np.maximum(np.floor(expected + slack), fewest)).clip(upper=groups["size"] - 1)
+    chosen = each["unit"][rank < each["by"].map(taken)]
+    return names.isin(set(chosen)).to_numpy()
 
 
-def _drawn(names: pd.Series, *salt: int | str) -> NDArray[np.float64]:
-    """One uniform number for each name, the same wherever the name stands."""
-    codes, unique = pd.factorize(names)
-    return uniform(identities(pd.Series(unique)), 1, *salt)[codes, 0]
+def units(table: pd.DataFrame, copies: bool = True) -> pd.Series:
+    """The smallest id among the rows that must stay together: overlapping windows of a file and, with `copies`, exact copies (column sha1)."""
+    ids = table["id"].sort_values().to_numpy()
+    own = np.searchsorted(ids, table["id"].to_numpy())
+    ties = [overlapping(table).to_numpy(), *([pd.factorize(table["sha1"])[0]] if copies and "sha1" in table else [])]
+    smallest, before = own, None
+    while before is None or (smallest != before).any():  # a copy of a window that overlaps another, whose copy ...
+        before = smallest
+        for tie in ties:
+            least = np.full(tie.max(initial=-1) + 1, len(ids))
+            np.minimum.at(least, tie, smallest)
+            smallest = least[tie]
+    return pd.Series(ids[smallest], index=table.index)
 
 
 def _keep(table: pd.DataFrame, kept: pd.Series, reason: str) -> pd.DataFrame:
@@ -79,24 +103,15 @@ def _keep(table: pd.DataFrame, kept: pd.Series, reason: str) -> pd.DataFrame:
     return table[kept].copy()
 
 
-def _units(table: pd.DataFrame) -> pd.Series:
-    """The smallest id among the exact copies of each recording."""
-    if "sha1" not in table:
-        return table["id"]
-    smallest = table[["sha1", "id"]].sort_values("id").drop_duplicates("sha1").set_index("sha1")["id"]
-    return table["sha1"].map(smallest)  # groupby(...).transform("min") of text is one call of Python for each recording
-
-
 def _copied_elsewhere(table: pd.DataFrame) -> pd.Series:
     rank = table["subset"].map({subset: rank for rank, subset in enumerate(PRECEDENCE)})
     return rank > rank.groupby(table["unit"]).transform("min")
 
 
-def _take(table: pd.DataFrame, subset: str, share: float, label: str, seed: int) -> None:
+def _take(table: pd.DataFrame, subset: str, share: float, seed: int) -> None:
     """Moves the share of the training units to `subset`, in place; every label keeps at least one unit to train on."""
-    units = table[table["subset"] == "train"].sort_values("id").drop_duplicates("unit")
-    by = [label, *(column for column in ("word", "speaker") if column in table and column != label)]
-    chosen = units[systematic(units, share, by, subset, seed)]
-    kept = set(units["label"]) - set(units.loc[~units["unit"].isin(chosen["unit"]), "label"])
-    chosen = chosen[~(chosen["label"].isin(kept) & ~chosen.duplicated("label"))]
-    table.loc[(table["subset"] == "train") & table["unit"].isin(chosen["unit"]), "subset"] = subset
+    pool = table[table["subset"] == "train"]
+    chosen = drawn_share(pool, share, "label", "split", subset, seed)
+    for name in sorted(set(pool["label"]) - set(pool["label"][~chosen])):  # all of its units bear another label, too
+        chosen &= (pool["unit"] != pool["unit"][pool["label"] == name].min()).to_numpy()
+    table.loc[pool.index[chosen], "subset"] = subset

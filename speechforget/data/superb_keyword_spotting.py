@@ -41,7 +41,7 @@ def index(
 
     root: the folder of both unpacked archives, or the training archive's where `test_root` is the other's.
     silence: "files" are the recordings of background noise, whole and for training alone, as SUPERB counts; a share of the ten words' utterances is
-        that many seeded one-second windows of them, for training and validation.
+        that many seeded one-second windows of them, for training and validation: see `speech_commands.silence_windows`.
     Ids begin with the archives' names, whatever the folders are called.
     """
     if label == "speaker":
@@ -58,12 +58,13 @@ def index(
         compare_count(NAME, count, published, f"recordings {what}")
     table = table[table["subset"] != "test"]
     parts = [table.assign(word=table["word"].where(table["word"].isin(TEN_WORDS), "unknown")), *_silence(table, trained, noise, silence, seed)]
-    place, home, away = _places(trained, tested)
-    parts = [_moved(part, TRAINED, home) for part in parts] + [_moved(tests, TESTED, away)]
-    return Corpus(NAME, place, pd.concat(parts).fillna({"start": 0.0}).sort_values("id", ignore_index=True), noise)
+    away = Path(os.path.relpath(tested, trained.parent)).as_posix()
+    parts = [_moved(part, TRAINED, trained.name) for part in parts] + [_moved(tests, TESTED, away)]
+    return Corpus(NAME, trained.parent, pd.concat(parts).fillna({"start": 0.0}).sort_values("id", ignore_index=True), noise)
 
 
 def _folders(root: str | Path | None, test_root: str | Path | None) -> tuple[Path, Path]:
+    """Where the two archives really lie: links, and the spelling of their names, make no difference."""
     top = require_root(root, NAME, HOW)
     trained = next((place for place in (top / TRAINED, top) if all((place / name).is_file() for name in LISTS.values())), None)
     if trained is None:
@@ -73,7 +74,7 @@ def _folders(root: str | Path | None, test_root: str | Path | None) -> tuple[Pat
     if tested is None:
         named = places[0] if test_root is None else f"dataset.corpus.test_root={test_root}"
         raise UserError(f"{named} is not {TESTED}: it has no folder {UNKNOWN} or {SILENCE}; name it with dataset.corpus.test_root. {HOW}")
-    return trained, tested
+    return trained.resolve(), tested.resolve()
 
 
 def _tests(folder: Path) -> pd.DataFrame:
@@ -101,13 +102,6 @@ def _silence(table: pd.DataFrame, folder: Path, noise: tuple[Path, ...], silence
     ten = table["word"].isin(TEN_WORDS)
     counts = {subset: int((ten & (table["subset"] == subset)).sum()) for subset in ("train", "validation")}
     return [silence_windows(folder, noise, subset, round(silence * count), seed) for subset, count in counts.items()]
-
-
-def _places(trained: Path, tested: Path) -> tuple[Path, str, str]:
-    """The corpus folder, and the two archives' folders relative to it."""
-    if trained.parent != tested.parent:
-        trained, tested = trained.resolve(), tested.resolve()
-    return trained.parent, trained.name, Path(os.path.relpath(tested, trained.parent)).as_posix()
 
 
 def _moved(part: pd.DataFrame, archive: str, folder: str) -> pd.DataFrame:
