@@ -61,7 +61,7 @@ def build(order: Order, data: Data | None = None, request: Request | None = None
     if order.stage == "original":
         request = None
     elif request is None:
-        request = select(data.table, config["task"])
+        request = select(data.table, config["task"], data.left_out)
     rehearse(config)
     with track_artefact(config, order.stage, folder, order.key, order.name) if ranks.rank() == 0 else nullcontext() as tracker:
         job = Job(folder, config["trainer"], int(config["seed"]), tracker, order.title, ranks.agreed(tracker is not None))

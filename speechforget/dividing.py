@@ -49,6 +49,11 @@ class Data:
         """Class number of each row."""
         return self.table["label"].map({name: number for number, name in enumerate(self.classes)}).to_numpy(np.int64)
 
+    @cached_property
+    def left_out(self) -> frozenset[str]:
+        """Ids of the corpus that are in no subset."""
+        return frozenset(self.audio.table["id"]) - frozenset(self.table["id"])
+
     def rows(self, subset: str) -> np.ndarray:
         """Row numbers of train, validation, holdout or test."""
         return np.flatnonzero(self.table["subset"].to_numpy() == subset)

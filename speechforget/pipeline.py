@@ -71,7 +71,7 @@ class Pipeline:
     @functools.cached_property
     def request(self) -> Request:
         """What must be forgotten."""
-        return select(self.data.table, self.task)
+        return select(self.data.table, self.task, self.data.left_out)
 
     @functools.cached_property
     def checkpoint(self) -> Checkpoint | None:

@@ -200,7 +200,8 @@ def test_a_persons_whole_list_is_forgotten_or_withdrawn(tmp_path: Path, caplog: 
     save(request, table, tmp_path)
     lists = [(tmp_path / f"{name}.txt").read_text().splitlines() for name in ("forget", "withdrawn")]
     assert lists[1] == table["id"].iloc[request.withdrawn].tolist()
-    again = select(table, listing(tmp_path, [*lists[0], *lists[1]]))
+    again = select(table, listing(tmp_path, [*lists[0], "a copy", *lists[1]]), left_out={"a copy"})
+    assert "1 utterances are left out of every subset" in caplog.text
     assert np.array_equal(again.forget, request.forget) and np.array_equal(again.withdrawn, request.withdrawn)
 
 

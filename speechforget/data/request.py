@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -58,7 +58,7 @@ class Request:
         return [*([gone] if len(self.withdrawn) else []), *([self.matched] if self.listed else [])]
 
 
-def select(table: pd.DataFrame, task: Mapping[str, Any]) -> Request:
+def select(table: pd.DataFrame, task: Mapping[str, Any], left_out: Collection[str] = frozenset()) -> Request:
     """The request that `task` describes (conf/task/*.yaml), on a table from `split`.
 
     kind "class": the labels `classes`, or `number` of them drawn by `seed`. kind "sample", by "random": `percent` of the training utterances, the
@@ -66,6 +66,7 @@ def select(table: pd.DataFrame, task: Mapping[str, Any]) -> Request:
     list holds it that was made once (see `published`); by "ids": those listed in the file `ids`, while what it lists of other subsets is
     withdrawn; by "pattern": those whose ids the regular expression `pattern` finds something in; by "speaker" or another column: the utterances of
     `values`, or of some drawn by `seed`: `number` of them, or so many that they hold a `share`. Exact copies (the column unit) come along.
+    left_out: ids of the corpus that its split leaves out: a list may name them, though there is nothing to do about them.
     Raises UserError for requests that are empty, total or unknown, and for requests for samples that leave no utterance of a label.
     """
     kind, seed = task["kind"], int(task["seed"])
@@ -88,7 +89,7 @@ def select(table: pd.DataFrame, task: Mapping[str, Any]) -> Request:
         name = f"published-{_percent(task)}percent-seed{seed}"
         rows = published.rows(table, task, seed)
     elif listed:
-        rows, withdrawn = _listed(table, task["ids"])
+        rows, withdrawn = _listed(table, task["ids"], left_out)
         name = f"ids-{Path(str(task['ids'])).stem}"
     else:
         raise UserError(f"task.by is '{by}': {nearest(by, [*attributes(table), *DRAWN], limit=30)}.")
@@ -187,7 +188,7 @@ def _percent(task: Mapping[str, Any]) -> str:
         raise UserError(f"task.percent is {task['percent']}: give a number, such as 5.") from None
 
 
-def _listed(table: pd.DataFrame, file: Any) -> tuple[Rows, Rows]:
+def _listed(table: pd.DataFrame, file: Any, left_out: Collection[str]) -> tuple[Rows, Rows]:
     """What a list names, with copies: the training rows, and the others."""
     if file is None:
         raise UserError("task.ids is not set: name a text file with one utterance id a line, as saved with every request (forget.txt).")
@@ -198,15 +199,17 @@ def _listed(table: pd.DataFrame, file: Any) -> tuple[Rows, Rows]:
     ids = list(dict.fromkeys(line.rstrip("\r") for line in lines if line.strip()))
     if not ids:
         raise UserError(f"The list task.ids={file} is empty: write one utterance id a line, such as {table['id'].iloc[0]}.")
-    subset = table.set_index("id")["subset"].reindex(ids)
-    unknown = subset.index[subset.isna()]
-    if len(unknown):
+    known = set(table["id"])
+    unknown = [identity for identity in ids if identity not in known and identity not in left_out]
+    if unknown:
         raise UserError(
             f"The list {file} has {len(unknown)} unknown utterance ids, '{unknown[0]}' first: {nearest(unknown[0], table['id'], limit=3)}."
         )
     listed = table["unit"].isin(set(table["unit"][table["id"].isin(ids)]))
     rows, withdrawn = rows_of(listed & (table["subset"] == "train")), rows_of(listed & (table["subset"] != "train"))
     counts = _counted(table["subset"].iloc[withdrawn])
+    if absent := sum(identity not in known for identity in ids):
+        logger.warning("The list %s: %d utterances are left out of every subset of this split, so there is nothing to do about them.", file, absent)
     if not len(rows):
         raise UserError(f"The list {file} has nothing to forget: none of its {len(ids)} utterances is trained on ({counts}).")
     if len(withdrawn):
@@ -218,4 +221,4 @@ def _listed(table: pd.DataFrame, file: Any) -> tuple[Rows, Rows]:
 
 
 def _counted(subsets: pd.Series) -> str:
-    return ", ".join(f"{count} {subset}" for subset, count in sorted(subsets.value_counts().items()))
+    return ", ".join(f"{count} {subset}" for subset, count in sorted(subsets.value_counts().items())) or "they are left out of every subset"
