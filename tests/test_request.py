@@ -219,8 +219,8 @@ def test_a_list_is_matched_by_what_it_is_concentrated_in(tmp_path: Path) -> None
         request = select(table, listing(tmp_path, table["id"][picked]))
         check(request, table)
         assert request.matched.startswith(f"Non-members: {len(request.nonmembers)} holdout recordings, matched by"), request.matched
-        assert set(request.matched.split("matched by ")[1].rstrip(".").split(" and ")) == set(columns)
-        for column in columns:
+        assert set(request.matched.split("matched by ")[1].rstrip(".").split(",")[0].split(" and ")) == set(columns)
+        for column in (*columns, "label"):
             assert set(table[column].iloc[request.nonmembers]) == set(table[column].iloc[request.forget])
         assert len(request.nonmembers) >= 0.15 * len(request.forget)
 

@@ -26,9 +26,9 @@ def matching_rows(table: pd.DataFrame, forget: Rows, seed: int, columns: Sequenc
 
     Up to a twentieth of them may be missing from their proportion, so that one small cell does not cost all others. Cells without holdout are left
     out; where more than half of the request lies in those, there are no non-members: the rest would be compared with somebody else's recordings.
-    withdrawn: rows that may not be taken.
+    All have labels that the request has, too. withdrawn: rows that may not be taken.
     """
-    free = np.ones(len(table), dtype=bool)
+    free = table["label"].isin(set(table["label"].iloc[forget])).to_numpy(copy=True)
     free[withdrawn] = False
     holdout = table[(table["subset"] == "holdout") & free]
     cell = _cells(table, columns)
@@ -50,7 +50,8 @@ def matching_rows(table: pd.DataFrame, forget: Rows, seed: int, columns: Sequenc
     chosen = rank <= cell[holdout.index].map(taken).fillna(0)
     rows = np.sort(holdout.index[chosen].to_numpy(dtype=np.int64))
     rest = "" if covered == len(forget) else f"; {len(forget) - covered} of {len(forget)} forgotten have no like in the holdout"
-    return rows, f"Non-members: {len(rows)} holdout recordings, matched by {words}{rest}."
+    labels = "" if "label" in columns else ", of the request's labels"
+    return rows, f"Non-members: {len(rows)} holdout recordings, matched by {words}{labels}{rest}."
 
 
 def _cells(table: pd.DataFrame, columns: Sequence[str]) -> pd.Series:
