@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from speechforget import ranks
+from speechforget.machine import processor
 
 
 class Cost:
@@ -26,6 +27,8 @@ class Cost:
         self.forward_backward = 0
         self.seconds = 0.0
         self.shared: dict[str, Any] = {}
+        self._elsewhere: list[Any] = []  # the machines of seconds that were not spent by this process
+        self._device = "cuda" if torch.cuda.is_available() else "cpu"  # until the model is called
         self._started: float | None = None
 
     def watch(self, model: nn.Module) -> nn.Module:
@@ -34,6 +37,7 @@ class Cost:
         def count(_: nn.Module, arguments: tuple[Tensor, ...]) -> None:
             if self._started is None:
                 return
+            self._device = arguments[0].device.type
             if torch.is_grad_enabled():
                 self.forward_backward += len(arguments[0])
             else:
@@ -77,13 +81,20 @@ class Cost:
         _synchronise()
         return self.seconds + (time.perf_counter() - self._started if self._started is not None else 0.0)
 
+    def machine(self) -> dict[str, Any] | None:
+        """Where the seconds are spent: device, host (the GPU's name, or the processor's with its cores), threads, ranks; None for several kinds."""
+        host = torch.cuda.get_device_name() if self._device == "cuda" else processor()
+        here = {"device": self._device, "host": host, "threads": torch.get_num_threads(), "ranks": ranks.world()}
+        return here if all(machine == here for machine in self._elsewhere) else None
+
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint keeps."""
-        return {"seconds": self.elapsed(), "forward": self.forward, "forward_backward": self.forward_backward}
+        return {"seconds": self.elapsed(), "forward": self.forward, "forward_backward": self.forward_backward, "machine": self.machine()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Goes on from what an earlier process had spent; what this one spent since its start to repeat one-shot work stays counted in seconds."""
         self.seconds += float(state["seconds"])
+        self._elsewhere.append(state.get("machine"))
         counts = (int(state["forward"]), int(state["forward_backward"]))
         self.forward, self.forward_backward = counts if ranks.rank() == 0 else (0, 0)
 
@@ -99,16 +110,16 @@ class Cost:
         self.shared["reused"] = known["reused"] and reused
         if reused:
             self.seconds += float(spent["seconds"])
+            self._elsewhere.append(spent.get("machine"))
             if ranks.rank() == 0:
                 self.forward, self.forward_backward = self.forward + spent["forward"], self.forward_backward + spent["forward_backward"]
 
     def record(self) -> dict[str, Any]:
         """For `cost.json`: with the peak memory in bytes, of the GPU's allocator or of the whole process on a CPU; of several ranks, rank 0's."""
-        gpu = torch.cuda.is_available()
+        gpu = self._device == "cuda"
         peak = torch.cuda.max_memory_allocated() if gpu else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        device = torch.cuda.get_device_name() if gpu else "cpu"
         shared = {"shared": self.shared} if self.shared else {}
-        return {**self.state_dict(), "peak_memory_bytes": peak, "device": device, "ranks": ranks.world(), **shared}
+        return {**self.state_dict(), "peak_memory_bytes": peak, **shared}
 
 
 def _synchronise() -> None:

@@ -83,4 +83,5 @@ class Keeper:
             tensor = make()
         after = cost.state_dict()
         counts = ranks.total(torch.tensor([after[name] - before[name] for name in ("forward", "forward_backward")])).tolist()
-        return tensor, {"seconds": after["seconds"] - before["seconds"], "forward": counts[0], "forward_backward": counts[1]}
+        seconds = after["seconds"] - before["seconds"]
+        return tensor, {"seconds": seconds, "forward": counts[0], "forward_backward": counts[1], "machine": after["machine"]}
