@@ -19,15 +19,12 @@ import logging
 import multiprocessing
 import shlex
 import sys
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 
-import pandas
 from composed import ROOT, config_of, told
 
 import speechforget.command  # sets what must be set before torch is loaded
@@ -45,10 +42,7 @@ PAPER = ("gradient_ascent", "random_label", "bad_teaching", "scrub", "salun")  #
 METHODS = sorted(path.stem for path in (ROOT / "conf" / "method").glob("*.yaml"))
 BEGIN, END = "<!-- table of methods: begin -->", "<!-- table of methods: end -->"
 DONE, NOT_APPLICABLE, FAILED = "done", "not applicable", "failed"
-STILL, MOVED = 0.01, 0.05  # a method does nothing where it stays this near to an original that is this far from the oracle
-DESTROYED = 0.15  # below the oracle on retain
 Cell = tuple[str, str, str, str]
-Flags = dict[Cell, str]
 
 
 @dataclass(frozen=True)
@@ -148,75 +142,34 @@ def new_pool(processes: int) -> ProcessPoolExecutor:
     return ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), logging.basicConfig)
 
 
-def tables_of(outcomes: Sequence[Outcome], output: Path) -> tuple[list[Table], Flags]:
-    """The report's tables of these runs alone, with rows for methods that are not defined; and what is wrong with which, also among the notes."""
+def tables_of(outcomes: Sequence[Outcome], output: Path) -> list[Table]:
+    """The report's tables of these runs alone, with rows for methods that are not defined."""
     folders = {outcome.text for outcome in outcomes if outcome.state == DONE}
     if not folders:
-        return [], {}
+        return []
     frame = collect(output)
-    frame = frame[[Path(folder).name in folders for folder in frame["folder"]]]
-    said, tables = flags_of(frame, outcomes), summarize(frame)
+    tables = summarize(frame[[Path(folder).name in folders for folder in frame["folder"]]])
     for table in tables:
         for block in table.blocks:
             kind = block.title.split()[0]
             cells = {outcome.job.cell[3]: outcome for outcome in outcomes if outcome.job.cell[:3] == (table.dataset, table.label, kind)}
-            rows = {row.name: row for row in block.rows}
+            rows = {row.name for row in block.rows}
             for method, outcome in sorted(cells.items()):
                 if outcome.state != DONE and method not in rows:
                     block.rows.append(Row(f"{method}: {outcome.state}", "unlearned", 0, {}))
             block.rows.sort(key=lambda row: (row.artefact == "unlearned", row.artefact == "unlearned" and row.name != "none", _place(row)))
-            for row in block.rows:
-                if what := said.get((table.dataset, table.label, kind, row.name)):
-                    table.notes.append(f"{kind} unlearning, {row.name}: {what}.")
-    return tables, said
-
-
-def flags_of(frame: pandas.DataFrame, outcomes: Sequence[Outcome]) -> Flags:
-    """What is wrong with the methods of the cells, each beside original and oracle of its own seeds, of which it may have fewer than others."""
-    folders: dict[Cell, set[str]] = defaultdict(set)
-    for outcome in outcomes:
-        if outcome.state == DONE:
-            folders[outcome.job.cell].add(outcome.text)
-    found: Flags = {}
-    for cell, names in folders.items():
-        (table,) = summarize(frame[[Path(folder).name in names for folder in frame["folder"]]])
-        rows = {row.artefact: row for block in table.blocks for row in block.rows}
-        found[cell] = flag(rows["unlearned"], rows["original"], rows["oracle"])
-    return found
+    return tables
 
 
 def _place(row: Row) -> str:
     return {"original": "0", "oracle": "1"}.get(row.artefact, row.name)
 
 
-def flag(row: Row, original: Row, oracle: Row) -> str:
-    """What is wrong with a method's means: `does nothing`, `destroys the model`, or nothing (an empty text)."""
-    names = ("accuracy_forget", "accuracy_retain")
-    if any(name not in one.metrics for one in (row, original, oracle) for name in names):
-        return ""
-    forget, start, aim = (one.metrics["accuracy_forget"].mean for one in (row, original, oracle))
-    retain, kept = (one.metrics["accuracy_retain"].mean for one in (row, oracle))
-    if kept - retain > DESTROYED:
-        return "destroys the model"
-    return "does nothing" if abs(forget - start) <= STILL and abs(aim - start) > MOVED else ""
-
-
-def flagged(tables: Sequence[Table], said: Flags) -> list[Table]:
-    """The tables as they are shown: each flag in its row's name, too."""
-    shown = deepcopy(list(tables))
-    for table in shown:
-        for block in table.blocks:
-            for row in block.rows:
-                if what := said.get((table.dataset, table.label, block.title.split()[0], row.name)):
-                    row.name = f"{row.name} [{what}]"
-    return shown
-
-
-def text_of(tables: Sequence[Table], said: Flags, outcomes: Sequence[Outcome], command: str) -> str:
+def text_of(tables: Sequence[Table], outcomes: Sequence[Outcome], command: str) -> str:
     """What stands between the marks."""
     failed = [f"- {' '.join(outcome.job.cell)}: {outcome.text}" for outcome in outcomes if outcome.state == FAILED]
     missing = ["**Not in the table, as they failed:**", "", *dict.fromkeys(failed), ""] if failed else []
-    return "\n".join([f"Made by `{command}` at commit {commit()}.", "", markdown(flagged(tables, said)), *missing])
+    return "\n".join([f"Made by `{command}` at commit {commit()}.", "", markdown(tables), *missing])
 
 
 def read_page(page: Path) -> str:
@@ -246,10 +199,10 @@ def make(arguments: argparse.Namespace, command: str) -> int:
     if arguments.jobs > 1:
         perform_all(shared_of(jobs), arguments.jobs, "originals and oracles")
     outcomes = perform_all(jobs, arguments.jobs, "runs")
-    tables, said = tables_of(outcomes, output)
+    tables = tables_of(outcomes, output)
     page = read_page(arguments.page)  # others may have written while this ran
     head, tail = page.partition(BEGIN)[0], page.partition(END)[2]
-    write_text(arguments.page, f"{head}{BEGIN}\n{text_of(tables, said, outcomes, command)}\n{END}{tail}")
+    write_text(arguments.page, f"{head}{BEGIN}\n{text_of(tables, outcomes, command)}\n{END}{tail}")
     numbers = output / arguments.page.with_suffix(".csv").name
     write_text(numbers, comma_separated(tables))
     counts = {state: sum(outcome.state == state for outcome in outcomes) for state in (DONE, NOT_APPLICABLE, FAILED)}

@@ -87,7 +87,7 @@ def job(config: DictConfig) -> float:
 
             print(describe([_plan(config)]))
             return float("nan")
-        return _run(config)
+        return _run(config)[0]
     except Exception as error:  # Hydra would print more than the user needs
         complain(error)
         raise SystemExit(1) from None
@@ -104,7 +104,7 @@ def _job_of_a_sweep(config: DictConfig) -> float:
         if config.plan:
             outcome |= {"outcome": "planned", "plan": [asdict(planned) for planned in _plan(config)]}
         else:
-            objective = _run(config)
+            objective, outcome["flags"] = _run(config)
         outcome["objective"] = None if math.isnan(objective) else objective
     except NotApplicable as error:
         outcome |= {"outcome": "not applicable", "reason": str(error)}
@@ -135,15 +135,15 @@ def _plan(config: DictConfig) -> list[Planned]:
     return plan(_checked(config))
 
 
-def _run(config: DictConfig) -> float:
-    from speechforget.pipeline import run
+def _run(config: DictConfig) -> tuple[float, list[str]]:
+    from speechforget.pipeline import judged
 
     resolved = _checked(config)
     mine = place()
     check_place(resolved["trainer"], mine)
     if mine.world > 1:
         open_team(resolved)  # the other tasks are waiting for it, even where there is nothing to do
-    return run(resolved)
+    return judged(resolved)
 
 
 def _work_for_task_0(config: DictConfig) -> float:
@@ -200,7 +200,7 @@ def summarise(folder: Path) -> int:
         if "plan" in outcome:
             continue
         figure = "" if outcome["objective"] is None else f"  objective {outcome['objective']:.4f}"
-        print(f"  {outcome['outcome']:15} {' '.join(outcome['overrides'])}{figure}")
+        print(f"  {outcome['outcome']:15} {' '.join(outcome['overrides'])}{figure}{''.join(f'  {flag}' for flag in outcome.get('flags', ()))}")
     reasons: dict[tuple[str, str], list[str]] = {}
     for outcome in outcomes:
         if outcome["reason"]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,12 +37,16 @@ BATCHES_AHEAD = 4  # made by a thread while the device computes, or while files 
 
 @dataclass(frozen=True)
 class Data:
-    """A corpus, divided: `table` holds label and subset of every utterance, `classes` the label names in the order of the outputs."""
+    """A corpus, divided: `table` holds label and subset of every utterance, `classes` the label names in the order of the outputs.
+
+    inputs: what the split was made of; key is their hash.
+    """
 
     audio: Audio
     table: pd.DataFrame
     classes: list[str]
     key: str
+    inputs: Mapping[str, Any] = field(default_factory=dict)
 
     @cached_property
     def numbers(self) -> np.ndarray:
@@ -76,7 +80,7 @@ def divide(config: Mapping[str, Any], store: Producer) -> Data:
     divided = pd.read_csv(verified(artefact.folder, "utterances.csv"), dtype=str, keep_default_na=False)
     # A split serves every copy of its corpus; where recordings lie, on disk and in the cache, only this one's table knows.
     table = audio.table.drop(columns="subset").merge(divided, on="id", how="right", validate="one_to_one")
-    return Data(audio, table, sorted(table["label"][table["subset"] == "train"].unique()), artefact.key)
+    return Data(audio, table, sorted(table["label"][table["subset"] == "train"].unique()), artefact.key, inputs)
 
 
 def make_sources(config: Mapping[str, Any], data: Data, request: Request | None, device: torch.device | None = None) -> Sources:

@@ -20,19 +20,26 @@ from speechforget import team
 from speechforget.data.request import Request, save, select
 from speechforget.dividing import Data, divide
 from speechforget.errors import NotApplicable, UserError
-from speechforget.inputs import HEARING, WINDOWS, code_of, decisive, targets_in
+from speechforget.identity import Identity, corpus_facts, identity_of, metric_facts, request_facts
+from speechforget.inputs import HEARING, WINDOWS, code_of, targets_in
 from speechforget.origin import UNMADE, Checkpoint, check_labels, has_oracle, notes, read_checkpoint, why_no_oracle
 from speechforget.pretrained import fingerprint, placeless
 from speechforget.store import Artefact, Producer, Store, provenance, verified, words_for
 from speechforget.tracking import words_of
 from speechforget.tuned import check_tuned
 
-RESULT_VERSION = 1
+RESULT_VERSION = 2  # 1 knew no flags and no identity
 
 
 def run(config: Mapping[str, Any]) -> float:
     """One comparison of original, oracle and unlearned, made or found; prints it and gives the objective (see `evaluation.compare`)."""
-    return Pipeline(config, Store.of(config)).run()
+    return judged(config)[0]
+
+
+def judged(config: Mapping[str, Any]) -> tuple[float, list[str]]:
+    """`run`, and what is wrong with the unlearned model at first sight (see `evaluation.flags`)."""
+    pipeline = Pipeline(config, Store.of(config))
+    return pipeline.run(), pipeline.flags
 
 
 class Pipeline:
@@ -43,9 +50,11 @@ class Pipeline:
         self.seed = int(config["seed"])
         self.dataset, self.method, self.task = config["dataset"], config["method"], config["task"]
         self.words = words_of(config)
+        self.flags: list[str] = []
+        self.made_of: dict[str, tuple[str, Mapping[str, Any]]] = {}  # the key of each artefact -> its stage and inputs
 
     def run(self) -> float:
-        """See the module's `run`; with `only`, that one artefact is made and nothing is compared."""
+        """The objective, see the module's `run`; with `only`, that one artefact is made and nothing is compared."""
         if self.config["only"] is not None:
             artefact = self.train(self.config["only"])
             print(f"{self.config['only'].capitalize()}: {artefact.folder}")
@@ -133,7 +142,7 @@ class Pipeline:
                 shutil.rmtree(folder)  # nobody will go on with it
                 raise
 
-        return self.store.produce("original", "-".join([*self.words, "checkpoint"]), inputs, build)
+        return self.noted(inputs, self.store.produce("original", "-".join([*self.words, "checkpoint"]), inputs, build))
 
     @property
     def hearing(self) -> dict[str, Any]:
@@ -176,7 +185,12 @@ class Pipeline:
             else:
                 build_here(order, self.data, self.request)
 
-        return self.store.produce(stage, name, inputs, build)
+        return self.noted(inputs, self.store.produce(stage, name, inputs, build))
+
+    def noted(self, inputs: Mapping[str, Any], artefact: Artefact) -> Artefact:
+        """The artefact; what it was made of is remembered."""
+        self.made_of[artefact.key] = (artefact.folder.parent.name, inputs)
+        return artefact
 
     @property
     def name(self) -> str:
@@ -210,7 +224,8 @@ class Pipeline:
 
             save(self.request, self.data.table, folder)
             with track_artefact(self.config, "result", folder, key, words_for(self.name)) as tracker:
-                build_result(folder, self.config, self.record(models), self.data, self.request, models, scores, tracker)
+                record = {**self.record(models), "identity": self.identity(scores, inputs)}
+                build_result(folder, self.config, record, self.data, self.request, models, scores, tracker)
 
         return self.store.produce("result", self.name, inputs, build)
 
@@ -232,7 +247,6 @@ class Pipeline:
                 "forgotten": list(request.forgotten),
             },
             "holdout": bool(len(data.rows("holdout"))),
-            "settings": self.settings(),
             "artefacts": {"original": None, "oracle": None, **{name: artefact.folder.name for name, artefact in models.items()}},
             "cost": {name: artefact.cost for name, artefact in models.items()},
             "no_oracle": why_no_oracle(self.config),
@@ -241,19 +255,30 @@ class Pipeline:
             "commit": about["commit"],
         }
 
-    def settings(self) -> dict[str, Any]:
-        """The numbers by which a report tells runs apart that share their names."""
+    def identity(self, scores: Mapping[str, Artefact], result: Mapping[str, Any]) -> dict[str, Any]:
+        """By what a report tells results apart: of each model's scores what made them, seeds apart; the request; the metrics; and the seeds.
+
+        result: the inputs of the result.
+        """
+        corpus = corpus_facts(self.dataset, self.data.audio.steady)
+        known = {self.data.key: identity_of("split", self.data.inputs, {}, corpus)}
+        for key, (stage, inputs) in self.made_of.items():  # in the order in which they were made: parents first
+            known[key] = identity_of(stage, inputs, known, corpus)
+        found: dict[str, Identity | None] = {
+            name: known[scores[name].key] if name in scores else None for name in ("original", "oracle", "unlearned")
+        }
         return {
-            "original": None if self.checkpoint is None else f"checkpoint {self.checkpoint.digest[:12]}",
-            **{group: decisive(group, self.config[group]) for group in ("method", "model", "train")},
-            "dataset": {name: self.dataset[name] for name in ("validation", "holdout", "copies", "sample_rate", "seconds", "lengths", "windows")},
-            "corpus": {name: value for name, value in self.dataset["corpus"].items() if name not in {"name", "lock"}},
-            "precision": self.config["trainer"]["precision"],
+            **{name: None if of is None else {"digest": of.digest, "facts": dict(of.facts)} for name, of in found.items()},
+            "request": request_facts(self.task),
+            "metrics": metric_facts(RESULT_VERSION, result["metrics"]),
+            "utterances": [result["request"], result["nonmembers"]],
+            "seeds": {"seed": self.seed, "task.seed": int(self.task["seed"]), "dataset.split_seed": int(self.dataset["split_seed"])},
         }
 
     def show(self, result: Artefact) -> float:
         """Prints the comparison and where it lies."""
         from speechforget.report.console import print_comparison
+        from speechforget.report.result import read_objective
 
         try:
             found = json.loads(verified(result.folder, "result.json").read_text())
@@ -261,7 +286,8 @@ class Pipeline:
             raise UserError(f"{result.folder} holds no readable result ({error}): remove it and run again.") from error
         print_comparison(found)
         print(f"Result: {result.folder}")
-        return float("nan") if found["objective"] is None else float(found["objective"])
+        self.flags = list(found["flags"])
+        return read_objective(found)
 
 
 def _hash(ids: Iterable[str]) -> str:

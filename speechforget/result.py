@@ -40,13 +40,14 @@ def build_result(
     tables = join(data, request, models, scores, int(config["seed"]))
     comparison = compare(tables, list(config["metrics"]["metrics"]))
     write_text(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(dict(config))))
-    write_result(folder, dict(record), comparison)
+    result = write_result(folder, dict(record), comparison)
     plot = folder / "comparison.png"
-    comparison_plot({**record, "comparison": comparison}, None, plot, tables)
+    comparison_plot(result, None, plot, tables)
     columns = ["model", "metric", *next(iter(comparison["unlearned"].values()))]
     rows = [[model, metric, *map(entry.get, columns[2:])] for model, entries in comparison.items() for metric, entry in entries.items()]
     scalars = {f"{model}/{metric}": entry["value"] for model, entries in comparison.items() for metric, entry in entries.items()}
-    log_comparison(tracker, columns, rows, {name: value for name, value in scalars.items() if value is not None}, plot, footnotes(record))
+    notes = [*result["flags"].values(), *footnotes(record)]
+    log_comparison(tracker, columns, rows, {name: value for name, value in scalars.items() if value is not None}, plot, notes)
 
 
 def join(data: Data, request: Request, models: Mapping[str, Artefact], scores: Mapping[str, Artefact], seed: int) -> Tables:

@@ -19,6 +19,7 @@ from scipy import stats
 from speechforget.errors import UserError
 from speechforget.evaluation import accuracy, agreement, divergence, membership
 from speechforget.evaluation.compare import compare, objective, resolve
+from speechforget.evaluation.flags import flags
 from speechforget.evaluation.intervals import mean, share, wilson
 from speechforget.evaluation.tables import NOTHING, NoOracle, Scores, Tables, predictions
 
@@ -80,14 +81,30 @@ def test_another_model_than_the_oracle_has_a_gap(kind):
 
 
 @pytest.mark.parametrize("path", METRICS, ids=lambda path: path.stem)
-def test_comparison_is_strict_json_and_survives_a_ruined_model(path):
-    tables = make_tables("class")
-    ruined = replace(tables.unlearned, logits=np.full_like(tables.unlearned.logits, np.nan), loss=np.full_like(tables.unlearned.loss, np.nan))
-    result = compare(replace(tables, unlearned=ruined), OmegaConf.load(path).metrics)
+def test_comparison_is_strict_json(path):
+    result = compare(make_tables("class"), OmegaConf.load(path).metrics)
     assert json.loads(json.dumps(result, allow_nan=False)) == result
-    assert all(set(entry) - {"reason"} == {"value", "low", "high", "count", "gap", "oracle_spread"} for entry in result["unlearned"].values())
-    assert result["unlearned"]["accuracy_test"]["value"] == 0
-    assert result["unlearned"]["membership_auc"]["value"] == 0.5
+    names = {"value", "low", "high", "count", "gap", "oracle_spread"}
+    assert all(names <= set(entry) <= names | {"reason"} for entry in result["unlearned"].values())
+
+
+@pytest.mark.parametrize("model", ["original", "oracle", "unlearned"])
+@pytest.mark.parametrize(("column", "number"), [("logits", np.nan), ("logits", np.inf), ("loss", np.nan)])
+def test_a_model_without_numbers_is_refused_and_has_no_nice_value(model, column, number):
+    tables = make_tables("class")
+    values = getattr(tables.of(model), column).copy()
+    values[:3] = number
+    ruined = replace(tables.of(model), **{column: values})
+    tables = replace(tables, **({"oracles": (ruined,)} if model == "oracle" else {model: ruined}))
+    with pytest.raises(UserError, match=rf"The {model} model diverged: its scores of 3 of 600 utterances are not finite"):
+        compare(tables, ["speechforget.evaluation.accuracy.accuracy"])
+
+
+def test_two_models_without_numbers_are_not_alike():
+    tables = make_tables("class")
+    ruined = replace(tables.unlearned, logits=np.full_like(tables.unlearned.logits, np.nan))
+    found = replace(tables, oracles=(ruined,), unlearned=ruined)
+    assert math.isnan(agreement.average_gap(found, "unlearned")["average_gap"].value) and math.isnan(agreement.tow(found, "unlearned")["tow"].value)
 
 
 def test_accuracy_and_macro_f1_agree_with_scikit_learn():
@@ -333,6 +350,51 @@ def test_objective_reads_forget_and_validation_only():
     assert objective(result) == pytest.approx(0.2)
     entry["gap"] = None
     assert math.isnan(objective(result))
+
+
+def flagged(forget, retain, aim, forgotten=True, **others):
+    """`flags` of an original that is always right, an oracle that is right on retain, and an unlearned model; aim: None for no oracle."""
+
+    def model(forget, retain, **others):
+        values = {"accuracy_forget": forget, "accuracy_retain": retain, "accuracy_validation": retain, **others}
+        return {
+            name: {"value": value, "gap": None if aim is None or value is None else value - (aim if "forget" in name else 1.0)}
+            for name, value in values.items()
+        }
+
+    oracle = model(aim, None if aim is None else 1.0)
+    comparison = {
+        "original": model(1.0, 1.0, seconds=9.0, kl_forget=0.5),
+        "oracle": oracle,
+        "unlearned": model(forget, retain, seconds=1.0, **others),
+    }
+    return list(flags(comparison, forgotten)), objective(comparison)
+
+
+@pytest.mark.parametrize(
+    ("forget", "retain", "aim", "said"),
+    [
+        (1.0, 1.0, 0.0, ["does nothing"]),
+        (0.985, 1.0, 0.0, []),
+        (1.0, 1.0, 0.96, []),  # the oracle is as near
+        (0.0, 0.84, 0.0, ["destroys the model"]),
+        (0.0, 0.86, 0.0, []),
+        (0.0, 0.84, None, ["destroys the model"]),
+        (1.0, 1.0, None, ["does nothing"]),
+        (0.5, 0.9, None, []),
+        (None, None, 0.0, []),
+    ],
+)
+def test_a_model_that_is_not_changed_or_destroyed_is_flagged(forget, retain, aim, said):
+    found, value = flagged(forget, retain, aim)
+    assert found == said
+    if aim is not None and forget is not None:  # no search prefers a destroyed model, whatever its gaps are
+        assert (value == math.inf) == ("destroys the model" in said)
+
+
+def test_without_an_oracle_samples_are_not_flagged_unless_nothing_differs():
+    assert flagged(1.0, 1.0, None, forgotten=False, kl_forget=0.5)[0] == ["does nothing"]
+    assert flagged(1.0, 1.0, None, forgotten=False, kl_forget=0.6)[0] == []
 
 
 def test_spread_over_several_oracles():

@@ -40,6 +40,7 @@ class Audio:
         and sha1 (of its samples, little-endian).
     fingerprint: sha256 of the whole table and of the bytes of every file used, 64 hexadecimal digits. Of paths only which rows share a file.
     noise: background noise in the same array: path (relative to the root), offset, samples.
+    steady: the same as fingerprint of what no seed draws (`Corpus.steady`).
     """
 
     folder: Path
@@ -47,6 +48,7 @@ class Audio:
     table: pd.DataFrame
     fingerprint: str
     noise: pd.DataFrame
+    steady: str = ""
 
     def samples(self) -> NDArray[np.int16]:
         """All recordings behind one another, int16, memory-mapped and read-only; not where they are decoded on demand."""
@@ -82,10 +84,13 @@ def decode(corpus: Corpus, cache: Path, sample_rate: int, on_bad_audio: str = "e
     table, speech = corpus.table[good].reset_index(drop=True), speech[good].reset_index(drop=True)
     recordings = pd.DataFrame({"path": noise, "offset": background["offset"], "samples": background["samples"]})[good_noise].reset_index(drop=True)
     fingerprint = _fingerprint(table, speech["file"], recordings["path"], background["file"][good_noise], sample_rate)
+    steady = table if corpus.steady is None else corpus.steady
+    files = speech["file"].set_axis(table["id"]).reindex(steady["id"], fill_value="")
+    steady_fingerprint = _fingerprint(steady, files, recordings["path"], background["file"][good_noise], sample_rate)
     table = table.assign(offset=speech["offset"], samples=speech["samples"], seconds=speech["samples"] / sample_rate, sha1=speech["sha1"])
     copies = int(table["sha1"].duplicated().sum())
     logger.info("%s: %d recordings, %d of them exact copies of another", corpus.name, len(table), copies)
-    return Audio(folder, corpus.root, table, fingerprint, recordings)
+    return Audio(folder, corpus.root, table, fingerprint, recordings, steady_fingerprint)
 
 
 @functools.cache

@@ -28,12 +28,15 @@ class Corpus:
         (relative to root, with slashes), subset (train, validation or test as the corpus's own lists say, "" where they say nothing), where windows
         exist start and seconds (in seconds; seconds is NaN for "to the end"), and attributes such as word and speaker, all text ("" = unknown).
     noise: recordings of background noise, absolute paths, maybe none.
+    steady: of the table what no seed draws, rows and columns (without the subset where a seed draws what tests), so that results of several
+        seeds are known to be of one corpus; None where no seed draws anything.
     """
 
     name: str
     root: Path
     table: pd.DataFrame
     noise: tuple[Path, ...] = ()
+    steady: pd.DataFrame | None = None
 
     def __post_init__(self) -> None:
         root = self.root.expanduser().resolve()

@@ -46,7 +46,8 @@ def index(root: str | Path | None, label: str, cache: Path, test: float = 0.2, c
         logger.warning("crema_d: %s is missing, so gender, age, race and ethnicity are not known", folder / DEMOGRAPHICS)
     require_label(table, label, "crema_d")
     table.insert(2, "subset", test_subset(table, label, test, seed))
-    return Corpus("crema_d", folder, table.sort_values("id", ignore_index=True))
+    table = table.sort_values("id", ignore_index=True)
+    return Corpus("crema_d", folder, table, steady=table.drop(columns="subset"))
 
 
 def _recordings(folder: Path, complete: bool) -> pd.DataFrame:

@@ -54,12 +54,15 @@ def index(
         check_apart(table, lambda row: f"Line {row + 2} of the manifest {named}, '{table['id'].iloc[row]}'")
     table["unit"] = units(table)
     table["subset"] = table["subset"].where(table["subset"] != "").groupby(table["unit"]).transform("first").fillna("")
-    if label in table and not (table["subset"] == "test").any():
+    drawn = label in table and not (table["subset"] == "test").any()
+    if drawn:
         if not 0 < test < 1:
             raise UserError(f"dataset.corpus.test is {test}: give the share to test on, between 0 and 1.")
         pool = table["subset"] != "validation"
         table.loc[pool, "subset"] = np.where(drawn_share(table[pool], test, label, "test", seed), "test", "train")
-    return Corpus("folder", folder, table.drop(columns="unit").sort_values("id", ignore_index=True))
+    table = table.drop(columns="unit").sort_values("id", ignore_index=True)
+    kept = table["subset"].where(table["subset"] == "validation", "") if drawn else table["subset"]
+    return Corpus("folder", folder, table, steady=table.assign(subset=kept))
 
 
 def _by_folder(folder: Path, column: str) -> pd.DataFrame:

@@ -65,7 +65,8 @@ def index(
     require_label(table, label, "librispeech")
     by_chapter = label == "speaker"
     table.insert(2, "subset", np.where(_tested(table, test, seed), "test", "") if by_chapter else test_subset(table, label, test, seed))
-    return Corpus("librispeech", top, table.sort_values("id", ignore_index=True))
+    table = table.sort_values("id", ignore_index=True)
+    return Corpus("librispeech", top, table, steady=table.drop(columns="subset"))
 
 
 def _top(root: str | Path | None, subsets: Collection[str], download: bool) -> Path:

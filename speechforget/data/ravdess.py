@@ -36,7 +36,8 @@ def index(root: str | Path | None, label: str, cache: Path, test: float = 0.2, c
     table.insert(0, "id", table["path"])
     require_label(table, label, "ravdess")
     table.insert(2, "subset", test_subset(table, label, test, seed))
-    return Corpus("ravdess", folder, table.sort_values("id", ignore_index=True))
+    table = table.sort_values("id", ignore_index=True)
+    return Corpus("ravdess", folder, table, steady=table.drop(columns="subset"))
 
 
 def _folder(root: Path) -> Path:

@@ -71,7 +71,7 @@ def index(
     table = table.rename(columns={"path": "id"}).sort_values("id", ignore_index=True)
     table.insert(1, "path", table["id"].map(found))
     require_label(table, label, "slurp")
-    return Corpus("slurp", folder, table)
+    return Corpus("slurp", folder, table, steady=table.drop(columns="subset") if split == "speaker" else None)
 
 
 def _check(label: str, split: str, validation: float, test: float, microphone: str) -> None:

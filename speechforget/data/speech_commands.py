@@ -63,13 +63,16 @@ def index(
         if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 <= share <= 1:
             raise UserError(f"dataset.corpus.{name} is {share}: give a share of the ten words' utterances, 0 to 1.")
     table = words(folder, complete)
+    steady: pd.DataFrame | None = None
     compare_count("speech_commands", len(table), PUBLISHED, "recordings of words")
     noise = noises(folder)
     if label == "speaker":
         table = _by_speaker(table, test, fewest, seed)
+        steady = table.drop(columns="subset").sort_values("id")
     elif classes == 12:
+        steady = table[table["word"].isin(TEN_WORDS)].sort_values("id")
         table = _twelve(table, folder, noise, unknown, silence, seed)
-    return Corpus("speech_commands", folder, table.sort_values("id", ignore_index=True), noise)
+    return Corpus("speech_commands", folder, table.sort_values("id", ignore_index=True), noise, steady)
 
 
 def _folder(root: str | Path | None, download: bool) -> Path:

@@ -60,7 +60,8 @@ def index(
     parts = [table.assign(word=table["word"].where(table["word"].isin(TEN_WORDS), "unknown")), *_silence(table, trained, noise, silence, seed)]
     away = Path(os.path.relpath(tested, trained.parent)).as_posix()
     parts = [_moved(part, TRAINED, trained.name) for part in parts] + [_moved(tests, TESTED, away)]
-    return Corpus(NAME, trained.parent, pd.concat(parts).fillna({"start": 0.0}).sort_values("id", ignore_index=True), noise)
+    table = pd.concat(parts).fillna({"start": 0.0}).sort_values("id", ignore_index=True)
+    return Corpus(NAME, trained.parent, table, noise, steady=table[~table["id"].str.contains("@", regex=False)])
 
 
 def _folders(root: str | Path | None, test_root: str | Path | None) -> tuple[Path, Path]:

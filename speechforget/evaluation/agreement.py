@@ -13,7 +13,9 @@ PARTS = ("accuracy_forget", "accuracy_retain", "accuracy_test")
 
 
 def _gaps(tables: Tables, model: str) -> list[float]:
-    """Absolute accuracy gaps to the oracle on forget, retain and test (remaining classes)."""
+    """Absolute accuracy gaps to the oracle on forget, retain and test (remaining classes); nan where a logit of either is not a number."""
+    if any((tables.of(name).predicted < 0).any() for name in (model, "oracle")):
+        return [math.nan] * len(PARTS)  # two such models are equally wrong, which is no likeness
     ours, oracle = accuracy(tables, model), accuracy(tables, "oracle")
     return [abs(ours[name].value - oracle[name].value) for name in PARTS]
 

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from speechforget.errors import UserError, nearest
-from speechforget.evaluation.tables import MODELS, NOTHING, Metric, NoOracle, Tables, Value
+from speechforget.evaluation.flags import DESTROYED, flags
+from speechforget.evaluation.tables import MODELS, NOTHING, Metric, NoOracle, Scores, Tables, Value, chunks
 
 
 def resolve(path: str) -> Metric:
@@ -44,6 +45,17 @@ def _evaluate(tables: Tables, model: str, metrics: Mapping[str, Metric]) -> dict
     return values
 
 
+def _check_finite(model: str, scores: Scores) -> None:
+    bad = ~np.isfinite(scores.loss)
+    for rows in chunks(*scores.logits.shape):
+        bad[rows] |= ~np.isfinite(scores.logits[rows]).all(axis=1)
+    if bad.any():
+        made = "train.learning_rate" if model != "unlearned" else "method.learning_rate, or whatever else makes the method's steps large"
+        raise UserError(
+            f"The {model} model diverged: its scores of {bad.sum()} of {len(bad)} utterances are not finite, so it cannot be compared. Lower {made}."
+        )
+
+
 def _number(value: float) -> float | None:
     """For JSON, which knows neither nan nor infinity."""
     return float(value) if math.isfinite(value) else None
@@ -56,8 +68,10 @@ def compare(tables: Tables, metric_paths: Sequence[str]) -> dict[str, dict[str, 
 
     oracle_spread: the standard deviation (n - 1) of the metric over the oracles, null when there is one. For a metric that is itself relative
     to the oracle (divergences, churn, average_gap, tow), each of them is measured against the first. Without an oracle its own numbers, gaps,
-    and metrics that are relative to it are null.
+    and metrics that are relative to it are null. Raises UserError where logits or losses of a model are not finite: no metric of them means anything.
     """
+    for model, scores in (("original", tables.original), *(("oracle", one) for one in tables.oracles), ("unlearned", tables.unlearned)):
+        _check_finite(model, scores)
     metrics = {str(path): resolve(str(path)) for path in metric_paths}
     values = {model: _evaluate(tables, model, metrics) for model in MODELS if model != "oracle" or tables.oracles}
     values.setdefault("oracle", dict.fromkeys(values["unlearned"], NOTHING))
@@ -78,9 +92,11 @@ def compare(tables: Tables, metric_paths: Sequence[str]) -> dict[str, dict[str, 
 def objective(result: Mapping[str, Any]) -> float:
     """What a search minimises: the mean absolute accuracy gap to the oracle on forget and on validation (remaining classes), in [0, 1].
 
-    `result` is what `compare` returned. Never test or holdout. nan without an oracle, and without a validation subset, as forget alone would
-    reward a ruined model.
+    `result` is what `compare` returned. Never test or holdout. Infinite for a destroyed model (see `flags`), however near its gaps are. nan without
+    an oracle, and without a validation subset, as forget alone would reward a ruined model.
     """
     unlearned = result["unlearned"]
     gaps = [unlearned.get(name, {}).get("gap") for name in ("accuracy_forget", "accuracy_validation")]
-    return math.nan if None in gaps else sum(abs(gap) for gap in gaps) / len(gaps)
+    if None in gaps:
+        return math.nan
+    return math.inf if DESTROYED in flags(result) else sum(abs(gap) for gap in gaps) / len(gaps)

@@ -57,8 +57,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(texts[options.format], end="")
         return 0
     print_tables(tables, options.gap)
-    for kind, ending in (("markdown", "md"), ("csv", "csv"), ("latex", "tex")):
-        write_text(options.folder / f"report.{ending}", texts[kind])
+    try:
+        for kind, ending in (("markdown", "md"), ("csv", "csv"), ("latex", "tex")):
+            write_text(options.folder / f"report.{ending}", texts[kind])
+    except OSError as error:
+        folder = options.folder
+        print(f"{folder} cannot be written to ({error.strerror}): print what you need with --format markdown, csv or latex instead.", file=sys.stderr)
+        return 1
     print(f"Written: {options.folder / 'report.md'}, report.csv, report.tex")
     return 0
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from speechforget.report.fitting import fitting, left_out
+from speechforget.report.machines import compare_in_seconds, machine_sentence
 from speechforget.report.result import FEWEST_NONMEMBERS, footnotes, has_oracle, oracle_verdict
 
 if TYPE_CHECKING:
@@ -20,6 +23,8 @@ COLUMNS = (
     ("membership_auc", "attack\nAUC", 1, 3),
     ("seconds", "seconds", 1, 1),
 )
+# What a narrow terminal keeps longest comes first.
+NARROW = ("accuracy_forget", "accuracy_retain", "accuracy_test", "membership_auc", "accuracy_test_forgotten", "membership_nonmember_share", "seconds")
 WORTH_A_RATIO = 0.05  # seconds; a method that does nothing is not a million times faster
 WIDTH = 112
 
@@ -99,6 +104,7 @@ def distance_sentence(result: Mapping[str, Any]) -> str:
 
 def _cells(result: Mapping[str, Any], model: str, separator: str) -> list[str]:
     metrics, oracle = result["comparison"][model], result["comparison"]["oracle"]
+    compares = model == "unlearned" and compare_in_seconds(result)
     if model == "oracle" and not has_oracle(result):
         return ["none"] * len(COLUMNS)
     cells = []
@@ -109,7 +115,7 @@ def _cells(result: Mapping[str, Any], model: str, separator: str) -> list[str]:
             cells.append("no holdout" if missing else "–")
             continue
         cell = number(entry["value"], factor, decimals)
-        if name == "seconds" and model == "unlearned" and entry["value"] >= WORTH_A_RATIO and oracle[name]["value"]:
+        if name == "seconds" and compares and entry["value"] >= WORTH_A_RATIO and oracle[name]["value"]:
             cell += f"{separator}[dim]{oracle[name]['value'] / entry['value']:.1f}x[/dim]"
         elif name != "seconds" and model != "oracle" and entry["gap"] is not None:
             cell += f"{separator}[dim]{number(entry['gap'], factor, decimals, sign=True)}[/dim]"
@@ -120,7 +126,7 @@ def _cells(result: Mapping[str, Any], model: str, separator: str) -> list[str]:
 def print_comparison(result: Mapping[str, Any], title: str | None = None, console: Console | None = None) -> None:
     """Prints original, oracle and unlearned, beside each value its signed gap to the oracle (in points where the value is in percent).
 
-    result: what `write_result` returned. Plain text where the output is no terminal.
+    result: what `write_result` returned. Plain text where the output is no terminal. Columns that a terminal is too narrow for are named instead.
     """
     from rich import box
     from rich.console import Console
@@ -129,27 +135,41 @@ def print_comparison(result: Mapping[str, Any], title: str | None = None, consol
 
     if console is None:
         console = Console(highlight=False)
-        if not console.is_terminal:
+        if not console.is_terminal and "COLUMNS" not in os.environ:
             console = Console(highlight=False, width=WIDTH)
-    separator = " " if console.width >= 100 else "\n"
+    models = list(result["comparison"])
+    for separator in (" ", "\n"):
+        texts = [_cells(result, model, separator) for model in models]
+        plain = [[Text.from_markup(cell).plain for cell in line] for line in texts]
+        ranks = [NARROW.index(name) if name in NARROW else len(NARROW) for name, *_ in COLUMNS]
+        kept = fitting([heading for _, heading, _, _ in COLUMNS], plain, ranks, console.width, len("unlearned"))
+        if len(kept) == len(COLUMNS):
+            break
     verdict = oracle_verdict(result)
     table = Table(title=Text(title or describe(result)), title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("", no_wrap=True, vertical="top")
-    for _, heading, _, _ in COLUMNS:
-        table.add_column(heading, justify="right", vertical="top")
-    for model in result["comparison"]:
+    for place in kept:
+        table.add_column(COLUMNS[place][1], justify="right", vertical="top")
+    for model, line in zip(models, texts, strict=True):
         mark = " *" if model == "oracle" and verdict == "outside" else ""
-        table.add_row(model + mark, *_cells(result, model, separator), style="bold" if model == "oracle" else None)
+        table.add_row(model + mark, *(line[place] for place in kept), style="bold" if model == "oracle" else None)
     console.print(table)
+    dropped = [
+        heading.replace("for-\n", "for").replace("-\n", "-").replace("\n", " ")
+        for place, (_, heading, _, _) in enumerate(COLUMNS)
+        if place not in kept
+    ]
+    if dropped:
+        console.print(left_out(dropped, "result.json holds them all"), style="dim", highlight=False)
     if has_oracle(result):
-        console.print(
-            "[dim]Beside each value: its gap to the oracle, the aim, and beside seconds how much faster than the oracle.[/dim]",
-            highlight=False,
-        )
+        faster = ", and beside seconds how much faster than the oracle" if compare_in_seconds(result) and "seconds" not in dropped else ""
+        console.print(f"[dim]Beside each value: its gap to the oracle, the aim{faster}.[/dim]", highlight=False)
+        if apart := machine_sentence(result):
+            console.print(apart, markup=False, highlight=False)
     console.print(attack_sentence(result), highlight=False)
     if threshold := threshold_sentence(result):
         console.print(threshold, highlight=False)
     if distance := distance_sentence(result):
         console.print(distance, highlight=False)
-    for note in footnotes(result):
+    for note in [*(result.get("flags") or {}).values(), *footnotes(result)]:
         console.print(note, markup=False, highlight=False)

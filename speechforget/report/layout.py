@@ -5,10 +5,17 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Sequence
+import os
+import textwrap
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from speechforget.report.console import number
-from speechforget.report.summary import Row, Statistic, Table
+from speechforget.report.fitting import fitting, left_out
+from speechforget.report.summary import Block, Row, Statistic, Table
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 # metric, heading, factor, decimals
 COLUMNS = (
@@ -21,6 +28,12 @@ COLUMNS = (
     ("membership_auc", "attack AUC", 1, 3),
     ("seconds", "seconds", 1, 1),
 )
+# What a narrow terminal keeps longest comes first.
+NARROW = ("accuracy_forget", "accuracy_test", "accuracy_retain", "membership_auc", "accuracy_test_forgotten", "membership_nonmember_share", "seconds")
+LATEX_COLUMNS = 8  # of numbers in a table, beside n
+HEADING_WIDTH, NAME_WIDTH, TITLE_WIDTH = 12, 36, 80  # letters in a line of LaTeX
+LATEX_BEGIN, LATEX_END = ("\\begin{table}", "\\centering"), ("\\end{table}",)
+LATEX_FIT = "\\resizebox{\\ifdim\\width>\\linewidth\\linewidth\\else\\width\\fi}{!}{%"
 NUMBERS = ("mean", "std", "n", "gap_mean", "gap_std")
 
 
@@ -58,9 +71,10 @@ def cells(row: Row, table: Table, gap: bool) -> list[str]:
 
 
 def name(row: Row) -> str:
-    """The row's name, marked where 0.5 lies outside the oracle's interval."""
+    """The row's name, marked where 0.5 lies outside the oracle's interval, with what is wrong with the model at first sight."""
     shown = row.name.capitalize() if row.artefact != "unlearned" else row.name
-    return f"{shown} *" if row.marked else shown
+    flags = [flag if count == row.runs else f"{flag} in {count} of {row.runs}" for flag, count in sorted(row.flags.items())]
+    return " ".join([shown, *(["*"] if row.marked else []), *([f"[{'; '.join(flags)}]"] if flags else [])])
 
 
 def markdown(tables: Sequence[Table], gap: bool = False) -> str:
@@ -87,22 +101,48 @@ def _escape(text: str) -> str:
 
 
 def latex(tables: Sequence[Table], gap: bool = False) -> str:
-    r"""One LaTeX table per `Table`; needs \usepackage{booktabs}."""
-    parts = ["% needs \\usepackage{booktabs}"]
+    r"""LaTeX tables that fit the page; needs \usepackage{booktabs,graphicx}.
+
+    One per `Table`, or several of `LATEX_COLUMNS` columns at most. Long texts are set on several lines; what is still too wide is made smaller.
+    """
+    parts = ["% needs \\usepackage{booktabs,graphicx}"]
+    titles = headings(gap)
+    step = LATEX_COLUMNS - LATEX_COLUMNS % (2 if gap else 1)  # a value and its gap stay together
+    pieces = [range(start, min(start + step, len(titles) - 1)) for start in range(0, len(titles) - 1, step)]
     for table in tables:
-        titles = headings(gap)
-        width = len(titles) + 1
-        lines = ["\\begin{table}", "\\centering", f"\\caption{{{_tex(table.title)}. {_tex(' '.join(table.notes))}}}"]
-        lines += [f"\\begin{{tabular}}{{l{'r' * len(titles)}}}", "\\toprule", _ampersands(["", *titles])]
-        for block in table.blocks:
-            lines += ["\\midrule", f"\\multicolumn{{{width}}}{{l}}{{\\emph{{{_tex(block.title)}}}}} \\\\"]
-            lines += [_ampersands([name(row), *cells(row, table, gap)]) for row in block.rows]
-        parts.append("\n".join([*lines, "\\bottomrule", "\\end{tabular}", "\\end{table}"]))
+        for part, piece in enumerate(pieces, start=1):
+            of = f" (part {part} of {len(pieces)})" if len(pieces) > 1 else ""
+            caption = f"{_tex(table.title + of)}. {_tex(' '.join(table.notes)) if part == 1 else ''}".rstrip()
+            parts.append(
+                "\n".join([*LATEX_BEGIN, f"\\caption{{{caption}}}", LATEX_FIT, *_tabular(table, gap, [*piece, len(titles) - 1]), *LATEX_END])
+            )
     return "\n\n".join(parts) + "\n"
 
 
+def _tabular(table: Table, gap: bool, chosen: Sequence[int]) -> Iterator[str]:
+    titles = headings(gap)
+    yield f"\\begin{{tabular}}{{l{'r' * len(chosen)}}}"
+    yield "\\toprule"
+    yield _ampersands(["", *(_stacked(titles[place], HEADING_WIDTH, "r") for place in chosen)])
+    for block in table.blocks:
+        yield "\\midrule"
+        yield f"\\multicolumn{{{len(chosen) + 1}}}{{l}}{{\\emph{{{_stacked(block.title, TITLE_WIDTH, 'l')}}}}} \\\\"
+        for row in block.rows:
+            texts = cells(row, table, gap)
+            yield _ampersands([_stacked(name(row), NAME_WIDTH, "l"), *(_tex(texts[place]) for place in chosen)])
+    yield "\\bottomrule"
+    yield "\\end{tabular}}"
+
+
+def _stacked(text: str, width: int, side: str) -> str:
+    """The text on as many lines as its width asks for."""
+    lines = list(map(_tex, textwrap.wrap(text, width)))
+    stacked = " \\\\ ".join(lines)
+    return f"\\shortstack[{side}]{{{stacked}}}" if len(lines) > 1 else stacked
+
+
 def _ampersands(texts: Sequence[str]) -> str:
-    return " & ".join(map(_tex, texts)) + " \\\\"
+    return " & ".join(texts) + " \\\\"
 
 
 def _tex(text: str) -> str:
@@ -115,42 +155,59 @@ def _tex(text: str) -> str:
 def comma_separated(tables: Sequence[Table]) -> str:
     """One line per table, block, row and metric (all that were computed), unrounded; accuracies in [0, 1], gaps signed to the oracle.
 
-    notes: what a reader of the table must know, the same on each of its lines.
+    flags: what is wrong with the model at first sight, and in how many of the runs. notes: what a reader of the table must know, the same on each
+    of its lines.
     """
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["dataset", "label", "model", "holdout", "oracle", "setting", "block", "row", "artefact", "metric", *NUMBERS, "notes"])
+    writer.writerow(["dataset", "label", "model", "holdout", "oracle", "setting", "block", "row", "artefact", "metric", *NUMBERS, "flags", "notes"])
     for table in tables:
         for block in table.blocks:
             for row in block.rows:
                 head = [table.dataset, table.label, table.model, table.holdout, table.oracle, table.setting, block.title, row.name, row.artefact]
+                flags = "; ".join(f"{flag} ({count} of {row.runs})" for flag, count in sorted(row.flags.items()))
                 for metric, statistic in row.metrics.items():
                     values = [getattr(statistic, key) for key in NUMBERS]
-                    writer.writerow([*head, metric, *("" if math.isnan(value) else value for value in values), " ".join(table.notes)])
+                    writer.writerow([*head, metric, *("" if math.isnan(value) else value for value in values), flags, " ".join(table.notes)])
     return out.getvalue()
 
 
-def print_tables(tables: Sequence[Table], gap: bool = False) -> None:
-    """The tables in the terminal; plain text elsewhere."""
-    from rich import box
+def print_tables(tables: Sequence[Table], gap: bool = False, console: Console | None = None) -> None:
+    """The tables in the terminal, without the columns that it is too narrow for, which are named; plain text elsewhere."""
     from rich.console import Console
+    from rich.text import Text
+
+    if console is None:
+        console = Console(highlight=False)
+        if not console.is_terminal and "COLUMNS" not in os.environ:
+            console = Console(highlight=False, width=200 if gap else 140)
+    for table in tables:
+        console.print(Text(f"{table.title}\n", style="bold"))
+        dropped: dict[str, None] = {}
+        for block in table.blocks:
+            dropped |= dict.fromkeys(_print_block(block, table, gap, console))
+        for note in [*([left_out(list(dropped), "report.md and report.csv hold them all")] if dropped else []), *table.notes]:
+            console.print(Text(note, style="dim"))
+        console.print()
+
+
+def _print_block(block: Block, table: Table, gap: bool, console: Console) -> list[str]:
+    """Prints what fits, and gives the headings of what does not."""
+    from rich import box
     from rich.table import Table as Grid
     from rich.text import Text
 
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, width=200 if gap else 140)
-    for table in tables:
-        console.print(Text(f"{table.title}\n", style="bold"))
-        for block in table.blocks:
-            texts = [cells(row, table, gap) for row in block.rows]
-            grid = Grid(title=Text(block.title), title_justify="left", title_style="", box=box.SIMPLE_HEAD, pad_edge=False)
-            grid.add_column("", no_wrap=True)
-            for heading, column in zip(headings(gap), zip(*texts, strict=True), strict=True):
-                grid.add_column(heading, justify="right", style="dim" if heading == "gap" else None, min_width=max(map(len, column)))
-            for row, line in zip(block.rows, texts, strict=True):
-                grid.add_row(Text(name(row)), *line, style="bold" if row.artefact == "oracle" else None)
-            console.print(grid)
-        for note in table.notes:
-            console.print(Text(note, style="dim"))
-        console.print()
+    titles, texts, names = headings(gap), [cells(row, table, gap) for row in block.rows], [name(row) for row in block.rows]
+    span = 2 if gap else 1
+    ranks = [NARROW.index(metric) if metric in NARROW else len(NARROW) for metric, *_ in COLUMNS for _ in range(span)]
+    room = min(max(map(len, names)), max(console.width // 3, 20))
+    kept = fitting(titles, texts, [*ranks, -1], console.width, room)
+    grid = Grid(title=Text(block.title), title_justify="left", title_style="", box=box.SIMPLE_HEAD, pad_edge=False)
+    grid.add_column("", min_width=room)
+    for place in kept:
+        style = "dim" if titles[place] == "gap" else None
+        grid.add_column(titles[place], justify="right", style=style, min_width=max(len(line[place]) for line in texts))
+    for row, shown, line in zip(block.rows, names, texts, strict=True):
+        grid.add_row(Text(shown), *(line[place] for place in kept), style="bold" if row.artefact == "oracle" else None)
+    console.print(grid)
+    return [titles[place] for place in range(len(titles)) if place not in kept and titles[place] != "gap"]

@@ -134,7 +134,8 @@ def comparison_plot(result: Mapping[str, Any], title: str | None, path: Path, ta
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    notes = [line for note in footnotes(result) for line in textwrap.wrap(note, NOTE_WIDTH)]
+    said = [*(result.get("flags") or {}).values(), *footnotes(result)]
+    notes = [line for note in said for line in textwrap.wrap(note, NOTE_WIDTH)]
     heights = [4.6, 3.4] if tables is not None else [4.8]  # inches
     heights += [NOTE_LINE * len(notes)] if notes else []
     figure = Figure(figsize=(11, sum(heights)), layout="constrained")
@@ -155,5 +156,5 @@ def comparison_plot(result: Mapping[str, Any], title: str | None, path: Path, ta
     figure.suptitle(title or describe(result), fontsize=13, x=0.01, ha="left")
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp.png")
-    figure.savefig(temporary, dpi=130, metadata={"Description": " ".join([attack_sentence(result), *footnotes(result)])})
+    figure.savefig(temporary, dpi=130, metadata={"Description": " ".join([attack_sentence(result), *said])})
     return temporary.replace(path)

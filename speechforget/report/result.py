@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from speechforget.evaluation.compare import objective
+from speechforget.evaluation.flags import flags
 from speechforget.store import write_text
 
 COLUMNS = ("model", "metric", "value", "low", "high", "count", "gap")
 FEWEST_NONMEMBERS = 30
+INFINITE = "infinite"  # JSON knows no such number
 
 Verdict = Literal["no oracle", "no holdout", "no matching holdout", "too few", "outside", "inside"]
 
@@ -24,16 +26,25 @@ def write_result(folder: Path, record: Mapping[str, Any], comparison: Mapping[st
 
     record: task, dataset, label, model, method, seed, request, holdout, artefacts, versions, commit; optionally `settings`, the numbers of
     method, training and the like, by which the report tells runs apart, `no_oracle`, why there is none, and `notes`, what every table of the run
-    must say. comparison: from `evaluation.compare.compare`.
+    must say. comparison: from `evaluation.compare.compare`. `objective` is null where there is none, "infinite" for a destroyed model; `flags` holds
+    what is wrong at first sight, with its sentence.
     """
     score = objective(comparison)
-    result = {**record, "comparison": comparison, "objective": score if math.isfinite(score) else None}
+    told = score if math.isfinite(score) else INFINITE if math.isinf(score) else None
+    said = flags(comparison, bool(record["request"]["forgotten"]))
+    result = {**record, "comparison": comparison, "objective": told, "flags": said}
     folder.mkdir(parents=True, exist_ok=True)
     text = json.dumps(result, indent=1, allow_nan=False, default=_plain) + "\n"
     write_text(folder / "result.csv", _rows(comparison))
     write_text(folder / "result.json", text)
     loaded: dict[str, Any] = json.loads(text)
     return loaded
+
+
+def read_objective(result: Mapping[str, Any]) -> float:
+    """The number that `write_result` wrote, nan for none."""
+    told = result["objective"]
+    return math.nan if told is None else math.inf if told == INFINITE else float(told)
 
 
 def _plain(thing: Any) -> Any:
@@ -57,7 +68,7 @@ def has_oracle(result: Mapping[str, Any]) -> bool:
 
 
 def footnotes(result: Mapping[str, Any]) -> list[str]:
-    """What must be read beside the numbers: why there is no oracle, and where the models come from."""
+    """What must be read beside the numbers of this and like runs: why there is no oracle, and where the models come from."""
     return [*([] if has_oracle(result) else [str(result["no_oracle"])]), *map(str, result.get("notes") or [])]
 
 

@@ -1,18 +1,30 @@
-"""From single runs to the rows of the tables: mean and standard deviation over seeds."""
+"""From single runs to the rows of the tables: mean and standard deviation over seeds, and over nothing else."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from speechforget.report.collect import differences
+from speechforget.evaluation.flags import DESTROYED, LOST, MOVED, NOTHING, STILL
+from speechforget.report.collect import shown_time
+from speechforget.report.machines import FORWARDS
 from speechforget.report.result import FEWEST_NONMEMBERS
+from speechforget.report.wording import differences, digits
 
-TABLE = ["dataset", "label", "model", "holdout", "oracle", "settings"]
+NAMES = ["dataset", "label", "model", "holdout", "oracle"]
 SHOWN_REQUESTS = 3
+SHOWN_FOLDERS = 5
+LEGEND = {
+    NOTHING: f"Does nothing: accuracy on forget stays within {100 * STILL:g} point of an original that is more than {100 * MOVED:g} from the oracle.",
+    DESTROYED: f"Destroys the model: accuracy on retain is more than {100 * LOST:g} points below the oracle's (without one, the original's).",
+}
 
 
 @dataclass(frozen=True)
@@ -28,13 +40,18 @@ class Statistic:
 
 @dataclass
 class Row:
-    """One model of a block: `artefact` original, oracle or unlearned; metric name -> Statistic; marked where 0.5 lies outside."""
+    """One model of a block: `artefact` original, oracle or unlearned; metric name -> Statistic; marked where 0.5 lies outside.
+
+    flags: what is wrong at first sight -> in how many of the runs. machines: the kinds on which seconds were spent, "" for one that is not known.
+    """
 
     name: str
     artefact: str
     runs: int
     metrics: dict[str, Statistic]
     marked: bool = False
+    flags: Mapping[str, int] = field(default_factory=dict)
+    machines: tuple[str, ...] = ()
 
 
 @dataclass
@@ -68,59 +85,112 @@ class Table:
 
 
 def summarize(frame: pd.DataFrame) -> list[Table]:
-    """The tables of `collect`'s rows: one per dataset, label, model, use of a holdout and of an oracle, and settings; sample requests first."""
+    """The tables of `collect`'s rows: one for each way that original and oracle were made (seeds apart); sample requests first."""
+    frame, superseded = _newest(frame)
     tables = []
     key: Any
-    settings = {key: differences(list(part["settings"])) for key, part in frame.groupby(TABLE[:-1])}
-    for key, part in frame.groupby(TABLE):
-        dataset, label, model, holdout, oracle, setting = key
-        table = Table(dataset, label, model, bool(holdout), bool(oracle), settings[key[:-1]][setting])
-        table.blocks = list(_blocks(part))
-        table.notes = list(_notes(part))
-        tables.append(table)
+    for key, alike in frame.groupby(NAMES):
+        dataset, label, model, holdout, oracle = key
+        settings = _words(alike, "table")
+        for identity in sorted(settings, key=lambda identity: (settings[identity], identity)):
+            part = alike[alike["table"] == identity]
+            table = Table(dataset, label, model, bool(holdout), bool(oracle), settings[identity])
+            table.blocks = list(_blocks(part))
+            table.notes = [*_notes(part), *_older(part, superseded), *_seconds(table.blocks), *_legend(table.blocks)]
+            tables.append(table)
     return tables
 
 
+def _newest(frame: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Of several results of the same models the newest's number of each metric; and the older numbers that differ from those."""
+    ordered = frame.sort_values(["recorded", "time", "folder"], ascending=[False, False, True], kind="stable")
+    same = [*NAMES, "table", "block", "row", "artefact", "key", "metric"]
+    # A model that several methods share is compared in each of their results.
+    ordered["row"] = ordered["row"].where(ordered["artefact"] == "unlearned", "")
+    older = ordered.duplicated(same)
+    newest = ordered[~older]
+    beside = ordered[older].merge(newest[[*same, "value", "folder"]], on=same, suffixes=("", "_newest"))
+    changed = beside[~((beside["value"] == beside["value_newest"]) | (beside["value"].isna() & beside["value_newest"].isna()))]
+    return newest.sort_index(), changed
+
+
+def _words(frame: pd.DataFrame, level: str) -> dict[str, str]:
+    """Identity on this level -> how it differs from the others in the frame."""
+    once = frame.drop_duplicates(level)
+    return differences({identity: json.loads(facts)[level] for identity, facts in zip(once[level], once["facts"], strict=True)})
+
+
 def _blocks(frame: pd.DataFrame) -> Iterator[Block]:
-    tasks = {str(kind): differences(list(part["task"])) for kind, part in frame.groupby("kind")}
-    for kind in sorted(tasks, key=lambda kind: (kind != "sample", kind != "class", kind)):
+    for kind in sorted(frame["kind"].unique(), key=lambda kind: (kind != "sample", kind != "class", kind)):
         of_kind = frame[frame["kind"] == kind]
-        for task in sorted(of_kind["task"].unique()):
-            part = of_kind[of_kind["task"] == task]
+        tasks = _words(of_kind, "block")
+        for task in sorted(tasks, key=lambda task: (tasks[task], task)):
+            part = of_kind[of_kind["block"] == task]
             requests = sorted(part["request"].unique())
             shown = ", ".join(requests) if len(requests) <= SHOWN_REQUESTS else f"{len(requests)} requests"
-            words = " ".join(word for word in (f"{kind} unlearning", f"({tasks[kind][task]})" if tasks[kind][task] else "") if word)
+            words = " ".join(word for word in (f"{kind} unlearning", f"({tasks[task]})" if tasks[task] else "") if word)
             yield Block(f"{words}: {shown}", list(_block_rows(part)))
 
 
 def _block_rows(frame: pd.DataFrame) -> Iterator[Row]:
     for artefact in ("original", "oracle"):
-        yield _row(artefact, artefact, frame[frame["artefact"] == artefact])
+        yield from _rows(artefact, "", frame[frame["artefact"] == artefact])
     unlearned = frame[frame["artefact"] == "unlearned"]
     for method in sorted(unlearned["method"].unique(), key=lambda name: (name != "none", name)):
         part = unlearned[unlearned["method"] == method]
-        words = differences(list(part["method_settings"]))
-        for setting in sorted(words):
-            name = f"{method} ({words[setting]})" if words[setting] else method
-            yield _row(name, "unlearned", part[part["method_settings"] == setting])
+        words = _words(part, "row")
+        for identity in sorted(words, key=lambda identity: (words[identity], identity)):
+            yield from _rows(method, words[identity], part[part["row"] == identity])
 
 
-def _row(name: str, artefact: str, frame: pd.DataFrame) -> Row:
+def _rows(name: str, words: str, frame: pd.DataFrame) -> Iterator[Row]:
+    """One row, or one for each way in which its runs differ in more than seeds: the metrics' code, or nobody knows what."""
+    apart = _apart(frame)
+    for label in sorted(set(apart.values())):
+        keys = [key for key, own in apart.items() if own == label]
+        said = ", ".join(word for word in (words, label) if word)
+        yield _row(f"{name} ({said})" if said else name, frame[frame["key"].isin(keys)])
+
+
+def _apart(frame: pd.DataFrame) -> dict[str, str]:
+    """Each key -> what its row is called beside the others of the same identity; "" for all where they differ in seeds alone."""
+    code: dict[str, dict[str, Any]] = {}
+    seeds: dict[str, str] = {}
+    for key, text, drawn in frame.sort_values("time")[["key", "metric_code", "seeds"]].drop_duplicates().itertuples(index=False):
+        code[key] = {**code.get(key, {}), **json.loads(text)}
+        seeds.setdefault(key, drawn)
+    paths = {path for own in code.values() for path in own}
+    conflicts = sorted(path for path in paths if len({json.dumps(own[path]) for own in code.values() if path in own}) > 1)
+    said = {key: f"metrics code {digits(json.dumps([own.get(path) for path in conflicts]))}" if conflicts else "" for key, own in code.items()}
+    twice = Counter((said[key], seeds[key]) for key in code)
+    unclear = {label for (label, _), count in twice.items() if count > 1}  # equal in all that is known, and still not the same
+    return {key: ", ".join(word for word in (said[key], f"key {digits(key)}") if word) if said[key] in unclear else said[key] for key in code}
+
+
+def _row(name: str, frame: pd.DataFrame) -> Row:
     """Statistics over different artefacts: the same original or oracle, seen in the runs of several methods, counts once."""
-    once = frame.drop_duplicates(["key", "metric"])
-    metrics = {}
-    for metric, part in once.groupby("metric"):
-        value, gap = part["value"].dropna(), part["gap"].dropna()
+    artefact = str(frame["artefact"].iloc[0])
+    metrics: dict[str, Statistic] = {}
+    machines: tuple[str, ...] = ()
+    for metric, part in frame.groupby("metric"):
+        known = part[part["value"].notna()]
+        if metric == "seconds":
+            machines = tuple(sorted(known["machine"].unique()))
+            if len(known) > 1 and (len(machines) > 1 or "" in machines):
+                known = known[:0]
+        value, gap = known["value"], known["gap"].dropna()
         metrics[str(metric)] = Statistic(float(value.mean()), float(value.std()), len(value), float(gap.mean()), float(gap.std()))
     if artefact == "oracle" and not frame["oracle"].any():
         return Row(name, artefact, 0, metrics)
-    return Row(name, artefact, once["key"].nunique(), metrics, artefact == "oracle" and bool((frame["verdict"] == "outside").any()))
+    once = frame.sort_values("time", ascending=False, kind="stable").drop_duplicates("key")
+    flags = Counter(flag for text in once["flags"] for flag in json.loads(text))
+    return Row(name, artefact, len(once), metrics, artefact == "oracle" and bool((once["verdict"] == "outside").any()), flags, machines)
 
 
 def _notes(frame: pd.DataFrame) -> Iterator[str]:
     """What a reader must know to trust the table."""
     aim = " The oracle is the aim; more forgetting than its is a failure." if frame["oracle"].any() else ""
-    yield f"Mean ± standard deviation over n runs, which differ in seed or request seed.{aim}"
+    yield f"Mean ± standard deviation over n runs, which differ in seeds alone (seed, task.seed, dataset.split_seed).{aim}"
     yield from dict.fromkeys(note for notes in frame["notes"].unique() for note in notes.split("\n") if note)
     oracles = frame[frame["artefact"] == "oracle"].drop_duplicates("key")
     verdicts = oracles["verdict"].value_counts()
@@ -140,8 +210,35 @@ def _notes(frame: pd.DataFrame) -> Iterator[str]:
         yield "Without a holdout there are no non-members to attack with."
     if (codes := frame["code"].nunique()) > 1:
         yield f"The runs come from {codes} different states of the code or versions of its libraries."
-    unlearned = frame[frame["artefact"] == "unlearned"].drop_duplicates("key")
-    same = unlearned.groupby(["task", "method", "method_settings", "request", "seed", "task_seed"]).size()
-    if (repeated := same[same > 1]).size:
-        names = ", ".join(sorted({str(key[1]) for key in repeated.index}))
-        yield f"Runs of {names} share seed and request and still differ (in code, split or unnamed settings); they were averaged."
+    if not frame["recorded"].all():
+        yield "This result was made by older code, which did not record what it is, so it is averaged with no other: run its command again."
+
+
+def _older(frame: pd.DataFrame, superseded: pd.DataFrame) -> Iterator[str]:
+    """Which results' numbers gave way to newer ones of the same models."""
+    gone = superseded[superseded["table"].isin(frame["table"]) & superseded["dataset"].isin(frame["dataset"])].drop_duplicates("folder")
+    if len(gone):
+        named = [f"{Path(folder).name} ({shown_time(time)})" for folder, time in zip(gone["folder"], gone["time"], strict=True)][:SHOWN_FOLDERS]
+        more = f" and {len(gone) - len(named)} more" if len(gone) > len(named) else ""
+        yield f"Of several results of the same models the newest is shown; older ones with other numbers are left out: {', '.join(named)}{more}."
+
+
+def _seconds(blocks: list[Block]) -> Iterator[str]:
+    """Whose seconds do not compare, and the passes, which do."""
+    rows = [row for block in blocks for row in block.rows if row.machines]
+    mixed = [row.name for row in rows if "seconds" in row.metrics and not row.metrics["seconds"].n]
+    kinds = sorted({machine or "a kind that is not recorded, or several" for row in rows for machine in row.machines})
+    if mixed:
+        yield f"Seconds of {', '.join(dict.fromkeys(mixed))} are not averaged: they were spent on machines of different or unknown kinds."
+    if len(kinds) > 1:
+        yield f"Seconds do not compare between rows, as they were spent on {len(kinds)} kinds of machine: {'; '.join(kinds)}."
+        for block in blocks:
+            counts = [(row.name, row.metrics["passes"].mean) for row in block.rows if "passes" in row.metrics]
+            told = ", ".join(f"{name} {count:,.0f}" for name, count in counts if not math.isnan(count))
+            if told:
+                yield f"Passes of samples compare (forward and backward count {FORWARDS}), {block.title.split(':')[0]}: {told}."
+
+
+def _legend(blocks: list[Block]) -> Iterator[str]:
+    said = {flag for block in blocks for row in block.rows for flag in row.flags}
+    yield from (text for flag, text in LEGEND.items() if flag in said)
