@@ -63,6 +63,23 @@ def flat(options: Any, prefix: str = "") -> dict[str, Any]:
     return found
 
 
+def models_facts(made: Mapping[str, tuple[str, Mapping[str, Any]]], corpus: Mapping[str, Any], scores: Mapping[str, str]) -> dict[str, Any]:
+    """Digest and facts of original, oracle and unlearned model, null for one that there is not.
+
+    made: key of each artefact -> its stage and inputs, parents first. scores: of the models that there are, the keys of their scores. Of the
+    unlearned model the facts of its original are left out, as they stand beside it.
+    """
+    known: dict[str, Identity] = {}
+    for key, (stage, inputs) in made.items():
+        known[key] = identity_of(stage, inputs, known, corpus)
+
+    def told(found: Identity) -> dict[str, Any]:
+        facts = {name: fact for name, fact in found.facts.items() if not name.startswith("model.original.")}
+        return {"digest": found.digest, "facts": facts}
+
+    return {model: told(known[scores[model]]) if model in scores else None for model in ("original", "oracle", "unlearned")}
+
+
 def corpus_facts(dataset: Mapping[str, Any], steady: str) -> dict[str, Any]:
     """What stands for a corpus of which a seed may have drawn subsets, or more. steady: the fingerprint of what no seed decides (`Audio.steady`)."""
     held = dataset["corpus"]

@@ -20,7 +20,7 @@ from speechforget import team
 from speechforget.data.request import Request, save, select
 from speechforget.dividing import Data, divide
 from speechforget.errors import NotApplicable, UserError
-from speechforget.identity import Identity, corpus_facts, identity_of, metric_facts, request_facts
+from speechforget.identity import corpus_facts, metric_facts, models_facts, request_facts
 from speechforget.inputs import HEARING, WINDOWS, code_of, targets_in
 from speechforget.origin import UNMADE, Checkpoint, check_labels, has_oracle, notes, read_checkpoint, why_no_oracle
 from speechforget.pretrained import fingerprint, placeless
@@ -260,15 +260,10 @@ class Pipeline:
 
         result: the inputs of the result.
         """
+        made = {self.data.key: ("split", self.data.inputs), **self.made_of}
         corpus = corpus_facts(self.dataset, self.data.audio.steady)
-        known = {self.data.key: identity_of("split", self.data.inputs, {}, corpus)}
-        for key, (stage, inputs) in self.made_of.items():  # in the order in which they were made: parents first
-            known[key] = identity_of(stage, inputs, known, corpus)
-        found: dict[str, Identity | None] = {
-            name: known[scores[name].key] if name in scores else None for name in ("original", "oracle", "unlearned")
-        }
         return {
-            **{name: None if of is None else {"digest": of.digest, "facts": dict(of.facts)} for name, of in found.items()},
+            **models_facts(made, corpus, {name: artefact.key for name, artefact in scores.items()}),
             "request": request_facts(self.task),
             "metrics": metric_facts(RESULT_VERSION, result["metrics"]),
             "utterances": [result["request"], result["nonmembers"]],

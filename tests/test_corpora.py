@@ -96,6 +96,9 @@ def test_speech_commands_twelve_classes(tmp_path: Path) -> None:
     again, other = (speech_commands.index(COMMANDS, "word", tmp_path, seed=seed).table for seed in (0, 1))
     assert table.equals(again)
     assert set(other.loc[other["word"] == "silence", "id"]) != set(silence["id"])
+    for label in ("word", "speaker"):  # by which a report knows that both seeds are of one corpus
+        kept, drawn = (speech_commands.index(COMMANDS, label, tmp_path, seed=seed).steady for seed in (0, 1))
+        assert kept.equals(drawn) and len(kept) > 300
     assert len(decode(speech_commands.index(COMMANDS, "word", tmp_path), tmp_path, 16000).table) == len(table)
 
 
