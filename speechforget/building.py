@@ -12,6 +12,7 @@ from speechforget import ranks
 from speechforget.data.request import Request, select
 from speechforget.dividing import Data, divide, make_sources
 from speechforget.errors import UserError
+from speechforget.finite import watch_of
 from speechforget.fitting import Job
 from speechforget.launch import start_process
 from speechforget.loading import rehearse
@@ -56,7 +57,8 @@ def build(order: Order, data: Data | None = None, request: Request | None = None
 
         assert order.model is not None
         sources = make_sources(config, data, None, start_process(config["trainer"]))
-        score(folder, Path(order.model), sources, config["trainer"], order.title, data.key)
+        with watch_of(config, Path(order.model).parent.name).watched("where it is scored"):
+            score(folder, Path(order.model), sources, config["trainer"], order.title, data.key)
         return
     if order.stage == "original":
         request = None
@@ -64,7 +66,7 @@ def build(order: Order, data: Data | None = None, request: Request | None = None
         request = select(data.table, config["task"], data.left_out)
     rehearse(config)
     with track_artefact(config, order.stage, folder, order.key, order.name) if ranks.rank() == 0 else nullcontext() as tracker:
-        job = Job(folder, config["trainer"], int(config["seed"]), tracker, order.title, ranks.agreed(tracker is not None))
+        job = Job(folder, config["trainer"], int(config["seed"]), tracker, order.title, watch_of(config, order.stage))
         _fit(order, job, data, request)
 
 

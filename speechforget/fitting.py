@@ -8,22 +8,26 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import signal
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
-from lightning.pytorch.loggers import Logger
 from torch import Tensor, nn
 
 from speechforget import ranks
 from speechforget.batch import Batch, Pair, halves, to_device
 from speechforget.cost import Cost
+from speechforget.curves import Curve, Listener
 from speechforget.data.streams import Sources, Stream
 from speechforget.draws import seed_from
+from speechforget.errors import Diverged
+from speechforget.finite import Watch, check_numbers, check_outputs, check_weights
 from speechforget.launch import make_trainer
 from speechforget.loading import save_classifier
 from speechforget.progress import bar
@@ -37,8 +41,8 @@ logger = logging.getLogger(__name__)
 class Resumable(Checkpoint):
     """Saves everything after each epoch, whole or not at all, and seeds torch anew at each epoch so that a resumed run draws the same."""
 
-    def __init__(self, folder: Path, seed: int, cost: Cost) -> None:
-        self.path, self.hashes, self.seed, self.cost = folder / "checkpoint.ckpt", folder / "checkpoint.sha256", seed, cost
+    def __init__(self, folder: Path, seed: int, cost: Cost, curve: Curve) -> None:
+        self.path, self.hashes, self.seed, self.cost, self.curve = folder / "checkpoint.ckpt", folder / "checkpoint.sha256", seed, cost, curve
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Seeds what is left to torch's generator (dropout)."""
@@ -72,12 +76,13 @@ class Resumable(Checkpoint):
         return False
 
     def state_dict(self) -> dict[str, Any]:
-        """The cost so far goes with the checkpoint."""
-        return self.cost.state_dict()
+        """The cost and the curve so far go with the checkpoint."""
+        return {**self.cost.state_dict(), "curve": self.curve.rows}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Goes on counting from there."""
+        """Goes on from there."""
         self.cost.load_state_dict(state_dict)
+        self.curve.restore(state_dict["curve"])
 
 
 class Bar(Callback):
@@ -105,19 +110,44 @@ class Bar(Callback):
 class Job:
     """One artefact's making. folder: where it goes; trainer: hardware config; description: for the progress bar.
 
-    tracker: rank 0's, where there is one; curves: whether there is one, the same on all ranks.
+    listener: who is told the learning curve, on rank 0; watch: over what must stay finite.
     """
 
     folder: Path
     trainer: Mapping[str, Any]
     seed: int
-    tracker: Logger | None
+    listener: Listener | None
     description: str
-    curves: bool = False
+    watch: Watch = field(default_factory=Watch)
 
 
 class Fitted(LightningModule):
-    """What training and unlearning share as Lightning sees them."""
+    """What training and unlearning share as Lightning sees them. epochs: how many there will be at most."""
+
+    def __init__(self, sources: Sources, job: Job, cost: Cost, epochs: int, epoch: str) -> None:
+        """epoch: what one is called."""
+        super().__init__()
+        self.sources, self.cost, self.seed, self.watch = sources, cost, job.seed, job.watch
+        self.epochs, self.epoch, self.averages = epochs, epoch, Averages()
+        self.curve = Curve(job.folder if ranks.rank() == 0 else None, job.listener)
+
+    def watched(self) -> AbstractContextManager[None]:
+        """For the end of an epoch: what is not finite there ends the run."""
+        return self.watch.watched(f"in {self.epoch} {self.current_epoch + 1} of {self.epochs}")
+
+    def means(self, model: nn.Module) -> dict[str, float]:
+        """The epoch's means. Raises FloatingPointError where one of them, or a weight of the model, is not finite; every rank calls this."""
+        means = self.averages.means()
+        check_numbers(means)
+        check_weights(model)
+        return means
+
+    def add_point(self, means: Mapping[str, float], model: nn.Module, names: Sequence[str]) -> None:
+        """A row of the learning curve: means, and accuracies on some sets. It decides nothing and costs nothing; every rank calls this."""
+        with self.cost.paused():
+            known = [name for name in names if len(self.sources.rows.get(name, ()))]
+            accuracies = {f"{name}/accuracy": accuracy(model, self.sources.divided(name, 256), self.device) for name in known}
+        self.curve.add({"epoch": self.current_epoch, "step": self.trainer.global_step, **means, **accuracies})
 
     def transfer_batch_to_device(self, batch: Batch | Pair, device: torch.device, dataloader_idx: int) -> Batch | Pair:
         """Ours: Lightning's takes any structure apart, at each step."""
@@ -141,54 +171,82 @@ class Averages:
         self.sums[names] = self.sums[names] + weighted if names in self.sums else weighted
         self.sizes[names] = self.sizes.get(names, 0.0) + size
 
-    def log(self, module: LightningModule) -> None:
-        """Hands the means to the module's logger, and starts anew; every rank calls this."""
+    def means(self) -> dict[str, float]:
+        """The means by name; starts anew. Every rank calls this."""
+        found: dict[str, float] = {}
         for names, parts in self.sums.items():
-            for name, mean in zip(names, (ranks.total(parts) / self.sizes[names]).float().reshape(-1), strict=True):
-                module.log(name, mean)
+            found |= dict(zip(names, (ranks.total(parts) / self.sizes[names]).reshape(-1).tolist(), strict=True))
         self.sums.clear()
         self.sizes.clear()
+        return found
 
 
-def fit(module: LightningModule, job: Job, epochs: int, steps: int, cost: Cost) -> None:
-    """Fits `epochs` epochs (`steps` steps in all), from the folder's checkpoint where it holds one."""
-    resumable = Resumable(job.folder, job.seed, cost)
+def fit(module: Fitted, job: Job, steps: int) -> None:
+    """Fits the module's epochs (`steps` steps in all), from the folder's checkpoint where it holds one.
+
+    Raises Diverged where numbers are not finite, and keeps no checkpoint then; KeyboardInterrupt where the user stops it.
+    """
+    resumable = Resumable(job.folder, job.seed, module.cost, module.curve)
     resume = resumable.path if ranks.agreed(ranks.rank() == 0 and resumable.usable()) else None
     if resume and ranks.rank() == 0:
         logger.info("Going on from the checkpoint that an earlier process left in %s.", job.folder)
-    trainer = make_trainer(job.trainer, epochs, [resumable, Bar(steps, job.description)], job.tracker)
-    trainer.fit(module, ckpt_path=resume, weights_only=False)
+    if not resume:
+        module.curve.restore([])
+    trainer = make_trainer(job.trainer, module.epochs, [resumable, Bar(steps, job.description)])
+    interruption = signal.getsignal(signal.SIGINT)
+    try:
+        trainer.fit(module, ckpt_path=resume, weights_only=False)
+    except SystemExit as error:
+        if not isinstance(error.__context__, KeyboardInterrupt):
+            raise
+        signal.signal(signal.SIGINT, interruption)  # Lightning ignores it from then on
+        raise KeyboardInterrupt from None
+    except Diverged:
+        remove_checkpoint(job)
+        raise
     ranks.check_replicas(module, "at the end")
 
 
-def finish(job: Job, classifier: nn.Module, parts: Mapping[str, Any], cost: Cost) -> None:
-    """Leaves the model and its cost in the job's folder; the checkpoint has served. Every rank calls this."""
-    cost.merge()
+def remove_checkpoint(job: Job) -> None:
+    """Whatever a run would go on from."""
     if ranks.rank() == 0:
-        save_classifier(job.folder, classifier, parts)
-        write_json(job.folder / "cost.json", cost.record())
         for name in ("checkpoint.ckpt", "checkpoint.sha256", "checkpoint.partial"):
             (job.folder / name).unlink(missing_ok=True)
 
 
-def log_accuracies(module: LightningModule, model: nn.Module, sources: Sources, names: Sequence[str], cost: Cost) -> None:
-    """A point of the learning curve; it decides nothing and costs nothing."""
-    with cost.paused():
-        for name in names:
-            if len(sources.rows.get(name, ())):
-                module.log(f"{name}/accuracy", accuracy(model, sources.divided(name, 256), module.device))
+def finish(job: Job, classifier: nn.Module, parts: Mapping[str, Any], cost: Cost) -> None:
+    """Leaves the model and its cost in the job's folder; the checkpoint has served. Every rank calls this.
+
+    Raises Diverged where a weight is not finite.
+    """
+    try:
+        with job.watch.watched("at the end"):
+            check_weights(classifier)
+    except Diverged:
+        remove_checkpoint(job)
+        raise
+    cost.merge()
+    if ranks.rank() == 0:
+        save_classifier(job.folder, classifier, parts)
+        write_json(job.folder / "cost.json", cost.record())
+        remove_checkpoint(job)
 
 
 @torch.no_grad()
 def accuracy(model: nn.Module, stream: Stream, device: torch.device) -> float:
-    """Share of the utterances classified correctly (nan for none), over the streams of all ranks; the model's mode is left as it was."""
+    """Share of the utterances classified correctly (nan for none), over the streams of all ranks; the model's mode is left as it was.
+
+    Raises FloatingPointError where logits are not finite: the largest of them would mean nothing.
+    """
     training = {module: module.training for module in model.modules()}
     model.eval()
-    counts = torch.zeros(2, dtype=torch.int64)
+    counts = torch.zeros(3, dtype=torch.int64)
     for batch in stream:
-        right = model(*(tensor.to(device) for tensor in batch.inputs)).logits.argmax(dim=1).cpu() == batch.labels
-        counts += torch.tensor([int(right.sum()), len(right)])
-    correct, seen = ranks.total(counts).tolist()
+        logits = model(*(tensor.to(device) for tensor in batch.inputs)).logits
+        right, sound = torch.stack([logits.argmax(dim=1), logits.isfinite().all(dim=1)]).cpu()
+        counts += torch.tensor([int((right == batch.labels).sum()), len(right), int((sound == 0).sum())])
+    correct, seen, wrong = ranks.total(counts).tolist()
     for module, mode in training.items():
         module.training = mode
+    check_outputs(wrong, seen)
     return correct / seen if seen else float("nan")

@@ -22,7 +22,6 @@ from speechforget.peers import DEVICE
 
 if TYPE_CHECKING:
     from lightning.pytorch import Callback, Trainer
-    from lightning.pytorch.loggers import Logger
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 
@@ -66,7 +65,7 @@ def _keep_freed_memory() -> None:
         mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
-def make_trainer(trainer: Mapping[str, Any], epochs: int, callbacks: Sequence[Callback], logger: Logger | None) -> Trainer:
+def make_trainer(trainer: Mapping[str, Any], epochs: int, callbacks: Sequence[Callback]) -> Trainer:
     """A Trainer that only trains, on this process's device: no prompt, no output of its own, a fresh loader every epoch."""
     from lightning.pytorch import Trainer
     from lightning.pytorch.plugins.environments import LightningEnvironment
@@ -81,7 +80,7 @@ def make_trainer(trainer: Mapping[str, Any], epochs: int, callbacks: Sequence[Ca
         precision="32-true" if trainer["precision"] == "tf32-true" else trainer["precision"],
         max_epochs=epochs,
         callbacks=list(callbacks),
-        logger=logger or False,
+        logger=False,
         reload_dataloaders_every_n_epochs=1,
         enable_progress_bar=False,
         enable_model_summary=False,

@@ -17,11 +17,9 @@ from speechforget.report.plot import comparison_plot
 from speechforget.report.result import footnotes, write_result
 from speechforget.scores import read_scores
 from speechforget.store import Artefact, write_text
-from speechforget.tracking import log_comparison
+from speechforget.tracking import Kept, log_comparison
 
 if TYPE_CHECKING:
-    from lightning.pytorch.loggers import Logger
-
     from speechforget.data.request import Request
     from speechforget.dividing import Data
 
@@ -34,7 +32,7 @@ def build_result(
     request: Request,
     models: Mapping[str, Artefact],
     scores: Mapping[str, Artefact],
-    tracker: Logger | None,
+    tracker: Kept | None,
 ) -> None:
     """Compares the models and leaves everything a reader wants in `folder`."""
     tables = join(data, request, models, scores, int(config["seed"]))

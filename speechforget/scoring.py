@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from speechforget import ranks
 from speechforget.data.streams import Sources, Stream
 from speechforget.features import Features
+from speechforget.finite import check_outputs
 from speechforget.launch import start_process
 from speechforget.loading import load_classifier
 from speechforget.models.classifier import Output
@@ -37,13 +38,14 @@ def score(folder: Path, model: Path, sources: Sources, trainer: Mapping[str, Any
     are means over the utterance's windows, the loss is that of the mean logits. Of several ranks each writes the rows it scored to files of its own;
     rank 0 joins them, by row, and checks that each is there once. corpus: tells the utterances of `sources` from others, so that the
     models that a process scores share features; None: share nothing.
+    Raises FloatingPointError where the logits, the loss or the embedding of an utterance is not finite.
     """
     device = start_process({**trainer, "precision": "32-true"})
     classifier, _ = load_classifier(model)
     mine = _Columns(folder, sources.rows["all"][ranks.rank() :: ranks.world()], f".rank{ranks.rank()}")
     with torch.inference_mode():
-        _fill(mine, classifier.to(device), sources, device, description, corpus)
-    ranks.barrier()
+        wrong = _fill(mine, classifier.to(device), sources, device, description, corpus)
+    check_outputs(int(ranks.total(torch.tensor([wrong]))), len(sources.rows["all"]), "outputs")
     if ranks.rank() == 0:
         _join(folder, sources.rows["all"])
 
@@ -71,10 +73,12 @@ class _Columns:
         self.files.clear()
 
 
-def _fill(columns: _Columns, classifier: nn.Module, sources: Sources, device: torch.device, description: str, corpus: str | None) -> None:
+def _fill(columns: _Columns, classifier: nn.Module, sources: Sources, device: torch.device, description: str, corpus: str | None) -> int:
+    """Gives the number of utterances whose outputs are not finite."""
     stream = sources.divided("all", BATCH_SIZE)
     stays = None if corpus is None else (corpus, sources.waveforms.samples, sources.bucketed, ranks.rank(), ranks.world(), device)
     features = _features.of(classifier, len(stream), stays)
+    wrong = 0
     with bar(total=len(stream), description=description, unit="batch", disable=ranks.rank() > 0) as progress:
         for rows, heard, lengths in _heard(stream, features, device):
             output = classifier.classify(heard, lengths)  # type: ignore[operator]
@@ -83,8 +87,10 @@ def _fill(columns: _Columns, classifier: nn.Module, sources: Sources, device: to
             loss = nn.functional.cross_entropy(logits.double(), torch.from_numpy(labels), reduction="none")
             values = (rows, labels, logits.numpy(), loss.numpy(), embedding.numpy())
             columns.write(dict(zip(COLUMNS, values, strict=True)))
+            wrong += int((~(logits.isfinite().all(dim=1) & loss.isfinite() & embedding.isfinite().all(dim=1))).sum())
             progress.update(1)
     columns.flush()
+    return wrong
 
 
 def _heard(stream: Stream, features: Features, device: torch.device) -> Iterator[tuple[np.ndarray, Tensor, Tensor]]:

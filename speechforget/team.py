@@ -27,7 +27,7 @@ from multiprocessing.connection import Connection, Listener, wait
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from speechforget.errors import NotApplicable, RankError, UserError
+from speechforget.errors import Diverged, NotApplicable, RankError, UserError
 from speechforget.peers import PATIENCE_S, Place, meeting_file, place, start_worker
 from speechforget.store import check_held, make_folder
 
@@ -163,7 +163,7 @@ class Team:
 
     def _raise(self, failures: Mapping[int, Message]) -> None:
         """The cause: a user's mistake, else a process that was lost, else the first error that is no consequence of another rank's."""
-        for kind, error in (("not applicable", NotApplicable), ("user", UserError)):
+        for kind, error in (("not applicable", NotApplicable), ("user", UserError), ("diverged", Diverged)):
             for failure in failures.values():
                 if failure["failed"] == kind:
                     raise error(failure["reason"])

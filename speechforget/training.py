@@ -15,7 +15,7 @@ from speechforget.cost import Cost
 from speechforget.data.streams import Sources, Stream
 from speechforget.draws import seed_from
 from speechforget.dropout import drawn_for
-from speechforget.fitting import Averages, Fitted, Job, finish, fit, log_accuracies
+from speechforget.fitting import Fitted, Job, finish, fit
 from speechforget.launch import compiled, start_process
 from speechforget.loading import build_classifier
 from speechforget.methods.losses import mean
@@ -28,11 +28,9 @@ class Supervised(Fitted):
     """Cross-entropy on the `train` utterances: warm-up, then cosine to zero, step by step."""
 
     def __init__(self, classifier: nn.Module, sources: Sources, train: Mapping[str, Any], job: Job, cost: Cost) -> None:
-        super().__init__()
-        self.classifier, self.sources, self.recipe, self.cost = classifier, sources, train, cost
-        self.seed, self.curves = job.seed, job.curves
+        super().__init__(sources, job, cost, train["epochs"], "epoch")
+        self.classifier, self.recipe = classifier, train
         self.steps_per_epoch = -(-len(sources.rows["train"]) // train["batch_size"])
-        self.averages = Averages()
 
     def train_dataloader(self) -> Stream:
         """This epoch's stream."""
@@ -69,9 +67,8 @@ class Supervised(Fitted):
     def on_train_epoch_end(self) -> None:
         """Validation draws curves and decides nothing: the last epoch's weights are the model."""
         ranks.check_replicas(self.classifier, f"after epoch {self.current_epoch}")
-        self.averages.log(self)
-        if self.curves:
-            log_accuracies(self, self.classifier, self.sources, ("validation", "validation_forgotten"), self.cost)
+        with self.watched():
+            self.add_point(self.means(self.classifier), self.classifier, ("validation", "validation_forgotten"))
 
     def configure_optimizers(self) -> Any:
         """The recipe's optimiser with one learning rate a step."""
@@ -105,6 +102,6 @@ def train(job: Job, sources: Sources, labels: Sequence[str], dataset: Mapping[st
     compiled(classifier, job.trainer)
     module = Supervised(classifier, sources, recipe, job, cost)
     with cost:
-        fit(module, job, recipe["epochs"], recipe["epochs"] * module.steps_per_epoch, cost)
+        fit(module, job, recipe["epochs"] * module.steps_per_epoch)
     parts = {"model": dict(model), "labels": list(labels), "sample_rate": dataset["sample_rate"], "seconds": dataset["seconds"]}
     finish(job, classifier, parts, cost)

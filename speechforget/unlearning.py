@@ -21,7 +21,8 @@ from speechforget.data.streams import Nothing, Paired, Sources, Stream, Turns
 from speechforget.draws import order, seed_from
 from speechforget.dropout import drawn_for
 from speechforget.errors import NotApplicable
-from speechforget.fitting import Averages, Fitted, Job, accuracy, finish, fit, log_accuracies
+from speechforget.finite import check_weights
+from speechforget.fitting import Fitted, Job, accuracy, finish, fit
 from speechforget.keeping import Keeper
 from speechforget.launch import compiled, start_process
 from speechforget.loading import build_classifier, build_method, load_classifier
@@ -36,10 +37,21 @@ class Unlearning(Fitted):
     """Lightning's hooks, each handed to the method's driver."""
 
     def __init__(self, driver: Driver, sources: Sources, job: Job, cost: Cost) -> None:
-        super().__init__()
+        super().__init__(sources, job, cost, len(driver.plan), "pass")
         self.student, self.method = driver.student, driver.method  # modules of this one, so a checkpoint holds them
-        self.driver, self.sources, self.cost = driver, sources, cost
-        self.seed, self.curves, self.averages = job.seed, job.curves, Averages()
+        self.driver, self.stopped = driver, False
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """With the weights that `after_pass` left, what it decided."""
+        checkpoint["stopped"] = self.stopped
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """What `on_save_checkpoint` gave."""
+        self.stopped = checkpoint["stopped"]
+
+    def on_train_start(self) -> None:
+        """No further pass where the method had decided so before the run was interrupted."""
+        self.trainer.should_stop = self.stopped
 
     def train_dataloader(self) -> Steps:
         """The stream of the current pass."""
@@ -71,11 +83,10 @@ class Unlearning(Fitted):
 
     def on_train_epoch_end(self) -> None:
         """The pass ends; the method may end the run with it."""
-        if self.driver.end_pass(self.current_epoch):
-            self.trainer.should_stop = True
-        self.averages.log(self)
-        if self.curves:
-            log_accuracies(self, self.student, self.sources, ("forget", "validation"), self.cost)
+        with self.watched():
+            means = self.means(self.student)
+            self.trainer.should_stop = self.stopped = self.driver.end_pass(self.current_epoch)
+            self.add_point(means, self.student, ("forget", "validation"))
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """One optimiser for all passes."""
@@ -159,7 +170,9 @@ def _run(
     # Low-rank updates are weights of their own, so importances of an original that has them are not those of the original.
     keep = partial(keeper.keep, cost, device) if keeper and method.trainable != "lora" else None
     context = Context(original, fresh, batches, len(parts["labels"]), forgotten, job.seed, keep, cost.spent)
-    method.prepare(student, context)
+    with job.watch.watched("before its first pass" if method.passes() else "in its one step"):
+        method.prepare(student, context)
+        check_weights(student)
     method.to(device)
     ranks.share_state(student, method)
 
@@ -170,7 +183,7 @@ def _run(
     if not driver.plan:
         return
     compiled(student, job.trainer)
-    fit(Unlearning(driver, sources, job, cost), job, len(driver.plan), driver.steps or 0, cost)
+    fit(Unlearning(driver, sources, job, cost), job, driver.steps or 0)
     student.eval()
 
 

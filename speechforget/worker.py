@@ -26,7 +26,7 @@ from datetime import timedelta
 from multiprocessing.connection import Client, Connection
 from typing import Any
 
-from speechforget.errors import NotApplicable, UserError
+from speechforget.errors import Diverged, NotApplicable, UserError
 from speechforget.peers import FINISHED, LOST
 
 LEFT_ALONE = 3  # exit code when the connection broke
@@ -88,6 +88,8 @@ def answer(message: Message, rank: int, connection: Connection, inbox: queue.Que
             build(Order(**message["order"]))
     except NotApplicable as error:
         return {"failed": "not applicable", "reason": str(error)}
+    except Diverged as error:
+        return {"failed": "diverged", "reason": str(error)}
     except UserError as error:
         return {"failed": "user", "reason": str(error)}
     except BaseException as error:

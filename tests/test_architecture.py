@@ -45,7 +45,7 @@ def test_imports_go_one_way(path: Path) -> None:
         allowed = {"data": {"store"}}.get(mine, set())
         assert not [name for name in others if name.split(".")[1] not in {mine, *allowed}]
         assert not [name for name in imported(path) if name.split(".")[0] in {"hydra", "omegaconf", "lightning"}]
-    if mine in {"store", "launch", "tracking", "ranks", "peers"}:
+    if mine in {"store", "launch", "tracking", "mirror", "wandb_settings", "curves", "ranks", "peers"}:
         assert not [name for name in names if name.split(".")[1:2] and name.split(".")[1] in (*PARTS, *STAGES)]
     if mine == "evaluation":
         assert not imported(path) & {"torch", "pandas", "lightning"}

@@ -3,11 +3,14 @@
 import copy
 import json
 import shutil
+import signal
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from omegaconf import OmegaConf
@@ -17,11 +20,12 @@ from speechforget.cost import Cost
 from speechforget.data.augment import Augment
 from speechforget.data.recordings import Mapped
 from speechforget.data.streams import Sources, Waveforms
-from speechforget.errors import UserError
-from speechforget.fitting import Job, Resumable
+from speechforget.errors import Diverged, UserError
+from speechforget.finite import Watch, watch_of
+from speechforget.fitting import Job, Resumable, accuracy
 from speechforget.loading import build_method, load, load_classifier
 from speechforget.methods.driver import Driver
-from speechforget.methods.method import Context, Pass
+from speechforget.methods.method import Context, Method, Pass
 from speechforget.methods.switches import restrict
 from speechforget.scores import COLUMNS, column
 from speechforget.scoring import score
@@ -87,6 +91,11 @@ def same_weights(first: Path, second: Path) -> bool:
     return (first / "weights.safetensors").read_bytes() == (second / "weights.safetensors").read_bytes()
 
 
+def same_curve(first: Path, second: Path) -> bool:
+    """Every pass once, and the same numbers in it."""
+    return (first / "curves.csv").read_bytes() == (second / "curves.csv").read_bytes()
+
+
 def die_after(epoch: int, monkeypatch: pytest.MonkeyPatch, work: Callable[[], Any]) -> None:
     """Does the work until the checkpoint of an epoch is written, then fails as a killed process would."""
     save = Resumable.on_train_epoch_end
@@ -98,8 +107,9 @@ def die_after(epoch: int, monkeypatch: pytest.MonkeyPatch, work: Callable[[], An
 
     with monkeypatch.context() as patch:
         patch.setattr(Resumable, "on_train_epoch_end", save_then_die)
-        with pytest.raises((KeyboardInterrupt, SystemExit)):
+        with pytest.raises(KeyboardInterrupt):
             work()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler  # Ctrl-C is heard again
 
 
 def test_training_is_equal_to_the_bit(tmp_path: Path, sources: Sources, original: Path) -> None:
@@ -112,7 +122,8 @@ def test_training_resumes_exactly(epoch: int, tmp_path: Path, sources: Sources, 
     die_after(epoch, monkeypatch, lambda: trained(tmp_path, sources))
     assert (tmp_path / "checkpoint.ckpt").exists() and not (tmp_path / "weights.safetensors").exists()
     trained(tmp_path, sources)
-    assert same_weights(tmp_path, original)
+    assert same_weights(tmp_path, original) and same_curve(tmp_path, original)
+    assert pd.read_csv(tmp_path / "curves.csv")["epoch"].tolist() == [0, 1, 2]
     assert not (tmp_path / "checkpoint.ckpt").exists()
     cost = json.loads((tmp_path / "cost.json").read_text())
     assert cost["forward_backward"] == 36 * 3
@@ -122,19 +133,82 @@ def test_training_resumes_exactly(epoch: int, tmp_path: Path, sources: Sources, 
 METHODS = sorted(path.stem for path in (CONF / "method").glob("*.yaml"))
 
 
-@pytest.mark.parametrize("name", METHODS)
+# What is decided after a pass: to stop (LoTUS, here after its first of three), and to take an earlier model (SCRUB, after its last).
+DECIDING = {"lotus that stops": {"margin": -2.0, "epochs": 3}, "scrub that rewinds": {"rewind": True}}
+
+
+@pytest.mark.parametrize("name", [*METHODS, *DECIDING])
 def test_unlearning_resumes_exactly(name: str, tmp_path: Path, sources: Sources, original: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    method = options_of(name)
+    """Also from the last checkpoint, after which nothing is to be done but what was decided before it."""
+    method = {**options_of(name.split(maxsplit=1)[0]), **DECIDING.get(name, {})}
     unlearned(tmp_path / "quiet", original, sources, method)
-    plan = build_method(method).passes()
-    if not plan:
+    if not build_method(method).passes():
         return
-    die_after(min(1, len(plan) - 1), monkeypatch, lambda: unlearned(tmp_path / "killed", original, sources, method))
-    unlearned(tmp_path / "killed", original, sources, method)
-    assert same_weights(tmp_path / "killed", tmp_path / "quiet")
-    costs = [json.loads((tmp_path / run / "cost.json").read_text()) for run in ("killed", "quiet")]
-    assert [cost["forward_backward"] for cost in costs] == [costs[0]["forward_backward"]] * 2
-    assert [cost["forward"] for cost in costs] == [costs[0]["forward"]] * 2
+    passes = len(pd.read_csv(tmp_path / "quiet" / "curves.csv"))
+    assert name != "lotus that stops" or passes == 1
+    for last in sorted({min(1, passes - 1), passes - 1}):
+        killed = tmp_path / f"killed{last}"
+        die_after(last, monkeypatch, lambda place=killed: unlearned(place, original, sources, method))
+        unlearned(killed, original, sources, method)
+        assert same_weights(killed, tmp_path / "quiet") and same_curve(killed, tmp_path / "quiet")
+        costs = [json.loads((folder / "cost.json").read_text()) for folder in (killed, tmp_path / "quiet")]
+        assert all(costs[0][name] == costs[1][name] for name in ("forward_backward", "forward"))
+
+
+class Overflow(Method):
+    """An edit after which the model's weights, or its outputs, are not finite."""
+
+    def __init__(self, value: float) -> None:
+        super().__init__()
+        self.value = value
+
+    def prepare(self, student: torch.nn.Module, context: Context) -> None:
+        student.head.weight.data.fill_(self.value)  # type: ignore[union-attr, operator]
+
+
+WATCH = Watch("The method some", "Lower some number.")
+
+
+@pytest.mark.parametrize(
+    ("change", "when"),
+    [
+        ({"name": "gradient_ascent", "learning_rate": 1e9, "epochs": 3}, r"in pass [123] of 3: .*\. Lower"),
+        ({"_target_": "test_stages.Overflow", "value": float("nan")}, "in its one step: numbers of head.weight are not finite. Lower"),
+    ],
+)
+def test_a_method_that_diverges_says_when_and_leaves_nothing_to_go_on_with(
+    change: dict[str, Any], when: str, tmp_path: Path, sources: Sources, original: Path
+) -> None:
+    method = {**options_of(change["name"]), **change} if "name" in change else change
+    watched = replace(job(tmp_path), watch=WATCH)
+    for _ in range(2):  # the same again: nothing stands in its way, and nothing of it is taken for done
+        with pytest.raises(Diverged, match=f"The method some diverged {when}"):
+            unlearn(watched, original, sources, (), method)
+        assert not list(tmp_path.glob("checkpoint*")) and not list(tmp_path.glob("weights*"))
+
+
+def test_a_training_that_diverges_says_when_and_leaves_nothing_to_go_on_with(tmp_path: Path, sources: Sources) -> None:
+    recipe = {**RECIPE, "learning_rate": 1e30, "warmup": 0}
+    with pytest.raises(Diverged, match=r"diverged in epoch [123] of 3: .*not finite|is (nan|inf)"):
+        train(job(tmp_path), sources, LABELS, DATASET, MODEL, recipe)
+    assert not list(tmp_path.glob("checkpoint*")) and not list(tmp_path.glob("weights*"))
+
+
+def test_outputs_that_are_not_finite_are_no_scores(tmp_path: Path, sources: Sources, original: Path) -> None:
+    """Of weights that are: too large for what is made of them."""
+    unlearn(job(tmp_path), original, sources, (), {"_target_": "test_stages.Overflow", "value": 3e38})
+    with pytest.raises(FloatingPointError, match=r"outputs for \d+ of 48 utterances"):
+        score(tmp_path, tmp_path, sources, TRAINER, "test")
+    assert not any(column(tmp_path, name).exists() for name in COLUMNS)
+    with pytest.raises(FloatingPointError, match="logits for"):
+        accuracy(load_classifier(tmp_path)[0], sources.ordered("validation", 4), torch.device("cpu"))
+
+
+def test_what_to_lower_is_named(configure: Callable[..., dict[str, Any]]) -> None:
+    assert "train.learning_rate (it is 100)" in watch_of(configure("train.learning_rate=100"), "oracle").advice
+    unsir = watch_of(configure("method=unsir", "trainer.precision=bf16-mixed"), "unlearned")
+    assert unsir.who == "The method unsir" and "method.impair_learning_rate" in unsir.advice and "trainer.precision=32-true" in unsir.advice
+    assert "method.alpha" in watch_of(configure("method=ssd"), "unlearned").advice and "precision" not in watch_of(configure(), "original").advice
 
 
 @pytest.mark.parametrize("name", METHODS)
