@@ -3,7 +3,8 @@
     python -m speechforget.mirror        (started by `tracking.py`, never by hand)
 
 It reads messages, a line of JSON each, until its input ends, and writes sentences for the user, a line each. Runs come one after another: `start`,
-then any number of `point` and `comparison`, then `finish`. When the process that started it is gone, it ends within half a minute, whatever it waits for.
+then any number of `point` and `comparison`, then `finish`. When the process that started it is gone, it ends within half a minute, whatever it
+waits for.
 """
 
 from __future__ import annotations
