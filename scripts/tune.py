@@ -19,6 +19,7 @@ from __future__ import annotations
 import argparse
 import importlib.metadata
 import logging
+import math
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
@@ -29,7 +30,7 @@ from composed import PLACES, ROOT, config_of, told
 from trials import Objective, tuning_folder
 
 import speechforget.command
-from speechforget.errors import UserError
+from speechforget.errors import Diverged, UserError
 from speechforget.inputs import decisive
 from speechforget.origin import has_oracle, why_no_oracle
 from speechforget.planning import plan
@@ -122,7 +123,7 @@ class Search:
         import optuna
 
         if not number:
-            value = self.objective(self.default)
+            value = self._valued(self.default)
             attributes = {"tried": self.default}
             study.add_trial(optuna.create_trial(params=self.default, distributions=self.distributions, value=value, user_attrs=attributes))
             return
@@ -133,11 +134,14 @@ class Search:
         study.tell(trial, self._valued(tried))
 
     def _valued(self, tried: Mapping[str, float]) -> float:
-        """The objective; the worst there is where these numbers make a method break down."""
+        """The objective; infinite where these numbers make a method diverge, and the worst there is where it breaks down otherwise."""
         import torch
 
         try:
             return self.objective(tried)
+        except Diverged as error:
+            logger.warning("A trial failed, with %s: %s", tried, error)
+            return math.inf
         except (ArithmeticError, ValueError, torch.linalg.LinAlgError) as error:
             logger.warning("With %s the method broke down (%s: %s).", tried, type(error).__name__, error)
             return 1.0
@@ -211,6 +215,8 @@ def tune(overrides: Sequence[str], trials: int, seeds: Sequence[int], conf: Path
     found_for = asked_for(configs[0])
     search = Search(objective, name_of(found_for))
     found = search.run(trials)
+    if all(math.isinf(trial.value) for trial in found):
+        raise UserError(f"Each of {len(found)} trials diverged: name another range, +method.tune.NUMBER=[LOW,HIGH], or more --trials.")
     used = [int(config["seed"]) for config in configs]
     words = ["python scripts/tune.py", told(overrides), f"--trials {len(found)}", *([f"--seeds {','.join(map(str, seeds))}"] if seeds else [])]
     path = conf / "tuned" / f"{name_of(found_for)}.yaml"

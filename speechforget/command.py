@@ -73,7 +73,10 @@ def complain(error: BaseException) -> None:
 
 
 def job(config: DictConfig) -> float:
-    """One job: a run alone raises what goes wrong; within a sweep it is recorded, and the other jobs go on."""
+    """One job: a run alone raises what goes wrong; within a sweep it is recorded, and the other jobs go on.
+
+    Gives the objective. Of a job of a sweep that failed it is infinite, so that a search goes on elsewhere: Hydra's Optuna sweeper ends at nan.
+    """
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     for name in ("matplotlib", "fsspec", "git", "urllib3"):
         logging.getLogger(name).setLevel(logging.WARNING)
@@ -108,7 +111,9 @@ def _job_of_a_sweep(config: DictConfig) -> float:
         outcome["objective"] = None if math.isnan(objective) else objective
     except NotApplicable as error:
         outcome |= {"outcome": "not applicable", "reason": str(error)}
+        objective = math.inf
     except Exception as error:
+        objective = math.inf
         reason = explain(error)
         if reason is None:
             traceback.print_exc()

@@ -1,12 +1,20 @@
 """The command line: help that teaches, typos that are understood, mistakes that end in one sentence."""
 
 import itertools
+import json
+import math
 import re
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
+
+from speechforget import command as command_line
+from speechforget.errors import Diverged, NotApplicable
 
 ROOT = Path(__file__).parents[1]
 GROUPS = sorted(path.name for path in (ROOT / "conf").iterdir() if path.is_dir() and any(path.glob("*.yaml")))
@@ -125,3 +133,16 @@ def test_a_mistake_in_one_job_of_a_sweep_shows_before_the_first_starts(tmp_path:
     done = command("-m", "method=none,finetun", "experiment=smoke", f"output={tmp_path / 'out'}")
     assert done.returncode == 1 and "did you mean 'finetune'" in done.stderr
     assert not list((tmp_path / "out").glob("*/*/DONE"))
+
+
+def test_a_job_that_fails_is_the_worst_trial_of_a_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hydra's Optuna sweeper would end at an error, and at nan."""
+    monkeypatch.setenv(command_line.SWEEP, str(tmp_path))
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        config = compose("config", overrides=["hydra.job.num=3"], return_hydra_config=True)
+    monkeypatch.setattr(HydraConfig.instance(), "cfg", config)
+    found = []
+    for outcome in (0.25, Diverged("It diverged."), NotApplicable("It is not defined.")):
+        monkeypatch.setattr(command_line, "_run", Mock(side_effect=[outcome]))
+        found.append((command_line._job_of_a_sweep(config), json.loads((tmp_path / "3.json").read_text())["outcome"]))
+    assert found == [(0.25, "done"), (math.inf, "failed"), (math.inf, "not applicable")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import runpy
 import sys
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from omegaconf import OmegaConf
 
 pytest.importorskip("optuna")
 
-from speechforget.errors import UserError
+from speechforget.errors import Diverged, UserError
 from speechforget.inputs import decisive
 from speechforget.loading import build_method
 from speechforget.pipeline import Pipeline
@@ -96,6 +97,27 @@ def test_a_search_that_was_cut_off_goes_on_as_it_would_have(found: Path, words: 
     tune["tune"](again, 3, [], place / "other")
     assert trials_of(place / "again") == trials_of(place / "out") and count[0] == 4
     assert tune["tune"](again, 2, [], place / "other").exists() and count[0] == 4  # all there
+
+
+def test_a_trial_that_diverges_fails_and_the_search_goes_on(words: list[str], place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    default = OmegaConf.load(ROOT / "conf" / "method" / "finetune.yaml").learning_rate
+
+    def measured(_: Any, base: Pipeline, numbers: dict[str, float]) -> float:
+        if numbers["learning_rate"] == default:
+            raise Diverged("The method finetune diverged.")
+        return numbers["learning_rate"]
+
+    monkeypatch.setattr(tune["Objective"], "prepare", lambda self: self.bases.append(None))
+    monkeypatch.setattr(tune["Objective"], "_measured", measured)
+    asked = [*(word for word in words if not word.startswith("output=")), f"output={place / 'diverging'}"]
+    tune["tune"](asked, 4, [], place / "diverging")
+    values = [value for _, value in trials_of(place / "diverging")]
+    assert values[0] == math.inf and len(values) == 4 and all(math.isfinite(value) for value in values[1:])
+    assert OmegaConf.load(place / "diverging" / "tuned" / "class_folder_finetune.yaml").method.learning_rate == min(values)
+    asked[-1] += "-all"
+    with pytest.raises(UserError, match="Each of 1 trials diverged"):
+        tune["tune"](asked, 1, [], place / "diverging-all")
+    assert not (place / "diverging-all" / "tuned").exists()
 
 
 def test_the_objective_is_the_mean_over_seeds(words: list[str], place: Path, configure: Callable) -> None:

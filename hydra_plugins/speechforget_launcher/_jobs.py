@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import pickle
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -63,7 +64,7 @@ class Job:
     handle: Any = None
     ended: bool = False
     missing_since: float | None = None
-    value: float = field(default=float("nan"))
+    value: float = math.inf  # for a search, in which a job that returns nothing is as bad as can be
 
     @property
     def id(self) -> str:
