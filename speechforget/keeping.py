@@ -34,7 +34,8 @@ class Keeper:
     def keep(self, cost: Cost, device: torch.device, of: Callable[..., Tensor], arguments: Sequence[Any], make: Callable[[], Tensor]) -> Tensor:
         """`Context.keep`: the tensor on the device, found or made now; what it took is in `cost` either way. Every rank calls this.
 
-        Rank 0 alone looks whether it is there; the others make it with rank 0, or do nothing, as that says.
+        Rank 0 alone looks whether it is there; the others make it with rank 0, or do nothing, as that says. Raises FloatingPointError where
+        it is not finite, and keeps nothing then.
         """
         if ranks.rank() == 0:
             with cost.paused():  # waiting for another process that makes it is not what it takes
@@ -67,6 +68,8 @@ class Keeper:
 
         def build(folder: Path, _: str) -> None:
             tensor, spent = make()
+            if not tensor.isfinite().all():
+                raise FloatingPointError(f"the {of.__name__.replace('_', ' ')} of the original are not finite")
             temporary = folder / f"{FILE}.partial"
             save_file({"importance": tensor.detach().cpu().contiguous()}, temporary)
             temporary.replace(folder / FILE)

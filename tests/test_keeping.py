@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from speechforget import keeping, team
-from speechforget.errors import UserError
+from speechforget.errors import Diverged, UserError
 from speechforget.methods.method import Context
 from speechforget.pipeline import Pipeline
 from speechforget.planning import plan
@@ -108,6 +108,14 @@ def test_another_size_function_code_or_precision_is_another_artefact(unlearn: Un
     assert read == ["train", "forget"] and len(kept(tmp_path)) == 5
     names = {json.loads((folder / "inputs.json").read_text())["inputs"]["of"].rpartition(".")[2] for folder in kept(tmp_path)}
     assert names == {"squared_gradients", "squared_sample_gradients", "absolute_output_gradients"}
+
+
+def test_importances_that_are_not_finite_are_not_kept(unlearn: Unlearn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    total = Context.total
+    monkeypatch.setattr(Context, "total", lambda *arguments: total(*arguments).index_fill_(0, torch.tensor([0]), torch.inf))
+    with pytest.raises(Diverged, match="squared gradients of the original are not finite"):
+        unlearn("task.classes=[word1]")
+    assert not kept(tmp_path)
 
 
 @pytest.mark.parametrize("harm", ["cut", "flipped", "lost"])

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from speechforget import team
-from speechforget.errors import RankError, UserError
+from speechforget.errors import Diverged, RankError, UserError
 from speechforget.peers import Place, place, start_worker
 from speechforget.pipeline import Pipeline
 from speechforget.store import Store
@@ -54,6 +54,8 @@ class Failing(Method):
     def loss(self, student, batch, current):
         if self.how == "diverge" and ranks.rank() == 1:
             next(student.parameters()).data.add_(1.0)
+        if self.how == "overflow":
+            student.head.weight.data.fill_(float("inf"))
         from speechforget.methods.losses import cross_entropy
         return self.mean(cross_entropy(student(*batch.inputs).logits, batch.labels), batch)
 
@@ -78,7 +80,7 @@ def toys(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("toys")
     (folder / "toy_team.py").write_text(TOY)
     (folder / "conf" / "method").mkdir(parents=True)
-    for how in ("raise", "kill", "mistake", "diverge"):
+    for how in ("raise", "kill", "mistake", "diverge", "overflow"):
         text = f"name: failing_{how}\nrequests: [sample, class]\n_target_: toy_team.Failing\nhow: {how}\n"
         (folder / "conf" / "method" / f"failing_{how}.yaml").write_text(text)
     with pytest.MonkeyPatch.context() as patch:
@@ -117,6 +119,7 @@ def failing(configure, toys: Path, how: str) -> Pipeline:
         ("kill", RankError, r"rank 1 \(process \d+ on .*\) failed: killed by SIGKILL"),
         ("mistake", UserError, "^That number is wrong: take another.$"),
         ("diverge", RankError, "replicas of the model differ"),
+        ("overflow", Diverged, "^The method failing_overflow diverged in pass 1 of 1: "),
     ],
 )
 def test_a_failing_rank_fails_its_job_soon_and_leaves_nothing(how: str, error: type, words: str, configure, toys: Path) -> None:
@@ -130,9 +133,8 @@ def test_a_failing_rank_fails_its_job_soon_and_leaves_nothing(how: str, error: t
     assert not list(toys.glob(f"outputs/unlearned/failing_{how}-*/DONE"))
     fresh = Pipeline(configure(f"output={toys / 'outputs'}", *EXACT, "trainer.devices=2", "method=none"), Store(toys / "outputs"))
     original = fresh.train("original")
-    started = time.monotonic()
     assert (fresh.unlearn(original).folder / "DONE").exists()  # the next job has a fresh team, and no lock stands in its way
-    assert took < max(30, 4 * (time.monotonic() - started))  # 30 s, or on a busy machine what four jobs in peace take
+    assert took < 600  # ranks that wait for one that is gone give up after two hours (`worker.group`)
 
 
 def test_a_forget_batch_beside_a_retain_batch_is_shared_right(configure, toys: Path) -> None:
