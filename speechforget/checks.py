@@ -5,21 +5,56 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from speechforget.errors import UserError, nearest
+from speechforget.data.choices import WAYS, counting, unused
+from speechforget.errors import NotApplicable, UserError, nearest
 from speechforget.origin import has_oracle
 
+WITHOUT_CURRICULUM = {"curriculum_on": "both", "curriculum_strength": 10.0}  # as conf/config.yaml has them
 PRECISIONS = ("32-true", "tf32-true", "64-true", "bf16-mixed", "16-mixed")
 
 
 def check(config: Mapping[str, Any]) -> None:
-    """Raises UserError for the first thing in the config that cannot be right."""
+    """Raises UserError for the first thing in the config that cannot be right; NotApplicable for a key that does not count beside the others."""
+    check_places(config)
+    if not isinstance(config["plan"], bool):
+        raise UserError(f"plan must be true or false, not {config['plan']!r}.")
     whole(config, "seed", 0)
     whole(config["task"], "seed", 0, "task.")
+    check_task(config)
+    check_method(config["method"])
     check_dataset(config["dataset"])
     check_train(config["train"])
     check_trainer(config["trainer"])
     choice(config, "lock", ("flock", "lease"))
     check_origin(config)
+
+
+def check_places(config: Mapping[str, Any]) -> None:
+    """Where things are written: an empty name would be the current folder, or with what is added to it the system's root."""
+    for name in ("output", "cache"):
+        if not isinstance(config[name], str) or not config[name].strip():
+            raise UserError(f"{name} must be the name of a folder, not {config[name]!r}.")
+
+
+def check_task(config: Mapping[str, Any]) -> None:
+    """A key of the task that is set though it decides nothing would look as if it did."""
+    task = config["task"]
+    if task["kind"] not in ("class", "sample"):
+        return  # who reads the request says what there is
+    for name, default in unused(config).items():
+        keys = counting(task)
+        choice = "task=class" if task["kind"] == "class" else f"task.by={task['by']}{'' if (task['kind'], task['by']) in WAYS else ', a column,'}"
+        beside = f"{choice} and task.{keys[0]}" if task["kind"] == "class" or keys[0] == "values" else choice
+        *others, last = (f"task.{key}" for key in keys)
+        do = f"{', '.join(others)} and {last} do" if others else f"{last} does"
+        raise NotApplicable(f"task.{name} does not count with {beside}: {do}. Leave it at {_yaml(default)}.")
+
+
+def check_method(method: Mapping[str, Any]) -> None:
+    """What a switch would do that is off."""
+    for name, default in WITHOUT_CURRICULUM.items():
+        if method.get("curriculum") is None and method.get(name, default) != default:
+            raise NotApplicable(f"method.{name} does not count without a curriculum: set method.curriculum=superloss, or leave it at {default}.")
 
 
 def check_origin(config: Mapping[str, Any]) -> None:
@@ -72,6 +107,11 @@ def check_trainer(trainer: Mapping[str, Any]) -> None:
     choice(trainer, "compile", (True, False), "trainer.")
     whole(trainer, "devices", 1, "trainer.")
     whole(trainer, "nodes", 1, "trainer.")
+
+
+def _yaml(value: Any) -> str:
+    """As it is written on the command line."""
+    return {None: "null", True: "true", False: "false"}.get(value, str(value)) if isinstance(value, (bool, type(None))) else str(value)
 
 
 def choice(options: Mapping[str, Any], name: str, known: tuple[Any, ...], prefix: str = "") -> None:

@@ -26,8 +26,10 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, read_write
 from omegaconf.errors import OmegaConfBaseException
 
+from speechforget.checks import check, check_places
 from speechforget.errors import NotApplicable, RankError, UserError, nearest
 from speechforget.peers import end_with, place, serve
+from speechforget.printing import print_anywhere
 from speechforget.process import settle
 from speechforget.store import make_folder, write_json
 from speechforget.store.files import explained
@@ -46,6 +48,7 @@ def guard(main: Callable[[], Any]) -> None:
     """Runs Hydra's main. A user's mistake ends in one sentence and exit code 1; a sweep with failed jobs lists them and ends in 1, too."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach us instead of being printed
     os.environ.pop(SWEEP, None)
+    print_anywhere()
     code = 0
     try:
         main()
@@ -77,6 +80,7 @@ def job(config: DictConfig) -> float:
 
     Gives the objective. Of a job of a sweep that failed it is infinite, so that a search goes on elsewhere: Hydra's Optuna sweeper ends at nan.
     """
+    print_anywhere()
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     for name in ("matplotlib", "fsspec", "git", "urllib3"):
         logging.getLogger(name).setLevel(logging.WARNING)
@@ -127,8 +131,6 @@ def _job_of_a_sweep(config: DictConfig) -> float:
 
 
 def _checked(config: DictConfig) -> dict[str, Any]:
-    from speechforget.checks import check
-
     resolved: Any = OmegaConf.to_container(config, resolve=True)
     check(resolved)
     return resolved
@@ -153,6 +155,7 @@ def _run(config: DictConfig) -> tuple[float, list[str]]:
 
 def _work_for_task_0(config: DictConfig) -> float:
     """What tasks 1 to n of a job do. Where the job is a whole command line, they do it for all its runs, so the first one never returns."""
+    check_places(config)
     serve(config.output, place())
     if "SUBMITIT_EXECUTOR" not in os.environ:
         raise SystemExit(0)
@@ -170,6 +173,11 @@ class Sweep(Callback):
             raise SystemExit(1)  # any other exception Hydra would make a warning of
         if place().rank > 0:
             return
+        try:
+            check_places(config)
+        except UserError as error:
+            complain(error)
+            raise SystemExit(1) from None
         folder = _sweep_folder(config)
         os.environ[SWEEP] = str(folder)
         os.environ[PARENT] = str(os.getpid())
@@ -189,7 +197,7 @@ def _sweep_folder(config: DictConfig) -> Path:
 
 
 def summarise(folder: Path) -> int:
-    """Prints one line for each job of a sweep and gives the number that failed."""
+    """Prints one line for each job of a sweep and gives the number that failed; all of them where no job was applicable."""
     from speechforget.planning import Planned, describe
 
     outcomes = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"), key=lambda path: int(path.stem))]
@@ -219,6 +227,9 @@ def summarise(folder: Path) -> int:
             f"{failed} of {len(outcomes)} jobs failed. The same command tries them again and recomputes nothing else.",
             file=sys.stderr,
         )
+    if all(outcome["outcome"] == "not applicable" for outcome in outcomes):
+        print("No job of the sweep is applicable, so nothing was done.", file=sys.stderr)
+        return len(outcomes)
     return failed
 
 
@@ -246,10 +257,19 @@ def _explain_config(error: BaseException) -> str:
         options = re.findall(r"^\t(\S+)$", str(error).partition("Available options in")[2], flags=re.MULTILINE)
         return f"There is no {missing[1]}={missing[2]}: {nearest(missing[2], options)}"
     if unknown := re.search(r"Could not (?:override|append to config|delete from config)[^']*'([^']+)'", text):
-        return f"There is no configuration key '{unknown[1]}': {nearest(unknown[1], _known_keys(unknown[1], cause))}"
+        return f"There is no configuration key '{unknown[1]}'{_chosen(unknown[1], cause)}: {nearest(unknown[1], _known_keys(unknown[1], cause))}"
     if absent := re.search(r"Interpolation key '([^']+)' not found", text):
         return f"The configuration refers to '{absent[1]}', which it does not have: see where in what --cfg job prints."
     return text.split(" full_key:")[0]
+
+
+def _chosen(key: str, cause: BaseException | None) -> str:
+    """Which choice lacks the key, as in ' with method=finetune': in a sweep others may have it."""
+    group, parent = key.rpartition(".")[0], getattr(cause, "parent_node", None)
+    if not group or "." in group or parent is None or not OmegaConf.is_dict(parent):
+        return ""
+    name = parent.get("name") or parent.get("kind")
+    return f" with {group}={name}" if name else ""
 
 
 def _known_keys(key: str, cause: BaseException | None) -> Iterable[str]:

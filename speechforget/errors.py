@@ -11,7 +11,7 @@ class UserError(Exception):
 
 
 class NotApplicable(UserError):  # noqa: N818
-    """A method that is not defined for the request; a multirun lists it and goes on."""
+    """Choices that do not go together, such as a method and a request that it is not defined for; a multirun lists it and goes on."""
 
 
 class Diverged(UserError):  # noqa: N818

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from speechforget import team
+from speechforget.data.choices import counted
 from speechforget.data.request import Request, save, select
 from speechforget.dividing import Data, divide
 from speechforget.errors import NotApplicable, UserError
@@ -234,7 +235,7 @@ class Pipeline:
         data, request, about = self.data, self.request, provenance()
         return {
             **dict(zip(("dataset", "label", "model"), self.words, strict=True)),
-            "task": dict(self.task),
+            "task": counted(self.task),
             "method": self.method["name"],
             "seed": self.seed,
             "request": {

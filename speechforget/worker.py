@@ -28,6 +28,7 @@ from typing import Any
 
 from speechforget.errors import Diverged, NotApplicable, UserError
 from speechforget.peers import FINISHED, LOST
+from speechforget.printing import print_anywhere
 
 LEFT_ALONE = 3  # exit code when the connection broke
 SECONDS_TO_CONNECT = 30.0
@@ -37,6 +38,7 @@ Message = dict[str, Any]
 
 def main(rank: int, host: str, port: int) -> int:
     """Takes orders until told to finish."""
+    print_anywhere()
     for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2"):  # those are for the process that runs the command; the connection ends this one
         signal.signal(getattr(signal, name), signal.SIG_IGN)
     connection = connect(host, port, os.environ.pop("SPEECHFORGET_SECRET").encode())

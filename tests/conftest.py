@@ -105,7 +105,8 @@ def command() -> Run:
         environment = {**os.environ, "WANDB_MODE": "offline", "OMP_NUM_THREADS": "1", **options.pop("env", {})}
         environment = {name: value for name, value in environment.items() if value is not None}
         line = [sys.executable, str(ROOT / "run.py"), *arguments]
-        return subprocess.run(line, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=300, **options)
+        options = {"cwd": ROOT, "timeout": 300, **options}
+        return subprocess.run(line, env=environment, capture_output=True, text=True, check=False, **options)
 
     return run
 

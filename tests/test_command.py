@@ -146,3 +146,17 @@ def test_a_job_that_fails_is_the_worst_trial_of_a_search(tmp_path: Path, monkeyp
         monkeypatch.setattr(command_line, "_run", Mock(side_effect=[outcome]))
         found.append((command_line._job_of_a_sweep(config), json.loads((tmp_path / "3.json").read_text())["outcome"]))
     assert found == [(0.25, "done"), (math.inf, "failed"), (math.inf, "not applicable")]
+
+
+@pytest.mark.parametrize(("by", "numbers", "code", "runs"), [("random,speaker", "1,2", 0, 3), ("random", "2,3", 1, 0)])
+def test_a_sweep_leaves_out_jobs_in_which_a_key_would_not_count(by: str, numbers: str, code: int, runs: int, command, small, tmp_path: Path) -> None:
+    words = [f"output={tmp_path}", "plan=true", "task=sample", f"task.by={by}", f"task.number={numbers}"]
+    done = command("-m", *small, *words)
+    assert done.returncode == code, done.stdout + done.stderr
+    assert done.stderr.count("not applicable: ") == done.stderr.count("task.number does not count with task.by=random") == 1
+    assert (f"Plan of {runs} runs" in done.stdout) == bool(runs)
+    assert ("No job of the sweep is applicable" in done.stderr) == (not runs)
+
+
+def test_a_swept_key_that_one_choice_lacks_names_the_choice(command, tmp_path: Path) -> None:
+    assert "'method.alpha' with method=finetune: " in one_sentence(command("-m", "method=scrub,finetune", "method.alpha=1,2", f"output={tmp_path}"))

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from speechforget.errors import UserError
+from speechforget.printing import print_anywhere
 
 DESCRIPTION = """\
 Collects the finished runs below a folder into tables: one per dataset, label and model, laid out as Tables 1 and 2 of
@@ -40,6 +41,7 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; the exit code is 1, with one sentence, where the user can mend something."""
+    print_anywhere()
     options = _arguments(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     from speechforget.report.collect import collect

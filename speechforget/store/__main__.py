@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from speechforget.errors import UserError
+from speechforget.printing import print_anywhere
 from speechforget.process import settle
 from speechforget.store import graph, listing
 from speechforget.store.done import read_done
@@ -57,6 +58,7 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; the exit code is 1, with one sentence, where something is bad or the user can mend something."""
+    print_anywhere()
     options = _arguments(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
