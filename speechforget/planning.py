@@ -1,6 +1,6 @@
 """What a run or a sweep would build, by which key, and how long that would take by recorded costs. Nothing is built.
 
-The pipeline itself says what it would make: it is run with a store that only looks. Dividing a corpus is cheap, so it is done, and thrown away.
+The pipeline itself says what it would make: it is run with a store that only looks. Dividing a corpus is cheap, so it is done, in a scratch folder.
 Where the corpus itself is not decoded yet, its keys cannot be known; then what would be built is told apart by its config.
 """
 
@@ -84,10 +84,10 @@ def _record(stage: str, folder: Path) -> tuple[str, Mapping[str, Any], float] | 
 
 
 class Looker:
-    """Stands in for a store: makes nothing, notes what it was asked for. place: for a split, which must be made to be known."""
+    """Stands in for a store: makes nothing there, notes what it was asked for. scratch: for a split, which must be made to be known."""
 
-    def __init__(self, store: Store, costs: Costs, place: Path) -> None:
-        self.store, self.costs, self.place = store, costs, place
+    def __init__(self, store: Store, costs: Costs, scratch: Store) -> None:
+        self.store, self.costs, self.scratch = store, costs, scratch
         self.planned: list[Planned] = []
 
     def produce(self, stage: str, name: str, inputs: Mapping[str, Any], build: Callable[[Path, str], None]) -> Artefact:
@@ -101,20 +101,18 @@ class Looker:
         recorded = json.loads(json.dumps(inputs))
         self.planned.append(Planned(stage, name, key, str(folder), state, 0.0 if exists else self.costs.seconds(stage, recorded), key))
         if stage == "split" and not exists:
-            folder = self.place / key
-            folder.mkdir(exist_ok=True)
-            build(folder, key)
+            return self.scratch.produce(stage, name, inputs, build)
         return Artefact(folder, key, built=False)
 
 
-def plan(config: Mapping[str, Any], costs: Costs | None = None) -> list[Planned]:
-    """The artefacts of one run in the order in which they are made. costs: to read records once for many runs.
+def plan(config: Mapping[str, Any], costs: Costs | None = None, scratch: Path | None = None) -> list[Planned]:
+    """The artefacts of one run in the order in which they are made. costs, scratch: to read records, and to divide a corpus, once for many runs.
 
     Raises what the run itself would raise for a user's mistake.
     """
     root = Path(config["output"])
     with tempfile.TemporaryDirectory() as place, looking():
-        looker = Looker(Store(root, config["lock"]), costs or Costs(root), Path(place))
+        looker = Looker(Store(root, config["lock"]), costs or Costs(root), Store(scratch or Path(place)))
         pipeline = Pipeline(config, looker)
         try:
             if config["only"] is not None:

@@ -155,8 +155,8 @@ def test_the_joblib_launcher_shares_too(command, small, tmp_path: Path) -> None:
 
 
 def keys(configure, tmp_path: Path, *overrides: str) -> dict[str, str]:
-    """The keys of a run's stages, without building any; the corpus is decoded first."""
-    divide(configure(f"output={tmp_path}", *overrides), Store(tmp_path))
+    """The keys of a run's stages, without building any; the corpus is decoded first, and not divided."""
+    divide(configure(f"output={tmp_path}", *overrides), Store(tmp_path / "elsewhere"))
     found: dict[str, str] = {}
     for planned in plan(configure(f"output={tmp_path}", *overrides)):
         assert planned.key is not None
@@ -219,7 +219,7 @@ def test_every_number_of_a_yaml_is_in_a_key(group: str, configure, tmp_path: Pat
         config = configure(f"output={tmp_path}", f"{group}={path.stem}")
         if config["model"].get("pretrained"):  # the key of weights that are not here is only known to their hub
             config["model"]["pretrained"] = None
-        divide(config, Store(tmp_path))
+        divide(config, Store(tmp_path / "elsewhere"))
         before = {planned.key for planned in plan(config)}
         own = {name: value for name, value in config[group].items() if name != "requests"}  # what a kind of request has is already in its place
         for place in numbers(own):
@@ -227,6 +227,18 @@ def test_every_number_of_a_yaml_is_in_a_key(group: str, configure, tmp_path: Pat
             part = functools.reduce(dict.__getitem__, place[:-1], changed[group])
             part[place[-1]] = not part[place[-1]] if isinstance(part[place[-1]], bool) else part[place[-1]] + 1
             assert {planned.key for planned in plan(changed)} != before, (path.stem, place)
+
+
+def test_a_plan_of_a_decoded_corpus_divides_it_elsewhere(configure, tmp_path: Path) -> None:
+    config = configure(f"output={tmp_path / 'out'}", f"cache={tmp_path / 'cache'}")
+    divide(config, Store(tmp_path / "elsewhere"))
+    planned = plan(config)
+    assert [one.state for one in planned] == ["missing"] * len(planned) and all(one.key for one in planned)
+    assert not (tmp_path / "out").exists()
+    made = divide(config, Store(tmp_path / "out"))
+    assert planned[0].stage == "split" and planned[0].key == made.key
+    again = plan(config)
+    assert [one.key for one in again] == [one.key for one in planned] and again[0].exists
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """Sweeps as jobs of SLURM, on a real one where there is one; and the same through submitit on this machine alone."""
 
+import itertools
 import json
 import os
 import re
@@ -7,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,7 +23,9 @@ from hydra_plugins.speechforget_launcher import _slurm
 from hydra_plugins.speechforget_launcher._first import first_wave
 from hydra_plugins.speechforget_launcher._jobs import Job
 from hydra_plugins.speechforget_launcher._logs import last_words
+from speechforget.dividing import divide
 from speechforget.errors import UserError
+from speechforget.store import Store
 
 ROOT = Path(__file__).parents[1]
 LONG = ["only=original", "train.epochs=250"]  # about 10 s on a free core: time to interrupt
@@ -127,6 +131,7 @@ def undisturbed(command, small, tmp_path_factory: pytest.TempPathFactory) -> byt
 @on_slurm
 def test_a_sweep_trains_shared_models_once_and_first(command, small, configure, tmp_path: Path) -> None:
     sweep = ["method=none,random_label", "seed=0,1"]
+    decode(configure(f"output={tmp_path / 'slurm'}"))
     done = command(*small, *slurm(tmp_path / "slurm", *sweep))
     assert done.returncode == 0, done.stderr
     assert "First 4 models" in done.stderr and done.stdout.count("  done ") == 4
@@ -146,9 +151,37 @@ def test_a_sweep_trains_shared_models_once_and_first(command, small, configure, 
     assert len(figures(tmp_path / "alone")) == 4 and figures(tmp_path / "slurm") == figures(tmp_path / "alone")
 
     work = SimpleNamespace(overrides=[], launcher=None, outcomes=tmp_path)
-    configs = [configure("launch=slurm", f"output={tmp_path / place}") for place in ("slurm", "new")]
-    assert first_wave([Job(work, configs[0])] * 2) == []  # type: ignore[arg-type]
-    assert [job.stage for job in first_wave([Job(work, configs[1])] * 2)] == ["original", "oracle"]  # type: ignore[arg-type]
+    assert first_wave([Job(work, configure("launch=slurm", f"output={tmp_path / 'slurm'}"))] * 2) == []  # type: ignore[arg-type]
+
+
+def decode(config: dict[str, Any]) -> None:
+    """Decodes the run's corpus into its cache, and divides it elsewhere: where a first wave or a plan may start from."""
+    with tempfile.TemporaryDirectory() as elsewhere:
+        divide(config, Store(Path(elsewhere)))
+
+
+@pytest.mark.parametrize("decoded", [False, True])
+def test_the_first_wave_is_what_jobs_share(decoded: bool, configure, tmp_path: Path, capsys) -> None:
+    work = SimpleNamespace(overrides=[], launcher=None, outcomes=tmp_path)
+    places = [f"output={tmp_path}", "launch=submitit_local"]
+    configs = [configure(*places, f"method={method}", f"dataset.split_seed={seed}") for method, seed in itertools.product(("none", "scrub"), (0, 1))]
+    if decoded:
+        for config in configs:
+            decode(config)
+    wave = first_wave([Job(work, config) for config in configs])  # type: ignore[arg-type]
+    assert [(job.config["dataset"]["split_seed"], job.stage) for job in wave] == list(itertools.product((0, 1), ("original", "oracle")))
+    assert not capsys.readouterr().err and not (tmp_path / "split").exists()
+
+
+def test_a_first_wave_that_cannot_be_made_says_why(configure, tmp_path: Path, capsys) -> None:
+    work = SimpleNamespace(overrides=[], launcher=None, outcomes=tmp_path)
+    config = configure(f"output={tmp_path}", "launch=submitit_local")
+    decode(config)
+    unseen = [Job(work, {**config, "dataset": {**config["dataset"], "root": "/not/here"}})] * 2  # type: ignore[arg-type]
+    wave = first_wave([*unseen, Job(work, config)])  # type: ignore[arg-type]
+    assert [job.stage for job in wave] == ["original", "oracle"]
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("No first wave for 2 of 3 jobs, whose models cannot be told from here: dataset.root=/not/here is not a folder")
 
 
 @on_slurm
@@ -317,7 +350,8 @@ def test_a_log_says_why_a_job_ended(log: str | None, words: str, tmp_path: Path)
 
 
 @pytest.mark.slow
-def test_the_same_jobs_run_as_processes_of_this_machine(command, small, tmp_path: Path) -> None:
+def test_the_same_jobs_run_as_processes_of_this_machine(command, small, configure, tmp_path: Path) -> None:
+    decode(configure(f"output={tmp_path}"))
     done = command(*small, "launch=submitit_local", f"output={tmp_path}", "method=none,random_label", "train.epochs=1")
     assert done.returncode == 0, done.stderr
     assert "First 2 models" in done.stderr and done.stdout.count("  done ") == 2

@@ -17,7 +17,7 @@ from hydra_plugins.speechforget_launcher._first import first_wave
 from hydra_plugins.speechforget_launcher._jobs import Job, Queue, Sight, Work
 from speechforget.checks import check
 from speechforget.command import SWEEP
-from speechforget.errors import UserError
+from speechforget.errors import NotApplicable, UserError
 from speechforget.store import make_folder
 
 if TYPE_CHECKING:
@@ -39,6 +39,8 @@ def launch(launcher: SubmititLauncher, job_overrides: Sequence[Sequence[str]], s
     for job in jobs:
         try:
             check(job.config)
+        except NotApplicable as error:
+            job.end("not applicable", str(error))
         except UserError as error:
             job.end("failed", str(error))
     first = first_wave([job for job in jobs if not job.ended])
