@@ -43,8 +43,11 @@ class Objective:
         self.bases: list[Pipeline] = []
 
     def prepare(self) -> None:
-        """Originals and oracles, made or found."""
+        """Originals and oracles, made or found, once it is known that the method can be built."""
+        from speechforget.loading import rehearse
+
         for config in self.configs:
+            rehearse(config)
             base = Pipeline(config, Store.of(config))
             base.check_applicable()
             original, oracle = base.train("original"), base.train("oracle")

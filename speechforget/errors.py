@@ -11,7 +11,11 @@ class UserError(Exception):
 
 
 class NotApplicable(UserError):  # noqa: N818
-    """Choices that do not go together, such as a method and a request that it is not defined for; a multirun lists it and goes on."""
+    """A method that is not defined for the request; a multirun lists it and goes on."""
+
+
+class Diverged(UserError):  # noqa: N818
+    """Weights, losses or outputs are not finite numbers; says of which stage, when, and what to lower."""
 
 
 class Diverged(UserError):  # noqa: N818

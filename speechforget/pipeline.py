@@ -90,7 +90,7 @@ class Pipeline:
 
     def check_applicable(self) -> None:
         """Raises NotApplicable where the method is not defined for this kind of request, UserError where its numbers are another one's."""
-        check_tuned(self.config)
+        check_tuned(self.config, lambda: self.data.audio.fingerprint)
         kinds = list(self.method["requests"])
         if self.task["kind"] not in kinds:
             why = f" ({self.method['reason']})" if self.method.get("reason") else ""

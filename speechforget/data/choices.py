@@ -11,6 +11,7 @@ WAYS: Mapping[tuple[str, str], tuple[tuple[str, ...], ...]] = {
     ("sample", "random"): (("percent", "balanced", "seed"),),
     ("sample", "published"): (("percent", "balanced", "seed", "list", "lists"),),
     ("sample", "ids"): (("ids", "seed"),),
+    ("sample", "pattern"): (("pattern",),),
 }
 BY_COLUMN = (("values",), ("share", "fewest", "seed"), ("number", "fewest", "seed"))  # task.by=speaker, or another column
 ALWAYS = ("kind", "by")
@@ -18,7 +19,10 @@ KNOWN = {key for ways in (*WAYS.values(), BY_COLUMN) for way in ways for key in 
 # As conf/task has them: what differs from these somebody has set.
 DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "class": {"classes": None, "number": 1, "percent": None},
-    "sample": {"percent": 5, "balanced": True, "values": None, "number": 1, "share": None, "fewest": None, "ids": None, "lists": None},
+    "sample": {
+        **{"percent": 5, "balanced": True, "values": None, "number": 1, "share": None, "fewest": None},
+        **{"ids": None, "pattern": None, "lists": None},
+    },
 }
 
 
