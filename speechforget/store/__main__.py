@@ -19,7 +19,7 @@ from speechforget.store.trial import try_locks
 
 EXAMPLES = """\
 examples:
-  python -m speechforget.store ls                          every artefact, in the order of the pipeline
+  python -m speechforget.store ls outputs                  every artefact, in the order of the pipeline
   python -m speechforget.store show 3fa9                   one of them: what it was made of, and what was made of it
   python -m speechforget.store verify                      every byte of all of them
   python -m speechforget.store verify --rebuild 3fa9       makes it again in a scratch folder, and compares bit by bit
@@ -37,15 +37,17 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     output.add_argument("--output", type=Path, default=Path("outputs"), help="where the runs wrote to (default: outputs)")
     commands = parser.add_subparsers(dest="command", required=True, metavar="ls | show | verify | gc | locks")
     command = commands.add_parser("ls", parents=[output], help="list every artefact with its size, cost and state")
+    command.add_argument("folder", nargs="?", type=Path, help="the same as --output")
     command.add_argument("--json", action="store_true", help="for programs: whole keys, sizes in bytes, parents")
     command = commands.add_parser("show", parents=[output], help="everything about one artefact")
     command.add_argument("key", help="first digits of its key, or its folder")
     command = commands.add_parser("verify", parents=[output], help="compare every file with what was recorded when it was made")
-    command.add_argument("key", nargs="*", help="first digits of keys, or folders (default: all)")
+    command.add_argument("key", nargs="*", help="first digits of keys, or folders, of artefacts or the output's own (default: all)")
     command.add_argument("--rebuild", action="store_true", help="also make them again, by today's code, and compare what comes out")
     command.add_argument("--threads", type=int, help="with --rebuild: threads to work with (default: as many as then, for equal bits)")
     command.add_argument("--tolerance", type=float, help="with --rebuild: how far numbers may be apart, as a share of the largest")
     command = commands.add_parser("gc", parents=[output], help="remove what no result refers to, unfinished folders, old locks and caches")
+    command.add_argument("folder", nargs="?", type=Path, help="the same as --output")
     command.add_argument("--unreferenced", action="store_true", help="only finished artefacts that no result refers to")
     command.add_argument("--days", type=float, default=7, help="how long caches, sweeps and peers must have lain untouched (default: 7)")
     command.add_argument("--yes", action="store_true", help="remove without asking")
@@ -53,7 +55,12 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     command.add_argument("folder", type=Path)
     command.add_argument("--seconds", type=float, default=30, help="at most so long (default: 30)")
     command.add_argument("--partner", action="store_true", help=argparse.SUPPRESS)
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if options.command == "verify" and len(options.key) == 1 and graph.is_output(options.key[0]):
+        options.folder, options.key = Path(options.key[0]), []
+    if options.command != "locks" and getattr(options, "folder", None) is not None:
+        options.output = options.folder
+    return options
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

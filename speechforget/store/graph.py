@@ -64,6 +64,12 @@ def read_graph(output: Path) -> list[Node]:
     return nodes
 
 
+def is_output(asked: str) -> bool:
+    """Whether a word names a folder that is no artefact's and no key's first digits."""
+    folder = Path(asked)
+    return folder.is_dir() and not FOLDER.fullmatch(folder.resolve().name) and not re.fullmatch("[0-9a-f]+", asked)
+
+
 def _stages(output: Path) -> list[Path]:
     found = [path for path in output.iterdir() if path.is_dir() and path.name not in OTHERS and not path.name.startswith(".")]
     order = {name: number for number, name in enumerate(STAGES)}
