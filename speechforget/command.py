@@ -255,7 +255,8 @@ def _explain_config(error: BaseException) -> str:
     cause = error if isinstance(error, OmegaConfBaseException) else error.__cause__
     if missing := re.search(r"Could not find '([^']+)/([^'/]+)'", text):
         options = re.findall(r"^\t(\S+)$", str(error).partition("Available options in")[2], flags=re.MULTILINE)
-        return f"There is no {missing[1]}={missing[2]}: {nearest(missing[2], options)}"
+        by = "; what samples are chosen by is task.by, as in task=sample task.by=speaker" if missing[1] == "task" else ""
+        return f"There is no {missing[1]}={missing[2]}: {nearest(missing[2], options)}{by}"
     if unknown := re.search(r"Could not (?:override|append to config|delete from config)[^']*'([^']+)'", text):
         return f"There is no configuration key '{unknown[1]}'{_chosen(unknown[1], cause)}: {nearest(unknown[1], _known_keys(unknown[1], cause))}"
     if absent := re.search(r"Interpolation key '([^']+)' not found", text):

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from speechforget.errors import UserError
+from speechforget.lookalikes import check_no_pointer, instead
 from speechforget.pretrained import labels_of
 from speechforget.store import canonical, differences
 from speechforget.store.done import sha256
@@ -72,6 +73,7 @@ def read_checkpoint(config: Mapping[str, Any]) -> Checkpoint | None:
         found = "is a file: give the folder that holds it" if folder.exists() else "is no folder: a model of the Hub must be downloaded first"
         raise UserError(f"original.checkpoint={asked} {found}.")
     checkpoint = _read_ours(folder, config) if (folder / OURS[0]).exists() else _read_hugging_face(folder, config)
+    check_no_pointer(folder / name for name in checkpoint.files)
     rate = config["dataset"]["sample_rate"]
     if checkpoint.sample_rate not in (None, rate):
         raise UserError(f"{folder} hears {checkpoint.sample_rate} Hz and the corpus has {rate} Hz: set dataset.sample_rate={checkpoint.sample_rate}.")
@@ -106,7 +108,8 @@ def _check_model(folder: Path, held: Mapping[str, Any], asked: Mapping[str, Any]
 
 def _read_hugging_face(folder: Path, config: Mapping[str, Any]) -> Checkpoint:
     if not (folder / "config.json").exists():
-        hint = "it is a result: give its original, a folder below original/" if (folder / "result.json").exists() else "name another folder"
+        result = "it is a result: give its original, a folder below original/" if (folder / "result.json").exists() else None
+        hint = result or instead(folder) or "name another folder"
         raise UserError(f"{folder} holds neither a model of speechforget ({' and '.join(OURS)}) nor one of Hugging Face (config.json): {hint}.")
     described = _read_json(folder / "config.json")
     kinds = [str(name) for name in described.get("architectures") or []]
@@ -129,7 +132,7 @@ def _weights(folder: Path) -> list[str]:
         if (folder / name).exists():
             parts = (_read_json(folder / name).get("weight_map") or {}) if name.endswith(".json") else {}
             return [name, *sorted({str(part) for part in parts.values()})]
-    raise UserError(f"{folder} has a config.json and no weights: copy model.safetensors or pytorch_model.bin beside it.")
+    raise UserError(f"{folder} has a config.json and no weights: {instead(folder) or 'copy model.safetensors or pytorch_model.bin beside it'}.")
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -15,10 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from speechforget.errors import UserError
+from speechforget.lookalikes import check_no_pointer, instead
 from speechforget.store.done import sha256
 
 CONFIGS = ("config.json", "preprocessor_config.json", "processor_config.json")
 WEIGHTS = ("model*.safetensors", "pytorch_model*.bin")  # the first kind that is there is read; so does transformers
+GIVE = "give a folder that transformers' save_pretrained wrote"
 COMMIT = re.compile("[0-9a-f]{40}")
 UNREACHABLE = (
     "model.pretrained={name} cannot be fetched{reason}: check the network or the name, download it elsewhere and give its folder, or set "
@@ -39,6 +41,8 @@ def fingerprint(model: Mapping[str, Any]) -> dict[str, str] | None:
     if pretrained is True:
         return {"bundle": str(model["bundle"])}
     place = _place(str(pretrained), "bundle" not in model)
+    if place is not None and place.is_file():
+        check_no_pointer([place])
     if place is None:
         return {"commit": _commit(str(pretrained), model.get("revision"))}
     files = [place] if place.is_file() else _files(place)
@@ -75,7 +79,8 @@ def _config(folder: Path) -> dict[str, Any]:
     try:
         return json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise UserError(f"{folder} holds no readable config.json ({error}): give a folder that transformers' save_pretrained wrote.") from None
+        hint = None if (folder / "config.json").exists() else instead(folder)
+        raise UserError(f"{folder} holds no readable config.json ({error}): {hint or GIVE}.") from None
 
 
 def _place(pretrained: str, hub: bool) -> Path | None:
@@ -86,7 +91,7 @@ def _place(pretrained: str, hub: bool) -> Path | None:
     if not hub:
         raise UserError(f"There is no model.pretrained={pretrained}: give the file of a state dict, true, or false.")
     if pretrained.startswith((".", "/", "~")) or pretrained.count("/") > 1:
-        raise UserError(f"There is no model.pretrained={pretrained}: give a folder that transformers' save_pretrained wrote, or a name of the hub.")
+        raise UserError(f"There is no model.pretrained={pretrained}: {GIVE}, or a name of the hub.")
     return None
 
 
@@ -99,7 +104,8 @@ def _files(folder: Path) -> list[Path]:
     _config(folder)
     weights = _weights(folder)
     if not weights:
-        raise UserError(f"{folder} holds no weights ({' or '.join(WEIGHTS)}): give a folder that transformers' save_pretrained wrote.")
+        raise UserError(f"{folder} holds no weights ({' or '.join(WEIGHTS)}): {instead(folder) or GIVE}.")
+    check_no_pointer(weights)
     return [*(folder / name for name in CONFIGS if (folder / name).exists()), *weights]
 
 

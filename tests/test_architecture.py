@@ -13,7 +13,7 @@ PARTS = ("data", "models", "methods", "evaluation")
 STAGES = {"dividing", "training", "unlearning", "scoring", "pipeline", "planning", "building", "result", "fitting", "loading", "importing", "origin"}
 HEAVY = {"torch", "torchaudio", "lightning", "matplotlib", "sklearn", "scipy", "wandb", "transformers", "peft", "speechbrain"}
 LIGHT = ["command", "checks", "pipeline", "planning", "dividing", "store", "errors", "draws", "peers", "progress", "team", "tracking", "result"]
-LIGHT += ["pretrained", "origin", "scores"]
+LIGHT += ["pretrained", "origin", "scores", "lookalikes", "printing"]
 
 
 def imported(path: Path, top_level: bool = False) -> set[str]:

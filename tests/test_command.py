@@ -77,6 +77,7 @@ def test_a_typo_in_a_key_names_the_nearest(argument: str, hint: str, command) ->
         (["trainer.precision=8"], "trainer.precision"),
         (["trainer.devices=0"], "trainer.devices"),
         (["only=unlearned"], "oracle"),
+        (["task=speaker"], "as in task=sample task.by=speaker"),
         (["lock=nfs"], "lease"),
         (["dataset.on_bad_audio=ignore"], "on_bad_audio"),
         (["dataset=folder"], "dataset.root"),
