@@ -185,6 +185,16 @@ def test_the_share_judged_non_member_stands_beside_how_often_that_attack_is_righ
     assert "40.0 (n 1)" in markdown([table]).replace("40.0 ± 0.0", "40.0")
 
 
+@pytest.mark.parametrize("holdout", [True, False])
+def test_an_attack_that_was_not_asked_for_is_not_spoken_of(tmp_path, holdout):
+    """The run's own list of metrics lacks it: that says nothing of the holdout."""
+    numbers = {model: {name: value for name, value in entries.items() if name != "membership_auc"} for model, entries in comparison().items()}
+    result = save(tmp_path, record(holdout=holdout), numbers)
+    assert oracle_verdict(result) == "not measured" and attack_sentence(result) == ""
+    assert "attack:" not in printed(result)
+    assert comparison_plot(result, None, tmp_path / "picture.png").stat().st_size > 10_000
+
+
 def without_oracle():
     """What `compare` returns where there is none."""
     numbers = comparison()

@@ -43,16 +43,18 @@ def describe(result: Mapping[str, Any]) -> str:
 
 
 def attack_sentence(result: Mapping[str, Any]) -> str:
-    """The oracle's attack AUC with its number of non-members and 99 % interval, and what to make of it."""
+    """The oracle's attack AUC with its number of non-members and 99 % interval, and what to make of it; empty where it was not measured."""
     entry = result["comparison"]["oracle"].get("membership_auc")
     verdict = oracle_verdict(result)
-    if verdict == "no oracle":
-        return "Membership attack: no oracle, so the attack cannot be checked."
-    if verdict == "no holdout":
-        whose = "Oracle's membership" if has_oracle(result) else "Membership"
-        return f"{whose} attack: no holdout (dataset.holdout is 0), so membership is not measured."
-    if entry is None or verdict == "no matching holdout":
-        return "Oracle's membership attack: no holdout utterance matches the request, so there is no AUC."
+    whose = "Oracle's membership" if has_oracle(result) else "Membership"
+    without = {
+        "not measured": "",
+        "no oracle": "Membership attack: no oracle, so the attack cannot be checked.",
+        "no holdout": f"{whose} attack: no holdout (dataset.holdout is 0), so membership is not measured.",
+        "no matching holdout": "Oracle's membership attack: no holdout utterance matches the request, so there is no AUC.",
+    }
+    if entry is None or verdict in without:
+        return without[verdict]
     text = f"Oracle's membership attack: AUC {entry['value']:.3f}, 99 % interval {entry['low']:.3f} to {entry['high']:.3f}, "
     text += f"{entry['count']} non-members"
     if verdict == "too few":
@@ -166,7 +168,8 @@ def print_comparison(result: Mapping[str, Any], title: str | None = None, consol
         console.print(f"[dim]Beside each value: its gap to the oracle, the aim{faster}.[/dim]", highlight=False)
         if apart := machine_sentence(result):
             console.print(apart, markup=False, highlight=False)
-    console.print(attack_sentence(result), highlight=False)
+    if attack := attack_sentence(result):
+        console.print(attack, highlight=False)
     if threshold := threshold_sentence(result):
         console.print(threshold, highlight=False)
     if distance := distance_sentence(result):

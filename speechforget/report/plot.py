@@ -65,7 +65,7 @@ def _attack(axes: Axes, result: Mapping[str, Any]) -> None:
     axes.grid(axis="y", color="0.92")
     entries = {model: metrics.get("membership_auc") for model, metrics in comparison.items()}
     verdict = oracle_verdict(result)
-    if verdict in ("no holdout", "no matching holdout"):
+    if verdict in ("not measured", "no holdout", "no matching holdout"):
         axes.text(1, 0.75, verdict, ha="center", va="center", fontsize=12)
         return
     for place, (model, entry) in enumerate(entries.items()):

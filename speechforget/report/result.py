@@ -18,7 +18,7 @@ COLUMNS = ("model", "metric", "value", "low", "high", "count", "gap")
 FEWEST_NONMEMBERS = 30
 INFINITE = "infinite"  # JSON knows no such number
 
-Verdict = Literal["no oracle", "no holdout", "no matching holdout", "too few", "outside", "inside"]
+Verdict = Literal["not measured", "no oracle", "no holdout", "no matching holdout", "too few", "outside", "inside"]
 
 
 def write_result(folder: Path, record: Mapping[str, Any], comparison: Mapping[str, Any]) -> dict[str, Any]:
@@ -77,16 +77,19 @@ def oracle_verdict(result: Mapping[str, Any]) -> Verdict:
 
     The oracle never saw forget nor holdout, so its AUC shows what the two differ in besides membership.
     """
-    if not has_oracle(result) and result["holdout"]:
+    entry = result["comparison"]["oracle"].get("membership_auc")
+    if entry is not None and not has_oracle(result) and result["holdout"]:
         return "no oracle"
-    return attack_verdict(result["comparison"]["oracle"].get("membership_auc"), bool(result["holdout"]))
+    return attack_verdict(entry, bool(result["holdout"]))
 
 
 def attack_verdict(entry: Mapping[str, Any] | None, holdout: bool) -> Verdict:
-    """The same for an AUC (a comparison's entry)."""
+    """The same for an AUC (a comparison's entry); None where the run's metrics do not measure it."""
+    if entry is None:
+        return "not measured"
     if not holdout:
         return "no holdout"
-    if entry is None or entry["value"] is None or not entry["count"]:
+    if entry["value"] is None or not entry["count"]:
         return "no matching holdout"
     if entry["count"] < FEWEST_NONMEMBERS:
         return "too few"
