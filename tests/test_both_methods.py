@@ -147,7 +147,7 @@ def test_munba_learns_wrong_labels_and_goes_on_with_retain_alone() -> None:
         loss = method.loss(student, step, method.passes()[0])
         assert method.norm_allowed() == (None if step.forget is None else 1.0)
         plain = functional.cross_entropy(student(*step.retain.inputs).logits, step.retain.labels)
-        assert torch.equal(loss, plain) == (step.forget is None)
+        assert torch.allclose(loss, plain, rtol=1e-5) == (step.forget is None)  # two ways to take one mean, which round apart on some processors
         if step.forget is not None:
             assert not bool(torch.isin(method.draw(step.forget, 0), torch.tensor(CLASS.forgotten)).any())
     for redraw in (True, False):

@@ -58,7 +58,7 @@ def test_the_next_process_takes_over_from_a_killed_one(tmp_path: Path) -> None:
     time.sleep(0.3)
     assert first.pid is not None
     os.kill(first.pid, signal.SIGKILL)
-    second.join(20)
+    second.join(120)
     assert second.exitcode == 0
     assert len(list(tmp_path.glob("stage/*/DONE"))) == 1
     assert len(log.read_text().splitlines()) == 2

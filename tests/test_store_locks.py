@@ -22,6 +22,7 @@ from speechforget.store.holders import who_holds
 from speechforget.store.trial import Trial, verdict
 
 SHORT_S = 1.5  # of a lease in these tests
+PATIENCE_S = 120.0  # for what takes a moment on an idle machine
 KINDS = ("flock", "lease")
 spawn = multiprocessing.get_context("spawn")
 
@@ -31,7 +32,7 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(claims, "LEASE_S", SHORT_S)
 
 
-def until(true: Callable[[], object], patience_s: float = 30) -> None:
+def until(true: Callable[[], object], patience_s: float = PATIENCE_S) -> None:
     deadline = time.monotonic() + patience_s
     while not true():
         assert time.monotonic() < deadline
@@ -77,7 +78,7 @@ def halves(tmp_path: Path) -> list[Path]:
 def test_processes_that_race_build_once(locks: tuple[str, ...], maker, tmp_path: Path) -> None:
     processes = [maker(lock, 0.3) for lock in locks]
     for process in processes:
-        process.join(30)
+        process.join(PATIENCE_S)
     assert [process.exitcode for process in processes] == [0] * len(locks)
     assert len((tmp_path / "log").read_text().splitlines()) == 1
     assert sorted(path.name for path in tmp_path.glob("stage/*") if path.is_file()) == []
@@ -89,7 +90,7 @@ def test_a_killed_holder_stops_nobody(kinds: tuple[str, str], maker, tmp_path: P
     until(lambda: halves(tmp_path))
     second = maker(kinds[1], 0)
     os.kill(first.pid, signal.SIGKILL)
-    second.join(30)
+    second.join(PATIENCE_S)
     assert second.exitcode == 0
     assert (halves(tmp_path)[0].parent / "value").read_text() == str(second.pid)
     assert not list(tmp_path.glob("stage/*.lock"))
@@ -101,7 +102,7 @@ def test_many_that_find_a_dead_lease_build_once(maker, tmp_path: Path) -> None:
     os.kill(first.pid, signal.SIGKILL)
     others = [maker("lease", 0.3) for _ in range(4)]
     for process in others:
-        process.join(30)
+        process.join(PATIENCE_S)
     assert [process.exitcode for process in others] == [0] * 4
     assert len((tmp_path / "log").read_text().splitlines()) == 2
 
@@ -111,12 +112,12 @@ def test_a_holder_that_was_stopped_finds_its_lease_lost_and_finishes_nothing(mak
     until(lambda: halves(tmp_path))
     os.kill(first.pid, signal.SIGSTOP)
     second = maker("lease", 0)
-    second.join(30)
+    second.join(PATIENCE_S)
     assert second.exitcode == 0
     done = next(tmp_path.glob("stage/*/DONE"))
     record = done.read_bytes()
     os.kill(first.pid, signal.SIGCONT)
-    first.join(30)
+    first.join(PATIENCE_S)
     assert first.exitcode == 1
     assert "was not heard of" in capfd.readouterr().err
     assert done.read_bytes() == record
