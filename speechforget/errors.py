@@ -18,10 +18,6 @@ class Diverged(UserError):  # noqa: N818
     """Weights, losses or outputs are not finite numbers; says of which stage, when, and what to lower."""
 
 
-class Diverged(UserError):  # noqa: N818
-    """Weights, losses or outputs are not finite numbers; says of which stage, when, and what to lower."""
-
-
 class RankError(Exception):
     """A process that worked on a run together with others failed; its text names it and the cause. What the cause printed stands above."""
 

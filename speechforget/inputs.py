@@ -37,6 +37,7 @@ UNCOUNTED = {
     "method.requests": "what may be asked; a number of it counts where it is referred to",
     "method.reason": "a sentence",
     "method.tune": "what a search tries",
+    "method.tried": "requests that a warning goes by",
     "metrics.name": "words for readers",
     "trainer.accelerator": "changes rounding only",
     "trainer.devices": "changes rounding only",

@@ -69,9 +69,9 @@ def _check_types(options: Mapping[str, Any], group: str) -> None:
 
 
 def build_method(method: Mapping[str, Any]) -> Any:
-    """The method that its yaml describes, with its switches (`name`, `requests`, `reason` and `tune` are the pipeline's)."""
+    """The method that its yaml describes, with its switches (`name`, `requests`, `reason`, `tune` and `tried` are the pipeline's)."""
     switches = {name: value for name, value in method.items() if name in SWITCHES}
-    own = {name: value for name, value in method.items() if name not in {"name", "requests", "reason", "tune", *SWITCHES}}
+    own = {name: value for name, value in method.items() if name not in {"name", "requests", "reason", "tune", "tried", *SWITCHES}}
     return equip(_instantiate(own, "method"), switches)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import logging
 import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -22,12 +23,15 @@ from speechforget.data.request import Request, save, select
 from speechforget.dividing import Data, divide
 from speechforget.errors import NotApplicable, UserError
 from speechforget.identity import corpus_facts, metric_facts, models_facts, request_facts
-from speechforget.inputs import HEARING, WINDOWS, code_of, targets_in
+from speechforget.inputs import HEARING, WINDOWS, code_of, decisive, targets_in
 from speechforget.origin import UNMADE, Checkpoint, check_labels, has_oracle, notes, read_checkpoint, why_no_oracle
 from speechforget.pretrained import fingerprint, placeless
 from speechforget.store import Artefact, Producer, Store, provenance, verified, words_for
 from speechforget.tracking import words_of
+from speechforget.tried import untried
 from speechforget.tuned import check_tuned
+
+logger = logging.getLogger(__name__)
 
 RESULT_VERSION = 2  # 1 knew no flags and no identity
 
@@ -66,6 +70,8 @@ class Pipeline:
         """The whole story."""
         self.check_applicable()
         _ = self.request  # one that makes no sense is refused here, before anything is trained
+        if self.untried:
+            logger.warning(self.untried)
         original = self.train("original")
         oracle = {"oracle": self.train("oracle")} if has_oracle(self.config) else {}
         unlearned = self.unlearn(original)
@@ -82,6 +88,11 @@ class Pipeline:
     def request(self) -> Request:
         """What must be forgotten."""
         return select(self.data.table, self.task, self.data.left_out)
+
+    @functools.cached_property
+    def untried(self) -> str | None:
+        """Why the method's numbers may not suit the request."""
+        return untried(self.config, len(self.request.forget), len(self.data.rows("train")))
 
     @functools.cached_property
     def checkpoint(self) -> Checkpoint | None:
@@ -251,7 +262,7 @@ class Pipeline:
             "artefacts": {"original": None, "oracle": None, **{name: artefact.folder.name for name, artefact in models.items()}},
             "cost": {name: artefact.cost for name, artefact in models.items()},
             "no_oracle": why_no_oracle(self.config),
-            "notes": [*notes(self.config, self.checkpoint), *request.notes],
+            "notes": [*notes(self.config, self.checkpoint), *request.notes, *([self.untried] if self.untried else [])],
             "versions": about["versions"],
             "commit": about["commit"],
         }

@@ -69,7 +69,7 @@ def test_a_typo_in_a_key_names_the_nearest(argument: str, hint: str, command) ->
     ("arguments", "words"),
     [
         (["seed=one"], "seed must be a whole number"),
-        (["method=ssd", "task.kind=clas"], "'requests.clas.alpha'"),
+        (["method=ssd", "task.kind=clas"], "'requests.clas.floor'"),
         (["train.epochs=0"], "train.epochs"),
         (["task.seed=one"], "task.seed"),
         (["train.epochs=many"], "train.epochs"),

@@ -26,9 +26,16 @@ from speechforget.cost import Cost
 from speechforget.errors import NotApplicable, UserError
 from speechforget.loading import build_classifier, build_method
 from speechforget.methods import importance
-from speechforget.methods.assd import threshold
 from speechforget.methods.fisher import Fisher
-from speechforget.methods.importance import PerUtterance, absolute_output_gradients, flat, movable, squared_gradients, squared_sample_gradients
+from speechforget.methods.importance import (
+    PerUtterance,
+    absolute_output_gradients,
+    flat,
+    movable,
+    squared_gradients,
+    squared_sample_gradients,
+    threshold,
+)
 from speechforget.methods.influence import Influence, solve
 from speechforget.methods.losses import cross_entropy
 from speechforget.methods.method import Context, Method
@@ -214,6 +221,23 @@ def test_adaptive_threshold_is_the_percentile_of_the_shares() -> None:
         expected = float(ratios[low] + (rank - low) * (ratios[low + 1] - ratios[low]))
         assert threshold(forget, retain, share) == pytest.approx(expected)
     assert threshold(torch.tensor([0.0, 1.0, 3.0]), torch.tensor([0.0, 0.0, 1.0]), 0.0) == 3.0
+
+
+@pytest.mark.parametrize("name", ["ssd", "lfssd"])
+@pytest.mark.parametrize("problem", [SAMPLES, CLASS], ids=["sample", "class"])
+def test_auto_selects_as_many_weights_as_the_share_of_the_request_says(name: str, problem: Problem) -> None:
+    before = original()
+    share = len(problem.forget) / 46
+    ended = run(problem, build(name, alpha="auto", dampening=0.0, floor=0.0))
+    count = sum(parameter.numel() for parameter in before.parameters())
+    zeroed = sum(int((parameter == 0).sum()) for parameter in ended.parameters())
+    assert zeroed == pytest.approx(math.log(1 + 100 * share) / 100 * count, abs=1.001)
+
+
+def test_alpha_is_a_number_or_auto() -> None:
+    for alpha in ("atuo", True, None):
+        with pytest.raises(UserError, match=r"method\.alpha is a number, or auto"):
+            build("ssd", alpha=alpha)
 
 
 def test_adaptive_dampening_is_that_of_a_plain_loop() -> None:

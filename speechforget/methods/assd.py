@@ -19,13 +19,10 @@ of x / 0 as the largest of all. Frozen weights are not counted.
 
 from __future__ import annotations
 
-import math
-
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from speechforget.methods.importance import dampen, over_batches
+from speechforget.methods.importance import dampen, over_batches, threshold, unfrozen
 from speechforget.methods.losses import cross_entropy
 from speechforget.methods.method import Context, Method
 
@@ -41,14 +38,5 @@ class Assd(Method):
         """The whole edit."""
         forget, forgotten = over_batches(context, "forget", self.batch_size, cross_entropy, torch.square)
         retain, retained = over_batches(context, "retain", self.batch_size, cross_entropy, torch.square)
-        counts = torch.cat([torch.full((parameter.numel(),), parameter.requires_grad) for parameter in context.original.parameters()])
-        alpha = threshold(forget[counts.to(forget.device)], retain[counts.to(retain.device)], forgotten / (forgotten + retained))
+        alpha = threshold(unfrozen(context, forget), unfrozen(context, retain), forgotten / (forgotten + retained))
         dampen(student, forget, retain, alpha, self.dampening, self.floor)
-
-
-def threshold(forget: Tensor, retain: Tensor, share: float) -> float:
-    """The percentile number 100 - ln(1 + 100 * share) of forget / retain, both (parameters,); share: of the training set, in [0, 1]."""
-    ratio = np.nan_to_num((forget.double() / retain.double()).cpu().numpy(), nan=0.0, posinf=np.inf)
-    finite = ratio[np.isfinite(ratio)]
-    ratio = np.minimum(ratio, finite.max(initial=0.0))
-    return float(np.percentile(ratio, 100 - math.log1p(100 * share)))

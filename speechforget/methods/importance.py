@@ -16,18 +16,22 @@ import logging
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from speechforget.batch import Batch, cut
+from speechforget.errors import UserError
+from speechforget.methods.curriculum import is_number
 from speechforget.methods.losses import cross_entropy
 from speechforget.methods.method import Context
 from speechforget.methods.products import as_products
 
 logger = logging.getLogger(__name__)
 
+AUTO = "auto"
 AT_ONCE = 2**24  # gradient entries of single utterances held at the same time: 64 MB of float32, and some copies
 
 Score = Callable[[Tensor, Tensor], Tensor]
@@ -208,6 +212,38 @@ def pieces(flat: Tensor, parameters: Iterable[Tensor]) -> list[Tensor]:
     """A flat tensor over some parameters, cut into their shapes."""
     shapes = list(parameters)
     return [piece.view_as(shape) for piece, shape in zip(flat.split([shape.numel() for shape in shapes]), shapes, strict=True)]
+
+
+def utterances(context: Context, name: str, batch_size: int) -> Tensor:
+    """How many utterances a set has, a single number."""
+    return torch.tensor(sum(len(batch.labels) for batch in context.batches(name, batch_size)))
+
+
+def check_alpha(alpha: float | str) -> None:
+    """Raises UserError for a threshold of dampening that is neither a number nor `auto`."""
+    if not is_number(alpha) and alpha != AUTO:
+        raise UserError(f"method.alpha is a number, or auto, which sets it by the share of the training set that is to be forgotten, not {alpha!r}.")
+
+
+def adapted(context: Context, forget: Tensor, whole: Tensor, batch_size: int) -> float:
+    """`threshold` of forget's importance over the whole training set's, at the request's share of that set."""
+    trained = int(context.remember(utterances, "train", batch_size))
+    share = int(utterances(context, "forget", batch_size)) / trained
+    return threshold(unfrozen(context, forget), unfrozen(context, whole), share)
+
+
+def unfrozen(context: Context, importance: Tensor) -> Tensor:
+    """Of an importance (parameters,) what is about the original's weights that are not frozen."""
+    counts = torch.cat([torch.full((parameter.numel(),), parameter.requires_grad) for parameter in context.original.parameters()])
+    return importance[counts.to(importance.device)]
+
+
+def threshold(forget: Tensor, retain: Tensor, share: float) -> float:
+    """The percentile number 100 - ln(1 + 100 * share) of forget / retain, both (parameters,); share: of the training set, in [0, 1]."""
+    ratio = np.nan_to_num((forget.double() / retain.double()).cpu().numpy(), nan=0.0, posinf=np.inf)
+    finite = ratio[np.isfinite(ratio)]
+    ratio = np.minimum(ratio, finite.max(initial=0.0))
+    return float(np.percentile(ratio, 100 - math.log1p(100 * share)))
 
 
 @torch.no_grad()

@@ -11,6 +11,7 @@ Foster, Schoepf & Brintrup, "Loss-free machine unlearning", Tiny Papers at ICLR 
 | alpha       | `alpha`                                   |
 | lambda      | `dampening`                               |
 | floor       | `floor`, see `ssd.py`; 0 as published     |
+| auto        | `alpha: auto`, see `ssd.py`               |
 | batch       | `batch_size`, of both importances         |
 
 As in `ssd.py`, running statistics stay, nothing is drawn, and the importance on the whole training set is kept for other requests.
@@ -20,19 +21,21 @@ from __future__ import annotations
 
 from torch import nn
 
-from speechforget.methods.importance import absolute_output_gradients, dampen
+from speechforget.methods.importance import AUTO, absolute_output_gradients, adapted, check_alpha, dampen
 from speechforget.methods.method import Context, Method
 
 
 class Lfssd(Method):
     """One edit of the weights, from one pass over the training set and one over forget."""
 
-    def __init__(self, alpha: float, dampening: float, batch_size: int, floor: float = 0.0) -> None:
+    def __init__(self, alpha: float | str, dampening: float, batch_size: int, floor: float = 0.0) -> None:
         super().__init__()
+        check_alpha(alpha)
         self.alpha, self.dampening, self.batch_size, self.floor = alpha, dampening, batch_size, floor
 
     def prepare(self, student: nn.Module, context: Context) -> None:
         """The whole edit."""
         whole = context.remember(absolute_output_gradients, "train", self.batch_size)
         forget = absolute_output_gradients(context, "forget", self.batch_size)
-        dampen(student, forget, whole, self.alpha, self.dampening, self.floor)
+        alpha = adapted(context, forget, whole, self.batch_size) if self.alpha == AUTO else float(self.alpha)
+        dampen(student, forget, whole, alpha, self.dampening, self.floor)
