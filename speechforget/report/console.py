@@ -156,23 +156,22 @@ def print_comparison(result: Mapping[str, Any], title: str | None = None, consol
         mark = " *" if model == "oracle" and verdict == "outside" else ""
         table.add_row(model + mark, *(line[place] for place in kept), style="bold" if model == "oracle" else None)
     console.print(table)
-    dropped = [
-        heading.replace("for-\n", "for").replace("-\n", "-").replace("\n", " ")
-        for place, (_, heading, _, _) in enumerate(COLUMNS)
-        if place not in kept
-    ]
+    dropped = [_on_one_line(heading) for place, (_, heading, _, _) in enumerate(COLUMNS) if place not in kept]
     if dropped:
         console.print(left_out(dropped, "result.json holds them all"), style="dim", highlight=False)
     if has_oracle(result):
         faster = ", and beside seconds how much faster than the oracle" if compare_in_seconds(result) and "seconds" not in dropped else ""
         console.print(f"[dim]Beside each value: its gap to the oracle, the aim{faster}.[/dim]", highlight=False)
-        if apart := machine_sentence(result):
-            console.print(apart, markup=False, highlight=False)
-    if attack := attack_sentence(result):
-        console.print(attack, highlight=False)
-    if threshold := threshold_sentence(result):
-        console.print(threshold, highlight=False)
-    if distance := distance_sentence(result):
-        console.print(distance, highlight=False)
-    for note in [*(result.get("flags") or {}).values(), *footnotes(result)]:
-        console.print(note, markup=False, highlight=False)
+    for sentence in _sentences(result):
+        console.print(sentence, markup=False, highlight=False)
+
+
+def _on_one_line(heading: str) -> str:
+    return heading.replace("for-\n", "for").replace("-\n", "-").replace("\n", " ")
+
+
+def _sentences(result: Mapping[str, Any]) -> list[str]:
+    """What must be read beside the numbers."""
+    machines = machine_sentence(result) if has_oracle(result) else None
+    said = [machines, attack_sentence(result), threshold_sentence(result), distance_sentence(result)]
+    return [*(sentence for sentence in said if sentence), *(result.get("flags") or {}).values(), *footnotes(result)]
