@@ -270,6 +270,15 @@ USERS = {
 }
 
 
+def test_a_library_in_a_checkout_of_its_own_does_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = code_hash("speechforget.methods.scrub.Scrub")
+    monkeypatch.syspath_prepend(tmp_path)
+    files = {"torch.py": "x = 1", "safetensors.py": "y = 1", "mine.py": "import torch, numpy\nimport speechforget.methods.ssd"}
+    hash_of(tmp_path, files, "mine.Forget")
+    assert code_hash("speechforget.methods.scrub.Scrub") == first
+    assert set(code_modules("mine.Forget")) > {"mine", "speechforget.methods.ssd"} and "torch" not in code_modules("mine.Forget")
+
+
 @pytest.mark.parametrize("name", USERS)
 def test_whatever_a_users_module_imports_counts(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(tmp_path)

@@ -32,6 +32,8 @@ SILENT = {
     "speechforget.team": "starts and ends processes",
     "speechforget.worker": "starts and ends processes",
 }
+# Never followed, even where they are worked on in a checkout of their own: their versions are recorded.
+LIBRARIES = {"torch", "torchaudio", "lightning", "transformers", "peft", "speechbrain", "numpy", "scipy", "pandas", "sklearn", "hydra", "omegaconf"}
 SPOKEN = {"print", "warn", "NotApplicable"}  # calls whose words are for people, beside whatever is called ...Error
 SPEAKERS = {"logger", "logging"}
 
@@ -63,7 +65,7 @@ def code_modules(*targets: str, stops: Collection[str] = ()) -> dict[str, Path]:
         found[current] = path
         ours = current.partition(".")[0] == PACKAGE
         reached = [name for each in _read(path)[1] for name in _reached(each, current, path, mine)]
-        waiting += [name for name in reached if not (ours and name in stops)]
+        waiting += [name for name in reached if not ours or (name.partition(".")[0] == PACKAGE and name not in stops)]
         if not ours:  # importing a module runs its packages, too; those of this package hold nothing
             waiting += [current.rsplit(".", count)[0] for count in range(1, current.count(".") + 1)]
     return dict(sorted(found.items()))
@@ -119,7 +121,7 @@ def _place(top: str, where: tuple[str, ...], installed: bool) -> Path | None:
 
     where: `sys.path`. installed: whether it may be an installed one.
     """
-    if top in sys.stdlib_module_names:
+    if top in sys.stdlib_module_names or (top in LIBRARIES and not installed):
         return None
     place = _places.get((top, where))
     if place is None or not place.exists():
