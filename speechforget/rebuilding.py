@@ -31,8 +31,9 @@ class _Rebuilding:
         for parent in self.parents:
             if parent.key == key:
                 return Artefact(parent.folder, key, built=False)
-        # An importance is made on the way to an unlearned model, of which it knows nothing.
-        if key == self.node.key or (stage, self.node.stage) == ("unlearned", "importance"):
+        # On the way to an importance an unlearned model is made, and to the original of a checkpoint a split, of which they know nothing.
+        on_the_way = (stage, self.node.stage) in {("unlearned", "importance"), ("split", "original")}
+        if key == self.node.key or (on_the_way and not any(parent.stage == stage for parent in self.parents)):
             return self.store.produce(stage, name, inputs, build)
         recorded = [node.inputs for node in (self.node, *self.parents) if node.stage == stage]
         asked = canonical(dict(inputs))
