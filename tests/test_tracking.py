@@ -376,9 +376,9 @@ def test_no_tracker_makes_a_run_wait_or_fail(command: Callable, small: list[str]
     for answer in (401, 500, None):
         with server(answer) as place:
             seconds, found = timed(str(answer), tracked, **key, WANDB_BASE_URL=place)
-        assert found == artefacts and seconds < took + 5, answer
+        assert found == artefacts and seconds < 2 * took + 5, answer
     seconds, found = timed("shut", tracked, **key, PYTHONPATH=os.pathsep.join([str(tmp_path / "guard"), os.environ.get("PYTHONPATH", "")]))
-    assert found == artefacts and seconds < took + 5
+    assert found == artefacts and seconds < 2 * took + 5  # twice, as cores may be shared
 
 
 def test_no_logger_logs_nothing(tmp_path: Path) -> None:
