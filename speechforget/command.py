@@ -200,7 +200,7 @@ def summarise(folder: Path) -> int:
     """Prints one line for each job of a sweep and gives the number that failed; all of them where no job was applicable."""
     from speechforget.planning import Planned, describe
 
-    outcomes = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"), key=lambda path: int(path.stem))]
+    outcomes = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"), key=lambda path: int(path.stem))]
     if not outcomes:
         return 0
     if plans := [[Planned(**planned) for planned in outcome["plan"]] for outcome in outcomes if "plan" in outcome]:

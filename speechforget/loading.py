@@ -123,7 +123,7 @@ def save_classifier(folder: Path, classifier: nn.Module, description: Mapping[st
 def load_classifier(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
     """The classifier of a model folder in evaluation mode, and its description."""
     try:
-        description = json.loads((folder / "model.json").read_text())
+        description = json.loads((folder / "model.json").read_text(encoding="utf-8"))
         weights = load_file(folder / "weights.safetensors")
     except Exception as error:
         raise UserError(f"{folder} holds no readable model ({error}): remove it and run again.") from error

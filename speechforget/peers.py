@@ -78,7 +78,7 @@ def serve(output: str | Path, mine: Place) -> None:
 
 def _read(meeting: Path) -> dict[str, str]:
     try:
-        return json.loads(meeting.read_text())
+        return json.loads(meeting.read_text(encoding="utf-8"))
     except (OSError, ValueError):  # not there yet
         return {}
 

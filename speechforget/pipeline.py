@@ -288,7 +288,7 @@ class Pipeline:
         from speechforget.report.result import read_objective
 
         try:
-            found = json.loads(verified(result.folder, "result.json").read_text())
+            found = json.loads(verified(result.folder, "result.json").read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise UserError(f"{result.folder} holds no readable result ({error}): remove it and run again.") from error
         print_comparison(found)
@@ -307,7 +307,7 @@ def _version(stage: str) -> int:
     import ast
 
     path = Path(__file__).with_name(f"{stage}.py")
-    for node in ast.parse(path.read_text()).body:
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
         if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "VERSION" and isinstance(node.value, ast.Constant):
             return int(node.value.value)  # type: ignore[arg-type]
     raise AssertionError(f"{path} has no VERSION")

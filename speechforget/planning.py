@@ -76,9 +76,9 @@ def _record(stage: str, folder: Path) -> tuple[str, Mapping[str, Any], float] | 
     if not (folder / DONE).exists():
         return None
     try:
-        inputs = json.loads((folder / "inputs.json").read_text())["inputs"]
+        inputs = json.loads((folder / "inputs.json").read_text(encoding="utf-8"))["inputs"]
         place = folder / "cost.json"
-        return stage, inputs, float(json.loads((place if place.exists() else folder / "about.json").read_text())["seconds"])
+        return stage, inputs, float(json.loads((place if place.exists() else folder / "about.json").read_text(encoding="utf-8"))["seconds"])
     except (OSError, ValueError, KeyError, TypeError):  # a damaged record foretells nothing
         return None
 

@@ -118,3 +118,14 @@ def test_a_method_is_one_file_and_one_yaml(path: Path) -> None:
     assert len(config.requests) == 2 or config.reason
     if not set(config) & {"curriculum", "trainable"}:
         assert config._target_.startswith(f"speechforget.methods.{path.stem}.")
+
+
+def test_text_files_are_utf_8_whatever_the_locale_says() -> None:
+    """A label with an umlaut is read as it was written, also where the system's own encoding is another."""
+    found = []
+    for path in [*FILES, *(ROOT / "hydra_plugins").rglob("*.py")]:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in ("read_text", "write_text"):
+                if not {word.arg for word in node.keywords} & {"encoding", "errors"}:
+                    found.append(f"{path.relative_to(ROOT)}:{node.lineno}")
+    assert not found

@@ -107,7 +107,7 @@ class Job:
     def outcome(self) -> Mapping[str, Any]:
         """How it ended; empty before."""
         try:
-            return dict(json.loads(self.outcome_file.read_text()))
+            return dict(json.loads(self.outcome_file.read_text(encoding="utf-8")))
         except (OSError, ValueError):
             return {}
 

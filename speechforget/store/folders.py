@@ -43,7 +43,7 @@ class Artefact:
     @property
     def cost(self) -> dict[str, Any]:
         """What making it took, as recorded then (empty where nothing was)."""
-        return json.loads(verified(self.folder, "cost.json").read_text()) if (self.folder / "cost.json").exists() else {}
+        return json.loads(verified(self.folder, "cost.json").read_text(encoding="utf-8")) if (self.folder / "cost.json").exists() else {}
 
 
 class Producer(Protocol):
@@ -143,7 +143,7 @@ def _build(
 
 def _check(folder: Path, stage: str, key: str, inputs: Mapping[str, Any], record: Mapping[str, Any]) -> None:
     try:
-        recorded = json.loads((folder / "inputs.json").read_text())
+        recorded = json.loads((folder / "inputs.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"{folder} does not say what made it ({error}): remove it and run again.") from error
     asked = canonical({"stage": stage, "inputs": inputs})

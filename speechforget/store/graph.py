@@ -131,7 +131,7 @@ def folder_size(path: Path) -> int:
 
 def _seconds(folder: Path) -> float | None:
     try:
-        return float(json.loads((folder / "cost.json").read_text())["seconds"])
+        return float(json.loads((folder / "cost.json").read_text(encoding="utf-8"))["seconds"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

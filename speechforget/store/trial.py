@@ -56,7 +56,7 @@ class Trial:
             if path.stem == self.name:
                 continue
             try:
-                found = json.loads(path.read_text())
+                found = json.loads(path.read_text(encoding="utf-8"))
             except (OSError, ValueError):  # it left meanwhile
                 continue
             # What an earlier trial left does not count turns.
@@ -162,7 +162,7 @@ def _is_old(trial: Trial, name: str, found: dict[str, Any]) -> bool:
     """Whether a process has stopped counting its turns."""
     time.sleep(5 * TURN_S)
     try:
-        return bool(json.loads((trial.folder / f"{name}.json").read_text())["turns"] == found["turns"])
+        return bool(json.loads((trial.folder / f"{name}.json").read_text(encoding="utf-8"))["turns"] == found["turns"])
     except (OSError, ValueError):
         return True
 
