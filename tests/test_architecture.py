@@ -124,8 +124,7 @@ def test_text_files_are_utf_8_whatever_the_locale_says() -> None:
     """A label with an umlaut is read as it was written, also where the system's own encoding is another."""
     found = []
     for path in [*FILES, *(ROOT / "hydra_plugins").rglob("*.py")]:
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in ("read_text", "write_text"):
-                if not {word.arg for word in node.keywords} & {"encoding", "errors"}:
-                    found.append(f"{path.relative_to(ROOT)}:{node.lineno}")
+        calls = [node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.Call)]
+        texts = [call for call in calls if isinstance(call.func, ast.Attribute) and call.func.attr in ("read_text", "write_text")]
+        found += [f"{path.name}:{call.lineno}" for call in texts if not {word.arg for word in call.keywords} & {"encoding", "errors"}]
     assert not found
