@@ -66,7 +66,8 @@ def test_the_yaml_gives_the_best_trial_and_run_py_returns_its_objective(found: P
     for text, value in trials:  # to the last digit, by the whole pipeline
         config = configure(*words, f"method.learning_rate={json.loads(text)['learning_rate']}", f"output={place / 'whole'}")
         result = Pipeline(config, Store(place / "whole")).result()
-        assert json.loads((result.folder / "result.json").read_text())["objective"] == value
+        record = json.loads((result.folder / "result.json").read_text())
+        assert record["objective"] == value and record["task"] == {"kind": "class", "number": 1, "seed": 0}  # the keys that count
 
 
 def test_the_first_trial_is_the_default(found: Path, place: Path) -> None:
