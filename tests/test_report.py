@@ -379,6 +379,15 @@ def test_seeds_alone_make_a_mean_and_the_name_of_a_dataset_a_table(tmp_path):
     assert all("(" not in line for line in (named.title, other.title))
 
 
+def test_runs_with_more_metrics_are_averaged_with_those_of_fewer_where_both_have_one(tmp_path):
+    more = comparison()
+    more["unlearned"]["kl_test"] = more["oracle"]["kl_test"] = more["original"]["kl_test"] = entry(0.5)
+    save(tmp_path / "more", record(facts={"metrics": {"divergence": "b" * 64}}), more)
+    save(tmp_path / "fewer", record(seed=1), comparison())
+    (table,) = summarize(collect(tmp_path))
+    assert [(row.runs, row.metrics["kl_test"].n, row.metrics["accuracy_test"].n) for row in table.blocks[0].rows] == [(2, 1, 2)] * 3
+
+
 def test_requests_that_differ_are_blocks_of_their_own(tmp_path):
     for code in "ab":
         task = {"kind": "sample", "by": "ids", "ids": "list.txt", "seed": 0}
