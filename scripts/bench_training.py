@@ -69,7 +69,15 @@ class Bench:
     """One model on one corpus. trainer: overrides of the hardware."""
 
     def __init__(self, corpus: Path, place: Path, model: list[str], trainer: list[str]) -> None:
-        chosen = ["dataset=folder", f"dataset.root={corpus}", "dataset.holdout=0", "dataset.validation=0", "logger=none", f"output={place}"]
+        chosen = [
+            "dataset=folder",
+            f"dataset.root={corpus}",
+            "dataset.seconds=1.0",
+            "dataset.holdout=0",
+            "dataset.validation=0",
+            "logger=none",
+            f"output={place}",
+        ]
         with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
             config = compose("config", overrides=[*chosen, f"cache={corpus.parent / 'cache'}", *model, *trainer])
         self.config: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
 from speechforget.data.choices import WAYS, counting, unused
 from speechforget.errors import NotApplicable, UserError, nearest
+from speechforget.hearing import AUTO, LONGEST
 from speechforget.origin import has_oracle
 
 WITHOUT_CURRICULUM = {"curriculum_on": "both", "curriculum_strength": 10.0}  # as conf/config.yaml has them
@@ -76,7 +79,8 @@ def check_origin(config: Mapping[str, Any]) -> None:
 def check_dataset(dataset: Mapping[str, Any]) -> None:
     """The keys that every corpus has."""
     whole(dataset, "sample_rate", 1000, "dataset.")
-    number(dataset, "seconds", 0.01, 600, "dataset.")
+    if dataset["seconds"] != AUTO:
+        number(dataset, "seconds", 0.01, LONGEST, "dataset.", f", or {AUTO}")
     number(dataset, "validation", 0, 0.9, "dataset.")
     number(dataset, "holdout", 0, 0.9, "dataset.")
     whole(dataset, "split_seed", 0, "dataset.")
@@ -86,6 +90,22 @@ def check_dataset(dataset: Mapping[str, Any]) -> None:
     choice(dataset, "resident", ("host", "device"), "dataset.")
     choice(dataset, "copies", ("include", "ignore"), "dataset.")
     choice(dataset, "on_bad_audio", ("error", "skip"), "dataset.")
+    check_corpus(dataset)
+
+
+def check_corpus(dataset: Mapping[str, Any]) -> None:
+    """The options of this corpus; an experiment can bring some that are another one's."""
+    module, _, function = str(dataset["corpus"]["_target_"]).rpartition(".")
+    try:
+        known = inspect.signature(getattr(importlib.import_module(module), function)).parameters
+    except (ImportError, ValueError, AttributeError):  # who calls it says what is wrong
+        return
+    unknown = sorted(set(dataset["corpus"]) - {"_target_", *known})
+    if unknown and not any(parameter.kind is parameter.VAR_KEYWORD for parameter in known.values()):
+        there = nearest(unknown[0], set(known) - {"root", "label", "cache"})
+        raise UserError(
+            f"The dataset {dataset['name']} has no option dataset.corpus.{unknown[0]}: {there}; an experiment that sets it is for another dataset."
+        )
 
 
 def check_train(train: Mapping[str, Any]) -> None:
@@ -127,8 +147,8 @@ def whole(options: Mapping[str, Any], name: str, low: int, prefix: str = "") -> 
         raise UserError(f"{prefix}{name} must be a whole number of at least {low}, not {value!r}.")
 
 
-def number(options: Mapping[str, Any], name: str, low: float, high: float, prefix: str = "") -> None:
-    """A number from `low` to `high`."""
+def number(options: Mapping[str, Any], name: str, low: float, high: float, prefix: str = "", more: str = "") -> None:
+    """A number from `low` to `high`. more: what else it may be, for the sentence."""
     value = options[name]
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
-        raise UserError(f"{prefix}{name} must be a number from {low:g} to {high:g}, not {value!r}.")
+        raise UserError(f"{prefix}{name} must be a number from {low:g} to {high:g}{more}, not {value!r}.")

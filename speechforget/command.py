@@ -26,6 +26,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, read_write
 from omegaconf.errors import OmegaConfBaseException
 
+from speechforget.arguments import at_home
 from speechforget.checks import check, check_places
 from speechforget.errors import NotApplicable, RankError, UserError, nearest
 from speechforget.peers import end_with, place, serve
@@ -49,6 +50,7 @@ def guard(main: Callable[[], Any]) -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach us instead of being printed
     os.environ.pop(SWEEP, None)
     print_anywhere()
+    sys.argv[1:] = at_home(sys.argv[1:])
     code = 0
     try:
         main()

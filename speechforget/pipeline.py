@@ -22,6 +22,7 @@ from speechforget.data.choices import counted
 from speechforget.data.request import Request, save, select
 from speechforget.dividing import Data, divide
 from speechforget.errors import NotApplicable, UserError
+from speechforget.hearing import with_seconds
 from speechforget.identity import corpus_facts, metric_facts, models_facts, request_facts
 from speechforget.inputs import HEARING, WINDOWS, code_of, decisive, targets_in
 from speechforget.origin import UNMADE, Checkpoint, check_labels, has_oracle, notes, read_checkpoint, why_no_oracle
@@ -81,8 +82,11 @@ class Pipeline:
 
     @functools.cached_property
     def data(self) -> Data:
-        """The corpus, decoded and divided."""
-        return divide(self.config, self.store)
+        """The corpus, decoded and divided. From here on the config says in numbers how much of a recording is heard."""
+        data = divide(self.config, self.store)
+        self.config = with_seconds(self.config, data.audio.table["seconds"])
+        self.dataset = self.config["dataset"]
+        return data
 
     @functools.cached_property
     def request(self) -> Request:
@@ -159,6 +163,7 @@ class Pipeline:
     @property
     def hearing(self) -> dict[str, Any]:
         """What the classifier is given of a recording."""
+        assert self.data  # which makes `auto` a number
         return {name: self.dataset[name] for name in HEARING}
 
     def unlearn(self, original: Artefact) -> Artefact:

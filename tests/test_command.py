@@ -14,6 +14,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 
 from speechforget import command as command_line
+from speechforget.arguments import at_home
 from speechforget.errors import Diverged, NotApplicable
 
 ROOT = Path(__file__).parents[1]
@@ -161,3 +162,9 @@ def test_a_sweep_leaves_out_jobs_in_which_a_key_would_not_count(by: str, numbers
 
 def test_a_swept_key_that_one_choice_lacks_names_the_choice(command, tmp_path: Path) -> None:
     assert "'method.alpha' with method=finetune: " in one_sentence(command("-m", "method=scrub,finetune", "method.alpha=1,2", f"output={tmp_path}"))
+
+
+def test_the_home_folder_is_understood_behind_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/anna")
+    given = ["dataset.root=~/a b", "+x.y=~", "-m", "~method.epochs", "a=b~/c", "task.ids=list~.txt"]
+    assert at_home(given) == ["dataset.root=/home/anna/a b", "+x.y=/home/anna", *given[2:]]

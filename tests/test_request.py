@@ -158,6 +158,12 @@ def test_names_that_yaml_takes_for_something_else_are_found_or_to_be_quoted(valu
         assert np.array_equal(select(table, task(by="speaker", values=said)).forget, quoted.forget)
 
 
+def test_names_are_found_in_either_unicode_form() -> None:
+    table = TABLE.assign(speaker=TABLE["speaker"].replace("s2", "Jos\N{LATIN SMALL LETTER E WITH ACUTE}"))
+    requests = [select(table, task(by="speaker", values=[name])) for name in ("Jos\N{LATIN SMALL LETTER E WITH ACUTE}", "Jose\u0301 ")]
+    assert np.array_equal(requests[0].forget, requests[1].forget)
+
+
 def test_saved_lists_are_readable_and_make_the_same_request(tmp_path: Path) -> None:
     request = select(TABLE, task(percent=8))
     save(request, TABLE, tmp_path)

@@ -7,11 +7,13 @@ from collections.abc import Collection, Iterable, Mapping
 
 import pandas as pd
 
+from speechforget.data.text import showable
 from speechforget.errors import UserError
 
 logger = logging.getLogger(__name__)
 
 EXAMPLES = 3
+LABELS = 12  # so many are named
 GO_ON = "or set dataset.corpus.complete=false to go on without them"
 
 
@@ -112,3 +114,23 @@ def _missing(name: str, says: str, complete: bool, fix: str) -> None:
     if complete:
         raise UserError(f"{name}: {says}. To mend it: {fix}, {GO_ON}.")
     logger.warning("%s: %s; going on without them (dataset.corpus.complete=false)", name, says)
+
+
+def counts(name: str, table: pd.DataFrame, label: str, there: int, ignored: Mapping[str, Collection[str]], noise: int = 0) -> str:
+    """One line on what was read of a folder: files, labels, speakers, and what was left out for what reason.
+
+    there: files below the folder. They are those of the table and of noise, and the ignored ones (reason -> paths).
+    """
+    files = table["path"].nunique()
+    windows = f" ({len(table):,} utterances)" if len(table) != files else ""
+    said = [f"read {files:,} of {there:,} files{windows}"]
+    for column in dict.fromkeys((label, "speaker")):
+        if column in table:
+            values = sorted(set(table[column]) - {""})
+            unknown = f" ({int((table[column] == '').sum()):,} utterances have none)" if (table[column] == "").any() else ""
+            shown = f": {examples(values, LABELS)}" if column == label else ""
+            said.append(f"{len(values):,} {column}{'s' * (len(values) != 1)}{shown}{unknown}")
+    if noise:
+        said.append(f"background noise: {noise:,}")
+    left = [f"{len(paths):,} {reason} ({examples(map(showable, paths))})" for reason, paths in ignored.items() if paths]
+    return f"{name}: {', '.join(said)}; ignored: {'; '.join(left) or 'none'}"

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from speechforget.data.formats import SOUNDS, SUFFIXES
+from speechforget.data.text import showable
 from speechforget.draws import seed_from
 from speechforget.errors import UserError, nearest
 
-SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".aif", ".aiff", ".opus")
 SUBSETS = ("train", "validation", "holdout", "test")
 NO_ATTRIBUTES = frozenset({"id", "path", "subset", "start", "seconds", "offset", "samples", "sha1", "label", "unit"})
 
@@ -84,38 +84,85 @@ def require_root(root: str | os.PathLike[str] | None, name: str, how: str) -> Pa
     return path
 
 
-def recordings(folder: Path) -> list[str]:
-    """Sound files at any depth below `folder`, as sorted relative paths with slashes.
+@dataclass(frozen=True)
+class Survey:
+    """What lies below a folder, each as sorted relative paths with slashes.
 
-    Hidden files, other files, links to nothing and folders that contain themselves through a link are left out. Opens no file.
-    Raises UserError for a folder that cannot be read, and for a name that `check_name` refuses.
+    sounds: files that are named like sound, whether libsndfile reads that kind or not, with links of such a name that lead nowhere. hidden: all whose
+    name, or a folder's above them, begins with a dot. other: further files. above: links to a folder that they lie in. broken: other links that lead
+    nowhere, which may have been folders. closed: folders that cannot be read, and why.
     """
+
+    sounds: list[str] = field(default_factory=list)
+    hidden: list[str] = field(default_factory=list)
+    other: list[str] = field(default_factory=list)
+    above: list[str] = field(default_factory=list)
+    broken: list[str] = field(default_factory=list)
+    closed: dict[str, str] = field(default_factory=dict)
+
+    def check(self, folder: Path) -> None:
+        """Raises UserError where recordings may lie that cannot be seen, and for a name that `check_name` refuses."""
+        for path, reason in self.closed.items():
+            raise UserError(f"The folder {folder / path} cannot be read ({reason}): change its permissions or move it away.")
+        for path in self.broken:
+            raise UserError(f"{showable(str(folder / path))} is a link that leads nowhere, maybe a folder of recordings: mend it or remove it.")
+        for path in self.sounds:
+            check_name(path)
+
+
+def recordings(folder: Path) -> list[str]:
+    """Files that libsndfile may read, at any depth below `folder`, as sorted relative paths with slashes.
+
+    Hidden files, other files, and links to a folder that they lie in are left out. Opens no file. Raises UserError as `Survey.check` does.
+    """
+    found = survey(folder)
+    found.check(folder)
+    return [path for path in found.sounds if path.lower().endswith(SUFFIXES)]
+
+
+def survey(folder: Path) -> Survey:
+    """What lies below a folder. Opens no file; links to folders are followed."""
     status = folder.stat()
-    found = sorted(_walk(folder, "", frozenset({(status.st_dev, status.st_ino)})))
-    for path in found:
-        check_name(path)
+    found = Survey()
+    _walk(found, folder, "", frozenset({(status.st_dev, status.st_ino)}))
+    for paths in (found.sounds, found.hidden, found.other, found.above, found.broken):
+        paths.sort()
     return found
 
 
-def _walk(folder: Path, prefix: str, above: frozenset[tuple[int, int]]) -> Iterator[str]:
+def _walk(found: Survey, folder: Path, prefix: str, above: frozenset[tuple[int, int]]) -> None:
     try:
         entries = list(os.scandir(folder))
     except OSError as error:
-        raise UserError(f"The folder {folder} cannot be read ({error.strerror}): change its permissions or move it away.") from None
+        found.closed[prefix.rstrip("/")] = str(error.strerror)
+        return
     for entry in entries:
+        path = prefix + entry.name
         if entry.name.startswith("."):
+            found.hidden.extend(_hidden(entry, path))
             continue
+        is_sound = entry.name.lower().endswith(SOUNDS)
         try:
-            is_folder, is_file = entry.is_dir(), entry.is_file()
-            status = entry.stat() if is_folder else None
-        except OSError:  # a link to itself: no file, no folder
+            is_folder = entry.is_dir()
+            status = entry.stat() if is_folder or entry.is_symlink() else None
+        except OSError as error:
+            if not entry.is_symlink():
+                found.closed[path] = str(error.strerror)
+            else:  # to nothing, or to itself
+                (found.sounds if is_sound else found.broken).append(path)
             continue
-        if status is not None:
-            place = (status.st_dev, status.st_ino)
-            if place not in above:
-                yield from _walk(Path(entry.path), f"{prefix}{entry.name}/", above | {place})
-        elif is_file and entry.name.lower().endswith(SUFFIXES):
-            yield prefix + entry.name
+        if not is_folder or status is None:
+            (found.sounds if is_sound else found.other).append(path)
+        elif (place := (status.st_dev, status.st_ino)) in above:
+            found.above.append(path)
+        else:
+            _walk(found, Path(entry.path), f"{path}/", above | {place})
+
+
+def _hidden(entry: os.DirEntry[str], path: str) -> list[str]:
+    if not entry.is_dir(follow_symlinks=False):
+        return [path]
+    return [f"{path}{folder[len(entry.path) :]}/{name}" for folder, _, names in os.walk(entry.path) for name in names]
 
 
 def stem(path: str) -> str:

@@ -23,6 +23,7 @@ from speechforget.progress import bar
 
 VERSION = 2  # part of every key and fingerprint: raise it when the same file gives other samples
 SPANS_AT_ONCE = 16
+ROUNDING = 0.01  # seconds that a window may reach beyond its file: its end is often written with two decimals
 NOTHING: NDArray[np.int16] = np.zeros(0, dtype=np.int16)
 
 
@@ -117,6 +118,8 @@ def _decode(sound: Sound, sample_rate: int) -> list[_Piece]:
 def _cut(samples: NDArray[np.int16], start: float, length: float, sample_rate: int, digest: str) -> _Piece:
     first = round(start * sample_rate)
     last = len(samples) if np.isnan(length) else first + round(length * sample_rate)
+    if len(samples) < last <= len(samples) + ROUNDING * sample_rate:
+        last = len(samples)
     try:
         if not 0 <= first <= last <= len(samples):
             raise BadSound(f"shorter ({len(samples) / sample_rate:g} s) than its window, {start:g} s to {last / sample_rate:g} s")

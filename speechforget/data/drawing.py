@@ -13,6 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from speechforget.data.corpus import identities
+from speechforget.data.text import tidy
 from speechforget.draws import uniform
 from speechforget.errors import UserError, nearest
 
@@ -78,6 +79,8 @@ def named_values(table: pd.DataFrame, column: str, named: Any, option: str) -> l
 def _known(value: Any, known: Sequence[str], option: str) -> str:
     if str(value) in known and value != math.inf:
         return str(value)
+    if isinstance(value, str) and tidy(value) in known:
+        return tidy(value)
     # YAML takes names such as 007 and 12e45678 for numbers.
     alike = [name for name in known if _is_number(name, value)] if isinstance(value, (int, float)) else []
     if len(alike) == 1:

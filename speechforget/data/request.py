@@ -15,6 +15,7 @@ import pandas as pd
 from speechforget.data import published
 from speechforget.data.corpus import attributes
 from speechforget.data.drawing import Rows, drawn_values, named_values, number_for, random_rows, rows_of, with_copies
+from speechforget.data.ids import read_ids
 from speechforget.data.matching import all_of, concentrated, matching_rows
 from speechforget.errors import UserError, nearest
 
@@ -190,16 +191,8 @@ def _percent(task: Mapping[str, Any]) -> str:
 
 def _listed(table: pd.DataFrame, file: Any, left_out: Collection[str]) -> tuple[Rows, Rows]:
     """What a list names, with copies: the training rows, and the others."""
-    if file is None:
-        raise UserError("task.ids is not set: name a text file with one utterance id a line, as saved with every request (forget.txt).")
-    try:
-        lines = Path(str(file)).expanduser().read_text(encoding="utf-8-sig").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"The list task.ids={file} cannot be read ({error}): name a UTF-8 text file with one utterance id a line.") from None
-    ids = list(dict.fromkeys(line.rstrip("\r") for line in lines if line.strip()))
-    if not ids:
-        raise UserError(f"The list task.ids={file} is empty: write one utterance id a line, such as {table['id'].iloc[0]}.")
     known = set(table["id"])
+    ids = read_ids(file, pd.Series([*table["id"], *left_out]))
     unknown = [identity for identity in ids if identity not in known and identity not in left_out]
     if unknown:
         raise UserError(

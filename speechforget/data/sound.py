@@ -13,6 +13,7 @@ import soundfile
 import soxr
 from numpy.typing import NDArray
 
+from speechforget.data.formats import unreadable
 from speechforget.data.headers import cut, mended, shortfall
 from speechforget.errors import UserError
 
@@ -192,3 +193,5 @@ def _check_file(path: Path) -> None:
         raise BadSound("not a file")
     if status.st_size == 0:
         raise BadSound("zero bytes")
+    if reason := unreadable(path):
+        raise BadSound(reason)
