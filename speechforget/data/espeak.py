@@ -71,7 +71,8 @@ def index(
     folder = (Path(root).expanduser() if root else cache / "espeak") / f"{seed_from(json.dumps(recipe)):016x}"
     if read_done(folder) is None:
         _make(folder, clips, lock)
-    return Corpus("espeak", folder, table, steady=pd.DataFrame({"id": list(map(str, recipe[:-1]))}))  # voices and all they say are drawn
+    steady = pd.DataFrame({"id": list(map(str, recipe[:-1])), "path": ""})  # voices and all they say are drawn
+    return Corpus("espeak", folder, table, steady=steady)
 
 
 def _drawn(names: Sequence[str], *salt: int | str) -> list[str]:

@@ -99,7 +99,7 @@ def _passes(costs: Mapping[str, Any], artefact: str) -> Iterator[tuple[str, dict
 def _time(folder: Path) -> float:
     """When the result was made: as it says itself, or the file's."""
     try:
-        return datetime.strptime(json.loads((folder / "about.json").read_text())["time"], "%Y-%m-%dT%H:%M:%S%z").timestamp()
+        return datetime.strptime(json.loads((folder / "about.json").read_text(encoding="utf-8"))["time"], "%Y-%m-%dT%H:%M:%S%z").timestamp()
     except (OSError, ValueError, KeyError, TypeError):
         return (folder / "DONE").stat().st_mtime
 
