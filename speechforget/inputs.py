@@ -25,6 +25,7 @@ UNCOUNTED = {
     "task": "which utterances it names is in `without`, `forgotten`, `request` and `nonmembers`",
     "tuned_for": "is compared with the run, and refused where it differs",
     "tuned_from": "is compared with the method, and warned of where it differs",
+    "tuned_to": "is compared with the method, and warned of where it differs",
     "dataset.name": "words in front of the key",
     "dataset.root": "a place: what lies there is in `corpus`",
     "dataset.corpus": "the whole table that it makes, and all bytes, are in `corpus`",
@@ -81,7 +82,7 @@ _UNLEARNED = _code("unlearning building data.augment methods.driver", _DIVIDED +
 CODE = {
     "split": _code("dividing data.split data.audio", "data.request data.recordings data.streams loading ranks"),
     "original": _TRAINED,
-    "original of a checkpoint": _code("importing", _DIVIDED + _METHODS + "optimizers"),
+    "original of a checkpoint": _code("importing", _DIVIDED + _METHODS + "optimizers data.sound"),
     "oracle": _TRAINED,
     "importance": _UNLEARNED,
     "unlearned": _UNLEARNED,

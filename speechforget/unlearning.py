@@ -169,7 +169,7 @@ def _run(
     batches = ordered_batches(method, sources, device, job.seed)
     # Low-rank updates are weights of their own, so importances of an original that has them are not those of the original.
     keep = partial(keeper.keep, cost, device) if keeper and method.trainable != "lora" else None
-    context = Context(original, fresh, batches, len(parts["labels"]), forgotten, job.seed, keep, cost.spent)
+    context = Context(original, fresh, batches, len(parts["labels"]), forgotten, job.seed, keep, cost.spent, lambda name: len(sources.rows[name]))
     with job.watch.watched("before its first pass" if method.passes() else "in its one step"):
         method.prepare(student, context)
         check_weights(student)

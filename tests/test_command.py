@@ -144,7 +144,7 @@ def test_a_job_that_fails_is_the_worst_trial_of_a_search(tmp_path: Path, monkeyp
         config = compose("config", overrides=["hydra.job.num=3"], return_hydra_config=True)
     monkeypatch.setattr(HydraConfig.instance(), "cfg", config)
     found = []
-    for outcome in (0.25, Diverged("It diverged."), NotApplicable("It is not defined.")):
+    for outcome in ((0.25, []), Diverged("It diverged."), NotApplicable("It is not defined.")):
         monkeypatch.setattr(command_line, "_run", Mock(side_effect=[outcome]))
         found.append((command_line._job_of_a_sweep(config), json.loads((tmp_path / "3.json").read_text())["outcome"]))
     assert found == [(0.25, "done"), (math.inf, "failed"), (math.inf, "not applicable")]

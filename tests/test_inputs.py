@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[1]
 CONF = ROOT / "conf"
 TABLE = pd.DataFrame(
     [
-        {"id": f"{word}/{number}", "label": word, "speaker": f"s{number % 3}", "unit": f"{word}{number}", "subset": subset}
+        {"id": f"{word}/{number}", "label": word, "speaker": f"s{number % 3}", "unit": f"{word}{number}", "subset": subset, "seconds": 1.0}
         for word, number in itertools.product("abc", range(12))
         for subset in [("train", "train", "holdout", "validation")[number % 4]]
     ]
@@ -61,7 +61,9 @@ def stubs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pipeline, "fingerprint", weights)
     monkeypatch.setattr(pipeline, "code_of", lambda stage, *targets: [stage, *targets])
     monkeypatch.setattr(pipeline, "check_tuned", lambda config: None)
-    monkeypatch.setattr(pipeline, "select", lambda table, task: REQUEST)
+    monkeypatch.setattr(pipeline, "untried", lambda config, forget, trained: None)
+    monkeypatch.setattr(pipeline, "with_seconds", lambda config, lengths: config)
+    monkeypatch.setattr(pipeline, "select", lambda table, task, left_out: REQUEST)
     monkeypatch.setattr(Pipeline, "check_applicable", lambda self: None)
 
 
@@ -144,14 +146,14 @@ def test_every_leaf_is_in_a_key_or_on_the_list(group: str, name: str, composed: 
 
 
 def test_every_leaf_outside_of_these_groups_is_in_a_key_or_on_the_list(composed: dict[str, DictConfig]) -> None:
-    config = {**resolved(composed["class"]), "tuned_for": {"task": "class"}, "tuned_from": {"epochs": 3}}
+    config = {**resolved(composed["class"]), "tuned_for": {"task": "class"}, "tuned_from": {"epochs": 3}, "tuned_to": {"epochs": 3}}
     for name in [name for name in config if name not in {*GROUPS, "task", "oracle", "original"}]:
         assert not misplaced(config, (name,))
 
 
 def test_every_leaf_of_the_list_exists(composed: dict[str, DictConfig]) -> None:
     """A stale line would hide a new leaf of that name."""
-    config = {**resolved(with_choice(composed["class"], "method", "unsir")), "tuned_for": {}, "tuned_from": {}}
+    config = {**resolved(with_choice(composed["class"], "method", "unsir")), "tuned_for": {}, "tuned_from": {}, "tuned_to": {}}
     for leaf, reason in UNCOUNTED.items():
         assert reason and OmegaConf.select(OmegaConf.create({**config, "method": {**config["method"], "tune": {}}}), leaf, default=17) != 17, leaf
 

@@ -208,7 +208,7 @@ def test_what_to_lower_is_named(configure: Callable[..., dict[str, Any]]) -> Non
     assert "train.learning_rate (it is 100)" in watch_of(configure("train.learning_rate=100"), "oracle").advice
     unsir = watch_of(configure("method=unsir", "trainer.precision=bf16-mixed"), "unlearned")
     assert unsir.who == "The method unsir" and "method.impair_learning_rate" in unsir.advice and "trainer.precision=32-true" in unsir.advice
-    assert "method.alpha" in watch_of(configure("method=ssd"), "unlearned").advice and "precision" not in watch_of(configure(), "original").advice
+    assert "method.dampening" in watch_of(configure("method=ssd"), "unlearned").advice and "precision" not in watch_of(configure(), "original").advice
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -214,11 +214,6 @@ def pieces(flat: Tensor, parameters: Iterable[Tensor]) -> list[Tensor]:
     return [piece.view_as(shape) for piece, shape in zip(flat.split([shape.numel() for shape in shapes]), shapes, strict=True)]
 
 
-def utterances(context: Context, name: str, batch_size: int) -> Tensor:
-    """How many utterances a set has, a single number."""
-    return torch.tensor(sum(len(batch.labels) for batch in context.batches(name, batch_size)))
-
-
 def check_alpha(alpha: float | str) -> None:
     """Raises UserError for a threshold of dampening that is neither a number nor `auto`."""
     if not is_number(alpha) and alpha != AUTO:
@@ -227,8 +222,7 @@ def check_alpha(alpha: float | str) -> None:
 
 def adapted(context: Context, forget: Tensor, whole: Tensor, batch_size: int) -> float:
     """`threshold` of forget's importance over the whole training set's, at the request's share of that set."""
-    trained = int(context.remember(utterances, "train", batch_size))
-    share = int(utterances(context, "forget", batch_size)) / trained
+    share = context.count("forget", batch_size) / context.count("train", batch_size)
     return threshold(unfrozen(context, forget), unfrozen(context, whole), share)
 
 

@@ -78,6 +78,7 @@ class Context:
     seed: of every draw.
     keep: how `remember` keeps what it makes; None where nothing is kept.
     spent: tells how many utterances went forward and backward where the model was not called as a whole, which is counted by itself.
+    sizes: name -> utterances of a set; None: its batches are counted.
     """
 
     original: nn.Module
@@ -88,6 +89,11 @@ class Context:
     seed: int
     keep: Callable[[Callable[..., Tensor], Sequence[Any], Callable[[], Tensor]], Tensor] | None = None
     spent: Callable[[int], None] = lambda forward_backward: None
+    sizes: Callable[[str], int] | None = None
+
+    def count(self, name: str, batch_size: int) -> int:
+        """How many utterances a set has; without `sizes` they are read in batches of `batch_size`."""
+        return self.sizes(name) if self.sizes else sum(len(batch.labels) for batch in self.batches(name, batch_size))
 
     def remember(self, of: Callable[..., Tensor], *arguments: Any) -> Tensor:
         """`of(self, *arguments)`, which must depend on the original and the whole training set only, never on the request.
