@@ -281,7 +281,7 @@ class Pipeline:
         corpus = corpus_facts(self.dataset, self.data.audio.steady)
         return {
             **models_facts(made, corpus, {name: artefact.key for name, artefact in scores.items()}),
-            "request": request_facts(self.task),
+            "request": request_facts(counted(self.task)),
             "metrics": metric_facts(RESULT_VERSION, result["metrics"]),
             "utterances": [result["request"], result["nonmembers"]],
             "seeds": {"seed": self.seed, "task.seed": int(self.task["seed"]), "dataset.split_seed": int(self.dataset["split_seed"])},

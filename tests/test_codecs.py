@@ -29,7 +29,7 @@ LONGER = {"OGG": 8, "MP3": 8, "FLAC": 8}  # times: short ones are one page, in w
 OWN_RATE = {"WVE", "XI"}  # whatever was asked for
 # Of samplers, trackers and programs: what their headers promise, where they do, libsndfile does not compare, so half a file passes as a whole one.
 NO_LENGTH = {"IRCAM", "PAF", "PVF", "SD2", "XI", "MAT5", "SDS"}
-UNREADABLE = {"RAW": "samplerate must be specified"}
+UNREADABLE = {"RAW": "a .raw file, which is not read"}
 
 
 def speech(seconds: float, rate: int = RATE) -> np.ndarray:

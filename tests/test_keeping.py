@@ -156,7 +156,11 @@ def test_two_processes_agree_with_one(method: str, configure, place: Path, tmp_p
     """The same original, so what differs is how the work is divided."""
     # the work of Fisher noise on few utterances only: it is a gradient for each class
     asked = [f"method={method}", "train.epochs=2", "method.batch_size=7", "trainer.precision=64-true"]
-    asked += {"ssd": ["method.alpha=1.5"], "lfssd": ["method.alpha=1.1", "method.dampening=1"], "influence": ["method.samples=20", "method.alpha=10"]}.get(method, [])
+    asked += {
+        "ssd": ["method.alpha=1.5"],
+        "lfssd": ["method.alpha=1.1", "method.dampening=1"],
+        "influence": ["method.samples=20", "method.alpha=10"],
+    }.get(method, [])
     first = Pipeline(configure(f"output={place}", *asked), Store(place))
     first.train("original")
     shutil.copytree(place / "original", tmp_path / "original")

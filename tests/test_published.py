@@ -16,11 +16,12 @@ import pytest
 import yaml
 
 from speechforget.data import arabic_speech_commands, espeak, published
+from speechforget.data.choices import counted
 from speechforget.data.request import select
 from speechforget.data.split import split
 from speechforget.dividing import divide
 from speechforget.errors import UserError
-from speechforget.report.collect import flatten
+from speechforget.identity import flat
 from speechforget.store import Store
 
 ROOT = Path(__file__).parents[1]
@@ -182,4 +183,4 @@ def test_every_key_of_a_request_can_be_set_and_a_report_sees_no_corpus_in_it(con
     found = configure(*asked, "dataset.label=speaker")["task"]
     assert (found["values"], found["share"], found["fewest"]) == (["on", "Scots"], [2.5, 5], 100)
     assert found["list"] == {"name": "folder-speaker"}
-    assert "folder" not in str(flatten(found))
+    assert "folder" not in str(flat(counted(found)))

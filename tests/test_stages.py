@@ -98,7 +98,7 @@ def same_curve(first: Path, second: Path) -> bool:
 
 def die_after(epoch: int, monkeypatch: pytest.MonkeyPatch, work: Callable[[], Any]) -> None:
     """Does the work until the checkpoint of an epoch is written, then fails as a killed process would."""
-    save = Resumable.on_train_epoch_end
+    save, interruption = Resumable.on_train_epoch_end, signal.getsignal(signal.SIGINT)
 
     def save_then_die(self: Resumable, trainer: Any, module: Any) -> None:
         save(self, trainer, module)
@@ -109,7 +109,7 @@ def die_after(epoch: int, monkeypatch: pytest.MonkeyPatch, work: Callable[[], An
         patch.setattr(Resumable, "on_train_epoch_end", save_then_die)
         with pytest.raises(KeyboardInterrupt):
             work()
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler  # Ctrl-C is heard again
+    assert signal.getsignal(signal.SIGINT) is interruption  # Ctrl-C is heard again
 
 
 def test_training_is_equal_to_the_bit(tmp_path: Path, sources: Sources, original: Path) -> None:
