@@ -44,7 +44,8 @@ def run(line: str, place: Path) -> subprocess.CompletedProcess[str]:
     words = shlex.split(line)
     if "plan=true" not in words:  # all methods take minutes; tests/test_every_method.py runs each
         words = [word.replace("glob(*)", "glob(s*)") for word in words]
-    environment = {**os.environ, "WANDB_MODE": "offline", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    # A reader's run.py lies in this folder, so their own modules are found; the configs in my_conf are, too.
+    environment = {**os.environ, "WANDB_MODE": "offline", "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT}{os.pathsep}{place}"}
     while "=" in words[0]:
         name, _, value = words.pop(0).partition("=")
         environment[name] = f"{value}{os.pathsep}{ROOT}"
