@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from speechforget.errors import UserError
 from speechforget.pipeline import Pipeline
-from speechforget.store import Artefact, Store, canonical, differences, key_of, provenance
+from speechforget.store import Artefact, Store, canonical, differences, key_of, provenance, words_for
 from speechforget.store.comparing import first_difference
 from speechforget.store.graph import Node, ancestors
 from speechforget.team import close_team
@@ -28,9 +28,8 @@ class _Rebuilding:
     def produce(self, stage: str, name: str, inputs: Mapping[str, Any], build: Callable[[Path, str], None]) -> Artefact:
         """See `Store.produce`. Raises UserError for a key that is neither the artefact's nor that of something it was made of."""
         key = key_of(stage, inputs)
-        for parent in self.parents:
-            if parent.key == key:
-                return Artefact(parent.folder, key, built=False)
+        if parent := _served(self.parents, key, words_for(name)):
+            return Artefact(parent.folder, key, built=False)
         # On the way to an importance an unlearned model is made, and to the original of a checkpoint a split, of which they know nothing.
         on_the_way = (stage, self.node.stage) in {("unlearned", "importance"), ("split", "original")}
         if key == self.node.key or (on_the_way and not any(parent.stage == stage for parent in self.parents)):
@@ -40,6 +39,12 @@ class _Rebuilding:
         changes = min((list(differences(before, asked)) for before in recorded), key=len, default=[])
         shown = "; ".join(f"{place}: was {old!r}, is {new!r}" for place, old, new in changes[:SHOWN]) or "nothing like it is recorded"
         raise UserError(f"{self.node.folder} cannot be made again, since what makes its {stage} has changed ({shown}).")
+
+
+def _served(parents: Iterable[Node], key: str, words: str) -> Node | None:
+    """Of the folders with a key, which may lie under several names, the one that a run with these words reads."""
+    found = [parent for parent in parents if parent.key == key and parent.state != "unfinished"]
+    return next((parent for parent in found if parent.name == words), found[0] if found else None)
 
 
 def rebuild(node: Node, output: Path, scratch: Path, threads: int | None = None) -> Path:
@@ -88,7 +93,7 @@ def _make(pipeline: Pipeline, node: Node) -> None:
     elif node.stage in {"unlearned", "importance"}:
         pipeline.unlearn(pipeline.train("original"))
     elif node.stage == "scores":
-        model = next((parent for parent in node.parents if parent.key == (node.inputs or {}).get("model")), None)
+        model = _served(node.parents, str((node.inputs or {}).get("model")), node.name)
         if model is None:
             raise UserError(f"{node.folder} cannot be made again: the model that it scores is gone.")
         pipeline.score(model.stage, Artefact(model.folder, str(model.key), built=False))

@@ -206,8 +206,9 @@ def test_gc_removes_the_locks_of_the_dead_and_old_caches(tmp_path: Path) -> None
         os.utime(path, (time.time() - 1e6,) * 2)
     stale.append(original.folder.with_name(f"{original.folder.name}.holder"))
     stale[-1].write_text("process 1 on elsewhere")
+    places = ("cache/audio", "cache/audio-on-demand", "sweeps", "peers")
     for name, days in (("old", 10), ("new", 1)):
-        for folder in (tmp_path / "cache" / "audio" / name, tmp_path / "sweeps" / name, tmp_path / "peers" / name):
+        for folder in (tmp_path / place / name for place in places):
             folder.mkdir(parents=True)
             (folder / "file").write_text("x")
             for path in (folder / "file", folder):
@@ -215,7 +216,7 @@ def test_gc_removes_the_locks_of_the_dead_and_old_caches(tmp_path: Path) -> None
     assert main(["gc", "--output", str(tmp_path), "--yes"]) == 0
     assert original.folder.exists()
     assert not [path for path in stale if path.exists()]
-    for place in ("cache/audio", "sweeps", "peers"):
+    for place in places:
         assert [path.name for path in (tmp_path / place).iterdir()] == ["new"]
 
 

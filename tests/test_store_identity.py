@@ -112,6 +112,19 @@ def test_a_planted_difference_is_named(stage: str, change: Callable[[Path], None
         assert verify(tmp_path / "out", str(folder), "--tolerance", "0.1") == 0
 
 
+def test_of_two_folders_with_one_key_the_finished_one_of_that_name_is_read(recorded, tmp_path: Path, capsys) -> None:
+    shutil.copytree(output_of(recorded), tmp_path / "out", symlinks=True)
+    original = folder_of(tmp_path / "out", "original")
+    for name in ("another", "unfinished"):
+        shutil.copytree(original, original.with_name(f"{name}-{original.name[-12:]}"))
+    plant(original.with_name(f"another-{original.name[-12:]}"), move_weight)
+    (original.with_name(f"unfinished-{original.name[-12:]}") / "DONE").unlink()
+    scores = tmp_path / "out" / "scores"
+    assert verify(tmp_path / "out", *(str(path) for path in scores.glob(f"{original.name[:-13]}-*"))) == 0
+    assert verify(tmp_path / "out", original.name[-12:]) == 1
+    assert "names 3 artefacts (" in (said := capsys.readouterr().err) and "give one of these names" in said
+
+
 def test_what_cannot_be_made_again_is_said(recorded, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     folder = folder_of(output_of(recorded), "scores")
     with monkeypatch.context() as patch:
@@ -163,6 +176,11 @@ def write_tensor(path: Path, value: Any) -> None:
         ("a.csv", write_text, "id,loss\nx,0.5\n", "id,loss\nx,0.50001\n", 1e-3, None),
         ("a.csv", write_text, "id,loss\nx,0.5\n", "id,loss\n", 1e-3, "a.csv: had 2 lines, has 1"),
         ("a.json", write_text, '{"commit": "a", "b": {"c": [1, 2.0]}}', '{"commit": "b", "b": {"c": [1, 2.0]}}', 0, None),
+        ("cost.json", write_text, '{"seconds": 1, "forward": 3}', '{"seconds": 2, "forward": 3}', 0, None),
+        ("cost.json", write_text, '{"shared": {"forward": 3}}', '{"shared": {"forward": 4}}', 0, "cost.json: shared.forward was 3, is 4"),
+        ("a.json", write_text, '{"cost": {"x": {"seconds": 1}}}', '{"cost": {"x": {"seconds": 2}}}', 0, None),
+        ("a.json", write_text, '{"cost": {"x": {"forward": 1}}}', '{"cost": {"x": {"forward": 2}}}', 0, "a.json: cost.x.forward was 1, is 2"),
+        ("model.json", write_text, '{"seconds": 1}', '{"seconds": 2}', 0, "model.json: seconds was 1, is 2"),
         ("a.json", write_text, '{"b": {"c": 1}}', '{"b": {"c": 2}}', 0, "a.json: b.c was 1, is 2"),
         ("forget.txt", write_text, "a\nb\n", "a\nc\n", 0.5, "forget.txt: line 2 was b'b', is b'c'"),
     ],

@@ -17,9 +17,10 @@ from speechforget.store.done import files_of
 from speechforget.store.keys import differences
 
 # Where, when and for how much something was made, words, and pictures of numbers that are compared themselves.
-LEFT_OUT = {"about.json", "cost.json", "inputs.json", "config.yaml"}
+LEFT_OUT = {"about.json", "inputs.json", "config.yaml"}
 LEFT_OUT_KINDS = {".png", ".log"}
-LEFT_OUT_PLACES = re.compile(r"(versions|commit|cost|model\.name)(\.|$)")  # of a result or a model
+LEFT_OUT_PLACES = re.compile(r"(versions|commit|model\.name)(\.|$)")  # of a result or a model
+NOT_PASSES = re.compile(r"(.*\.)?(seconds|machine|peak_memory_bytes|reused)(\.|$)")  # of a cost, whose passes are compared
 
 
 def first_difference(old: Path, new: Path, tolerance: float = 0.0) -> str | None:
@@ -99,7 +100,8 @@ def _table(old: Path, new: Path, tolerance: float) -> Iterator[str]:
 
 def _json(old: Path, new: Path, tolerance: float) -> Iterator[str]:
     for place, before, after in differences(_read(old), _read(new)):
-        if LEFT_OUT_PLACES.match(place):
+        is_cost = old.name == "cost.json" or place.startswith("cost.")
+        if (NOT_PASSES if is_cost else LEFT_OUT_PLACES).match(place):
             continue
         pairs = zip(before, after, strict=True) if isinstance(before, list) and isinstance(after, list) and len(before) == len(after) else ()
         if not (pairs and all(_near(*pair, tolerance) for pair in pairs)) and not _near(before, after, tolerance):

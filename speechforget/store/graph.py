@@ -191,5 +191,6 @@ def find(nodes: list[Node], asked: str) -> Node:
     if not found:
         raise UserError(f"No artefact is named '{asked}': give the first digits of a key, or a folder, as `python -m speechforget.store ls` does.")
     if len(found) > 1:
-        raise UserError(f"'{asked}' names {len(found)} artefacts ({', '.join(node.folder.name for node in found[:5])}): give more digits.")
+        way_out = "give one of these names" if len({node.key or node.digits for node in found}) == 1 else "give more digits"
+        raise UserError(f"'{asked}' names {len(found)} artefacts ({', '.join(node.folder.name for node in found[:5])}): {way_out}.")
     return found[0]

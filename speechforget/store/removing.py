@@ -18,6 +18,7 @@ from speechforget.store.locks import lock_file
 POLL_S = 0.2
 LOOK_AGAIN_S = 2.0
 DAY_S = 86400.0
+AUDIO = ("audio", "audio-on-demand")  # caches of recordings, with their samples and without
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ def _age_days(folder: Path) -> float:
 
 def _locks(output: Path) -> Iterator[Removable]:
     """Lock files of dead processes: beside folders that are done, or gone. Beside an unfinished one they go with it."""
-    caches = [output / "cache" / kind for kind in ("audio", "espeak")]
+    caches = [output / "cache" / kind for kind in (*AUDIO, "espeak")]
     stages = [path for path in output.iterdir() if path.is_dir() and path.name not in OTHERS]
     for place in [*stages, *(path for path in caches if path.is_dir())]:
         for path in sorted(place.glob("*.lock")):
@@ -70,7 +71,8 @@ def _locks(output: Path) -> Iterator[Removable]:
 
 
 def _old(output: Path, days: float) -> Iterator[Removable]:
-    for pattern, what in (("cache/audio/*", "decoded audio"), ("sweeps/*", "jobs of a sweep"), ("peers/*", "meeting place of processes")):
+    audio = [(f"cache/{kind}/*", "decoded audio") for kind in AUDIO]
+    for pattern, what in (*audio, ("sweeps/*", "jobs of a sweep"), ("peers/*", "meeting place of processes")):
         for folder in sorted(path for path in output.glob(pattern) if path.is_dir()):
             age = (time.time() - _touched(folder)) / DAY_S
             if age > days and who_holds(lock_file(folder)) is None:
