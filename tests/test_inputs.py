@@ -301,7 +301,8 @@ def f(x):
     assert x, "no x"
     logger.warning("x is %s", x)
     print("x", x)
-    error = UserError("later")
+    error = UserError("later") or ValueError("wrong")
+    x += AngularError("cosine", reduction="mean")(x)
     return x, "forget"
 """
 
@@ -315,6 +316,9 @@ def f(x):
         ("x is %s", "of x: %s", False),
         ('print("x"', 'print("x:"', False),
         ("later", "sooner", False),
+        ("wrong", "false", False),
+        ("cosine", "sine", True),
+        ('"mean"', '"sum"', True),
         ("import beside", "import later", False),
         ("x > 1", "x > 2", True),
         ("raise UserError", "raise NotApplicable", True),

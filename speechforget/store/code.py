@@ -40,7 +40,8 @@ SILENT = {
 }
 # Never followed, even where they are worked on in a checkout of their own: their versions are recorded.
 LIBRARIES = {"torch", "torchaudio", "lightning", "transformers", "peft", "speechbrain", "numpy", "scipy", "pandas", "sklearn", "hydra", "omegaconf"}
-SPOKEN = {"print", "warn", "NotApplicable"}  # calls whose words are for people, beside whatever is called ...Error
+# Calls whose words are for people even where nothing is raised: not all that are called ...Error, as losses may be, too.
+SPOKEN = {"print", "warn", "UserError", "NotApplicable", "ValueError", "TypeError", "RuntimeError"}
 SPEAKERS = {"logger", "logging"}
 
 Import = tuple[int, str, tuple[str, ...]]  # level, module, names: of `import a.b` there are no names
@@ -206,5 +207,5 @@ def _is_spoken(node: ast.AST, field: str, spoken: bool) -> bool:
         called = node.func
         name = called.attr if isinstance(called, ast.Attribute) else called.id if isinstance(called, ast.Name) else ""
         owner = called.value.id if isinstance(called, ast.Attribute) and isinstance(called.value, ast.Name) else ""
-        return spoken or name in SPOKEN or name.endswith("Error") or owner in SPEAKERS
+        return spoken or name in SPOKEN or owner in SPEAKERS
     return spoken
