@@ -267,7 +267,8 @@ class Pipeline:
             "artefacts": {"original": None, "oracle": None, **{name: artefact.folder.name for name, artefact in models.items()}},
             "cost": {name: artefact.cost for name, artefact in models.items()},
             "no_oracle": why_no_oracle(self.config),
-            "notes": [*notes(self.config, self.checkpoint), *request.notes, *([self.untried] if self.untried else [])],
+            "notes": [*notes(self.config, self.checkpoint), *request.notes],
+            "untried": self.untried,
             "versions": about["versions"],
             "commit": about["commit"],
         }

@@ -376,7 +376,10 @@ def flagged(forget, retain, aim, forgotten=True, **others):
     [
         (1.0, 1.0, 0.0, ["does nothing"]),
         (0.985, 1.0, 0.0, []),
+        (0.99, 1.0, 0.0, ["does nothing"]),  # within a point, though 1.0 - 0.99 > 0.01
         (1.0, 1.0, 0.96, []),  # the oracle is as near
+        (1.0, 1.0, 0.95, []),
+        (0.0, 0.85, 0.0, []),
         (0.0, 0.84, 0.0, ["destroys the model"]),
         (0.0, 0.86, 0.0, []),
         (0.0, 0.84, None, ["destroys the model"]),

@@ -24,12 +24,13 @@ from speechforget.evaluation.tables import Scores, Tables
 from speechforget.report.__main__ import main
 from speechforget.report.collect import collect
 from speechforget.report.console import attack_sentence, number, print_comparison, threshold_sentence
-from speechforget.report.layout import COLUMNS, comma_separated, latex, markdown, print_tables
+from speechforget.report.layout import COLUMNS, cells, comma_separated, latex, markdown, print_tables
 from speechforget.report.plot import comparison_plot
 from speechforget.report.result import attack_verdict, oracle_verdict, read_objective, write_result
 from speechforget.report.summary import summarize
 from speechforget.store import write_json
 
+SHARE = "membership_nonmember_share"
 SAMPLE = {"kind": "sample", "by": "random", "percent": 5, "seed": 0}
 CLASS = {"kind": "class", "classes": None, "number": 1, "seed": 0}
 
@@ -178,11 +179,17 @@ def test_the_share_judged_non_member_stands_beside_how_often_that_attack_is_righ
     text = " ".join(printed(save(tmp_path / "run", record(), numbers)).split())
     assert "right about held-out recordings" in text and "original 60.0 % (55.0 to 65.0), oracle 50.0 % (45.0 to 55.0), unlearned 70.0 %" in text
     assert "–: no better than guessing" in text
+    numbers["unlearned"]["membership_nonmember_share"]["gap"] = None
+    save(tmp_path / "run", record(), numbers)
     save(tmp_path / "other", record(seed=1), comparison())
     (table,) = summarize(collect(tmp_path / "run"))
-    assert "| – | 50.0 |" in markdown([table])
-    (table,) = summarize(collect(tmp_path))
-    assert "40.0 (n 1)" in markdown([table]).replace("40.0 ± 0.0", "40.0")
+    assert "| – | 50.0 |" in markdown([table]) and any("no better than guessing" in note for note in table.notes)
+    assert not any("guessing" in note for note in summarize(collect(tmp_path / "other"))[0].notes)
+    tables = summarize(collect(tmp_path))
+    lines = {line.split("|")[1].strip(): line for line in markdown(tables, gap=True).splitlines() if line.startswith("|")}
+    assert "| 40.0 (n 1) |" in lines["Oracle"] and "| 40.0 ± 0.0 | 0.0 (n 1) |" in lines["scrub"]
+    (told,) = [line for line in csv.DictReader(io.StringIO(comma_separated(tables))) if (line["row"], line["metric"]) == ("scrub", SHARE)]
+    assert (told["n"], told["gap_n"]) == ("2", "1")
 
 
 @pytest.mark.parametrize("holdout", [True, False])
@@ -224,6 +231,16 @@ def test_notes_of_a_result_are_notes_of_its_table_once(tmp_path):
     assert [note for note in table.notes if note.startswith("Mind")] == ["Mind this.", "Mind seed 0.", "Mind seed 1."]
     for text in (markdown([table]), latex([table]), comma_separated([table]).splitlines()[1]):
         assert text.count("Mind this.") == 1
+
+
+def test_methods_with_untried_requests_are_one_note_of_a_table(tmp_path):
+    for method, share in (("scrub", 12), ("salun", 13), ("none", None)):
+        sentence = share and f"The request is {share} % of the training recordings."
+        result = save(tmp_path / method, record(method, untried=sentence), comparison())
+        assert (str(sentence) in " ".join(printed(result).split())) == bool(sentence)
+    (table,) = summarize(collect(tmp_path))
+    (note,) = [note for note in table.notes if "tried" in note]
+    assert "salun, scrub." in note and "none" not in note and not any("The request is" in other for other in table.notes)
 
 
 def test_numbers_have_no_negative_zero():
@@ -500,6 +517,30 @@ def test_a_narrow_terminal_leaves_columns_out_by_name(tmp_path):
         assert ("4.0x" in narrow.getvalue()) != bool(re.search(r"Too narrow for[^:]* seconds:", narrow.getvalue()))
         assert "non-member %" in narrow.getvalue() or width > 60
         assert "…" not in narrow.getvalue() + out.getvalue()
+
+
+@pytest.mark.parametrize("gap", [False, True])
+def test_whatever_fits_a_terminal_is_whole_and_the_share_stands_with_its_attack(tmp_path, gap):
+    """A long name, or a wide number, takes letters of no other column."""
+    for seed, value in enumerate((0.7, 0.8)):
+        numbers = comparison(value)
+        for model in numbers:
+            numbers[model]["membership_attack_accuracy"] = entry(0.123 + value, 0.55, 0.65)
+        for task in (SAMPLE, CLASS):
+            save(tmp_path / f"{task['kind']}{seed}", record("boundary_expand", seed, task=task), numbers)
+    tables = summarize(collect(tmp_path))
+    wide = [cells(row, tables[0], gap) for block in tables[0].blocks for row in block.rows]
+    for width in range(60, 220, 7):
+        out = io.StringIO()
+        print_tables(tables, gap, console=Console(file=out, width=width))
+        lines = [line.split() for line in out.getvalue().splitlines() if line.rstrip().endswith(" 2")]
+        kept = {len(line) for line in lines if "boundary_expand" in line}
+        assert len(lines) == len(wide) and len(kept) == 1, width  # every row up to its n, and the blocks alike
+        for line, row in zip(lines, wide, strict=True):
+            numbers_shown = [word for word in line if re.fullmatch(r"[+-]?\d+\.\d+", word)]
+            assert set(numbers_shown) <= {word for cell in row for word in cell.split()}, width
+        named = out.getvalue().split("Too narrow for")[-1].split(": widen")[0] if "Too narrow for" in out.getvalue() else ""
+        assert ("judged" in named) == ("attack right" in " ".join(named.split())), width
 
 
 def test_footnotes_tell_what_a_reader_must_know(tmp_path):

@@ -23,15 +23,20 @@ def flags(comparison: Mapping[str, Mapping[str, Any]], forgotten: bool = False) 
         return {}
     if kept is None:
         aim, kept, of = 0.0 if forgotten else None, _accuracy(original, "retain"), "the original's"
-    if kept is not None and kept - retain > LOST:
+    if kept is not None and _over(kept - retain, LOST):
         return {DESTROYED: f"The method destroys the model: on retain it is right in {_percent(retain)}, {of} value is {_percent(kept)}."}
     if aim is None:
         alike = all(entry["value"] == original[name]["value"] for name, entry in unlearned.items() if name != "seconds" and name in original)
         return {NOTHING: "The method does nothing: no number differs from the original's."} if alike else {}
-    if abs(forget - start) <= STILL and abs(aim - start) > MOVED:
+    if not _over(abs(forget - start), STILL) and _over(abs(aim - start), MOVED):
         values = f"{_percent(forget)} right, the original {_percent(start)}, and the aim is {_percent(aim)}"
         return {NOTHING: f"The method does nothing: on forget the unlearned model is {values}."}
     return {}
+
+
+def _over(difference: float, limit: float) -> bool:
+    """Whether two shares differ by more than so much; 0.99 and 1.0 differ by 0.01, whatever rounding makes of it."""
+    return round(difference, 9) > limit
 
 
 def _accuracy(metrics: Mapping[str, Any], subset: str) -> float | None:

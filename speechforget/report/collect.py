@@ -27,12 +27,13 @@ def collect(folder: Path) -> pd.DataFrame:
 
     Columns:
     - what the run was: folder, time (when its result was made), dataset, label, model, method, kind and name (request) of the request, holdout,
-      oracle (whether there is one), seeds, notes (one a line), flags, code (commit and versions), verdict (of the oracle's attack);
+      oracle (whether there is one), seeds, notes (one a line), untried (whether its method's numbers were not tried on such a request), flags, code
+      (commit and versions), verdict (of the oracle's attack);
     - `IDENTITY`: table, block and row are equal for runs that differ in seeds alone (in how original and oracle were made; in the request; in the
       unlearned model); facts and metric_code are JSON of what they are made of; recorded is false for results of older code, which do not say what
       they are, so that each is alone;
-    - artefact, key (what tells two artefacts apart), machine (on which kind its seconds were spent), metric and `NUMBERS`. The metric `passes`
-      comes from the cost.
+    - artefact, key (what tells two artefacts apart), machine (on which kind its seconds were spent), metric, `NUMBERS` and reason (why there is no
+      value, where the metric says so). The metric `passes` comes from the cost.
 
     Folders without DONE are left out; files that cannot be read are named in a warning. UserError when there is no folder or no result.
     """
@@ -71,7 +72,8 @@ def _rows(path: Path, result: Mapping[str, Any]) -> list[dict[str, Any]]:
         "seeds": json.dumps(identity["seeds"] if identity else [result["seed"], result["task"].get("seed")]),
         "code": json.dumps([result.get("commit"), result.get("versions")], sort_keys=True),
         "verdict": oracle_verdict(result),
-        "notes": "\n".join(footnotes(result)),
+        "notes": "\n".join(note for note in footnotes(result) if note != result.get("untried")),
+        "untried": bool(result.get("untried")),
         "models": json.dumps([request, *(keys[name] for name in MODELS)]),
         **(_alone(path.parent) if identity is None else _identity(identity)),
     }
@@ -86,7 +88,7 @@ def _rows(path: Path, result: Mapping[str, Any]) -> list[dict[str, Any]]:
             numbers = {name: entry[name] for name in NUMBERS}
             if metric == "seconds" and not seconds_compare:
                 numbers["gap"] = None
-            rows.append({**about, "metric": metric, **numbers})
+            rows.append({**about, "metric": metric, **numbers, "reason": str(entry.get("reason") or "")})
     return rows
 
 

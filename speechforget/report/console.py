@@ -88,7 +88,7 @@ def distance_sentence(result: Mapping[str, Any]) -> str:
         return ""
     metrics = result["comparison"]["unlearned"]
     shown = (
-        ("average_gap", "average gap", 100, 1, " points"),
+        ("average_gap", "average gap", 100, 1, f" points{_without_attack(metrics)}"),
         ("tow", "ToW", 1, 3, ""),
         ("kl_forget", "KL on forget", 1, 3, " nats"),
         ("kl_test", "KL on test", 1, 3, " nats"),
@@ -102,6 +102,11 @@ def distance_sentence(result: Mapping[str, Any]) -> str:
         if name in metrics
     ]
     return f"Unlearned against the oracle: {', '.join(parts)}." if parts else ""
+
+
+def _without_attack(metrics: Mapping[str, Any]) -> str:
+    """Where the average gap is of three accuracies alone, as nothing is known of the fourth, the attack's AUC."""
+    return " (accuracies only, without the attack)" if metrics.get("average_gap", {}).get("count") == 3 else ""
 
 
 def _cells(result: Mapping[str, Any], model: str, separator: str) -> list[str]:
@@ -150,8 +155,8 @@ def print_comparison(result: Mapping[str, Any], title: str | None = None, consol
     verdict = oracle_verdict(result)
     table = Table(title=Text(title or describe(result)), title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("", no_wrap=True, vertical="top")
-    for place in kept:
-        table.add_column(COLUMNS[place][1], justify="right", vertical="top")
+    for place, letters in kept.items():
+        table.add_column(COLUMNS[place][1], justify="right", vertical="top", width=letters)
     for model, line in zip(models, texts, strict=True):
         mark = " *" if model == "oracle" and verdict == "outside" else ""
         table.add_row(model + mark, *(line[place] for place in kept), style="bold" if model == "oracle" else None)

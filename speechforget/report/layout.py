@@ -11,8 +11,8 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from speechforget.report.console import number
-from speechforget.report.fitting import fitting, left_out
-from speechforget.report.summary import Block, Row, Statistic, Table
+from speechforget.report.fitting import fitting, left_out, taken
+from speechforget.report.summary import Row, Statistic, Table
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -30,11 +30,13 @@ COLUMNS = (
 )
 # What a narrow terminal keeps longest comes first.
 NARROW = ("accuracy_forget", "accuracy_test", "accuracy_retain", "membership_auc", "accuracy_test_forgotten", "membership_nonmember_share", "seconds")
+TOGETHER = {"membership_attack_accuracy": "membership_nonmember_share"}  # the first says what the second is worth: shown with it, or not at all
 LATEX_COLUMNS = 8  # of numbers in a table, beside n
 HEADING_WIDTH, NAME_WIDTH, TITLE_WIDTH = 12, 36, 80  # letters in a line of LaTeX
+NAME_ROOM = 24  # letters that a row's name has at least in a terminal, where it is as long
 LATEX_BEGIN, LATEX_END = ("\\begin{table}", "\\centering"), ("\\end{table}",)
 LATEX_FIT = "\\resizebox{\\ifdim\\width>\\linewidth\\linewidth\\else\\width\\fi}{!}{%"
-NUMBERS = ("mean", "std", "n", "gap_mean", "gap_std")
+NUMBERS = ("mean", "std", "n", "gap_mean", "gap_std", "gap_n")
 
 
 def _spread(mean: float, std: float, factor: float, decimals: int, sign: bool = False) -> str:
@@ -42,13 +44,13 @@ def _spread(mean: float, std: float, factor: float, decimals: int, sign: bool = 
     return text if math.isnan(std) else f"{text} ± {number(std, factor, decimals)}"
 
 
-def _cell(statistic: Statistic | None, column: tuple[str, str, float, int], holdout: bool, gap: bool) -> str:
+def _cell(statistic: Statistic | None, column: tuple[str, str, float, int], table: Table, runs: int, gap: bool) -> str:
     metric, _, factor, decimals = column
     if statistic is None or not statistic.n:
-        return "no holdout" if metric.startswith("membership") and not holdout else "–"
-    if gap:
-        return "–" if math.isnan(statistic.gap_mean) else _spread(statistic.gap_mean, statistic.gap_std, factor, decimals, sign=True)
-    return _spread(statistic.mean, statistic.std, factor, decimals)
+        return "no holdout" if metric.startswith("membership") and not table.holdout else "–"
+    mean, std, n = (statistic.gap_mean, statistic.gap_std, statistic.gap_n) if gap else (statistic.mean, statistic.std, statistic.n)
+    fewer = f" (n {n})" if n < runs else ""  # of the others the number was withheld
+    return _spread(mean, std, factor, decimals, sign=gap) + fewer if n else "–"
 
 
 def headings(gap: bool) -> list[str]:
@@ -63,10 +65,9 @@ def cells(row: Row, table: Table, gap: bool) -> list[str]:
         return [text for _ in COLUMNS for text in (["no oracle", ""] if gap else ["no oracle"])] + ["0"]
     for column in COLUMNS:
         statistic = row.metrics.get(column[0])
-        fewer = f" (n {statistic.n})" if statistic is not None and 0 < statistic.n < row.runs else ""  # of the others the number was withheld
-        texts.append(_cell(statistic, column, table.holdout, False) + fewer)
+        texts.append(_cell(statistic, column, table, row.runs, False))
         if gap:
-            texts.append("" if row.artefact == "oracle" else _cell(statistic, column, table.holdout, True))
+            texts.append("" if row.artefact == "oracle" else _cell(statistic, column, table, row.runs, True))
     return [*texts, str(row.runs)]
 
 
@@ -183,31 +184,38 @@ def print_tables(tables: Sequence[Table], gap: bool = False, console: Console | 
             console = Console(highlight=False, width=200 if gap else 140)
     for table in tables:
         console.print(Text(f"{table.title}\n", style="bold"))
-        dropped: dict[str, None] = {}
-        for block in table.blocks:
-            dropped |= dict.fromkeys(_print_block(block, table, gap, console))
-        for note in [*([left_out(list(dropped), "report.md and report.csv hold them all")] if dropped else []), *table.notes]:
+        dropped = _print_table(table, gap, console)
+        for note in [*([left_out(dropped, "report.md and report.csv hold them all")] if dropped else []), *table.notes]:
             console.print(Text(note, style="dim"))
         console.print()
 
 
-def _print_block(block: Block, table: Table, gap: bool, console: Console) -> list[str]:
-    """Prints what fits, and gives the headings of what does not."""
+def _print_table(table: Table, gap: bool, console: Console) -> list[str]:
+    """Prints the columns that fit, the same in each block, and gives the headings of the others."""
     from rich import box
     from rich.table import Table as Grid
     from rich.text import Text
 
-    titles, texts, names = headings(gap), [cells(row, table, gap) for row in block.rows], [name(row) for row in block.rows]
-    span = 2 if gap else 1
-    ranks = [NARROW.index(metric) if metric in NARROW else len(NARROW) for metric, *_ in COLUMNS for _ in range(span)]
-    room = min(max(map(len, names)), max(console.width // 3, 20))
+    titles, rows = headings(gap), [row for block in table.blocks for row in block.rows]
+    texts = [cells(row, table, gap) for row in rows]
+    ranks = [rank for metric, *_ in COLUMNS for rank in [_rank(metric)] * (2 if gap else 1)]
+    longest = max(map(len, map(name, rows)))
+    room = min(longest, NAME_ROOM)
     kept = fitting(titles, texts, [*ranks, -1], console.width, room)
-    grid = Grid(title=Text(block.title), title_justify="left", title_style="", box=box.SIMPLE_HEAD, pad_edge=False)
-    grid.add_column("", min_width=room)
-    for place in kept:
-        style = "dim" if titles[place] == "gap" else None
-        grid.add_column(titles[place], justify="right", style=style, min_width=max(len(line[place]) for line in texts))
-    for row, shown, line in zip(block.rows, names, texts, strict=True):
-        grid.add_row(Text(shown), *(line[place] for place in kept), style="bold" if row.artefact == "oracle" else None)
-    console.print(grid)
+    room = min(longest, max(room, console.width - taken(kept)))
+    lines = iter(texts)
+    for block in table.blocks:
+        grid = Grid(title=Text(block.title), title_justify="left", title_style="", box=box.SIMPLE_HEAD, pad_edge=False)
+        grid.add_column("", width=room)
+        for place, letters in kept.items():
+            grid.add_column(titles[place], justify="right", style="dim" if titles[place] == "gap" else None, width=letters)
+        for row in block.rows:
+            line = next(lines)
+            grid.add_row(Text(name(row)), *(line[place] for place in kept), style="bold" if row.artefact == "oracle" else None)
+        console.print(grid)
     return [titles[place] for place in range(len(titles)) if place not in kept and titles[place] != "gap"]
+
+
+def _rank(metric: str) -> int:
+    metric = TOGETHER.get(metric, metric)
+    return NARROW.index(metric) if metric in NARROW else len(NARROW)

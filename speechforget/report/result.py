@@ -24,10 +24,11 @@ Verdict = Literal["not measured", "no oracle", "no holdout", "no matching holdou
 def write_result(folder: Path, record: Mapping[str, Any], comparison: Mapping[str, Any]) -> dict[str, Any]:
     """Writes result.json and result.csv (one row per model and metric) into `folder`, atomically, and returns what result.json holds.
 
-    record: task, dataset, label, model, method, seed, request, holdout, artefacts, versions, commit; optionally `settings`, the numbers of
-    method, training and the like, by which the report tells runs apart, `no_oracle`, why there is none, and `notes`, what every table of the run
-    must say. comparison: from `evaluation.compare.compare`. `objective` is null where there is none, "infinite" for a destroyed model; `flags` holds
-    what is wrong at first sight, with its sentence.
+    record: task, dataset, label, model, method, seed, request, holdout, artefacts, versions, commit; optionally `identity`, by which
+    the report tells runs apart, `cost`, of each model, `no_oracle`, why there is none, `notes`, what every table of the run
+    must say, and `untried`, a warning that the request is none that the method's numbers were tried on. comparison: from
+    `evaluation.compare.compare`. `objective` is null where there is none, "infinite" for a destroyed model; `flags` holds what is wrong at first
+    sight, with its sentence.
     """
     score = objective(comparison)
     told = score if math.isfinite(score) else INFINITE if math.isinf(score) else None
@@ -68,8 +69,9 @@ def has_oracle(result: Mapping[str, Any]) -> bool:
 
 
 def footnotes(result: Mapping[str, Any]) -> list[str]:
-    """What must be read beside the numbers of this and like runs: why there is no oracle, and where the models come from."""
-    return [*([] if has_oracle(result) else [str(result["no_oracle"])]), *map(str, result.get("notes") or [])]
+    """What must be read beside the numbers: why there is no oracle, where the models come from, and where the request is an untried one."""
+    said = [None if has_oracle(result) else result["no_oracle"], *(result.get("notes") or []), result.get("untried")]
+    return [str(note) for note in said if note]
 
 
 def oracle_verdict(result: Mapping[str, Any]) -> Verdict:

@@ -29,13 +29,14 @@ LEGEND = {
 
 @dataclass(frozen=True)
 class Statistic:
-    """Mean and standard deviation (n - 1; nan for one run) over n runs, of a metric and of its signed gap to the oracle."""
+    """Mean and standard deviation (n - 1; nan for one run) of a metric over n runs, and of its signed gap to the oracle over gap_n of them."""
 
     mean: float
     std: float
     n: int
     gap_mean: float
     gap_std: float
+    gap_n: int
 
 
 @dataclass
@@ -179,7 +180,7 @@ def _row(name: str, frame: pd.DataFrame) -> Row:
             if len(known) > 1 and (len(machines) > 1 or "" in machines):
                 known = known[:0]
         value, gap = known["value"], known["gap"].dropna()
-        metrics[str(metric)] = Statistic(float(value.mean()), float(value.std()), len(value), float(gap.mean()), float(gap.std()))
+        metrics[str(metric)] = Statistic(float(value.mean()), float(value.std()), len(value), float(gap.mean()), float(gap.std()), len(gap))
     if artefact == "oracle" and not frame["oracle"].any():
         return Row(name, artefact, 0, metrics)
     once = frame.sort_values("time", ascending=False, kind="stable").drop_duplicates("key")
@@ -208,6 +209,16 @@ def _notes(frame: pd.DataFrame) -> Iterator[str]:
         yield "Without an oracle the membership attack cannot be checked."
     if verdicts.get("no holdout", 0):
         yield "Without a holdout there are no non-members to attack with."
+    if (frame["reason"][frame["metric"] == "membership_nonmember_share"] != "").any():
+        yield (
+            "A share judged non-member is left out (–, or n of fewer runs) where that attack is no better than guessing: "
+            "the 99 % interval of how often it is right reaches down to 50 %."
+        )
+    if methods := sorted(frame["method"][frame["untried"]].unique()):
+        yield (
+            f"Not tried on requests as small or large as some here, by the shares in method.tried: {', '.join(methods)}. "
+            "Their numbers may do nothing to those, or destroy the model."
+        )
     if (codes := frame["code"].nunique()) > 1:
         yield f"The runs come from {codes} different states of the code or versions of its libraries."
     if not frame["recorded"].all():
