@@ -323,11 +323,13 @@ def test_latex_fits_the_page_is_balanced_and_escaped(tmp_path):
     save(tmp_path / "b", record("random_label", seed=1, task=task), comparison(0.9))
     tables = summarize(collect(tmp_path))
     tables[0].blocks[0].title = "class unlearning: " + ", ".join(task["classes"])
+    tables[0].blocks[0].rows[-1].flags = {"x" * 30: 2}  # its bracket opens a line
     for gap in (False, True):
         text = latex(tables, gap)
         assert text.count("{") - text.count("\\{") == text.count("}") - text.count("\\}")
         assert "random\\_label" in text and "85.0 $\\pm$ 7.1" in text and "\\toprule" in text and ("-5.0 $\\pm$ 7.1" in text) == gap
         assert "booktabs,graphicx" in text and "a" * 60 + ", b" not in text
+        assert f"random\\_label \\\\ {{}}[{'x' * 30}]" in text and not re.search(r"\\\\ *[\[*]", text)
         pieces = text.split("\\begin{table}")[1:]
         assert len(pieces) == (2 if gap else 1) and sum("\\ifdim\\width>\\linewidth" in piece for piece in pieces) == len(pieces)
         for piece in pieces:

@@ -137,7 +137,7 @@ def _tabular(table: Table, gap: bool, chosen: Sequence[int]) -> Iterator[str]:
 
 def _stacked(text: str, width: int, side: str) -> str:
     """The text on as many lines as its width asks for."""
-    lines = list(map(_tex, textwrap.wrap(text, width)))
+    lines = [f"{{}}{line}" if line[0] in "[*" else line for line in map(_tex, textwrap.wrap(text, width))]  # else an option of the line break
     stacked = " \\\\ ".join(lines)
     return f"\\shortstack[{side}]{{{stacked}}}" if len(lines) > 1 else stacked
 

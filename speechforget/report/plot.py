@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 COLORS = {"original": "#E69F00", "oracle": "#000000", "unlearned": "#0072B2"}
 MARKERS = {"original": "^", "oracle": "o", "unlearned": "s"}
 NOTE_WIDTH, NOTE_LINE = 165, 0.18  # letters in a line at the picture's foot, and its height in inches
+FEW_TENFOLDS = 100  # between the lowest and the highest loss: then ticks stand at 1, 2 and 5, too
 SHIFTS = {"original": -0.27, "oracle": 0.0, "unlearned": 0.27}
 SUBSETS = {
     "accuracy_forget": "forget",
@@ -84,6 +85,8 @@ def _attack(axes: Axes, result: Mapping[str, Any]) -> None:
 
 
 def _losses(axes: Axes, tables: Tables, model: str, edges: np.ndarray, height: float) -> None:
+    from matplotlib.ticker import LogLocator, NullFormatter
+
     loss, subsets = _clip(tables.of(model).loss, edges), tables.subsets()
     groups = {"forget": (COLORS[model], True), "nonmembers": ("0.35", False)}
     for name, (color, filled) in groups.items():
@@ -95,6 +98,10 @@ def _losses(axes: Axes, tables: Tables, model: str, edges: np.ndarray, height: f
         style: dict[str, Any] = {"histtype": "stepfilled", "alpha": 0.45} if filled else {"histtype": "step", "linewidth": 1.6, "linestyle": "--"}
         axes.hist(chosen, edges.tolist(), weights=weights, color=color, label=words, **style)
     axes.set(xscale="log", xlabel="loss (nats)", ylim=(0, height), title=f"Losses, {model}")
+    if edges[-1] < FEW_TENFOLDS * edges[0]:  # else its labels overlap
+        axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axes.xaxis.set_major_formatter(lambda number, _: f"{number:g}")
+    axes.xaxis.set_minor_formatter(NullFormatter())
     axes.legend(frameon=False, fontsize=8, loc="upper right")
 
 
