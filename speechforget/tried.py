@@ -24,5 +24,6 @@ def untried(config: Mapping[str, Any], forget: int, trained: int) -> str | None:
         return None
     return (
         f"The request is {100 * share:.1f} % of the training recordings, and method.tried names {100 * ends[0]:g} to {100 * ends[1]:g} % for {kind} "
-        f"requests: the numbers of {method['name']} may do nothing here, or destroy the model. Look at forget and retain first, or search numbers (scripts/tune.py)."
+        f"requests: the numbers of {method['name']} may do nothing here, or destroy the model. "
+        "Look at forget and retain first, or search numbers (scripts/tune.py)."
     )

@@ -339,6 +339,11 @@ def test_tow_average_gap_and_churn_closed_forms():
     auc_gap = abs(membership.auc(tables, "unlearned")["membership_auc"].value - membership.auc(tables, "oracle")["membership_auc"].value)
     assert auc_gap == pytest.approx(0.25)
     assert agreement.average_gap(tables, "unlearned")["average_gap"].value == pytest.approx((0.5 + 0.25 + 0 + 0.25) / 4)
+    kept = np.asarray(role) != "test"
+    oracle, unlearned = (make_scores(np.asarray(role)[kept], label[kept], one.logits[kept]) for one in (oracle, unlearned))
+    untested = Tables(oracle, (oracle,), unlearned, (), 0)
+    for name, found in {**agreement.tow(untested, "unlearned"), **agreement.average_gap(untested, "unlearned")}.items():
+        assert math.isnan(found.value) and found.reason == "there is no accuracy_test of both models", name
     churn = agreement.churn(tables, "unlearned")
     assert [churn[f"churn_{name}"].value for name in ("forget", "retain", "test")] == [0.5, 0.25, 0]
 

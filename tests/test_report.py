@@ -23,7 +23,7 @@ from speechforget.evaluation.compare import compare
 from speechforget.evaluation.tables import Scores, Tables
 from speechforget.report.__main__ import main
 from speechforget.report.collect import collect
-from speechforget.report.console import attack_sentence, number, print_comparison, threshold_sentence
+from speechforget.report.console import attack_sentence, distance_sentence, number, print_comparison, threshold_sentence
 from speechforget.report.layout import COLUMNS, cells, comma_separated, latex, markdown, print_tables
 from speechforget.report.plot import comparison_plot
 from speechforget.report.result import attack_verdict, oracle_verdict, read_objective, write_result
@@ -190,6 +190,15 @@ def test_the_share_judged_non_member_stands_beside_how_often_that_attack_is_righ
     assert "| 40.0 (n 1) |" in lines["Oracle"] and "| 40.0 ± 0.0 | 0.0 (n 1) |" in lines["scrub"]
     (told,) = [line for line in csv.DictReader(io.StringIO(comma_separated(tables))) if (line["row"], line["metric"]) == ("scrub", SHARE)]
     assert (told["n"], told["gap_n"]) == ("2", "1")
+
+
+def test_single_numbers_say_what_they_lack(tmp_path):
+    numbers = comparison()
+    numbers["unlearned"] |= {"average_gap": entry(0.1, count=3), "tow": {**entry(None, count=3), "reason": "there is no accuracy_test"}}
+    said = distance_sentence(save(tmp_path, record(), numbers))
+    assert said == (
+        "Unlearned against the oracle: average gap 10.0 points (accuracies only, without the attack), ToW undefined (there is no accuracy_test)."
+    )
 
 
 @pytest.mark.parametrize("holdout", [True, False])

@@ -97,11 +97,16 @@ def distance_sentence(result: Mapping[str, Any]) -> str:
         ("churn_test", "churn on test", 100, 1, " %"),
     )
     parts = [
-        f"{words} {number(metrics[name]['value'], factor, decimals, 'undefined')}{unit}"
+        f"{words} {_undefined(metrics[name]) if metrics[name]['value'] is None else number(metrics[name]['value'], factor, decimals) + unit}"
         for name, words, factor, decimals, unit in shown
         if name in metrics
     ]
     return f"Unlearned against the oracle: {', '.join(parts)}." if parts else ""
+
+
+def _undefined(entry: Mapping[str, Any]) -> str:
+    reason = entry.get("reason")
+    return f"undefined ({reason})" if reason else "undefined"
 
 
 def _without_attack(metrics: Mapping[str, Any]) -> str:
