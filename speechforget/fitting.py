@@ -240,9 +240,11 @@ def accuracy(model: nn.Module, stream: Stream, device: torch.device) -> float:
     """
     training = {module: module.training for module in model.modules()}
     model.eval()
+    double = any(parameter.dtype == torch.float64 for parameter in model.parameters())  # Lightning then widens what it feeds; nobody else does
     counts = torch.zeros(3, dtype=torch.int64)
     for batch in stream:
-        logits = model(*(tensor.to(device) for tensor in batch.inputs)).logits
+        inputs = (tensor.to(device, torch.float64 if double and tensor.is_floating_point() else tensor.dtype) for tensor in batch.inputs)
+        logits = model(*inputs).logits
         right, sound = torch.stack([logits.argmax(dim=1), logits.isfinite().all(dim=1)]).cpu()
         counts += torch.tensor([int((right == batch.labels).sum()), len(right), int((sound == 0).sum())])
     correct, seen, wrong = ranks.total(counts).tolist()

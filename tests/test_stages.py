@@ -23,7 +23,7 @@ from speechforget.data.streams import Sources, Waveforms
 from speechforget.errors import Diverged, UserError
 from speechforget.finite import Watch, watch_of
 from speechforget.fitting import Job, Resumable, accuracy
-from speechforget.loading import build_method, load, load_classifier
+from speechforget.loading import build_classifier, build_method, load, load_classifier
 from speechforget.methods.driver import Driver
 from speechforget.methods.method import Context, Method, Pass
 from speechforget.methods.switches import restrict
@@ -359,6 +359,14 @@ def test_other_precisions_train_and_unlearn(precision: str, tmp_path: Path, sour
     unlearn(jobs[1], jobs[0].folder, sources, (), {**options_of("scrub"), "rewind": True})
     score(tmp_path, jobs[1].folder, sources, TRAINER, "test")
     assert np.isfinite(columns(tmp_path)["loss"]).all()
+
+
+def test_accuracy_feeds_a_model_of_double_weights_what_it_can_take(sources: Sources) -> None:
+    """A convolution on the waveform itself, as of m5 and the pretrained models: what Lightning widens in training must be widened here."""
+    torch.manual_seed(0)
+    model = build_classifier(config("model", "m5"), CLASSES, RATE)
+    stream = sources.ordered("train", 8)
+    assert accuracy(copy.deepcopy(model).double(), stream, torch.device("cpu")) == accuracy(model, stream, torch.device("cpu"))
 
 
 @pytest.mark.slow
