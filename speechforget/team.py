@@ -81,7 +81,8 @@ class Team:
         self.processes: dict[int, subprocess.Popen[bytes]] = {}
         self.arrivals: queue.Queue[Connection] = queue.Queue()
         self.listener = Listener((self.host, 0), authkey=self.secret.encode())
-        threading.Thread(target=self._receive, daemon=True).start()
+        self.doorman = threading.Thread(target=self._receive, daemon=True)
+        self.doorman.start()
         if mine.world > 1:
             announce(meeting_file(output, mine), {"host": self.host, "port": self.listener.address[1], "secret": self.secret})
 
@@ -200,6 +201,10 @@ class Team:
             with contextlib.suppress(OSError, UserError):
                 announce(meeting_file(self.output, self.mine), {"finished": True})
         self.closed = True
+        # The listener's descriptor goes to the next one that is opened, so nobody may still wait at it, with the secret of this team.
+        with contextlib.suppress(OSError):
+            socket.create_connection(self.listener.address, timeout=1).close()  # type: ignore[arg-type]
+        self.doorman.join(5)
         self.listener.close()
         self.dismiss()
 

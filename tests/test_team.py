@@ -235,6 +235,13 @@ def test_a_worker_ends_when_its_team_is_gone() -> None:
     assert process.wait(10) == 3
 
 
+def test_a_team_that_is_closed_lets_nobody_in_any_more(tmp_path: Path) -> None:
+    """A thread left at the door would let in the workers of the next team, and ask them for the wrong secret."""
+    closed = team.Team(1, 1, Place(0, 1, 0, ""), str(tmp_path))
+    closed.close()
+    assert not closed.doorman.is_alive()
+
+
 @given(st.lists(st.sampled_from(["done", "user", "error", "consequence", "lost"]), min_size=2, max_size=5))
 def test_of_several_failures_the_cause_is_named(kinds: list[str]) -> None:
     one = team.Team.__new__(team.Team)
