@@ -113,6 +113,17 @@ def test_what_folders_leave_open_is_refused(tmp_path: Path, paths: list[str], li
         index(root, "word", tmp_path, folders="words")
 
 
+def test_choices_that_do_not_count_here_are_refused(tmp_path: Path) -> None:
+    root = files(tmp_path, "go/1.wav", "stop/2.wav")
+    with pytest.raises(UserError, match=r"folders is subsets, and .* holds no folder named like one: go, stop"):
+        index(root, "word", tmp_path, folders="subsets")
+    with pytest.raises(UserError, match="manifest is true: name the table"):
+        index(root, "word", tmp_path, manifest=True)
+    (root / "manifest.csv").write_text("path,word\ngo/1.wav,go\nstop/2.wav,stop\n")
+    with pytest.raises(UserError, match=r"folders=labels does not count beside the manifest .*manifest\.csv"):
+        index(root, "word", tmp_path, folders="labels")
+
+
 def test_recordings_that_cannot_be_read_are_named_with_the_reason(tmp_path: Path) -> None:
     suffixes = FOREIGN.split()
     root = files(tmp_path / "root", "yes/1.wav", *(f"no/{number}{suffix}" for number, suffix in enumerate(suffixes)))

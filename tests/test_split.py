@@ -110,6 +110,18 @@ def test_windows_that_overlap_are_one_unit(copies: str) -> None:
         assert result.groupby("unit")["subset"].nunique().max() == 1
 
 
+@pytest.mark.parametrize("copies", ["include", "ignore"])
+def test_parts_of_a_file_that_all_begin_at_its_beginning_are_one_unit(copies: str) -> None:
+    """A manifest may list a file several times by ids of its own, with an end or a length alone, or whole."""
+    table = windows(0.0, 1.0, 2.0, 3.0).drop(columns="start")
+    for lengths in (table.assign(seconds=table["sha1"].map(len) * 0.5), table.drop(columns="seconds")):
+        result = split(lengths, "word", copies=copies)
+        assert result.loc[result["path"] == "long", "unit"].nunique() == 1
+    torn = table.assign(subset=table["id"].map({"long@1.000": "test"}).fillna(table["subset"]))
+    with pytest.raises(UserError, match=r"'long@0.000' \(0 s to 1 s, train\) and 'long@1.000' \(0 s to 1 s, test\) overlap"):
+        split(torn, "word", copies=copies)
+
+
 def test_overlap_and_copies_chain_into_one_unit() -> None:
     table = windows(0.0, 0.5, 5.0, 5.5, 9.0)
     table["sha1"] = table["sha1"].mask(table["id"].isin(["long@0.500", "long@5.000"]), "same")

@@ -51,8 +51,7 @@ def index(
         if "speaker" in table:
             layout.said.append("speakers are those that dataset.corpus.speaker_pattern finds, not those of the manifest")
         table["speaker"] = _speakers(table["path"], speaker_pattern)
-    if "start" in table:
-        check_apart(table, lambda row: f"Line {layout.lines[row]} of the manifest {named}, '{table['id'].iloc[row]}'")
+    check_apart(table, lambda row: f"Line {layout.lines[row]} of the manifest {named}, '{table['id'].iloc[row]}'")
     _say(folder, found, layout, label, named)
     table["unit"] = units(table)
     table["subset"] = table["subset"].where(table["subset"] != "").groupby(table["unit"]).transform("first").fillna("")
@@ -69,10 +68,14 @@ def index(
 
 def _read(folder: Path, found: Survey, label: str, manifest: str | bool | None, folders: str | None, pattern: bool) -> tuple[Layout, Path | None]:
     """What manifest or folders say, and the manifest."""
+    if manifest is True:
+        raise UserError("dataset.corpus.manifest is true: name the table, or leave it at null to find manifest.csv or manifest.tsv.")
     asked = manifest not in (None, False)
     named = folder / Path(str(manifest)).expanduser() if asked else find_manifest(folder, found) if manifest is None else None
     if named is not None:
         read = read_manifest(named, folder, found, None if label == "speaker" and pattern else label, asked)
+        if read is not None and folders is not None:
+            raise UserError(f"dataset.corpus.folders={folders} does not count beside the manifest {named}: leave it at null, or set manifest=false.")
         if read is not None:
             table, said = read
             ignored = {"not in the manifest": sorted(set(found.sounds) - set(table["path"]))}

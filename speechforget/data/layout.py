@@ -82,6 +82,8 @@ def _has_subsets(root: Path, paths: list[str], folders: str | None) -> bool:
     if len(subsets) == len(names) and not flat:
         return bool(names)
     other = sorted(set(names) - set(subsets))
+    if not subsets:
+        raise UserError(f"{OPTION} is subsets, and {root} holds no folder named like one: {examples(other)}; leave it at null.")
     why = f"'{other[0]}' is not" if other else f"'{flat[0]}' holds recordings outside of label folders"
     raise UserError(
         f"{root} has folders named like subsets ({examples(subsets)}), but {why}: put all recordings into <subset>/<label>/<file>, or name them "

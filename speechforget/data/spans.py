@@ -12,8 +12,23 @@ import soundfile
 from speechforget.data.delimited import first_line
 from speechforget.errors import UserError
 
-STARTS = {"start", "begin", "beginning", "onset", "tmin", "start_time", "begin_time", "time_start", "starttime", "segment_start"}
-ENDS = {"end", "stop", "tmax", "end_time", "stop_time", "time_end", "endtime", "segment_end"}
+STARTS = {
+    "start",
+    "begin",
+    "beginning",
+    "onset",
+    "tmin",
+    "xmin",
+    "t0",
+    "t_start",
+    "start_t",
+    "start_time",
+    "begin_time",
+    "time_start",
+    "starttime",
+    "segment_start",
+}
+ENDS = {"end", "stop", "tmax", "xmax", "t1", "t_end", "end_t", "end_time", "stop_time", "time_end", "endtime", "segment_end"}
 LENGTHS = {"seconds", "duration", "dur"}
 UNCLEAR = {"length", "len"}  # in what?
 ROLES = {"start": STARTS, "end": ENDS, "length": LENGTHS | UNCLEAR, "offset": {"offset"}}
@@ -60,7 +75,8 @@ def _roles(name: str, columns: list[str]) -> dict[str, tuple[str, float]]:
     found: dict[str, list[tuple[str, float]]] = {"start": [], "end": [], "length": [], "offset": []}
     unclear: list[str] = []
     for column in columns:
-        word, unit, named = _unit(re.sub(r"[^a-z0-9]+", "_", column.casefold()).strip("_"))
+        apart = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", column)  # StartSec
+        word, unit, named = _unit(re.sub(r"[^a-z0-9]+", "_", apart.casefold()).strip("_"))
         role = next((role for role, words in ROLES.items() if word in words), None)
         if role is None:
             continue

@@ -14,7 +14,7 @@ TOUCHING = 0.001  # seconds: so much of an overlap is rounding
 
 def overlapping(table: pd.DataFrame) -> pd.Series:
     """A number for each row, equal where windows of one file overlap in time, directly or through others between them."""
-    if "start" not in table or not table["path"].duplicated().any():
+    if "path" not in table or not table["path"].duplicated().any():
         return pd.Series(np.arange(len(table)), index=table.index)
     order, first, last = _in_time(table)
     number = np.cumsum(first >= last - TOUCHING)
@@ -24,11 +24,18 @@ def overlapping(table: pd.DataFrame) -> pd.Series:
 def _in_time(table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Rows by file and start; where each begins, and where all before it in its file end (-inf for the first)."""
     files, _ = pd.factorize(table["path"])
-    begin = table["start"].astype(float).fillna(0.0).to_numpy()
+    begin = _starts(table)
     order = np.lexsort((begin, files))
     ends = pd.Series((begin + _seconds(table))[order])
     before = ends.groupby(files[order]).cummax().groupby(files[order]).shift(fill_value=-np.inf)
     return order, begin[order], before.to_numpy()
+
+
+def _starts(table: pd.DataFrame) -> np.ndarray:
+    """Where each window begins; at the beginning of the file where nothing is said."""
+    if "start" not in table:
+        return np.zeros(len(table))
+    return table["start"].astype(float).fillna(0.0).to_numpy()
 
 
 def _seconds(table: pd.DataFrame) -> np.ndarray:
@@ -49,7 +56,7 @@ def check_apart(table: pd.DataFrame, named: Callable[[int], str]) -> None:
     torn = pairs["number"][pairs["number"].duplicated()]
     if torn.empty:
         return
-    begin = table["start"].astype(float).fillna(0.0).to_numpy()
+    begin = _starts(table)
     end = begin + _seconds(table)
     for group in torn:
         rows = [int(row) for row in np.flatnonzero(number == group)]
