@@ -54,9 +54,11 @@ class Data:
         return self.table["label"].map({name: number for number, name in enumerate(self.classes)}).to_numpy(np.int64)
 
     @cached_property
-    def left_out(self) -> frozenset[str]:
-        """Ids of the corpus that are in no subset."""
-        return frozenset(self.audio.table["id"]) - frozenset(self.table["id"])
+    def left_out(self) -> dict[str, str]:
+        """Ids of the corpus that are in no subset -> the hash of their samples, "" where they cannot be used."""
+        known = dict.fromkeys(self.audio.unusable, "") | dict(zip(self.audio.table["id"], self.audio.table["sha1"], strict=True))
+        used = set(self.table["id"])
+        return {identity: sha1 for identity, sha1 in known.items() if identity not in used}
 
     def rows(self, subset: str) -> np.ndarray:
         """Row numbers of train, validation, holdout or test."""

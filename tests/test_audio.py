@@ -203,7 +203,7 @@ def test_all_bad_files_are_in_one_summary_and_can_be_left_out(tmp_path: Path, ca
     assert "on_bad_audio=skip" in str(caught.value)
     with caplog.at_level(logging.WARNING):
         audio = decode(made, tmp_path / "cache", RATE, "skip")
-    assert audio.table["id"].tolist() == ["good.wav"]
+    assert audio.table["id"].tolist() == ["good.wav"] and set(audio.unusable) == set(BAD)
     assert all(name in caplog.text for name in BAD)
     good = decode(corpus(tmp_path / "other", {"good.wav": tone()}), tmp_path / "cache", RATE)
     assert audio.fingerprint == good.fingerprint

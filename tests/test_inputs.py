@@ -26,7 +26,15 @@ ROOT = Path(__file__).parents[1]
 CONF = ROOT / "conf"
 TABLE = pd.DataFrame(
     [
-        {"id": f"{word}/{number}", "label": word, "speaker": f"s{number % 3}", "unit": f"{word}{number}", "subset": subset, "seconds": 1.0}
+        {
+            "id": f"{word}/{number}",
+            "label": word,
+            "speaker": f"s{number % 3}",
+            "unit": f"{word}{number}",
+            "subset": subset,
+            "seconds": 1.0,
+            "sha1": "",
+        }
         for word, number in itertools.product("abc", range(12))
         for subset in [("train", "train", "holdout", "validation")[number % 4]]
     ]

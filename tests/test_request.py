@@ -206,9 +206,24 @@ def test_a_persons_whole_list_is_forgotten_or_withdrawn(tmp_path: Path, caplog: 
     save(request, table, tmp_path)
     lists = [(tmp_path / f"{name}.txt").read_text().splitlines() for name in ("forget", "withdrawn")]
     assert lists[1] == table["id"].iloc[request.withdrawn].tolist()
-    again = select(table, listing(tmp_path, [*lists[0], "a copy", *lists[1]]), left_out={"a copy"})
-    assert "1 utterances are left out of every subset" in caplog.text
+    again = select(table, listing(tmp_path, [*lists[0], "a copy", *lists[1]]), left_out={"a copy": ""})
+    assert "1 utterances are in no subset" in caplog.text
     assert np.array_equal(again.forget, request.forget) and np.array_equal(again.withdrawn, request.withdrawn)
+
+
+def test_copies_of_what_the_split_left_out_are_withdrawn_with_it(tmp_path: Path) -> None:
+    """The split drops a training recording whose copy tests: who lists that one means the other, too."""
+    table = TABLE.assign(sha1=TABLE["id"])
+    kept = int(table.index[table["subset"] == "test"][0])
+    listed = [table["id"][table["subset"] == "train"].iloc[0], "dropped", "broken"]
+    request = select(table, listing(tmp_path, listed), left_out={"dropped": table["id"][kept], "broken": ""})
+    assert request.withdrawn.tolist() == [kept] and len(request.forget) == 1
+
+
+def test_a_list_of_a_corpus_without_speakers_says_what_is_not_known(tmp_path: Path) -> None:
+    nameless = TABLE.drop(columns="speaker")
+    for table, told in ((TABLE, False), (nameless, True), (nameless.assign(speaker=""), True)):
+        assert ("does not say who speaks" in select(table, listing(tmp_path, table["id"][table["subset"] == "train"][:9])).matched) is told
 
 
 def test_a_list_is_matched_by_what_it_is_concentrated_in(tmp_path: Path) -> None:

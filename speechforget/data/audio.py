@@ -41,6 +41,7 @@ class Audio:
     fingerprint: sha256 of the whole table and of the bytes of every file used, 64 hexadecimal digits. Of paths only which rows share a file.
     noise: background noise in the same array: path (relative to the root), offset, samples.
     steady: the same as fingerprint of what no seed draws (`Corpus.steady`).
+    unusable: ids of bad recordings.
     """
 
     folder: Path
@@ -49,6 +50,7 @@ class Audio:
     fingerprint: str
     noise: pd.DataFrame
     steady: str = ""
+    unusable: tuple[str, ...] = ()
 
     def samples(self) -> NDArray[np.int16]:
         """All recordings behind one another, int16, memory-mapped and read-only; not where they are decoded on demand."""
@@ -90,7 +92,7 @@ def decode(corpus: Corpus, cache: Path, sample_rate: int, on_bad_audio: str = "e
     table = table.assign(offset=speech["offset"], samples=speech["samples"], seconds=speech["samples"] / sample_rate, sha1=speech["sha1"])
     copies = int(table["sha1"].duplicated().sum())
     logger.info("%s: %d recordings, %d of them exact copies of another", corpus.name, len(table), copies)
-    return Audio(folder, corpus.root, table, fingerprint, recordings, steady_fingerprint)
+    return Audio(folder, corpus.root, table, fingerprint, recordings, steady_fingerprint, tuple(corpus.table["id"][~good]))
 
 
 @functools.cache

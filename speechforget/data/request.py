@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ SPEAKERS = (
     "this corpus does not say who speaks. On a folder, dataset.corpus.speaker_pattern=REGEX finds it in file names (its first group is the speaker); "
     "or request recordings by their ids with task.by=pattern task.pattern=REGEX"
 )
+UNHEARD = " This corpus does not say who speaks: if the list is one person's, his voice differs from theirs, too (dataset.corpus.speaker_pattern)."
 NONE: Rows = np.zeros(0, dtype=np.int64)
 DRAWN = ("random", "published", "ids", "pattern")  # what task.by can be besides a column
 
@@ -59,7 +61,7 @@ class Request:
         return [*([gone] if len(self.withdrawn) else []), *([self.matched] if self.listed else [])]
 
 
-def select(table: pd.DataFrame, task: Mapping[str, Any], left_out: Collection[str] = frozenset()) -> Request:
+def select(table: pd.DataFrame, task: Mapping[str, Any], left_out: Mapping[str, str] = MappingProxyType({})) -> Request:
     """The request that `task` describes (conf/task/*.yaml), on a table from `split`.
 
     kind "class": the labels `classes`, or `number` of them drawn by `seed`. kind "sample", by "random": `percent` of the training utterances, the
@@ -67,7 +69,8 @@ def select(table: pd.DataFrame, task: Mapping[str, Any], left_out: Collection[st
     list holds it that was made once (see `published`); by "ids": those listed in the file `ids`, while what it lists of other subsets is
     withdrawn; by "pattern": those whose ids the regular expression `pattern` finds something in; by "speaker" or another column: the utterances of
     `values`, or of some drawn by `seed`: `number` of them, or so many that they hold a `share`. Exact copies (the column unit) come along.
-    left_out: ids of the corpus that its split leaves out: a list may name them, though there is nothing to do about them.
+    left_out: ids of the corpus that its split leaves out -> the hash of their samples, or "": a list may name them. Nothing is to be done about
+        them, but for the recordings that they are exact copies of: these are listed with them.
     Raises UserError for requests that are empty, total or unknown, and for requests for samples that leave no utterance of a label.
     """
     kind, seed = task["kind"], int(task["seed"])
@@ -97,7 +100,8 @@ def select(table: pd.DataFrame, task: Mapping[str, Any], left_out: Collection[st
     forget = with_copies(table, rows)
     columns = concentrated(table, forget) if listed else ["label"]
     request = _request(table, forget, matching_rows(table, forget, seed, columns, withdrawn), (), f"sample-{name}")
-    return replace(request, withdrawn=withdrawn, listed=listed)
+    unknown = listed and len(request.nonmembers) and not ("speaker" in table and (table["speaker"] != "").any())
+    return replace(request, withdrawn=withdrawn, listed=listed, matched=request.matched + (UNHEARD if unknown else ""))
 
 
 def save(request: Request, table: pd.DataFrame, folder: Path) -> None:
@@ -189,7 +193,7 @@ def _percent(task: Mapping[str, Any]) -> str:
         raise UserError(f"task.percent is {task['percent']}: give a number, such as 5.") from None
 
 
-def _listed(table: pd.DataFrame, file: Any, left_out: Collection[str]) -> tuple[Rows, Rows]:
+def _listed(table: pd.DataFrame, file: Any, left_out: Mapping[str, str]) -> tuple[Rows, Rows]:
     """What a list names, with copies: the training rows, and the others."""
     known = set(table["id"])
     ids = read_ids(file, pd.Series([*table["id"], *left_out]))
@@ -198,11 +202,14 @@ def _listed(table: pd.DataFrame, file: Any, left_out: Collection[str]) -> tuple[
         raise UserError(
             f"The list {file} has {len(unknown)} unknown utterance ids, '{unknown[0]}' first: {nearest(unknown[0], table['id'], limit=3)}."
         )
-    listed = table["unit"].isin(set(table["unit"][table["id"].isin(ids)]))
+    named = table["id"].isin(ids)
+    if "sha1" in table:
+        named |= table["sha1"].isin({left_out.get(identity, "") for identity in ids} - {""})
+    listed = table["unit"].isin(set(table["unit"][named]))
     rows, withdrawn = rows_of(listed & (table["subset"] == "train")), rows_of(listed & (table["subset"] != "train"))
     counts = _counted(table["subset"].iloc[withdrawn])
     if absent := sum(identity not in known for identity in ids):
-        logger.warning("The list %s: %d utterances are left out of every subset of this split, so there is nothing to do about them.", file, absent)
+        logger.warning("The list %s: %d utterances are in no subset of this split, so there is nothing to do about them.", file, absent)
     if not len(rows):
         raise UserError(f"The list {file} has nothing to forget: none of its {len(ids)} utterances is trained on ({counts}).")
     if len(withdrawn):
@@ -214,4 +221,4 @@ def _listed(table: pd.DataFrame, file: Any, left_out: Collection[str]) -> tuple[
 
 
 def _counted(subsets: pd.Series) -> str:
-    return ", ".join(f"{count} {subset}" for subset, count in sorted(subsets.value_counts().items())) or "they are left out of every subset"
+    return ", ".join(f"{count} {subset}" for subset, count in sorted(subsets.value_counts().items())) or "they are in no subset"
