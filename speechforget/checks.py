@@ -13,6 +13,7 @@ from speechforget.hearing import AUTO, LONGEST
 from speechforget.origin import has_oracle
 
 WITHOUT_CURRICULUM = {"curriculum_on": "both", "curriculum_strength": 10.0}  # as conf/config.yaml has them
+SHARES = {"test"}  # of a corpus's options, those that are shares of its recordings
 PRECISIONS = ("32-true", "tf32-true", "64-true", "bf16-mixed", "16-mixed")
 
 
@@ -44,10 +45,12 @@ def check_task(config: Mapping[str, Any]) -> None:
     task = config["task"]
     if task["kind"] not in ("class", "sample"):
         return  # who reads the request says what there is
+    if "balanced" in task:
+        choice(task, "balanced", (True, False), "task.")
     for name, default in unused(config).items():
         keys = counting(task)
-        choice = "task=class" if task["kind"] == "class" else f"task.by={task['by']}{'' if (task['kind'], task['by']) in WAYS else ', a column,'}"
-        beside = f"{choice} and task.{keys[0]}" if task["kind"] == "class" or keys[0] == "values" else choice
+        asked = "task=class" if task["kind"] == "class" else f"task.by={task['by']}{'' if (task['kind'], task['by']) in WAYS else ', a column,'}"
+        beside = f"{asked} and task.{keys[0]}" if task["kind"] == "class" or keys[0] == "values" else asked
         *others, last = (f"task.{key}" for key in keys)
         do = f"{', '.join(others)} and {last} do" if others else f"{last} does"
         raise NotApplicable(f"task.{name} does not count with {beside}: {do}. Leave it at {_yaml(default)}.")
@@ -106,6 +109,8 @@ def check_corpus(dataset: Mapping[str, Any]) -> None:
         raise UserError(
             f"The dataset {dataset['name']} has no option dataset.corpus.{unknown[0]}: {there}; an experiment that sets it is for another dataset."
         )
+    for name in SHARES & set(dataset["corpus"]) if module.startswith("speechforget.") else ():
+        number(dataset["corpus"], name, 0, 1, "dataset.corpus.")
 
 
 def check_train(train: Mapping[str, Any]) -> None:

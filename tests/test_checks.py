@@ -121,11 +121,18 @@ def test_keys_that_count_are_taken(choices: list[str], configure: Callable[..., 
         ("cache", None, "cache must be"),
         ("plan", "maybe", "plan must be true or false, not 'maybe'"),
         ("plan", None, "plan must be"),
+        ("task.balanced", "maybe", "no task.balanced=maybe"),
+        ("dataset.corpus.test", "some", "dataset.corpus.test must be a number from 0 to 1, not 'some'"),
+        ("dataset.corpus.test", float("nan"), "dataset.corpus.test must be"),
     ],
 )
 def test_what_cannot_be_right_is_refused(key: str, value: object, words: str, configure: Callable[..., dict[str, Any]]) -> None:
-    config = copy.deepcopy(configure())
-    config[key] = value
+    config = copy.deepcopy(configure("task=sample"))
+    *above, name = key.split(".")
+    place = config
+    for group in above:
+        place = place[group]
+    place[name] = value
     with pytest.raises(UserError, match=words):
         check(config)
 
