@@ -203,7 +203,7 @@ class Team:
         self.closed = True
         # The listener's descriptor goes to the next one that is opened, so nobody may still wait at it, with the secret of this team.
         with contextlib.suppress(OSError):
-            socket.create_connection(self.listener.address, timeout=1).close()  # type: ignore[arg-type]
+            socket.create_connection(self.listener.address, timeout=1).close()
         self.doorman.join(5)
         self.listener.close()
         self.dismiss()
