@@ -225,6 +225,8 @@ def test_a_cancelled_job_is_reported_at_once_and_the_others_go_on(start, tmp_pat
     # Long enough to be running still when SLURM kills it: submitit bears the warning that comes ten seconds before.
     process = start(*slurm(tmp_path, "only=original", "seed=0,1,2", "launch.jobs_at_once=2", "train.epochs=600"))
     jobs = wait_for(lambda: len(jobs_of(tmp_path)) == 3 and jobs_of(tmp_path))
+    # SLURM keeps no record of a task that is cancelled while another one of its array waits, too.
+    wait_for(lambda: [state(job) for job in jobs] == ["RUNNING", "RUNNING", "PENDING"])
     running = wait_for(lambda: [job for job in jobs if "only=original" in log_of(tmp_path, job)])[0]
     waiting = jobs[2]
     assert (state(running), state(waiting)) == ("RUNNING", "PENDING")
