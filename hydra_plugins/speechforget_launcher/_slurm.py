@@ -8,6 +8,7 @@ from __future__ import annotations
 import getpass
 import json
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -99,10 +100,11 @@ class Slurm:
         return {job: _sight(*rows[job.id]) if job.id in rows else Sight("gone") for job in jobs}
 
     def fate(self, job: Job, missing: float) -> tuple[str, str] | None:
-        """What accounting says, once that can be trusted."""
-        state = accounted(job.id)
+        """What accounting says, once that can be trusted; where it knows nothing, what the controller remembers for some minutes."""
+        state = accounted(job.id) or (remembered(job.id) if missing > SURE_S else "")
         word = state.split(" ")[0]
-        if word == "CANCELLED" or (word in ENDS and missing > SURE_S and (word != "COMPLETED" or missing > LOST_S)):
+        sure = missing > (LOST_S if word == "COMPLETED" else SURE_S)
+        if state.startswith("CANCELLED by ") or (word in ENDS and sure):
             return _verdict(job, state)
         if missing > LOST_S:
             known = f"accounting says {state}" if state else "accounting, if there is any, knows nothing of it"
@@ -130,8 +132,22 @@ def accounted(job: str) -> str:
     return asked.stdout.strip().partition("\n")[0] if asked.returncode == 0 else ""
 
 
+def remembered(job: str) -> str:
+    """The state of a job that has ended, as the controller knows it for MinJobAge (300 seconds unless set); empty when it is forgotten.
+
+    At times SLURM cancels a waiting task of an array without a word to accounting.
+    """
+    try:
+        asked = subprocess.run(["scontrol", "show", "job", "--oneliner", job], capture_output=True, text=True, check=False)
+    except OSError:
+        return ""
+    found = re.search(r"\bJobState=(\w+)", asked.stdout) if asked.returncode == 0 else None
+    state = found[1] if found else ""
+    return f"{state} by somebody" if state == "CANCELLED" else state
+
+
 def _verdict(job: Job, state: str) -> tuple[str, str]:
-    if state.startswith("CANCELLED"):
+    if state.startswith("CANCELLED by "):  # without the last words SLURM itself ended it, as where it lost sight of a job
         return "cancelled", f"SLURM job {job.id} was cancelled ({state}){job.log}"
     hint = {
         "OUT_OF_MEMORY": "; ask for more with launch.memory_gb",
