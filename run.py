@@ -3,7 +3,7 @@
 import hydra
 from omegaconf import DictConfig
 
-from speechforget.command import guard, job
+from speechforget.cli.main import guard, job
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")

@@ -28,7 +28,7 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from speechforget.command import guard  # sets what must be set before torch is loaded
+from speechforget.cli.main import guard  # sets what must be set before torch is loaded
 from speechforget.pipeline import Pipeline
 from speechforget.store import Artefact, Store
 
@@ -123,7 +123,9 @@ def sweep(arguments: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         cache = f"cache={place / 'cache'}"
-        timed(*jobs[0], f"output={place / 'first'}", cache, "only=original")  # speaks and decodes the corpus, which all have in common
+        timed(
+            *jobs[0], f"output={place / 'first'}", cache, "only=original"
+        )  # speaks and decodes the corpus, which all have in common
         flags = [*(["--quick"] if arguments.quick else []), f"--seeds={arguments.seeds}", f"--place={place}"]
         built = inner("parts", *flags)
         bare = sum(built["seconds"].values())
@@ -140,23 +142,41 @@ def sweep(arguments: argparse.Namespace) -> None:
     print(f"    the sweep, with one command          {whole:8.1f} s    {whole / bare:.2f}")
     scaled = sum(naive) / len(naive) * len(jobs)
     print(f"(b) naive runs ({len(naive)} run, scaled to {len(jobs)})      {scaled:8.1f} s    {scaled / bare:.2f}")
-    print(f"The framework adds {1000 * there['stage']:.0f} ms to a stage that is there, {there['run']:.2f} s to a run in which everything is there,")
-    print(f"of which {there['corpus']:.2f} s see whether the corpus has changed; and {(whole - bare - start) / len(jobs):.2f} s a job to this sweep.")
-    print(f"A job pays {start:.2f} s to start and find everything there, {there['torch']:.2f} s more to load torch and Lightning when there is work.")
+    print(
+        f"The framework adds {1000 * there['stage']:.0f} ms to a stage that is there, {there['run']:.2f} s to a run in which everything is there,"
+    )
+    print(
+        f"of which {there['corpus']:.2f} s see whether the corpus has changed; and {(whole - bare - start) / len(jobs):.2f} s a job to this sweep."
+    )
+    print(
+        f"A job pays {start:.2f} s to start and find everything there, {there['torch']:.2f} s more to load torch and Lightning when there is work."
+    )
 
 
 def main() -> None:
     """See the module."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "what", choices=["sweep", "train", "methods", "memory", "startup", "parts", "cached"], help="see above; parts and cached belong to sweep"
+        "what",
+        choices=["sweep", "train", "methods", "memory", "startup", "parts", "cached"],
+        help="see above; parts and cached belong to sweep",
     )
     parser.add_argument("--quick", action="store_true", help="small, to see that it works")
     parser.add_argument("--seeds", type=int, default=2)
-    parser.add_argument("--naive", type=int, default=len(METHODS), help="how many naive runs are made; the others are taken to be like them")
+    parser.add_argument(
+        "--naive",
+        type=int,
+        default=len(METHODS),
+        help="how many naive runs are made; the others are taken to be like them",
+    )
     parser.add_argument("--models", nargs="*", help="train: only those models whose name holds one of these words")
     parser.add_argument("--methods", nargs="*", help="methods: only these")
-    parser.add_argument("--epochs", type=int, default=2, help="methods: at most so many; what a run costs once weighs less in a longer one")
+    parser.add_argument(
+        "--epochs",
+        type=int,
+        default=2,
+        help="methods: at most so many; what a run costs once weighs less in a longer one",
+    )
     parser.add_argument("--trainer", default="cpu", help="train, methods: cpu or gpu")
     parser.add_argument("--place", type=Path, help=argparse.SUPPRESS)
     arguments, arguments.overrides = parser.parse_known_args()

@@ -15,18 +15,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import speechforget.command  # noqa: F401  # isort: skip  (sets what must be set before torch is loaded)
+import speechforget.cli.main  # noqa: F401  # isort: skip  (sets what must be set before torch is loaded)
 
 import torch
 from bench_training import CLASSES, RATE, ROOT, ROUNDS, Bench, make_corpus
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from speechforget.data.request import select
-from speechforget.dividing import make_sources
+from speechforget.data.requests.select import select
 from speechforget.errors import NotApplicable, UserError, nearest
-from speechforget.fitting import Job
-from speechforget.unlearning import unlearn
+from speechforget.stages.sources import make_sources
+from speechforget.stages.unlearn import unlearn
+from speechforget.training.loop import Job
 
 METHODS = sorted(path.stem for path in (ROOT / "conf" / "method").glob("*.yaml"))
 CLIPS = 3600
@@ -73,7 +73,13 @@ class MethodBench(Bench):
     def __init__(self, corpus: Path, place: Path, overrides: Sequence[str], epochs: int) -> None:
         self.epochs = epochs
         forgotten = "[" + ",".join(f"word{number:02}" for number in range(FORGOTTEN)) + "]"
-        chosen = ["model=tcresnet", "train.warmup=0", "dataset.validation=0.1", "task=class", f"task.classes={forgotten}"]
+        chosen = [
+            "model=tcresnet",
+            "train.warmup=0",
+            "dataset.validation=0.1",
+            "task=class",
+            f"task.classes={forgotten}",
+        ]
         super().__init__(corpus, place, chosen, list(overrides))
         self.train()
 
@@ -81,7 +87,10 @@ class MethodBench(Bench):
         """See `Bench.bare`, here as seconds of an utterance, and of forward passes alone."""
         forward_backward = 1 / super().bare(steps)
         model = self.classifier().eval()
-        inputs = [torch.randn(self.batch_size, RATE, device=self.device) * 0.1, torch.full((self.batch_size,), RATE, device=self.device)]
+        inputs = [
+            torch.randn(self.batch_size, RATE, device=self.device) * 0.1,
+            torch.full((self.batch_size,), RATE, device=self.device),
+        ]
         with torch.no_grad():
             forward = self.seconds(lambda: model(*inputs), steps) / (self.batch_size * steps)
         return Bare(forward, forward_backward)
@@ -89,11 +98,21 @@ class MethodBench(Bench):
     def options_of(self, method: str) -> tuple[dict[str, Any], dict[str, Any]]:
         """The method's config, in batches of the bare step's size and with few epochs, and the task it is run on."""
         with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-            config: Any = OmegaConf.to_container(compose("config", overrides=[f"method={method}", "task=class"]), resolve=True)
+            config: Any = OmegaConf.to_container(
+                compose("config", overrides=[f"method={method}", "task=class"]), resolve=True
+            )
         options = dict(config["method"])
         options |= {name: self.batch_size for name in options if name.endswith("batch_size")}
-        options |= {name: min(self.epochs, options[name]) for name in ("epochs", "forget_epochs") if isinstance(options.get(name), int)}
-        task = self.config["task"] if "class" in options["requests"] else {**config["task"], "percent": 100 * FORGOTTEN // CLASSES}
+        options |= {
+            name: min(self.epochs, options[name])
+            for name in ("epochs", "forget_epochs")
+            if isinstance(options.get(name), int)
+        }
+        task = (
+            self.config["task"]
+            if "class" in options["requests"]
+            else {**config["task"], "percent": 100 * FORGOTTEN // CLASSES}
+        )
         return options, task
 
     def take_all(self, names: Sequence[str], steps: int) -> dict[str, Taken]:
@@ -120,8 +139,12 @@ class MethodBench(Bench):
             cost = json.loads((Path(folder) / "cost.json").read_text())
         ends = [before, self.bare(steps)]
         share = statistics.fmean(bare.share for bare in ends)
-        seconds = (sum(bare.forward_backward * steps for bare in ends) + turns.bare / self.batch_size) / (len(ends) * steps + turns.steps)
-        return Taken(cost["seconds"] - turns.waiting, cost["forward"], cost["forward_backward"], Bare(share * seconds, seconds))
+        seconds = (sum(bare.forward_backward * steps for bare in ends) + turns.bare / self.batch_size) / (
+            len(ends) * steps + turns.steps
+        )
+        return Taken(
+            cost["seconds"] - turns.waiting, cost["forward"], cost["forward_backward"], Bare(share * seconds, seconds)
+        )
 
 
 def methods(arguments: argparse.Namespace) -> None:

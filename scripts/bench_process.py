@@ -15,16 +15,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import speechforget.command  # noqa: F401  # isort: skip  (sets what must be set before torch is loaded)
+import speechforget.cli.main  # noqa: F401  # isort: skip  (sets what must be set before torch is loaded)
 
 import numpy as np
 import soundfile
 from bench_training import CLASSES, RATE, ROOT, Bench
 
-from speechforget import fitting
-from speechforget.data.request import select
-from speechforget.dividing import make_sources
-from speechforget.scoring import score
+from speechforget.data.requests.select import select
+from speechforget.stages.score import score
+from speechforget.stages.sources import make_sources
+from speechforget.training import loop
 
 
 def anonymous_megabytes() -> float:
@@ -62,7 +62,9 @@ def memory(arguments: argparse.Namespace) -> None:
         generator = np.random.default_rng(0)
         lines = ["path,start,seconds,word"]
         for number in range(count // 1000):
-            soundfile.write(corpus / f"{number}.wav", generator.integers(-3000, 3000, 1000 * RATE).astype(np.int16), RATE)
+            soundfile.write(
+                corpus / f"{number}.wav", generator.integers(-3000, 3000, 1000 * RATE).astype(np.int16), RATE
+            )
             lines += [f"{number}.wav,{start},1,word{start % CLASSES}" for start in range(1000)]
         (corpus / "manifest.csv").write_text("\n".join(lines) + "\n")
         report = json.loads(_inner("memory-of", str(corpus), folder, *arguments.overrides))
@@ -84,7 +86,14 @@ def memory_of(corpus: Path, place: Path, overrides: list[str]) -> dict[str, floa
     target = place / "scores"
     target.mkdir()
     with watching() as peak:
-        score(target, bench.place / "model", make_sources(bench.config, bench.data, None), bench.config["trainer"], "scores", bench.data.key)
+        score(
+            target,
+            bench.place / "model",
+            make_sources(bench.config, bench.data, None),
+            bench.config["trainer"],
+            "scores",
+            bench.data.key,
+        )
     report["scoring"] = peak[0]
     return report
 
@@ -94,13 +103,17 @@ def startup(arguments: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as folder:
         words = ["logger=none", f"output={folder}/first", f"cache={folder}/cache", *arguments.overrides]
         subprocess.run(
-            [sys.executable, str(ROOT / "run.py"), *words, "only=original", "train.epochs=1", "train.warmup=0"], check=True, capture_output=True
+            [sys.executable, str(ROOT / "run.py"), *words, "only=original", "train.epochs=1", "train.warmup=0"],
+            check=True,
+            capture_output=True,
         )
         found = []
         for number in range(3):
             words[1] = f"output={folder}/next{number}"
             found.append(float(_inner("startup-of", str(time.time()), *words)))
-    print(f"From the command to the end of the first training step: {min(found):.1f} s ({', '.join(f'{seconds:.1f}' for seconds in found)})")
+    print(
+        f"From the command to the end of the first training step: {min(found):.1f} s ({', '.join(f'{seconds:.1f}' for seconds in found)})"
+    )
 
 
 def startup_of(started: float, words: list[str]) -> None:
@@ -113,7 +126,7 @@ def startup_of(started: float, words: list[str]) -> None:
         print(time.time() - started, flush=True)
         os._exit(0)
 
-    fitting.Bar.on_train_batch_end = ended  # type: ignore[method-assign]
+    loop.Bar.on_train_batch_end = ended  # type: ignore[method-assign]
     runpy.run_path(str(ROOT / "run.py"), run_name="__main__")
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import speechforget.command  # noqa: F401  # isort: skip  (sets what must be set before torch is loaded)
+import speechforget.cli.main  # noqa: F401  # isort: skip  (sets what must be set before torch is loaded)
 
 import numpy as np
 import soundfile
@@ -23,15 +23,18 @@ from omegaconf import OmegaConf
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from speechforget import fitting, scoring
-from speechforget.building import Order, build
-from speechforget.dividing import Data, divide, make_sources
-from speechforget.features import Features
-from speechforget.launch import start_process
-from speechforget.loading import build_classifier, load_classifier
+from speechforget.distributed.protocol import Order
+from speechforget.models.folder import build_classifier, load_classifier
 from speechforget.optimizers import make_optimizer
-from speechforget.scoring import score
+from speechforget.stages import score as scoring
+from speechforget.stages.build import build
+from speechforget.stages.feature_cache import Features
+from speechforget.stages.score import score
+from speechforget.stages.sources import make_sources
+from speechforget.stages.split import Data, divide
 from speechforget.store import Store
+from speechforget.training import loop
+from speechforget.training.device import start_process
 
 ROOT = Path(__file__).parents[1]
 RATE, CLASSES = 16000, 12
@@ -39,8 +42,14 @@ RATE, CLASSES = 16000, 12
 MODELS: dict[str, tuple[int, list[str]]] = {
     "tcresnet": (3600, ["model=tcresnet"]),
     "bcresnet width 1": (2400, ["model=bcresnet", "train=bcresnet", "train.warmup=0"]),
-    "bcresnet width 3": (1200, ["model=bcresnet", "model.width=3", "train=bcresnet", "train.warmup=0", "train.augment.masks=2"]),
-    "wav2vec2 base, random weights": (60, ["model=wav2vec2_base", "model.pretrained=null", "train.batch_size=4", "train.warmup=0"]),
+    "bcresnet width 3": (
+        1200,
+        ["model=bcresnet", "model.width=3", "train=bcresnet", "train.warmup=0", "train.augment.masks=2"],
+    ),
+    "wav2vec2 base, random weights": (
+        60,
+        ["model=wav2vec2_base", "model.pretrained=null", "train.batch_size=4", "train.warmup=0"],
+    ),
 }
 BLOCK = 40  # steps that are timed together, so that each finds the cache as its like left it
 ROUNDS = 3  # in which what is compared takes turns: machines that share cores with others drift
@@ -94,7 +103,10 @@ class Bench:
         """Forward, backward and step on one batch that is there; nothing else."""
         model, trainer = self.classifier().train(), self.config["trainer"]
         optimizer = make_optimizer(model.parameters(), self.config["train"]["optimizer"], 1e-4)
-        inputs = [torch.randn(self.batch_size, RATE, device=self.device) * 0.1, torch.full((self.batch_size,), RATE, device=self.device)]
+        inputs = [
+            torch.randn(self.batch_size, RATE, device=self.device) * 0.1,
+            torch.full((self.batch_size,), RATE, device=self.device),
+        ]
         labels = torch.arange(self.batch_size, device=self.device) % CLASSES
         if trainer["compile"]:
             model.compile()
@@ -131,9 +143,9 @@ class Bench:
     @contextmanager
     def in_turns(self, block: int) -> Iterator[Turns]:
         """While inside, every `block` steps that `run.py`'s training makes after its first are followed by as many bare ones."""
-        known, step, turns, done, started = fitting.Bar.on_train_batch_end, self.bare_step(), Turns(), -1, 0.0
+        known, step, turns, done, started = loop.Bar.on_train_batch_end, self.bare_step(), Turns(), -1, 0.0
 
-        def end(bar: fitting.Bar, *arguments: Any) -> None:
+        def end(bar: loop.Bar, *arguments: Any) -> None:
             nonlocal done, started
             known(bar, *arguments)
             done += 1
@@ -148,11 +160,11 @@ class Bench:
             started = time.perf_counter()
             turns.waiting += started - ended
 
-        fitting.Bar.on_train_batch_end = end  # type: ignore[method-assign]
+        loop.Bar.on_train_batch_end = end  # type: ignore[method-assign]
         try:
             yield turns
         finally:
-            fitting.Bar.on_train_batch_end = known  # type: ignore[method-assign]
+            loop.Bar.on_train_batch_end = known  # type: ignore[method-assign]
 
     def ours(self) -> tuple[float, float]:
         """Clips a second of the training that `run.py` does, after its first step, and of bare steps."""
@@ -178,8 +190,16 @@ class Bench:
         model = self.classifier().train()
         paths = [self.data.audio.root / path for path in self.data.table["path"]]
         frontend = self.classifier().frontend.cpu()
-        loader = DataLoader(Items(paths, self.data.numbers, frontend), self.batch_size, shuffle=True, num_workers=workers, drop_last=True)
-        optimizer = torch.optim.AdamW([parameter for parameter in model.parameters() if parameter.requires_grad], lr=1e-4)
+        loader = DataLoader(
+            Items(paths, self.data.numbers, frontend),
+            self.batch_size,
+            shuffle=True,
+            num_workers=workers,
+            drop_last=True,
+        )
+        optimizer = torch.optim.AdamW(
+            [parameter for parameter in model.parameters() if parameter.requires_grad], lr=1e-4
+        )
         batches = _endless(loader)
 
         def step() -> None:
@@ -302,7 +322,11 @@ def _compare(bench: Bench, arguments: argparse.Namespace) -> None:
     forward = {name: statistics.median(found[name] / found["forward"] for found in rounds) for name in rounds[0]}
     _line("bare: forward, backward, step on one batch", median["bare"], ratios["bare"])
     _line("run.py's training", median["ours"], ratios["ours"])
-    for name in ("a tutorial's Dataset and DataLoader, in the process", "the same with two workers", "a Trainer of transformers"):
+    for name in (
+        "a tutorial's Dataset and DataLoader, in the process",
+        "the same with two workers",
+        "a Trainer of transformers",
+    ):
         _line(name, median[name], ratios[name], times[name])
     _line("forward passes alone", median["forward"], 1.0)
     _line("scoring a first model", median["scoring"], forward["scoring"])

@@ -13,14 +13,19 @@ from typing import NamedTuple
 
 from omegaconf import OmegaConf
 
-from speechforget.inputs import CODE
+from speechforget.config.inputs import CODE
 from speechforget.store import code_modules
 from speechforget.store.code import PACKAGE, SILENT, is_silent
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "identity.md"
 BEGIN, END = "<!-- scripts/code_table.py: begin -->", "<!-- scripts/code_table.py: end -->"
-GROUPS = {"original": "model", "original of a checkpoint": "model", "oracle": "model", "unlearned": "method"}  # what a config chooses for a stage
+GROUPS = {
+    "original": "model",
+    "original of a checkpoint": "model",
+    "oracle": "model",
+    "unlearned": "method",
+}  # what a config chooses for a stage
 
 
 class Keys(NamedTuple):
@@ -33,12 +38,16 @@ class Keys(NamedTuple):
 def shipped() -> dict[str, list[str]]:
     """For each stage, the dotted names that the configs of this package can choose."""
     named = {
-        group: sorted({str(OmegaConf.load(path)["_target_"]) for path in (ROOT / "conf" / group).glob("*.yaml")}) for group in ("model", "method")
+        group: sorted({str(OmegaConf.load(path)["_target_"]) for path in (ROOT / "conf" / group).glob("*.yaml")})
+        for group in ("model", "method")
     }
     lists = [OmegaConf.load(path)["metrics"] for path in sorted((ROOT / "conf" / "metrics").glob("*.yaml"))]
     metrics = sorted({str(path) for paths in lists for path in paths})
-    importances = ["speechforget.methods.importance"]
-    return {stage: named.get(GROUPS.get(stage, ""), []) for stage in CODE} | {"result": metrics, "importance": importances}
+    importances = ["speechforget.methods.common.importance"]
+    return {stage: named.get(GROUPS.get(stage, ""), []) for stage in CODE} | {
+        "result": metrics,
+        "importance": importances,
+    }
 
 
 def modules() -> list[str]:
@@ -55,7 +64,9 @@ def modules() -> list[str]:
 def table() -> dict[str, Keys]:
     """For every module the stages whose keys hold it."""
     always = {stage: set(code_modules(*code.roots, stops=code.stops)) for stage, code in CODE.items()}
-    chosen = {stage: set(code_modules(*code.roots, *shipped()[stage], stops=code.stops)) for stage, code in CODE.items()}
+    chosen = {
+        stage: set(code_modules(*code.roots, *shipped()[stage], stops=code.stops)) for stage, code in CODE.items()
+    }
     return {
         name: Keys(
             tuple(stage for stage in CODE if name in always[stage]),
@@ -71,9 +82,18 @@ def text() -> str:
     for name, keys in table().items():
         lines.setdefault(keys, []).append(f"`{name.removeprefix(f'{PACKAGE}.')}`")
     rows = ["| modules | in the key of |", "|---|---|"]
-    for keys in sorted(lines, key=lambda keys: (not keys.always, not keys.chosen, [list(CODE).index(stage) for stage in keys.always + keys.chosen])):
+    for keys in sorted(
+        lines,
+        key=lambda keys: (
+            not keys.always,
+            not keys.chosen,
+            [list(CODE).index(stage) for stage in keys.always + keys.chosen],
+        ),
+    ):
         chosen = f"where the config chooses it: {', '.join(keys.chosen)}" if keys.chosen else ""
-        rows.append(f"| {' '.join(lines[keys])} | {'; '.join(filter(None, [', '.join(keys.always), chosen])) or 'none'} |")
+        rows.append(
+            f"| {' '.join(lines[keys])} | {'; '.join(filter(None, [', '.join(keys.always), chosen])) or 'none'} |"
+        )
     rows += ["", "| computes no number | what it does |", "|---|---|"]
     rows += [f"| `{name.removeprefix(f'{PACKAGE}.')}` | {reason} |" for name, reason in SILENT.items()]
     return "\n".join(rows)

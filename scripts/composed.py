@@ -9,7 +9,7 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from speechforget.checks import check
+from speechforget.config.validate import check
 
 ROOT = Path(__file__).resolve().parents[1]
 PLACES = ("output", "cache", "logger")  # where results go, which changes none of them

@@ -27,7 +27,7 @@ from pathlib import Path
 
 from composed import ROOT, config_of, told
 
-import speechforget.command  # sets what must be set before torch is loaded
+import speechforget.cli.main  # sets what must be set before torch is loaded
 from speechforget.errors import NotApplicable, UserError, nearest
 from speechforget.pipeline import Pipeline
 from speechforget.progress import bar
@@ -64,10 +64,19 @@ class Outcome:
 
 def jobs_of(arguments: argparse.Namespace) -> Iterator[Job]:
     """Every comparison that the table needs."""
-    for dataset, label, task, method in itertools.product(arguments.datasets, arguments.labels, arguments.tasks, arguments.methods):
+    for dataset, label, task, method in itertools.product(
+        arguments.datasets, arguments.labels, arguments.tasks, arguments.methods
+    ):
         few = dataset in arguments.one_seed and method not in PAPER
         for seed in arguments.seeds[:1] if few else arguments.seeds:
-            named = [f"dataset={dataset}", f"dataset.label={label}", f"task={task}", f"method={method}", f"seed={seed}", f"task.seed={seed}"]
+            named = [
+                f"dataset={dataset}",
+                f"dataset.label={label}",
+                f"task={task}",
+                f"method={method}",
+                f"seed={seed}",
+                f"task.seed={seed}",
+            ]
             yield Job(("logger=none", *named, *set_for(arguments.set, dataset)), (dataset, label, task, method))
 
 
@@ -103,7 +112,7 @@ def perform(job: Job) -> Outcome:
     except NotApplicable as error:
         return Outcome(job, NOT_APPLICABLE, str(error))
     except Exception as error:
-        reason = speechforget.command.explain(error)
+        reason = speechforget.cli.main.explain(error)
         if reason is None:
             logger.exception("%s", " ".join(job.overrides))
         return Outcome(job, FAILED, reason or f"{type(error).__name__}: {error}")
@@ -133,7 +142,9 @@ def in_processes(jobs: Sequence[Job], processes: int, note: Callable[[Outcome], 
             with new_pool(1) as pool:
                 future = pool.submit(perform, job)
                 killed = isinstance(future.exception(), BrokenProcessPool)
-                outcomes[job] = note(Outcome(job, FAILED, "Its process was killed (out of memory?).") if killed else future.result())
+                outcomes[job] = note(
+                    Outcome(job, FAILED, "Its process was killed (out of memory?).") if killed else future.result()
+                )
     return [outcomes[job] for job in jobs]
 
 
@@ -152,12 +163,22 @@ def tables_of(outcomes: Sequence[Outcome], output: Path) -> list[Table]:
     for table in tables:
         for block in table.blocks:
             kind = block.title.split()[0]
-            cells = {outcome.job.cell[3]: outcome for outcome in outcomes if outcome.job.cell[:3] == (table.dataset, table.label, kind)}
+            cells = {
+                outcome.job.cell[3]: outcome
+                for outcome in outcomes
+                if outcome.job.cell[:3] == (table.dataset, table.label, kind)
+            }
             rows = {row.name for row in block.rows}
             for method, outcome in sorted(cells.items()):
                 if outcome.state != DONE and method not in rows:
                     block.rows.append(Row(f"{method}: {outcome.state}", "unlearned", 0, {}))
-            block.rows.sort(key=lambda row: (row.artefact == "unlearned", row.artefact == "unlearned" and row.name != "none", _place(row)))
+            block.rows.sort(
+                key=lambda row: (
+                    row.artefact == "unlearned",
+                    row.artefact == "unlearned" and row.name != "none",
+                    _place(row),
+                )
+            )
     return tables
 
 
@@ -176,7 +197,9 @@ def read_page(page: Path) -> str:
     """The page's text. Raises UserError where it has not the two marks in their order."""
     text = page.read_text(encoding="utf-8") if page.is_file() else ""
     if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
-        raise UserError(f"{page} must hold the lines '{BEGIN}' and, below it, '{END}', once each: the table is written between them.")
+        raise UserError(
+            f"{page} must hold the lines '{BEGIN}' and, below it, '{END}', once each: the table is written between them."
+        )
     return text
 
 
@@ -187,7 +210,9 @@ def check_names(arguments: argparse.Namespace) -> None:
     for group, names in known.items():
         for name in getattr(arguments, group):
             if name not in names:
-                raise UserError(f"There is no {'method' if group == 'methods' else 'dataset'}={name}: {nearest(name, names)}")
+                raise UserError(
+                    f"There is no {'method' if group == 'methods' else 'dataset'}={name}: {nearest(name, names)}"
+                )
 
 
 def make(arguments: argparse.Namespace, command: str) -> int:
@@ -217,11 +242,22 @@ def parsed(words: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--datasets", nargs="+", default=["espeak"], help="names in conf/dataset (default: espeak)")
-    parser.add_argument("--labels", nargs="+", default=["word", "speaker"], help="what classifiers tell apart (default: word speaker)")
-    parser.add_argument("--tasks", nargs="+", default=["sample", "class"], choices=["sample", "class"], help="kinds of request (default: both)")
+    parser.add_argument(
+        "--labels", nargs="+", default=["word", "speaker"], help="what classifiers tell apart (default: word speaker)"
+    )
+    parser.add_argument(
+        "--tasks",
+        nargs="+",
+        default=["sample", "class"],
+        choices=["sample", "class"],
+        help="kinds of request (default: both)",
+    )
     parser.add_argument("--methods", nargs="+", default=METHODS, help="names in conf/method (default: all)")
     parser.add_argument(
-        "--seeds", type=lambda text: [int(seed) for seed in text.split(",")], default=[0, 1, 2], help="of training and request: 0,1,2"
+        "--seeds",
+        type=lambda text: [int(seed) for seed in text.split(",")],
+        default=[0, 1, 2],
+        help="of training and request: 0,1,2",
     )
     parser.add_argument(
         "--one-seed",
@@ -239,13 +275,26 @@ def parsed(words: Sequence[str] | None = None) -> argparse.Namespace:
         help="overrides as for run.py; DATASET:NAME=VALUE for one dataset alone",
     )
     parser.add_argument("--jobs", type=int, default=1, help="processes that work at the same time (default: 1)")
-    parser.add_argument("--page", type=Path, default=ROOT / "docs" / "methods.md", help="where the table goes (default: docs/methods.md)")
+    parser.add_argument(
+        "--page",
+        type=Path,
+        default=ROOT / "docs" / "methods.md",
+        help="where the table goes (default: docs/methods.md)",
+    )
     return parser.parse_args(words)
 
 
 def command_of(arguments: argparse.Namespace) -> str:
     """The command as it may be published, with every choice that its numbers depend on."""
-    words = ["python scripts/method_table.py", "--datasets", *arguments.datasets, "--labels", *arguments.labels, "--tasks", *arguments.tasks]
+    words = [
+        "python scripts/method_table.py",
+        "--datasets",
+        *arguments.datasets,
+        "--labels",
+        *arguments.labels,
+        "--tasks",
+        *arguments.tasks,
+    ]
     words += [] if arguments.methods == METHODS else ["--methods", *arguments.methods]
     words += ["--seeds", ",".join(map(str, arguments.seeds))]
     words += ["--one-seed", *arguments.one_seed] if arguments.one_seed else []
@@ -269,4 +318,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    speechforget.command.guard(main)
+    speechforget.cli.main.guard(main)

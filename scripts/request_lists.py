@@ -20,10 +20,10 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from speechforget.checks import check
-from speechforget.command import guard
-from speechforget.data import published
-from speechforget.dividing import divide
+from speechforget.cli.main import guard
+from speechforget.config.validate import check
+from speechforget.data.requests import published
+from speechforget.stages.split import divide
 from speechforget.store import Store
 
 ROOT = Path(__file__).parents[1]
@@ -43,11 +43,20 @@ def head_of(config: dict[str, Any], overrides: list[str], note: str | None) -> d
     """What a list says of how it was made, without a place on this machine."""
     dataset = config["dataset"]
     settings = {name: dataset[name] for name in ("validation", "holdout", "copies", "split_seed", "sample_rate")}
-    settings |= {f"corpus.{name}": value for name, value in dataset["corpus"].items() if name not in LOCAL and not name.endswith("root")}
+    settings |= {
+        f"corpus.{name}": value
+        for name, value in dataset["corpus"].items()
+        if name not in LOCAL and not name.endswith("root")
+    }
     if settings.get("corpus.seed") == settings["split_seed"]:  # where it comes from
         del settings["corpus.seed"]
-    words = [f"dataset.{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in settings.items()]
-    said = [word if not word.partition("=")[0].endswith("root") else f"{word.partition('=')[0]}=FOLDER" for word in overrides]
+    words = [
+        f"dataset.{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in settings.items()
+    ]
+    said = [
+        word if not word.partition("=")[0].endswith("root") else f"{word.partition('=')[0]}=FOLDER"
+        for word in overrides
+    ]
     return {
         "requests": f"{dataset['name']}, label {dataset['label']}; utterances to be forgotten, balanced over the labels",
         **({} if note is None else {"note": " ".join(note.split())}),
@@ -60,9 +69,16 @@ def head_of(config: dict[str, Any], overrides: list[str], note: str | None) -> d
 def main() -> None:
     """See the module."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("overrides", nargs="+", metavar="name=value", help="as for run.py: dataset=..., dataset.root=..., task.lists=FOLDER")
+    parser.add_argument(
+        "overrides",
+        nargs="+",
+        metavar="name=value",
+        help="as for run.py: dataset=..., dataset.root=..., task.lists=FOLDER",
+    )
     parser.add_argument("--seeds", type=int, nargs="+", default=range(5), help="of the lists; 0 to 4 unless named")
-    parser.add_argument("--note", help="a sentence for the head of the lists, such as which copy of the corpus they are of")
+    parser.add_argument(
+        "--note", help="a sentence for the head of the lists, such as which copy of the corpus they are of"
+    )
     arguments = parser.parse_intermixed_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     config = config_of(arguments.overrides)

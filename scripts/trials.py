@@ -15,7 +15,7 @@ from speechforget.pipeline import Pipeline
 from speechforget.store import Artefact, Store, make_folder
 
 ACCURACY = "speechforget.evaluation.accuracy.accuracy"  # what the objective is made of
-NO_LOGGER = {"_target_": "speechforget.tracking.no_logger"}
+NO_LOGGER = {"_target_": "speechforget.tracking.loggers.no_logger"}
 
 
 @dataclass
@@ -44,7 +44,7 @@ class Objective:
 
     def prepare(self) -> None:
         """Originals and oracles, made or found, once it is known that the method can be built."""
-        from speechforget.loading import rehearse
+        from speechforget.stages.preflight import rehearse
 
         for config in self.configs:
             rehearse(config)
@@ -61,7 +61,7 @@ class Objective:
 
     def _measured(self, base: Pipeline, numbers: Mapping[str, float]) -> float:
         from speechforget.evaluation.compare import compare, objective
-        from speechforget.result import join
+        from speechforget.stages.compare import join
 
         assert isinstance(base.store, Store)
         with tempfile.TemporaryDirectory(prefix="trial-", dir=tuning_folder(base.config)) as folder:
@@ -73,7 +73,9 @@ class Objective:
             scores = {name: trial.score(name, model) for name, model in models.items()}
             found = objective(compare(join(trial.data, trial.request, models, scores, trial.seed), [ACCURACY]))
         if math.isnan(found):
-            raise UserError("There is no objective, as no validation utterance remains: set dataset.validation to a share above 0.")
+            raise UserError(
+                "There is no objective, as no validation utterance remains: set dataset.validation to a share above 0."
+            )
         return found
 
 

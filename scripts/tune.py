@@ -32,14 +32,14 @@ from typing import TYPE_CHECKING, Any
 from composed import PLACES, ROOT, config_of, told
 from trials import Objective, tuning_folder
 
-import speechforget.command
+import speechforget.cli.main
+from speechforget.cli.plan import describe, plan
+from speechforget.config.inputs import decisive
+from speechforget.config.oracle import has_oracle, why_no_oracle
+from speechforget.config.tuned import asked_for, check_tuned
 from speechforget.errors import Diverged, UserError
-from speechforget.inputs import decisive
-from speechforget.origin import has_oracle, why_no_oracle
-from speechforget.planning import describe, plan
 from speechforget.progress import bar
 from speechforget.store import key_of, locked, provenance, write_text
-from speechforget.tuned import asked_for, check_tuned
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -63,15 +63,21 @@ def ranges_of(method: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
     named = method.get("tune")
     if named is None:
         if not _is_number(method.get("learning_rate")):
-            raise UserError(f"The method {method['name']} has no learning rate: name a number of it and its range, +method.tune.NUMBER=[LOW,HIGH].")
+            raise UserError(
+                f"The method {method['name']} has no learning rate: name a number of it and its range, +method.tune.NUMBER=[LOW,HIGH]."
+            )
         named = {"learning_rate": [method["learning_rate"] / WIDTH, method["learning_rate"] * WIDTH]}
     for name, ends in named.items():
         if not _is_number(method.get(name)):
             raise UserError(f"method.tune names '{name}', which is no number of the method {method['name']}.")
         if not (isinstance(ends, Sequence) and len(ends) == 2 and all(map(_is_number, ends)) and 0 < ends[0] < ends[1]):
-            raise UserError(f"method.tune.{name} must be [low, high] with 0 < low < high, as the scale is logarithmic, not {ends}.")
+            raise UserError(
+                f"method.tune.{name} must be [low, high] with 0 < low < high, as the scale is logarithmic, not {ends}."
+            )
         if not ends[0] <= method[name] <= ends[1]:
-            raise UserError(f"method.{name}={method[name]:g} lies outside the range of its search, {ends}: set method.tune.{name}=[LOW,HIGH].")
+            raise UserError(
+                f"method.{name}={method[name]:g} lies outside the range of its search, {ends}: set method.tune.{name}=[LOW,HIGH]."
+            )
     return {name: (ends[0], ends[1]) for name, ends in named.items()}
 
 
@@ -100,8 +106,14 @@ class Search:
 
     def _identity(self) -> str:
         """Of the search: everything that a trial depends on, by the keys of what the default makes."""
-        made = [[planned.key for planned in plan(config) if planned.stage in ("oracle", "unlearned")] for config in self.objective.configs]
-        return key_of("tuning", {"version": VERSION, "made": made, "ranges": self.ranges, "optuna": importlib.metadata.version("optuna")})
+        made = [
+            [planned.key for planned in plan(config) if planned.stage in ("oracle", "unlearned")]
+            for config in self.objective.configs
+        ]
+        return key_of(
+            "tuning",
+            {"version": VERSION, "made": made, "ranges": self.ranges, "optuna": importlib.metadata.version("optuna")},
+        )
 
     def run(self, trials: int) -> list[FrozenTrial]:
         """All finished trials, at least `trials` of them, made or found; the first is the default."""
@@ -111,7 +123,9 @@ class Search:
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         with locked(self.path.with_suffix("")):  # Optuna has a lock of its own beside its file
-            study = optuna.create_study(storage=JournalStorage(JournalFileBackend(str(self.path))), study_name="tuning", load_if_exists=True)
+            study = optuna.create_study(
+                storage=JournalStorage(JournalFileBackend(str(self.path))), study_name="tuning", load_if_exists=True
+            )
             for cut_off in study.get_trials(states=(optuna.trial.TrialState.RUNNING,)):
                 study.tell(cut_off.number, state=optuna.trial.TrialState.FAIL)
             done = len(self._finished(study))
@@ -129,11 +143,17 @@ class Search:
         if not number:
             value, failure = self._valued(self.default, first=True)
             attributes = {"tried": self.default, "failure": failure}
-            study.add_trial(optuna.create_trial(params=self.default, distributions=self.distributions, value=value, user_attrs=attributes))
+            study.add_trial(
+                optuna.create_trial(
+                    params=self.default, distributions=self.distributions, value=value, user_attrs=attributes
+                )
+            )
             return
         study.sampler = optuna.samplers.TPESampler(seed=number)
         trial = study.ask(self.distributions)
-        tried = {key: value if isinstance(value, int) else self._rounded(key, value) for key, value in trial.params.items()}
+        tried = {
+            key: value if isinstance(value, int) else self._rounded(key, value) for key, value in trial.params.items()
+        }
         trial.set_user_attr("tried", tried)
         value, failure = self._valued(tried)
         trial.set_user_attr("failure", failure)
@@ -176,14 +196,20 @@ def numbers_of(method: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in decisive("method", method).items() if name != "_target_"}
 
 
-def written(trials: Sequence[FrozenTrial], config: Mapping[str, Any], fingerprint: str, command: str, seeds: Sequence[int]) -> str:
+def written(
+    trials: Sequence[FrozenTrial], config: Mapping[str, Any], fingerprint: str, command: str, seeds: Sequence[int]
+) -> str:
     """The yaml: the best trial's numbers, what they are for and all of the method's as they were, under a comment that says how they were found."""
     from omegaconf import OmegaConf
 
     best, default = min(trials, key=lambda trial: trial.value), trials[0]
     about = provenance()
     versions = {**about["versions"], "optuna": importlib.metadata.version("optuna")}
-    better = f"The default, {_numbers(default)}, {_gives(default)}." if best.number != default.number else "That is the default."
+    better = (
+        f"The default, {_numbers(default)}, {_gives(default)}."
+        if best.number != default.number
+        else "That is the default."
+    )
     failures = [trial for trial in trials if trial.user_attrs["failure"]]
     failed = f"; {len(failures)} of them failed" if failures else ""
     lines = [
@@ -191,7 +217,8 @@ def written(trials: Sequence[FrozenTrial], config: Mapping[str, Any], fingerprin
         f"# {command}",
         f"# {len(trials)} trials by TPE, {'seed' if len(seeds) == 1 else 'mean over seeds'} {', '.join(map(str, seeds))}{failed}.",
         f"# Best objective (mean absolute accuracy gap to the oracle on forget and validation): {best.value:.4f}, with {_numbers(best)}. {better}",
-        f"# commit {about['commit']}; " + ", ".join(f"{name} {versions[name]}" for name in ("python", "speechforget", "torch", "optuna")),
+        f"# commit {about['commit']}; "
+        + ", ".join(f"{name} {versions[name]}" for name in ("python", "speechforget", "torch", "optuna")),
     ]
     found_for = {**asked_for(config), "corpus": fingerprint}
     tried = best.user_attrs["tried"]
@@ -221,7 +248,12 @@ def path_of(conf: Path, name: str | None, found_for: Mapping[str, str], overwrit
 
 
 def tune(
-    overrides: Sequence[str], trials: int, seeds: Sequence[int], conf: Path = MINE, name: str | None = None, overwrite: bool = False
+    overrides: Sequence[str],
+    trials: int,
+    seeds: Sequence[int],
+    conf: Path = MINE,
+    name: str | None = None,
+    overwrite: bool = False,
 ) -> Path | None:
     """Searches, writes a yaml below <conf>/tuned and says what it found; gives its path. With plan=true only says what would be made.
 
@@ -248,9 +280,16 @@ def tune(
     search = Search(objective, name_of(asked_for(configs[0])))
     found = search.run(trials)
     if all(math.isinf(trial.value) for trial in found):
-        raise UserError(f"None of {len(found)} trials came to an end. The first: {found[0].user_attrs['failure'] or 'the model was destroyed'}")
+        raise UserError(
+            f"None of {len(found)} trials came to an end. The first: {found[0].user_attrs['failure'] or 'the model was destroyed'}"
+        )
     used = [int(config["seed"]) for config in configs]
-    words = ["python scripts/tune.py", told(overrides), f"--trials {len(found)}", *([f"--seeds {','.join(map(str, seeds))}"] if seeds else [])]
+    words = [
+        "python scripts/tune.py",
+        told(overrides),
+        f"--trials {len(found)}",
+        *([f"--seeds {','.join(map(str, seeds))}"] if seeds else []),
+    ]
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, written(found, configs[0], objective.bases[0].data.audio.fingerprint, " ".join(words), used))
     found_by_itself = conf.resolve() in (SHIPPED, MINE.resolve())
@@ -285,10 +324,21 @@ def seeds_of(text: str) -> list[int]:
 def main() -> None:
     """See the module."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("overrides", nargs="+", metavar="name=value", help="as for run.py: method=..., task=..., dataset=...")
-    parser.add_argument("--trials", type=int, default=20, help="in all, those of earlier searches counted (default: 20)")
-    parser.add_argument("--seeds", type=seeds_of, default=[], help="0,1,2: the objective is the mean over runs with these seeds (default: the run's)")
-    parser.add_argument("--conf", type=Path, default=MINE, help=f"the folder whose tuned/ receives the yaml (default: {MINE})")
+    parser.add_argument(
+        "overrides", nargs="+", metavar="name=value", help="as for run.py: method=..., task=..., dataset=..."
+    )
+    parser.add_argument(
+        "--trials", type=int, default=20, help="in all, those of earlier searches counted (default: 20)"
+    )
+    parser.add_argument(
+        "--seeds",
+        type=seeds_of,
+        default=[],
+        help="0,1,2: the objective is the mean over runs with these seeds (default: the run's)",
+    )
+    parser.add_argument(
+        "--conf", type=Path, default=MINE, help=f"the folder whose tuned/ receives the yaml (default: {MINE})"
+    )
     parser.add_argument("--name", help="of the yaml (default: my_<task>_<dataset>_<method>)")
     parser.add_argument("--overwrite", action="store_true", help="replace the yaml where it exists")
     arguments = parser.parse_intermixed_args()
@@ -297,4 +347,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    speechforget.command.guard(main)
+    speechforget.cli.main.guard(main)

@@ -46,7 +46,9 @@ def halves(batch: Batch | Pair) -> tuple[Batch, ...]:
 
 def nothing() -> Batch:
     """A batch without data, for steps of methods that bring their own."""
-    return Batch((), torch.empty(0, dtype=torch.int64), torch.empty(0, dtype=torch.int64), torch.empty(0, dtype=torch.bool))
+    return Batch(
+        (), torch.empty(0, dtype=torch.int64), torch.empty(0, dtype=torch.int64), torch.empty(0, dtype=torch.bool)
+    )
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:

@@ -17,7 +17,9 @@ KINDS: dict[str, type[torch.optim.Optimizer]] = {
 }
 
 
-def make_optimizer(parameters: Iterable[nn.Parameter], options: Mapping[str, Any], learning_rate: float) -> torch.optim.Optimizer:
+def make_optimizer(
+    parameters: Iterable[nn.Parameter], options: Mapping[str, Any], learning_rate: float
+) -> torch.optim.Optimizer:
     """The optimiser that `options` describes: its `name` (sgd, adam or adamw) and torch's own arguments (momentum, weight_decay, betas ...)."""
     arguments = dict(options)
     name = str(arguments.pop("name"))
@@ -27,7 +29,9 @@ def make_optimizer(parameters: Iterable[nn.Parameter], options: Mapping[str, Any
         arguments["betas"] = tuple(arguments["betas"])
     trainable = [parameter for parameter in parameters if parameter.requires_grad]
     if all(parameter.device.type == "cpu" for parameter in trainable):
-        arguments.setdefault("fused", True)  # one loop in C++ for all weights: a tenth of a small model's step; a GPU's default is as fast
+        arguments.setdefault(
+            "fused", True
+        )  # one loop in C++ for all weights: a tenth of a small model's step; a GPU's default is as fast
     try:
         return KINDS[name](trainable, lr=learning_rate, **arguments)  # type: ignore[call-arg]
     except TypeError as error:

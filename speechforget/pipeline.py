@@ -17,20 +17,22 @@ from typing import Any
 
 import numpy as np
 
-from speechforget import team
-from speechforget.data.choices import counted
-from speechforget.data.request import Request, save, select
-from speechforget.dividing import Data, divide
+from speechforget.config.identity import corpus_facts, metric_facts, models_facts, request_facts
+from speechforget.config.inputs import HEARING, WINDOWS, code_of, decisive, targets_in
+from speechforget.config.oracle import has_oracle, why_no_oracle
+from speechforget.config.seconds import with_seconds
+from speechforget.config.tried import untried
+from speechforget.config.tuned import check_tuned
+from speechforget.data.requests.options import counted
+from speechforget.data.requests.select import Request, save, select
+from speechforget.distributed import group
 from speechforget.errors import NotApplicable, UserError
-from speechforget.hearing import with_seconds
-from speechforget.identity import corpus_facts, metric_facts, models_facts, request_facts
-from speechforget.inputs import HEARING, WINDOWS, code_of, decisive, targets_in
-from speechforget.origin import UNMADE, Checkpoint, check_labels, has_oracle, notes, read_checkpoint, why_no_oracle
-from speechforget.pretrained import fingerprint, placeless
+from speechforget.models.checkpoint import UNMADE, Checkpoint, check_labels, read_checkpoint
+from speechforget.models.pretrained import fingerprint, placeless
+from speechforget.report.notes import notes
+from speechforget.stages.split import Data, divide
 from speechforget.store import Artefact, Producer, Store, provenance, verified, words_for
-from speechforget.tracking import words_of
-from speechforget.tried import untried
-from speechforget.tuned import check_tuned
+from speechforget.tracking.loggers import words_of
 
 logger = logging.getLogger(__name__)
 
@@ -119,7 +121,7 @@ class Pipeline:
             return self.imported(self.checkpoint)
         model = self.config["model"]
         inputs = {
-            "version": _version("training"),
+            "version": _version("train"),
             "split": self.data.key,
             "without": None if stage == "original" else self.forgotten_ids,
             "hearing": self.hearing,
@@ -138,7 +140,7 @@ class Pipeline:
         classes, model = self.data.classes, self.config["model"]
         check_labels(checkpoint, classes)
         inputs = {
-            "version": _version("importing"),
+            "version": _version("import_checkpoint"),
             "checkpoint": checkpoint.digest,
             "labels": list(checkpoint.labels),
             "classes": classes,
@@ -148,7 +150,7 @@ class Pipeline:
         }
 
         def build(folder: Path, _: str) -> None:
-            from speechforget.importing import import_checkpoint
+            from speechforget.stages.import_checkpoint import import_checkpoint
 
             try:
                 import_checkpoint(folder, checkpoint, classes, self.dataset, model)
@@ -169,7 +171,7 @@ class Pipeline:
     def unlearn(self, original: Artefact) -> Artefact:
         """What the method makes of the original."""
         inputs = {
-            "version": _version("unlearning"),
+            "version": _version("unlearn"),
             "original": original.key,
             "split": self.data.key,
             "without": self.forgotten_ids,
@@ -184,7 +186,7 @@ class Pipeline:
 
     def score(self, kind: str, model: Artefact) -> Artefact:
         """The model's scores on every utterance of the corpus."""
-        inputs = {"version": _version("scoring"), "model": model.key, "split": self.data.key, "hearing": self.hearing}
+        inputs = {"version": _version("score"), "model": model.key, "split": self.data.key, "hearing": self.hearing}
         inputs |= {"windows": self.dataset[WINDOWS], "code": code_of("scores")}
         return self.made("scores", model.name, inputs, f"scores of the {kind}", model.folder)
 
@@ -192,13 +194,13 @@ class Pipeline:
         """An artefact that needs torch: built by this process, or by one worker a device."""
 
         def build(folder: Path, key: str) -> None:
-            from speechforget.building import Order
-            from speechforget.building import build as build_here
+            from speechforget.distributed.protocol import Order
+            from speechforget.stages.build import build as build_here
 
             start = None if model is None else str(model)
             order = Order(stage, self.config, str(folder), key, words_for(name), self.data.key, title, start)
-            if team.ranks_of(self.config["trainer"]) > 1:
-                team.perform(order)
+            if group.ranks_of(self.config["trainer"]) > 1:
+                group.perform(order)
             else:
                 build_here(order, self.data, self.request)
 
@@ -236,8 +238,8 @@ class Pipeline:
         }
 
         def build(folder: Path, key: str) -> None:
-            from speechforget.result import build_result
-            from speechforget.tracking import track_artefact
+            from speechforget.stages.compare import build_result
+            from speechforget.tracking.loggers import track_artefact
 
             save(self.request, self.data.table, folder)
             with track_artefact(self.config, "result", folder, key, words_for(self.name)) as tracker:
@@ -264,7 +266,11 @@ class Pipeline:
                 "forgotten": list(request.forgotten),
             },
             "holdout": bool(len(data.rows("holdout"))),
-            "artefacts": {"original": None, "oracle": None, **{name: artefact.folder.name for name, artefact in models.items()}},
+            "artefacts": {
+                "original": None,
+                "oracle": None,
+                **{name: artefact.folder.name for name, artefact in models.items()},
+            },
             "cost": {name: artefact.cost for name, artefact in models.items()},
             "no_oracle": why_no_oracle(self.config),
             "notes": [*notes(self.config, self.checkpoint), *request.notes],
@@ -285,13 +291,17 @@ class Pipeline:
             "request": request_facts(counted(self.task)),
             "metrics": metric_facts(RESULT_VERSION, result["metrics"]),
             "utterances": [result["request"], result["nonmembers"]],
-            "seeds": {"seed": self.seed, "task.seed": int(self.task["seed"]), "dataset.split_seed": int(self.dataset["split_seed"])},
+            "seeds": {
+                "seed": self.seed,
+                "task.seed": int(self.task["seed"]),
+                "dataset.split_seed": int(self.dataset["split_seed"]),
+            },
         }
 
     def show(self, result: Artefact) -> float:
         """Prints the comparison and where it lies."""
         from speechforget.report.console import print_comparison
-        from speechforget.report.result import read_objective
+        from speechforget.report.record import read_objective
 
         try:
             found = json.loads(verified(result.folder, "result.json").read_text(encoding="utf-8"))
@@ -312,8 +322,12 @@ def _version(stage: str) -> int:
     """`VERSION` of a stage's module, read without importing it (that would import torch)."""
     import ast
 
-    path = Path(__file__).with_name(f"{stage}.py")
+    path = Path(__file__).with_name("stages") / f"{stage}.py"
     for node in ast.parse(path.read_text(encoding="utf-8")).body:
-        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "VERSION" and isinstance(node.value, ast.Constant):
+        if (
+            isinstance(node, ast.Assign)
+            and getattr(node.targets[0], "id", "") == "VERSION"
+            and isinstance(node.value, ast.Constant)
+        ):
             return int(node.value.value)  # type: ignore[arg-type]
     raise AssertionError(f"{path} has no VERSION")

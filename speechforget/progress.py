@@ -25,12 +25,28 @@ class _Lines(_Bar):
             print(line, file=sys.stderr, flush=True)
 
 
-def bar(iterable: Iterable[Any] | None = None, *, total: float | None = None, description: str = "", unit: str = "it", disable: bool = False) -> Any:
+def bar(
+    iterable: Iterable[Any] | None = None,
+    *,
+    total: float | None = None,
+    description: str = "",
+    unit: str = "it",
+    disable: bool = False,
+) -> Any:
     """A progress bar on stderr: iterate over it, or use it as a context manager and call `update(count)`.
 
     total: how many `unit`s there are, where the iterable does not know. disable: show nothing (on all processes but the first, say).
     """
-    options: dict[str, Any] = {"total": total, "desc": description, "unit": unit, "disable": disable, "leave": False, "file": sys.stderr}
+    options: dict[str, Any] = {
+        "total": total,
+        "desc": description,
+        "unit": unit,
+        "disable": disable,
+        "leave": False,
+        "file": sys.stderr,
+    }
     if sys.stderr.isatty():
         return _Bar(iterable, dynamic_ncols=True, **options)
-    return _Lines(iterable, ascii=True, ncols=100, delay=SECONDS_BETWEEN_LINES, mininterval=SECONDS_BETWEEN_LINES, **options)
+    return _Lines(
+        iterable, ascii=True, ncols=100, delay=SECONDS_BETWEEN_LINES, mininterval=SECONDS_BETWEEN_LINES, **options
+    )

@@ -14,19 +14,21 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import made_corpora
 import numpy as np
 import pytest
 import soundfile
 from hydra import compose, initialize_config_dir
 from hypothesis import HealthCheck, settings
-from made_corpora import MakeCorpus
 from omegaconf import OmegaConf
+from support import made_corpora
+from support.made_corpora import MakeCorpus
 
-from speechforget.data import crema_d, librispeech, ravdess
-from speechforget.process import settle
+from speechforget.data.corpora import crema_d, librispeech, ravdess
+from speechforget.training.runtime import settle
 
-pytest.register_assert_rewrite("golden", "tiny")  # what fails in them says what it found, such as the list of misses
+pytest.register_assert_rewrite(
+    "support.golden", "support.tiny"
+)  # what fails in them says what it found, such as the list of misses
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])  # cores may be shared
 settings.load_profile("patient")
 settle()  # as the command line does, before torch is loaded
@@ -38,7 +40,12 @@ WORDS, SPEAKERS, TAKES, RATE = 4, 5, 8, 8000
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
-LONGEST = ["test_readme.py", "test_slurm.py", "test_ranks.py", "test_team.py"]  # of several minutes together; a file is the work of one process
+LONGEST = [
+    "test_readme.py",
+    "test_slurm.py",
+    "test_ranks.py",
+    "test_team.py",
+]  # of several minutes together; a file is the work of one process
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

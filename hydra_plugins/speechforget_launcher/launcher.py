@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from hydra.types import HydraContext, TaskFunction
     from omegaconf import DictConfig
 
-    from hydra_plugins.speechforget_launcher._jobs import Queue
+    from speechforget.launchers.jobs import Queue
 
 try:
     from hydra_plugins.hydra_submitit_launcher.submitit_launcher import BaseSubmititLauncher
@@ -44,7 +44,7 @@ class SubmititLauncher(BaseSubmititLauncher):
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Runs all jobs and waits for all of them. Raises UserError where submitit is missing or nothing could be handed in."""
-        from hydra_plugins.speechforget_launcher._sweep import launch
+        from speechforget.launchers.watch import launch
 
         return launch(self, job_overrides, initial_job_idx)
 
@@ -54,7 +54,7 @@ class SlurmLauncher(SubmititLauncher):
 
     def queue(self, folder: Path) -> Queue:
         """See the class above."""
-        from hydra_plugins.speechforget_launcher._slurm import Slurm
+        from speechforget.launchers.slurm import Slurm
 
         return Slurm(folder)
 
@@ -64,7 +64,7 @@ class LocalLauncher(SubmititLauncher):
 
     def queue(self, folder: Path) -> Queue:
         """See the class above."""
-        from hydra_plugins.speechforget_launcher._local import Local
+        from speechforget.launchers.local import Local
 
         return Local(folder)
 

@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from speechforget.data.corpus import attributes, identities
+from speechforget.data.corpora.base import attributes, identities
 from speechforget.data.windows import check_apart, overlapping
-from speechforget.draws import uniform
 from speechforget.errors import UserError, nearest
+from speechforget.seeding import uniform
 
 logger = logging.getLogger(__name__)
 
@@ -19,7 +19,14 @@ SPREAD = 3  # standard deviations by which a drawn share may miss
 PRECEDENCE = ("test", "validation", "train")  # where copies of one recording are kept when they lie in several subsets
 
 
-def split(table: pd.DataFrame, label: str, validation: float = 0.1, holdout: float = 0.2, copies: str = "include", seed: int = 0) -> pd.DataFrame:
+def split(
+    table: pd.DataFrame,
+    label: str,
+    validation: float = 0.1,
+    holdout: float = 0.2,
+    copies: str = "include",
+    seed: int = 0,
+) -> pd.DataFrame:
     """The table with its final subsets: adds `label`, `unit` and sets `subset` to train, validation, holdout or test.
 
     The training pool is what the corpus gives to training or leaves unassigned. Holdout is the share `holdout` of it and, where the corpus has no
@@ -33,9 +40,13 @@ def split(table: pd.DataFrame, label: str, validation: float = 0.1, holdout: flo
     would be empty.
     """
     if label not in attributes(table):
-        raise UserError(f"dataset.label is '{label}', which this corpus does not know: {nearest(label, attributes(table))}.")
+        raise UserError(
+            f"dataset.label is '{label}', which this corpus does not know: {nearest(label, attributes(table))}."
+        )
     if min(validation, holdout) < 0 or validation + holdout >= 1:
-        raise UserError(f"dataset.validation={validation} and dataset.holdout={holdout} must not be negative and must leave something to train on.")
+        raise UserError(
+            f"dataset.validation={validation} and dataset.holdout={holdout} must not be negative and must leave something to train on."
+        )
     if copies not in {"include", "ignore"}:
         raise UserError(f"dataset.copies is '{copies}': choose include or ignore.")
     table = table.assign(label=table[label].astype(str), subset=table["subset"].replace("", "train"))
@@ -46,9 +57,13 @@ def split(table: pd.DataFrame, label: str, validation: float = 0.1, holdout: flo
     trained = set(table.loc[table["subset"] == "train", "label"])
     table = _keep(table, table["label"].isin(trained), f"have a {label} that the training subset lacks")
     if len(trained) < 2:
-        raise UserError(f"The training subset has {len(trained)} different {label}(s): a classifier needs at least two.")
+        raise UserError(
+            f"The training subset has {len(trained)} different {label}(s): a classifier needs at least two."
+        )
     if not (table["subset"] == "test").any():
-        raise UserError(f"No utterance is left to test on: give some the subset 'test', or a label other than '{label}'.")
+        raise UserError(
+            f"No utterance is left to test on: give some the subset 'test', or a label other than '{label}'."
+        )
     _take(table, "holdout", holdout, seed)
     if not (table["subset"] == "validation").any():
         _take(table, "validation", validation / (1 - holdout), seed)
@@ -71,7 +86,9 @@ def drawn_share(table: pd.DataFrame, share: float, by: str, *salt: int | str) ->
     0.5, as they should, where none did.
     """
     names = table["unit"] if "unit" in table else table["id"]
-    each = pd.DataFrame({"unit": names.to_numpy(), "by": table[by].to_numpy(), "id": table["id"].to_numpy()}).sort_values("id")
+    each = pd.DataFrame(
+        {"unit": names.to_numpy(), "by": table[by].to_numpy(), "id": table["id"].to_numpy()}
+    ).sort_values("id")
     each = each.drop_duplicates("unit")
     each["place"] = uniform(identities(each["unit"]), 1, *salt)[:, 0]
     rank = each.sort_values(["place", "unit"]).groupby("by").cumcount().reindex(each.index)

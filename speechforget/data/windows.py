@@ -62,7 +62,12 @@ def check_apart(table: pd.DataFrame, named: Callable[[int], str]) -> None:
         rows = [int(row) for row in np.flatnonzero(number == group)]
         for row in rows:
             for other in rows:
-                if row < other and "" not in (given[row], given[other]) and given[row] != given[other] and _overlap(begin, end, row, other):
+                if (
+                    row < other
+                    and "" not in (given[row], given[other])
+                    and given[row] != given[other]
+                    and _overlap(begin, end, row, other)
+                ):
                     said = [f"{named(each)} ({_span(begin[each], end[each])}, {given[each]})" for each in (row, other)]
                     raise UserError(
                         f"{said[0]} and {said[1]} overlap in time: one would be tested on what the other trains. "

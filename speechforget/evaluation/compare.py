@@ -23,10 +23,16 @@ def resolve(path: str) -> Metric:
     except (ModuleNotFoundError, ValueError) as error:
         if isinstance(error, ModuleNotFoundError) and not module_name.startswith(str(error.name)):
             raise
-        raise UserError(f"There is no module '{module_name}' for the metric '{path}': write it as package.module.function.") from error
+        raise UserError(
+            f"There is no module '{module_name}' for the metric '{path}': write it as package.module.function."
+        ) from error
     metric = getattr(module, name, None)
     if not callable(metric):
-        names = [key for key, value in vars(module).items() if callable(value) and getattr(value, "__module__", "") == module_name]
+        names = [
+            key
+            for key, value in vars(module).items()
+            if callable(value) and getattr(value, "__module__", "") == module_name
+        ]
         raise UserError(f"There is no metric '{name}' in {module_name}: {nearest(name, names)}")
     function: Metric = metric
     return function
@@ -50,7 +56,11 @@ def _check_finite(model: str, scores: Scores) -> None:
     for rows in chunks(*scores.logits.shape):
         bad[rows] |= ~np.isfinite(scores.logits[rows]).all(axis=1)
     if bad.any():
-        made = "train.learning_rate" if model != "unlearned" else "method.learning_rate, or whatever else makes the method's steps large"
+        made = (
+            "train.learning_rate"
+            if model != "unlearned"
+            else "method.learning_rate, or whatever else makes the method's steps large"
+        )
         raise UserError(
             f"The {model} model diverged: its scores of {bad.sum()} of {len(bad)} utterances are not finite, so it cannot be compared. Lower {made}."
         )
@@ -70,7 +80,11 @@ def compare(tables: Tables, metric_paths: Sequence[str]) -> dict[str, dict[str, 
     to the oracle (divergences, churn, average_gap, tow), each of them is measured against the first. Without an oracle its own numbers, gaps,
     and metrics that are relative to it are null. Raises UserError where logits or losses of a model are not finite: no metric of them means anything.
     """
-    for model, scores in (("original", tables.original), *(("oracle", one) for one in tables.oracles), ("unlearned", tables.unlearned)):
+    for model, scores in (
+        ("original", tables.original),
+        *(("oracle", one) for one in tables.oracles),
+        ("unlearned", tables.unlearned),
+    ):
         _check_finite(model, scores)
     metrics = {str(path): resolve(str(path)) for path in metric_paths}
     values = {model: _evaluate(tables, model, metrics) for model in MODELS if model != "oracle" or tables.oracles}
@@ -78,11 +92,20 @@ def compare(tables: Tables, metric_paths: Sequence[str]) -> dict[str, dict[str, 
     others = [_evaluate(replace(tables, unlearned=scores), "unlearned", metrics) for scores in tables.oracles[1:]]
     spread: dict[str, float] = {}
     for name, value in values["oracle"].items():
-        spread[name] = float(np.std([value.value, *(other[name].value for other in others)], ddof=1)) if others else math.nan
+        spread[name] = (
+            float(np.std([value.value, *(other[name].value for other in others)], ddof=1)) if others else math.nan
+        )
 
     def entry(name: str, value: Value) -> dict[str, Any]:
         gap = value.value - values["oracle"][name].value
-        numbers = {"value": value.value, "low": value.low, "high": value.high, "count": value.count, "gap": gap, "oracle_spread": spread[name]}
+        numbers = {
+            "value": value.value,
+            "low": value.low,
+            "high": value.high,
+            "count": value.count,
+            "gap": gap,
+            "oracle_spread": spread[name],
+        }
         found: dict[str, Any] = {key: number if key == "count" else _number(number) for key, number in numbers.items()}
         return {**found, "reason": value.reason} if value.reason else found
 

@@ -98,4 +98,8 @@ def divergence(tables: Tables, model: str) -> dict[str, Value]:
     """
     measures = {"kl": _kullback_leibler, "js": _jensen_shannon, "probability_distance": _probability_distance}
     found = _over_chunks(tables.oracle.logits, tables.of(model).logits, *measures.values())
-    return {f"{name}_{subset}": mean(values[mask]) for name, values in zip(measures, found, strict=True) for subset, mask in tables.subsets().items()}
+    return {
+        f"{name}_{subset}": mean(values[mask])
+        for name, values in zip(measures, found, strict=True)
+        for subset, mask in tables.subsets().items()
+    }

@@ -17,16 +17,26 @@ def flags(comparison: Mapping[str, Mapping[str, Any]], forgotten: bool = False) 
     request names whole classes (`forgotten`). For samples it is not known, and "does nothing" means that no number but seconds differs.
     """
     original, oracle, unlearned = (comparison.get(model, {}) for model in ("original", "oracle", "unlearned"))
-    start, forget, retain = _accuracy(original, "forget"), _accuracy(unlearned, "forget"), _accuracy(unlearned, "retain")
+    start, forget, retain = (
+        _accuracy(original, "forget"),
+        _accuracy(unlearned, "forget"),
+        _accuracy(unlearned, "retain"),
+    )
     aim, kept, of = _accuracy(oracle, "forget"), _accuracy(oracle, "retain"), "the oracle's"
     if start is None or forget is None or retain is None:
         return {}
     if kept is None:
         aim, kept, of = 0.0 if forgotten else None, _accuracy(original, "retain"), "the original's"
     if kept is not None and _over(kept - retain, LOST):
-        return {DESTROYED: f"The method destroys the model: on retain it is right in {_percent(retain)}, {of} value is {_percent(kept)}."}
+        return {
+            DESTROYED: f"The method destroys the model: on retain it is right in {_percent(retain)}, {of} value is {_percent(kept)}."
+        }
     if aim is None:
-        alike = all(entry["value"] == original[name]["value"] for name, entry in unlearned.items() if name != "seconds" and name in original)
+        alike = all(
+            entry["value"] == original[name]["value"]
+            for name, entry in unlearned.items()
+            if name != "seconds" and name in original
+        )
         return {NOTHING: "The method does nothing: no number differs from the original's."} if alike else {}
     if not _over(abs(forget - start), STILL) and _over(abs(aim - start), MOVED):
         values = f"{_percent(forget)} right, the original {_percent(start)}, and the aim is {_percent(aim)}"

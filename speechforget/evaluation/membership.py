@@ -10,7 +10,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from speechforget import draws
+from speechforget import seeding
 from speechforget.evaluation.intervals import wilson
 from speechforget.evaluation.tables import CHUNK, NOTHING, Mask, Tables, Value
 
@@ -79,7 +79,9 @@ def best_cuts(losses: Losses, members: Counts, nonmembers: Counts) -> tuple[Loss
     low, high = bounded[best], bounded[np.where(follows.any(axis=1), follows.argmax(axis=1), len(losses)) + 1]
     with np.errstate(invalid="ignore"):  # of two infinite ends
         middle = low + (high - low) / 2
-    return np.where(best == 0, -np.inf, np.where((middle < high) | np.isinf(high), middle, low)), 0.5 + better[np.arange(len(best)), best] / 2
+    return np.where(best == 0, -np.inf, np.where((middle < high) | np.isinf(high), middle, low)), 0.5 + better[
+        np.arange(len(best)), best
+    ] / 2
 
 
 def best_threshold(members: Losses, nonmembers: Losses) -> tuple[float, float]:
@@ -98,7 +100,7 @@ def _calibration(tables: Tables) -> tuple[Rows, Rows]:
     size = min(int(retain.sum()), int(holdout.sum()))
 
     def draw(mask: Mask, name: str) -> Rows:
-        return draws.order(np.flatnonzero(mask), tables.seed, "membership", name)[:size]
+        return seeding.order(np.flatnonzero(mask), tables.seed, "membership", name)[:size]
 
     return draw(retain, "retain"), draw(holdout, "holdout")
 
@@ -116,7 +118,9 @@ def held_out_accuracy(members: Losses, nonmembers: Losses) -> Value:
     part = np.arange(size) % folds
     for fold in range(folds):
         threshold, _ = best_threshold(members[part != fold], nonmembers[part != fold])
-        hits += int((_finite(members[part == fold]) <= threshold).sum() + (_finite(nonmembers[part == fold]) > threshold).sum())
+        hits += int(
+            (_finite(members[part == fold]) <= threshold).sum() + (_finite(nonmembers[part == fold]) > threshold).sum()
+        )
     value = hits / (2 * size)
     return Value(value, *wilson(value, 2 * size, 0.99), 2 * size)
 
@@ -130,7 +134,7 @@ def share_above(forget: Losses, members: Losses, nonmembers: Losses, seed: int) 
     distributions in 95 to 99.5 % of the draws in which it is shown.
     """
     losses, places = np.unique(_finite(np.concatenate([members, nonmembers])), return_inverse=True)
-    generator = np.random.default_rng(draws.seed_from(seed, "membership", "bootstrap"))
+    generator = np.random.default_rng(seeding.seed_from(seed, "membership", "bootstrap"))
     shares: list[Losses] = []
     forget = np.sort(_finite(forget))
     at_once = max(1, CHUNK // len(losses))

@@ -14,7 +14,9 @@ Mask = NDArray[np.bool_]
 
 ROLES = ("forget", "retain", "validation", "holdout", "test")
 MODELS = ("original", "oracle", "unlearned")
-CHUNK = 2**18  # logits that are looked at at a time: a table may be larger than the memory, and this many fit a processor's cache
+CHUNK = (
+    2**18
+)  # logits that are looked at at a time: a table may be larger than the memory, and this many fit a processor's cache
 
 
 class Value(NamedTuple):
@@ -55,7 +57,9 @@ class Scores:
     seconds: float
 
     def __post_init__(self) -> None:
-        lengths = {len(column) for column in (self.role, self.nonmember, self.label, self.logits, self.loss, self.embedding)}
+        lengths = {
+            len(column) for column in (self.role, self.nonmember, self.label, self.logits, self.loss, self.embedding)
+        }
         if len(lengths) != 1:
             raise ValueError(f"the columns of a score table differ in length: {sorted(lengths)}")
         if unknown := set(np.unique(self.role)) - set(ROLES):
@@ -85,7 +89,10 @@ class Tables:
 
     def __post_init__(self) -> None:
         for other in (*self.oracles, self.unlearned):
-            if not all(np.array_equal(getattr(self.original, name), getattr(other, name)) for name in ("role", "nonmember", "label")):
+            if not all(
+                np.array_equal(getattr(self.original, name), getattr(other, name))
+                for name in ("role", "nonmember", "label")
+            ):
                 raise ValueError("the score tables of a comparison are not about the same utterances")
 
     @property

@@ -35,11 +35,11 @@ from torch import Tensor, nn
 
 from speechforget.batch import Batch
 from speechforget.errors import UserError
-from speechforget.methods.epochs import Epochs
-from speechforget.methods.features import deviation, features_of, heard, length, logits_of
-from speechforget.methods.losses import barred, cross_entropy
-from speechforget.methods.method import Context, Pass, Stream
-from speechforget.methods.utterances import find, fitted
+from speechforget.methods.base.epochs import Epochs
+from speechforget.methods.base.method import Context, Pass, Stream
+from speechforget.methods.common.input_features import deviation, features_of, heard, length, logits_of
+from speechforget.methods.common.losses import barred, cross_entropy
+from speechforget.methods.common.per_utterance import find, fitted
 
 logger = logging.getLogger(__name__)
 
@@ -50,11 +50,17 @@ class Amun(Epochs):
     stream: Stream = "mix"
 
     def __init__(
-        self, radii: Sequence[float] = (0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28), steps: int = 10, retain: bool = True, **epochs: Any
+        self,
+        radii: Sequence[float] = (0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28),
+        steps: int = 10,
+        retain: bool = True,
+        **epochs: Any,
     ) -> None:
         super().__init__(**epochs)
         if not radii or min(radii) <= 0 or list(radii) != sorted(set(radii)) or steps < 1:
-            raise UserError(f"AMUN needs ascending radii above 0 and at least one step, not radii={list(radii)} and steps={steps}.")
+            raise UserError(
+                f"AMUN needs ascending radii above 0 and at least one step, not radii={list(radii)} and steps={steps}."
+            )
         self.radii, self.steps, self.retain = tuple(radii), steps, retain
         self.stream = "mix" if retain else "forget"
         self.needs = frozenset({"forget", "retain"} if retain else {"forget"})
@@ -62,7 +68,9 @@ class Amun(Epochs):
     def prepare(self, student: nn.Module, context: Context) -> None:
         """The adversarial example of each forget utterance, with its label and its length in samples."""
         scale = deviation(context, "forget", self.batch_size)
-        shapes = [features_of(context.original, batch).shape[1:] for batch in context.batches("forget", self.batch_size)]
+        shapes = [
+            features_of(context.original, batch).shape[1:] for batch in context.batches("forget", self.batch_size)
+        ]
         zero = torch.zeros([max(sizes) for sizes in zip(*shapes, strict=True)], dtype=scale.dtype, device=scale.device)
         number = torch.zeros((), dtype=torch.int64, device=scale.device)
 
@@ -75,7 +83,12 @@ class Amun(Epochs):
         self.features, self.labels, missed, *others = find(context, "forget", self.batch_size, adversary, zeros)
         self.lengths = others[0] if others else None
         if count := int(missed.values.sum()):
-            logger.warning("%d of %d forget utterances have no adversarial example within radius %g.", count, len(missed.rows), self.radii[-1])
+            logger.warning(
+                "%d of %d forget utterances have no adversarial example within radius %g.",
+                count,
+                len(missed.rows),
+                self.radii[-1],
+            )
 
     def loss(self, student: nn.Module, batch: Batch, current: Pass) -> Tensor:
         """Cross-entropy with the adversarial label on adversarial examples, with the true one on retain."""
@@ -95,14 +108,18 @@ class Amun(Epochs):
         return batch._replace(inputs=tuple(inputs), labels=labels), features
 
 
-def nearest(model: nn.Module, batch: Batch, scale: Tensor, radii: Sequence[float], steps: int, bars: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def nearest(
+    model: nn.Module, batch: Batch, scale: Tensor, radii: Sequence[float], steps: int, bars: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
     """Adversarial features (batch, ...), their classes (batch,), and 1 where no radius sufficed (batch,); bars: classes that are no answer."""
     features = features_of(model, batch)
     mask = heard(model, batch, features)
     roots = mask.expand_as(features).flatten(1).sum(dim=1).sqrt()
     sizes = torch.tensor(radii, dtype=features.dtype, device=features.device)
     low = torch.zeros_like(batch.labels)
-    high = torch.full_like(low, len(radii))  # the place of the smallest radius known to suffice; behind the last one: none is
+    high = torch.full_like(
+        low, len(radii)
+    )  # the place of the smallest radius known to suffice; behind the last one: none is
     best, classes = features, batch.labels
     for _ in range(math.ceil(math.log2(len(radii) + 1))):
         middle = ((low + high) // 2).clamp(max=len(radii) - 1)
@@ -117,7 +134,9 @@ def nearest(model: nn.Module, batch: Batch, scale: Tensor, radii: Sequence[float
     return best, classes, (high == len(radii)).long()
 
 
-def attack(model: nn.Module, batch: Batch, features: Tensor, scale: Tensor, radius: Tensor, steps: int, bars: Tensor) -> Tensor:
+def attack(
+    model: nn.Module, batch: Batch, features: Tensor, scale: Tensor, radius: Tensor, steps: int, bars: Tensor
+) -> Tensor:
     """Features (batch, ...) moved by at most `radius` (batch,), a Euclidean norm in units of `scale`, to make the margin small."""
     radius = radius.view(-1, *[1] * (features.dim() - 1))
     small = torch.finfo(features.dtype).tiny

@@ -22,9 +22,9 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from speechforget.methods.importance import dampen, over_batches, threshold, unfrozen
-from speechforget.methods.losses import cross_entropy
-from speechforget.methods.method import Context, Method
+from speechforget.methods.base.method import Context, Method
+from speechforget.methods.common.importance import dampen, over_batches, threshold, unfrozen
+from speechforget.methods.common.losses import cross_entropy
 
 
 class Assd(Method):

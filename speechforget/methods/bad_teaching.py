@@ -25,9 +25,9 @@ import torch
 from torch import Tensor, nn
 
 from speechforget.batch import Batch
-from speechforget.methods.epochs import Epochs
-from speechforget.methods.losses import divergence
-from speechforget.methods.method import Context, Pass, frozen_copy
+from speechforget.methods.base.epochs import Epochs
+from speechforget.methods.base.method import Context, Pass, frozen_copy
+from speechforget.methods.common.losses import divergence
 
 
 class BadTeaching(Epochs):

@@ -23,11 +23,11 @@ import math
 import torch
 from torch import Tensor, nn
 
-from speechforget import draws
+from speechforget import seeding
 from speechforget.batch import Batch
-from speechforget.methods.epochs import Epochs
-from speechforget.methods.losses import cross_entropy
-from speechforget.methods.method import Context, Pass
+from speechforget.methods.base.epochs import Epochs
+from speechforget.methods.base.method import Context, Pass
+from speechforget.methods.common.losses import cross_entropy
 
 
 class BoundaryExpand(Epochs):
@@ -53,7 +53,7 @@ class BoundaryExpand(Epochs):
 def one_output(head: nn.Linear, seed: int) -> nn.Module:
     """A head of the same kind with one output and random weights, uniform up to 1 / sqrt(inputs) in size."""
     extra = copy.deepcopy(head)
-    generator = torch.Generator().manual_seed(draws.seed_from(seed, "extra class"))
+    generator = torch.Generator().manual_seed(seeding.seed_from(seed, "extra class"))
     bound = 1 / math.sqrt(head.in_features)
     for name, parameter in head.named_parameters():
         drawn = (2 * torch.rand(1, *parameter.shape[1:], generator=generator, dtype=torch.float64) - 1) * bound

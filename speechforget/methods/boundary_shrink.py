@@ -30,11 +30,11 @@ from torch import Tensor, nn
 
 from speechforget.batch import Batch
 from speechforget.errors import UserError
-from speechforget.methods.epochs import Epochs
-from speechforget.methods.features import deviation, features_of, heard, logits_of
-from speechforget.methods.losses import barred, cross_entropy
-from speechforget.methods.method import Context, Pass
-from speechforget.methods.utterances import find
+from speechforget.methods.base.epochs import Epochs
+from speechforget.methods.base.method import Context, Pass
+from speechforget.methods.common.input_features import deviation, features_of, heard, logits_of
+from speechforget.methods.common.losses import barred, cross_entropy
+from speechforget.methods.common.per_utterance import find
 
 
 class BoundaryShrink(Epochs):
@@ -60,7 +60,9 @@ class BoundaryShrink(Epochs):
                 logits = logits.masked_fill(barred(batch.labels, context.classes, context.forgotten), -torch.inf)
             return [logits.argmax(dim=1)]
 
-        (self.labels,) = find(context, "forget", self.batch_size, label, [torch.zeros((), dtype=torch.int64, device=step.device)])
+        (self.labels,) = find(
+            context, "forget", self.batch_size, label, [torch.zeros((), dtype=torch.int64, device=step.device)]
+        )
 
     def loss(self, student: nn.Module, batch: Batch, current: Pass) -> Tensor:
         """Cross-entropy with the labels found."""

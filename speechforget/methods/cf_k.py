@@ -23,9 +23,9 @@ from typing import Any
 
 from torch import nn
 
-from speechforget.methods.epochs import Epochs
-from speechforget.methods.layers import freeze_all_but, last_layers
-from speechforget.methods.method import BatchNorm, Context
+from speechforget.methods.base.epochs import Epochs
+from speechforget.methods.base.method import BatchNorm, Context
+from speechforget.methods.common.layers import freeze_all_but, last_layers
 
 
 class CFk(Epochs):

@@ -22,9 +22,9 @@ import torch
 from torch import Tensor, nn
 
 from speechforget.batch import Batch
-from speechforget.methods.epochs import Epochs
-from speechforget.methods.losses import barred, divergence
-from speechforget.methods.method import Context, Pass, frozen_copy
+from speechforget.methods.base.epochs import Epochs
+from speechforget.methods.base.method import Context, Pass, frozen_copy
+from speechforget.methods.common.losses import barred, divergence
 
 
 class Delete(Epochs):
@@ -42,5 +42,7 @@ class Delete(Epochs):
         with torch.no_grad():
             original = self.teacher(*batch.inputs).logits
         # The lowest finite number instead of minus infinity, of which the divergence would take 0 times infinity.
-        target = original.masked_fill(barred(batch.labels, original.shape[1], self.forgotten), torch.finfo(original.dtype).min)
+        target = original.masked_fill(
+            barred(batch.labels, original.shape[1], self.forgotten), torch.finfo(original.dtype).min
+        )
         return self.mean(divergence(target, student(*batch.inputs).logits), batch)

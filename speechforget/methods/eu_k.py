@@ -25,9 +25,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from speechforget.methods.epochs import Epochs
-from speechforget.methods.layers import NORMS, freeze_all_but, last_layers, own_weights, refuse_low_rank
-from speechforget.methods.method import BatchNorm, Context
+from speechforget.methods.base.epochs import Epochs
+from speechforget.methods.base.method import BatchNorm, Context
+from speechforget.methods.common.layers import NORMS, freeze_all_but, last_layers, own_weights, refuse_low_rank
 
 
 class EUk(Epochs):
@@ -35,7 +35,9 @@ class EUk(Epochs):
 
     needs = frozenset({"retain"})
 
-    def __init__(self, k: int, reset_norms: bool = False, frozen_batch_norm: BatchNorm = "frozen", **epochs: Any) -> None:
+    def __init__(
+        self, k: int, reset_norms: bool = False, frozen_batch_norm: BatchNorm = "frozen", **epochs: Any
+    ) -> None:
         super().__init__(**epochs)
         self.k, self.reset_norms, self.frozen_batch_norm = k, reset_norms, frozen_batch_norm
 
@@ -53,12 +55,21 @@ def begin_again(student: nn.Module, fresh: nn.Module, layers: Sequence[nn.Module
 
     norms: whether their normalisations get theirs too, weights and running statistics.
     """
-    inside = {id(weight) for layer in layers for weight in (layer.parameters() if norms else own_weights(layer)) if weight.requires_grad}
+    inside = {
+        id(weight)
+        for layer in layers
+        for weight in (layer.parameters() if norms else own_weights(layer))
+        if weight.requires_grad
+    }
     for name, weight in student.named_parameters():
         if id(weight) in inside:
             weight.copy_(fresh.get_parameter(name))
     if norms:
         held = {module for layer in layers for module in layer.modules()}
         for name, module in student.named_modules():
-            if isinstance(module, NORMS) and module in held and any(weight.requires_grad for weight in module.parameters()):
+            if (
+                isinstance(module, NORMS)
+                and module in held
+                and any(weight.requires_grad for weight in module.parameters())
+            ):
                 module.load_state_dict(fresh.get_submodule(name).state_dict())

@@ -11,7 +11,7 @@ As in the public code there is nothing else; batch-norm is in training mode, sin
 
 from __future__ import annotations
 
-from speechforget.methods.epochs import Epochs
+from speechforget.methods.base.epochs import Epochs
 
 
 class Finetune(Epochs):

@@ -28,11 +28,11 @@ import torch
 from torch import Tensor, nn
 
 from speechforget.batch import Batch
-from speechforget.draws import seed_from
 from speechforget.errors import UserError, nearest
-from speechforget.methods.importance import PerUtterance, movable, pieces, squares, summed
-from speechforget.methods.losses import cross_entropy
-from speechforget.methods.method import Context, Method
+from speechforget.methods.base.method import Context, Method
+from speechforget.methods.common.importance import PerUtterance, movable, pieces, squares, summed
+from speechforget.methods.common.losses import cross_entropy
+from speechforget.seeding import seed_from
 
 TINY = 1e-8  # keeps F from 0
 INFORMATION = ("expected", "empirical")
@@ -84,12 +84,20 @@ class Fisher(Method):
 
         def expected(batch: Batch) -> Tensor:
             outputs = torch.arange(context.classes, device=batch.labels.device)[:, None].expand(-1, len(batch.labels))
-            return summed(alone(batch, outputs, lambda gradients, logits, labels: squares(gradients, likelihood(logits, labels))), batch)
+            return summed(
+                alone(batch, outputs, lambda gradients, logits, labels: squares(gradients, likelihood(logits, labels))),
+                batch,
+            )
 
         def empirical(batch: Batch) -> Tensor:  # log p is minus the cross-entropy
-            return summed(alone(batch, batch.labels, lambda gradients, *_: squares([TINY - gradient for gradient in gradients])), batch)
+            return summed(
+                alone(batch, batch.labels, lambda gradients, *_: squares([TINY - gradient for gradient in gradients])),
+                batch,
+            )
 
-        total = context.total("retain", self.batch_size, expected if self.information == "expected" else empirical, zero)
+        total = context.total(
+            "retain", self.batch_size, expected if self.information == "expected" else empirical, zero
+        )
         return (total[:-1] / total[-1]).to(alone.kind)
 
     def variance(self, information: Tensor, of_head: bool, forgotten: list[int]) -> Tensor:

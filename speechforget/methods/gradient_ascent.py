@@ -17,9 +17,9 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from speechforget.batch import Batch
-from speechforget.methods.epochs import Epochs
-from speechforget.methods.losses import cross_entropy
-from speechforget.methods.method import Pass
+from speechforget.methods.base.epochs import Epochs
+from speechforget.methods.base.method import Pass
+from speechforget.methods.common.losses import cross_entropy
 
 
 class GradientAscent(Epochs):

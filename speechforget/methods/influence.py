@@ -27,13 +27,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from speechforget import ranks
 from speechforget.batch import Batch
-from speechforget.draws import order
+from speechforget.distributed import collectives
 from speechforget.errors import UserError
-from speechforget.methods.importance import PerUtterance, batch_gradient, counted, flat, movable, pieces
-from speechforget.methods.losses import cross_entropy
-from speechforget.methods.method import Context, Method
+from speechforget.methods.base.method import Context, Method
+from speechforget.methods.common.importance import PerUtterance, batch_gradient, counted, flat, movable, pieces
+from speechforget.methods.common.losses import cross_entropy
+from speechforget.seeding import order
 
 BLOCK = 2**16  # columns of G that are held in float64 at once
 
@@ -41,13 +41,24 @@ BLOCK = 2**16  # columns of G that are held in float64 at once
 class Influence(Method):
     """One step, from one pass over the training set and m gradients of single utterances."""
 
-    def __init__(self, alpha: float, samples: int, damping: float, batch_size: int, memory: float, share: float | None = None) -> None:
+    def __init__(
+        self, alpha: float, samples: int, damping: float, batch_size: int, memory: float, share: float | None = None
+    ) -> None:
         super().__init__()
         if share is not None and not 0 < share <= 1:
             raise UserError(f"method.share must be above 0 and at most 1, or null, not {share}.")
         if samples < 1 or damping <= 0:
-            raise UserError(f"method.samples must be at least 1 and method.damping above 0, not {samples} and {damping}.")
-        self.alpha, self.samples, self.damping, self.batch_size, self.memory, self.share = alpha, samples, damping, batch_size, memory, share
+            raise UserError(
+                f"method.samples must be at least 1 and method.damping above 0, not {samples} and {damping}."
+            )
+        self.alpha, self.samples, self.damping, self.batch_size, self.memory, self.share = (
+            alpha,
+            samples,
+            damping,
+            batch_size,
+            memory,
+            share,
+        )
 
     @torch.no_grad()
     def prepare(self, student: nn.Module, context: Context) -> None:
@@ -82,7 +93,7 @@ class Influence(Method):
         retain = context.total("retain", self.batch_size, held_and_summed, zero)
         share = self.share or forget[-1] / (forget[-1] + retain[-1])
         difference = forget[:-1] / forget[-1] - retain[:-1] / retain[-1]
-        return self.alpha * solve(ranks.total(held), share * difference, self.damping).to(alone.kind)
+        return self.alpha * solve(collectives.total(held), share * difference, self.damping).to(alone.kind)
 
     def _places(self, context: Context) -> dict[int, int]:
         """Which row of G belongs to which utterance."""

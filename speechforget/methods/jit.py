@@ -25,14 +25,14 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from speechforget import ranks
 from speechforget.batch import Batch
-from speechforget.draws import seed_from
+from speechforget.distributed import collectives
 from speechforget.errors import UserError, nearest
-from speechforget.methods.epochs import Epochs
-from speechforget.methods.features import deviation, features_of, heard, length, logits_of, normal
-from speechforget.methods.losses import step_size
-from speechforget.methods.method import Context, Pass
+from speechforget.methods.base.epochs import Epochs
+from speechforget.methods.base.method import Context, Pass
+from speechforget.methods.common.input_features import deviation, features_of, heard, length, logits_of, normal
+from speechforget.methods.common.losses import step_size
+from speechforget.seeding import seed_from
 
 
 class JustInTime(Epochs):
@@ -42,12 +42,21 @@ class JustInTime(Epochs):
     needs = frozenset({"forget"})
     deviation: Tensor
 
-    def __init__(self, draws: int = 25, sigma: float = 0.5, reduction: Literal["mean", "sum"] = "mean", clamp: bool = False, **epochs: Any) -> None:
+    def __init__(
+        self,
+        draws: int = 25,
+        sigma: float = 0.5,
+        reduction: Literal["mean", "sum"] = "mean",
+        clamp: bool = False,
+        **epochs: Any,
+    ) -> None:
         super().__init__(**epochs)
         if reduction not in ("mean", "sum"):
             raise UserError(f"Unknown reduction '{reduction}': {nearest(reduction, ('mean', 'sum'))}")
         if draws < 1 or not sigma > 0:
-            raise UserError(f"JiT needs at least one draw of noise and a sigma above 0, not draws={draws} and sigma={sigma}.")
+            raise UserError(
+                f"JiT needs at least one draw of noise and a sigma above 0, not draws={draws} and sigma={sigma}."
+            )
         self.draws, self.sigma, self.reduction, self.clamp = draws, sigma, reduction, clamp
 
     def prepare(self, student: nn.Module, context: Context) -> None:
@@ -73,7 +82,9 @@ class JustInTime(Epochs):
                 noise = mask * torch.where(self.deviation > 0, kept / self.deviation, 0.0)
             with torch.no_grad():
                 noised = logits_of(student, batch, features + self.deviation * noise)
-            ratios.append(length(clean - noised)[:, 0] / length(noise).flatten().clamp(min=torch.finfo(noise.dtype).tiny))
+            ratios.append(
+                length(clean - noised)[:, 0] / length(noise).flatten().clamp(min=torch.finfo(noise.dtype).tiny)
+            )
         result = self.mean(torch.stack(ratios).mean(dim=0), batch)
         return result * step_size(batch) if self.reduction == "sum" else result
 
@@ -81,7 +92,7 @@ class JustInTime(Epochs):
 def ends(features: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     """The smallest and the largest feature of a step's batch that is no padding, over all ranks."""
     low, high = features.masked_fill(mask == 0, torch.inf).amin(), features.masked_fill(mask == 0, -torch.inf).amax()
-    together = torch.zeros(ranks.world(), 2, dtype=features.dtype, device=features.device)
-    together[ranks.rank()] = torch.stack([low, high])
-    together = ranks.total(together)
+    together = torch.zeros(collectives.world(), 2, dtype=features.dtype, device=features.device)
+    together[collectives.rank()] = torch.stack([low, high])
+    together = collectives.total(together)
     return together[:, 0].amin(), together[:, 1].amax()

@@ -25,9 +25,9 @@ import torch
 from torch import Tensor, nn
 
 from speechforget.errors import NotApplicable
-from speechforget.methods.epochs import Epochs
-from speechforget.methods.layers import kernels
-from speechforget.methods.method import Context
+from speechforget.methods.base.epochs import Epochs
+from speechforget.methods.base.method import Context
+from speechforget.methods.common.layers import kernels
 
 
 class KernelReversal(Epochs):
@@ -40,7 +40,9 @@ class KernelReversal(Epochs):
         """Turns the kernels round. Raises NotApplicable where none is longer than 1."""
         long = [weight for weight in kernels(student).values() if weight.dim() > 2 and weight.shape[-1] > 1]
         if not long:
-            raise NotApplicable("Kernel reversal is for models with convolutions that can move and are longer than one frame, and this one has none.")
+            raise NotApplicable(
+                "Kernel reversal is for models with convolutions that can move and are longer than one frame, and this one has none."
+            )
         for weight in long:
             weight.copy_(turned(weight))
 

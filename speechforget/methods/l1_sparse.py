@@ -24,9 +24,9 @@ from torch import Tensor, nn
 
 from speechforget.batch import Batch
 from speechforget.errors import UserError
-from speechforget.methods.epochs import Epochs
-from speechforget.methods.losses import cross_entropy
-from speechforget.methods.method import Pass
+from speechforget.methods.base.epochs import Epochs
+from speechforget.methods.base.method import Pass
+from speechforget.methods.common.losses import cross_entropy
 
 
 class L1Sparse(Epochs):
@@ -37,7 +37,9 @@ class L1Sparse(Epochs):
     def __init__(self, gamma: float, epochs_without: int = 0, **epochs: Any) -> None:
         super().__init__(**epochs)
         if gamma < 0 or not 0 <= epochs_without <= self.epochs:
-            raise UserError(f"gamma must be at least 0, and epochs_without from 0 to epochs, not {gamma} and {epochs_without}.")
+            raise UserError(
+                f"gamma must be at least 0, and epochs_without from 0 to epochs, not {gamma} and {epochs_without}."
+            )
         self.gamma, self.penalised = gamma, self.epochs - epochs_without
         self.strength = 0.0  # of the penalty in the step under way
 

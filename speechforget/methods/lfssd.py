@@ -21,8 +21,8 @@ from __future__ import annotations
 
 from torch import nn
 
-from speechforget.methods.importance import AUTO, absolute_output_gradients, adapted, check_alpha, dampen
-from speechforget.methods.method import Context, Method
+from speechforget.methods.base.method import Context, Method
+from speechforget.methods.common.importance import AUTO, absolute_output_gradients, adapted, check_alpha, dampen
 
 
 class Lfssd(Method):

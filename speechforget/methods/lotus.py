@@ -31,11 +31,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from speechforget import draws
+from speechforget import seeding
 from speechforget.batch import Batch
 from speechforget.errors import UserError
-from speechforget.methods.epochs import Epochs
-from speechforget.methods.method import Context, Evaluate, Pass, frozen_copy
+from speechforget.methods.base.epochs import Epochs
+from speechforget.methods.base.method import Context, Evaluate, Pass, frozen_copy
 
 
 class LoTUS(Epochs):
@@ -56,7 +56,9 @@ class LoTUS(Epochs):
         self.teacher, self.seed = frozen_copy(context.original), context.seed
         unseen = 0.0 if context.forgotten else accuracy(context, "validation", self.batch_size)
         if math.isnan(unseen):
-            raise UserError("LoTUS compares forget with validation utterances, and there are none: raise dataset.validation.")
+            raise UserError(
+                "LoTUS compares forget with validation utterances, and there are none: raise dataset.validation."
+            )
         self.known = torch.tensor([accuracy(context, "forget", self.batch_size), unseen], dtype=torch.float64)
 
     @property
@@ -68,7 +70,12 @@ class LoTUS(Epochs):
         """Cross-entropy with the drawn targets."""
         with torch.no_grad():
             logits = self.teacher(*batch.inputs).logits
-            target = targets(logits, gumbel(batch.rows, logits, self.seed, current.epoch), batch.forget, math.exp(self.alpha * self.gap))
+            target = targets(
+                logits,
+                gumbel(batch.rows, logits, self.seed, current.epoch),
+                batch.forget,
+                math.exp(self.alpha * self.gap),
+            )
         return self.mean(-(target * student(*batch.inputs).logits.log_softmax(dim=1)).sum(dim=1), batch)
 
     def after_pass(self, student: nn.Module, index: int, evaluate: Evaluate) -> bool:
@@ -93,7 +100,9 @@ def accuracy(context: Context, name: str, batch_size: int) -> float:
 
 def gumbel(rows: Tensor, like: Tensor, seed: int, epoch: int) -> Tensor:
     """Standard Gumbel noise in the shape and kind of `like` (batch, classes); each row depends on (seed, epoch, utterance number) alone."""
-    drawn = torch.from_numpy(draws.uniform(rows.cpu().numpy(), like.shape[1], seed, "gumbel", epoch)).clamp(min=2.0**-54)
+    drawn = torch.from_numpy(seeding.uniform(rows.cpu().numpy(), like.shape[1], seed, "gumbel", epoch)).clamp(
+        min=2.0**-54
+    )
     return -(-drawn.log()).log().to(like)
 
 

@@ -30,14 +30,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from speechforget import draws
+from speechforget import seeding
 from speechforget.batch import Batch
 from speechforget.errors import UserError
-from speechforget.methods.epochs import Epochs
-from speechforget.methods.importance import pieces
-from speechforget.methods.layers import kernels, refuse_low_rank
-from speechforget.methods.losses import cross_entropy
-from speechforget.methods.method import Context
+from speechforget.methods.base.epochs import Epochs
+from speechforget.methods.base.method import Context
+from speechforget.methods.common.importance import pieces
+from speechforget.methods.common.layers import kernels, refuse_low_rank
+from speechforget.methods.common.losses import cross_entropy
 from speechforget.methods.salun import top
 
 
@@ -49,9 +49,13 @@ class MSG(Epochs):
     def __init__(self, reset_share: float, kept_factor: float, mask_batch_size: int, **epochs: Any) -> None:
         super().__init__(**epochs)
         if not 0 <= reset_share <= 1:
-            raise UserError(f"reset_share is the share of each layer's weights that begin anew, from 0 to 1, not {reset_share}.")
+            raise UserError(
+                f"reset_share is the share of each layer's weights that begin anew, from 0 to 1, not {reset_share}."
+            )
         if kept_factor != 1 and self.optimizer.get("name") != "sgd":
-            raise UserError("kept_factor scales gradients, which Adam divides by their size: use method.optimizer.name=sgd, or kept_factor=1.")
+            raise UserError(
+                "kept_factor scales gradients, which Adam divides by their size: use method.optimizer.name=sgd, or kept_factor=1."
+            )
         self.reset_share, self.kept_factor, self.mask_batch_size = reset_share, kept_factor, mask_batch_size
 
     @torch.no_grad()
@@ -87,7 +91,12 @@ def difference(context: Context, batch_size: int) -> dict[str, Tensor]:
         parts = torch.autograd.grad(loss, list(weights.values()), materialize_grads=True, allow_unused=True)
         return torch.cat([*(part.reshape(-1) for part in parts), parts[0].new_tensor([len(batch.labels)])])
 
-    zero = torch.cat([*(torch.zeros_like(weight).reshape(-1) for weight in weights.values()), next(iter(weights.values())).new_zeros(1)])
+    zero = torch.cat(
+        [
+            *(torch.zeros_like(weight).reshape(-1) for weight in weights.values()),
+            next(iter(weights.values())).new_zeros(1),
+        ]
+    )
     forget = context.total("forget", batch_size, gradient, zero)
     rows = drawn(context, batch_size, int(forget[-1]))
     retain = context.total("retain", batch_size, only(rows, gradient, zero), zero)
@@ -99,7 +108,7 @@ def difference(context: Context, batch_size: int) -> dict[str, Tensor]:
 def drawn(context: Context, batch_size: int, count: int) -> Tensor:
     """The numbers of `count` utterances of retain, or of all if there are fewer."""
     rows = torch.cat([batch.rows.cpu() for batch in context.batches("retain", batch_size)])
-    return torch.from_numpy(draws.order(rows.numpy().astype(np.int64), context.seed, "msg")[:count])
+    return torch.from_numpy(seeding.order(rows.numpy().astype(np.int64), context.seed, "msg")[:count])
 
 
 def only(rows: Tensor, of: Callable[[Batch], Tensor], zero: Tensor) -> Callable[[Batch], Tensor]:
@@ -110,6 +119,13 @@ def only(rows: Tensor, of: Callable[[Batch], Tensor], zero: Tensor) -> Callable[
         if not len(mine):
             return torch.zeros_like(zero)
         inputs = tuple(tensor[mine] for tensor in batch.inputs)
-        return of(Batch(inputs, batch.labels[mine], batch.rows[mine.to(batch.rows.device)], batch.forget[mine.to(batch.forget.device)]))
+        return of(
+            Batch(
+                inputs,
+                batch.labels[mine],
+                batch.rows[mine.to(batch.rows.device)],
+                batch.forget[mine.to(batch.forget.device)],
+            )
+        )
 
     return part

@@ -32,10 +32,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from speechforget import ranks
 from speechforget.batch import Batch, Pair
-from speechforget.methods.losses import cross_entropy, random_labels
-from speechforget.methods.method import BatchNorm, Context, Method, Pass
+from speechforget.distributed import collectives
+from speechforget.methods.base.method import BatchNorm, Context, Method, Pass
+from speechforget.methods.common.losses import cross_entropy, random_labels
 
 OPPOSITE = 1e-6
 
@@ -56,7 +56,12 @@ class MUNBa(Method):
         clip: float | None = 1.0,
     ) -> None:
         super().__init__(optimizer, clip)
-        self.learning_rate, self.epochs, self.batch_size, self.forget_batch_size = learning_rate, epochs, batch_size, forget_batch_size
+        self.learning_rate, self.epochs, self.batch_size, self.forget_batch_size = (
+            learning_rate,
+            epochs,
+            batch_size,
+            forget_batch_size,
+        )
         self.fallback, self.redraw, self.batch_norm = fallback, redraw, batch_norm
         self.joint = False
 
@@ -70,11 +75,15 @@ class MUNBa(Method):
 
     def _pass(self, epoch: int) -> Pass:
         options = (self.batch_size, self.learning_rate, self.batch_norm)
-        return Pass("both", *options, length="longer", forget_batch_size=self.forget_batch_size, again=False, epoch=epoch)
+        return Pass(
+            "both", *options, length="longer", forget_batch_size=self.forget_batch_size, again=False, epoch=epoch
+        )
 
     def draw(self, batch: Batch, epoch: int) -> Tensor:
         """The wrong labels of a batch in an epoch, (batch,)."""
-        return random_labels(batch.rows, batch.labels, self.classes, self.forgotten, self.seed, epoch if self.redraw else 0)
+        return random_labels(
+            batch.rows, batch.labels, self.classes, self.forgotten, self.seed, epoch if self.redraw else 0
+        )
 
     def loss(self, student: nn.Module, batch: Pair, current: Pass) -> Tensor:
         """Of a joint step, a scalar whose value is the weighted loss and whose gradient is the bargain; else cross-entropy on retain."""
@@ -98,14 +107,23 @@ def joined(student: nn.Module, retain: Tensor, forget: Tensor, fallback: float) 
     """
     parameters = [parameter for parameter in student.parameters() if parameter.requires_grad]
     parts = [torch.autograd.grad(loss, parameters, allow_unused=True) for loss in (retain, forget)]
-    flat = torch.stack([torch.cat([_of(part, one).reshape(-1) for part, one in zip(found, parameters, strict=True)]) for found in parts])
-    of_retain, of_forget = ranks.total(flat)
+    flat = torch.stack(
+        [
+            torch.cat([_of(part, one).reshape(-1) for part, one in zip(found, parameters, strict=True)])
+            for found in parts
+        ]
+    )
+    of_retain, of_forget = collectives.total(flat)
     first, second = bargain(of_retain, of_forget, fallback)
     value = (first * retain + second * forget).detach()
     surrogate = value.new_zeros(())
     for parameter, *mine in zip(parameters, *parts, strict=True):
-        if any(gradient is not None for gradient in mine):  # what no loss reaches keeps no gradient, and so does not decay
-            surrogate = surrogate + ((first * _of(mine[0], parameter) + second * _of(mine[1], parameter)) * parameter).sum()
+        if any(
+            gradient is not None for gradient in mine
+        ):  # what no loss reaches keeps no gradient, and so does not decay
+            surrogate = (
+                surrogate + ((first * _of(mine[0], parameter) + second * _of(mine[1], parameter)) * parameter).sum()
+            )
     return surrogate + (value - surrogate).detach()
 
 

@@ -28,9 +28,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from speechforget.batch import Batch
 from speechforget.errors import UserError, nearest
-from speechforget.methods.epochs import Epochs
-from speechforget.methods.layers import kernels, refuse_low_rank
-from speechforget.methods.method import Context
+from speechforget.methods.base.epochs import Epochs
+from speechforget.methods.base.method import Context
+from speechforget.methods.common.layers import kernels, refuse_low_rank
 
 
 class NegateLayer(Epochs):

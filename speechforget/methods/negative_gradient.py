@@ -29,8 +29,8 @@ from torch import Tensor, nn
 
 from speechforget.batch import Batch, Pair
 from speechforget.errors import UserError
-from speechforget.methods.losses import cross_entropy
-from speechforget.methods.method import BatchNorm, Method, Pass
+from speechforget.methods.base.method import BatchNorm, Method, Pass
+from speechforget.methods.common.losses import cross_entropy
 
 
 class NegativeGradient(Method):
@@ -50,8 +50,15 @@ class NegativeGradient(Method):
     ) -> None:
         super().__init__(optimizer, clip)
         if min(retain_weight, forget_weight) < 0:
-            raise UserError(f"retain_weight and forget_weight must not be below 0, and they are {retain_weight} and {forget_weight}.")
-        self.learning_rate, self.epochs, self.batch_size, self.forget_batch_size = learning_rate, epochs, batch_size, forget_batch_size
+            raise UserError(
+                f"retain_weight and forget_weight must not be below 0, and they are {retain_weight} and {forget_weight}."
+            )
+        self.learning_rate, self.epochs, self.batch_size, self.forget_batch_size = (
+            learning_rate,
+            epochs,
+            batch_size,
+            forget_batch_size,
+        )
         self.retain_weight, self.forget_weight, self.batch_norm = retain_weight, forget_weight, batch_norm
 
     def passes(self) -> Sequence[Pass]:

@@ -18,9 +18,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from speechforget.draws import seed_from
 from speechforget.errors import UserError
-from speechforget.methods.method import Context, Method
+from speechforget.methods.base.method import Context, Method
+from speechforget.seeding import seed_from
 
 
 class Noise(Method):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from speechforget.methods.method import Method
+from speechforget.methods.base.method import Method
 
 
 class Nothing(Method):

@@ -26,8 +26,8 @@ from torch import Tensor, nn
 
 from speechforget.batch import Batch
 from speechforget.errors import UserError, nearest
-from speechforget.methods.losses import cross_entropy, random_labels
-from speechforget.methods.method import BatchNorm, Context, Method, Pass
+from speechforget.methods.base.method import BatchNorm, Context, Method, Pass
+from speechforget.methods.common.losses import cross_entropy, random_labels
 
 
 class RandomLabel(Method):
@@ -48,7 +48,13 @@ class RandomLabel(Method):
         super().__init__(optimizer, clip)
         if order not in ("joint", "sequential"):
             raise UserError(f"Unknown order '{order}' of random labels: {nearest(order, ('joint', 'sequential'))}")
-        self.learning_rate, self.epochs, self.batch_size, self.order, self.redraw = learning_rate, epochs, batch_size, order, redraw
+        self.learning_rate, self.epochs, self.batch_size, self.order, self.redraw = (
+            learning_rate,
+            epochs,
+            batch_size,
+            order,
+            redraw,
+        )
         self.forget_batch_norm, self.retain_batch_norm = forget_batch_norm, retain_batch_norm
 
     def prepare(self, student: nn.Module, context: Context) -> None:
@@ -58,7 +64,10 @@ class RandomLabel(Method):
     def passes(self) -> Sequence[Pass]:
         """Per epoch: one mixed pass (`joint`), or forget then retain (`sequential`)."""
         if self.order == "joint":
-            return [Pass("mix", self.batch_size, self.learning_rate, self.forget_batch_norm, epoch=epoch) for epoch in range(self.epochs)]
+            return [
+                Pass("mix", self.batch_size, self.learning_rate, self.forget_batch_norm, epoch=epoch)
+                for epoch in range(self.epochs)
+            ]
         plan = []
         for epoch in range(self.epochs):
             plan.append(Pass("forget", self.batch_size, self.learning_rate, self.forget_batch_norm, epoch=epoch))
@@ -67,9 +76,15 @@ class RandomLabel(Method):
 
     def draw(self, batch: Batch, epoch: int) -> Tensor:
         """The wrong labels of a batch in an epoch, (batch,)."""
-        return random_labels(batch.rows, batch.labels, self.classes, self.forgotten, self.seed, epoch if self.redraw else 0)
+        return random_labels(
+            batch.rows, batch.labels, self.classes, self.forgotten, self.seed, epoch if self.redraw else 0
+        )
 
     def loss(self, student: nn.Module, batch: Batch, current: Pass) -> Tensor:
         """Cross-entropy with drawn labels on forget utterances and true ones on the others."""
-        labels = batch.labels if current.stream == "retain" else torch.where(batch.forget, self.draw(batch, current.epoch), batch.labels)
+        labels = (
+            batch.labels
+            if current.stream == "retain"
+            else torch.where(batch.forget, self.draw(batch, current.epoch), batch.labels)
+        )
         return self.mean(cross_entropy(student(*batch.inputs).logits, labels), batch)

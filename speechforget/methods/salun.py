@@ -30,9 +30,9 @@ from torch.nn.utils import parameters_to_vector
 
 from speechforget.batch import Batch
 from speechforget.errors import UserError
-from speechforget.methods.importance import batch_gradient, pieces
-from speechforget.methods.losses import cross_entropy
-from speechforget.methods.method import Context, Method, Pass
+from speechforget.methods.base.method import Context, Method, Pass
+from speechforget.methods.common.importance import batch_gradient, pieces
+from speechforget.methods.common.losses import cross_entropy
 from speechforget.methods.random_label import RandomLabel
 
 
@@ -46,7 +46,9 @@ class SalUn(Method):
         labelling = RandomLabel(**relabel)
         super().__init__(labelling.optimizer, labelling.clip)
         if not 0 < mask_share <= 1:
-            raise UserError(f"mask_share is the share of weights that may move, above 0 and at most 1, not {mask_share}.")
+            raise UserError(
+                f"mask_share is the share of weights that may move, above 0 and at most 1, not {mask_share}."
+            )
         self.relabel, self.mask_share, self.mask_batch_size = labelling, mask_share, mask_batch_size
 
     def prepare(self, student: nn.Module, context: Context) -> None:
@@ -54,7 +56,9 @@ class SalUn(Method):
         self.relabel.curriculum = self.curriculum
         self.relabel.prepare(student, context)
         scores = saliency(context, self.mask_batch_size)
-        movable = torch.cat([torch.full((parameter.numel(),), parameter.requires_grad) for parameter in context.original.parameters()])
+        movable = torch.cat(
+            [torch.full((parameter.numel(),), parameter.requires_grad) for parameter in context.original.parameters()]
+        )
         mask = movable.to(scores.device)  # frozen weights are no part of the share: they move in no case
         mask[mask.clone()] = top(scores[mask], self.mask_share)
         self.register_buffer("mask", mask)
@@ -96,7 +100,9 @@ def saliency(context: Context, batch_size: int) -> Tensor:
     def gradient(batch: Batch) -> Tensor:
         return batch_gradient(model, parameters, batch, cross_entropy)
 
-    return context.total("forget", batch_size, gradient, torch.zeros_like(parameters_to_vector(parameters).detach())).abs()
+    return context.total(
+        "forget", batch_size, gradient, torch.zeros_like(parameters_to_vector(parameters).detach())
+    ).abs()
 
 
 def top(scores: Tensor, share: float) -> Tensor:

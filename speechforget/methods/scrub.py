@@ -32,8 +32,8 @@ from torch import Tensor, nn
 
 from speechforget.batch import Batch
 from speechforget.errors import UserError
-from speechforget.methods.losses import cross_entropy, divergence
-from speechforget.methods.method import BatchNorm, Context, Evaluate, Method, Pass, frozen_copy
+from speechforget.methods.base.method import BatchNorm, Context, Evaluate, Method, Pass, frozen_copy
+from speechforget.methods.common.losses import cross_entropy, divergence
 
 logger = logging.getLogger(__name__)
 State = dict[str, Tensor]
@@ -127,7 +127,9 @@ def rewind(student: nn.Module, snapshots: Sequence[State], evaluate: Evaluate) -
     """
     reference = evaluate("validation")
     if math.isnan(reference):
-        raise UserError("SCRUB has no validation utterance like the request's to rewind by: raise dataset.validation, or set method.rewind=false.")
+        raise UserError(
+            "SCRUB has no validation utterance like the request's to rewind by: raise dataset.validation, or set method.rewind=false."
+        )
     gaps = []
     for state in snapshots:
         student.load_state_dict(state)

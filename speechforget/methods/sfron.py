@@ -39,12 +39,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parameters_to_vector
 
-from speechforget import ranks
 from speechforget.batch import Batch
+from speechforget.distributed import collectives
 from speechforget.errors import UserError
-from speechforget.methods.importance import over_batches, pieces
-from speechforget.methods.losses import cross_entropy, mean, step_size
-from speechforget.methods.method import BatchNorm, Context, Method, Pass
+from speechforget.methods.base.method import BatchNorm, Context, Method, Pass
+from speechforget.methods.common.importance import over_batches, pieces
+from speechforget.methods.common.losses import cross_entropy, mean, step_size
 
 TINY = 1e-15
 MOST = 100.0  # times the weight at the mean loss of the batch
@@ -79,9 +79,25 @@ class SFRon(Method):
             raise UserError(f"every must be at least 1, not {every}: 1 makes a forget step before each retain step.")
         if not 0 < blend <= 1:
             raise UserError(f"blend is the share of the new weights, above 0 and at most 1, not {blend}.")
-        self.learning_rate, self.epochs, self.batch_size, self.forget_batch_size = learning_rate, epochs, batch_size, forget_batch_size
-        self.every, self.alpha, self.iterations, self.easing, self.threshold = every, alpha, iterations, easing, threshold
-        self.mask_batch_size, self.hard_mask, self.blend, self.batch_norm = mask_batch_size, hard_mask, blend, batch_norm
+        self.learning_rate, self.epochs, self.batch_size, self.forget_batch_size = (
+            learning_rate,
+            epochs,
+            batch_size,
+            forget_batch_size,
+        )
+        self.every, self.alpha, self.iterations, self.easing, self.threshold = (
+            every,
+            alpha,
+            iterations,
+            easing,
+            threshold,
+        )
+        self.mask_batch_size, self.hard_mask, self.blend, self.batch_norm = (
+            mask_batch_size,
+            hard_mask,
+            blend,
+            batch_norm,
+        )
         self.each = iterations or 1  # iterations in an epoch; known when retain is
         self.step = 0  # of the pass
         self.before: list[Tensor] = []
@@ -105,7 +121,9 @@ class SFRon(Method):
 
         options = (self.batch_size, rate, self.batch_norm)
         size, every = self.forget_batch_size, self.every
-        return Pass("turns", *options, length=self.iterations or "retain", forget_batch_size=size, every=every, epoch=epoch)
+        return Pass(
+            "turns", *options, length=self.iterations or "retain", forget_batch_size=size, every=every, epoch=epoch
+        )
 
     def annealed(self, epoch: int, step: int) -> float:
         """(1 + cos(pi t / T)) / 2 at a step of an epoch's pass."""
@@ -162,12 +180,14 @@ class SFRon(Method):
 
 def eased(values: Tensor, batch: Batch, easing: float) -> Tensor:
     """w of losses (batch,) in nats, mean 1 over the step's batch; of several ranks that of this one's utterances."""
-    average = ranks.total(mean(values.double(), batch))
-    above = easing * (average.log() - values.double().log())  # not a number where all losses are 0: then all weights are alike
+    average = collectives.total(mean(values.double(), batch))
+    above = easing * (
+        average.log() - values.double().log()
+    )  # not a number where all losses are 0: then all weights are alike
     weight = above.nan_to_num(nan=0.0).clamp(max=math.log(MOST)).exp()
     if (size := step_size(batch)) > 1:
-        weight = torch.minimum(weight, size * ranks.total(mean(weight, batch)) - weight)
-    return (weight / ranks.total(mean(weight, batch))).to(values.dtype)
+        weight = torch.minimum(weight, size * collectives.total(mean(weight, batch)) - weight)
+    return (weight / collectives.total(mean(weight, batch))).to(values.dtype)
 
 
 def place(step: int, every: int) -> tuple[int, bool]:

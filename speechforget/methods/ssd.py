@@ -29,8 +29,15 @@ from __future__ import annotations
 from torch import nn
 
 from speechforget.errors import UserError, nearest
-from speechforget.methods.importance import AUTO, adapted, check_alpha, dampen, squared_gradients, squared_sample_gradients
-from speechforget.methods.method import Context, Method
+from speechforget.methods.base.method import Context, Method
+from speechforget.methods.common.importance import (
+    AUTO,
+    adapted,
+    check_alpha,
+    dampen,
+    squared_gradients,
+    squared_sample_gradients,
+)
 
 IMPORTANCES = {"batch": squared_gradients, "sample": squared_sample_gradients}
 
@@ -38,12 +45,20 @@ IMPORTANCES = {"batch": squared_gradients, "sample": squared_sample_gradients}
 class Ssd(Method):
     """One edit of the weights, from one pass over the training set and one over forget."""
 
-    def __init__(self, alpha: float | str, dampening: float, batch_size: int, importance: str = "batch", floor: float = 0.0) -> None:
+    def __init__(
+        self, alpha: float | str, dampening: float, batch_size: int, importance: str = "batch", floor: float = 0.0
+    ) -> None:
         super().__init__()
         check_alpha(alpha)
         if importance not in IMPORTANCES:
             raise UserError(f"There is no method.importance={importance}: {nearest(importance, IMPORTANCES)}")
-        self.alpha, self.dampening, self.batch_size, self.importance, self.floor = alpha, dampening, batch_size, importance, floor
+        self.alpha, self.dampening, self.batch_size, self.importance, self.floor = (
+            alpha,
+            dampening,
+            batch_size,
+            importance,
+            floor,
+        )
 
     def prepare(self, student: nn.Module, context: Context) -> None:
         """The whole edit."""

@@ -33,14 +33,14 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from speechforget import ranks
 from speechforget.batch import Batch
-from speechforget.draws import seed_from
-from speechforget.dropout import drawn_for
+from speechforget.distributed import collectives
+from speechforget.distributed.dropout import drawn_for
 from speechforget.errors import UserError, nearest
-from speechforget.methods.features import alike, deviation, features_of, heard, logits_of, normal
-from speechforget.methods.losses import cross_entropy, step_size
-from speechforget.methods.method import BatchNorm, Context, Evaluate, Method, Pass
+from speechforget.methods.base.method import BatchNorm, Context, Evaluate, Method, Pass
+from speechforget.methods.common.input_features import alike, deviation, features_of, heard, logits_of, normal
+from speechforget.methods.common.losses import cross_entropy, step_size
+from speechforget.seeding import seed_from
 
 
 class Unsir(Method):
@@ -71,7 +71,9 @@ class Unsir(Method):
         if order not in ("joint", "sequential"):
             raise UserError(f"Unknown order '{order}' of noise and retain: {nearest(order, ('joint', 'sequential'))}")
         if min(noise_batch_size, copies, impair_epochs) < 1:
-            raise UserError("UNSIR needs noise to impair with: noise_batch_size, copies and impair_epochs must be at least 1.")
+            raise UserError(
+                "UNSIR needs noise to impair with: noise_batch_size, copies and impair_epochs must be at least 1."
+            )
         self.impair_learning_rate, self.repair_learning_rate = impair_learning_rate, repair_learning_rate
         self.batch_size, self.noise_batch_size, self.copies, self.order = batch_size, noise_batch_size, copies, order
         self.noise_steps, self.noise_learning_rate, self.penalty = noise_steps, noise_learning_rate, penalty
@@ -83,22 +85,28 @@ class Unsir(Method):
     def prepare(self, student: nn.Module, context: Context) -> None:
         """The noise of each forgotten class: features (classes, noise_batch_size, ...)."""
         if not context.forgotten:
-            raise UserError("UNSIR forgets whole classes, and this request names none: use task=class, or another method.")
+            raise UserError(
+                "UNSIR forgets whole classes, and this request names none: use task=class, or another method."
+            )
         self.forgotten, self.seed = context.forgotten, context.seed
         model, first = context.original, next(iter(context.batches("retain", self.batch_size)))
         self.lengths = tuple(int(lengths.max()) for lengths in first.inputs[1:2])
-        features = features_of(model, first)[:1].expand(self.noise_batch_size, *[-1] * (features_of(model, first).dim() - 1))
+        features = features_of(model, first)[:1].expand(
+            self.noise_batch_size, *[-1] * (features_of(model, first).dim() - 1)
+        )
         scale = deviation(context, "retain", self.batch_size)
-        self.register_buffer("noise", torch.zeros(len(self.forgotten), *features.shape, dtype=features.dtype, device=features.device))
+        self.register_buffer(
+            "noise", torch.zeros(len(self.forgotten), *features.shape, dtype=features.dtype, device=features.device)
+        )
         for place, label in enumerate(self.forgotten):
             whole = self.noise_batch(label, features, slice(None))
             mask = heard(model, whole, features)
             start = self.start(whole, features, mask, label)
-            mine = slice(ranks.rank(), None, ranks.world())  # no sample's noise depends on the others'
+            mine = slice(collectives.rank(), None, collectives.world())  # no sample's noise depends on the others'
             if len(start[mine]):
                 batch = self.noise_batch(label, features, mine)
                 self.noise[place, mine] = scale * self.learned(model, batch, start[mine], scale * mask[mine])
-        self.noise.copy_(ranks.total(self.noise))
+        self.noise.copy_(collectives.total(self.noise))
 
     def start(self, batch: Batch, features: Tensor, mask: Tensor, label: int) -> Tensor:
         """Noise before it is learned, in units of the deviation."""
@@ -110,7 +118,9 @@ class Unsir(Method):
         optimizer = torch.optim.Adam([noise], lr=self.noise_learning_rate)
         for _ in range(self.noise_steps):
             with torch.enable_grad():
-                loss = self.penalty * noise.square().flatten(1).sum(dim=1) - cross_entropy(logits_of(model, batch, scale * noise), batch.labels)
+                loss = self.penalty * noise.square().flatten(1).sum(dim=1) - cross_entropy(
+                    logits_of(model, batch, scale * noise), batch.labels
+                )
                 (noise.grad,) = torch.autograd.grad(loss.sum() / self.noise_batch_size, noise)
             optimizer.step()
         return noise.detach()
@@ -130,7 +140,9 @@ class Unsir(Method):
             steps, rest = divmod(self.noise_before_retain, self.batch_size)
             if steps:
                 plan.append(Pass("nothing", self.batch_size, rate, mode, length=steps, epoch=epoch))
-            plan.append(Pass("retain", self.batch_size, rate, mode, first=self.batch_size - rest if rest else None, epoch=epoch))
+            plan.append(
+                Pass("retain", self.batch_size, rate, mode, first=self.batch_size - rest if rest else None, epoch=epoch)
+            )
         rate, mode = self.repair_learning_rate, self.repair_batch_norm
         for epoch in range(self.repair_epochs):
             number = self.impair_epochs + epoch
@@ -149,7 +161,7 @@ class Unsir(Method):
         if not len(noise):
             return self.mean(cross_entropy(student(*batch.inputs).logits, batch.labels), batch)
         count = len(noise) + (0 if current.stream == "nothing" else round(step_size(batch)))
-        joined, features = self.joined(student, batch, noise[ranks.rank() :: ranks.world()])
+        joined, features = self.joined(student, batch, noise[collectives.rank() :: collectives.world()])
         with drawn_for(joined, self.seed, "unsir", current.epoch):
             values = cross_entropy(logits_of(student, joined, features), joined.labels)
         retain = values[: len(batch.labels)]

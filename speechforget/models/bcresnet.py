@@ -7,10 +7,15 @@ from torch import Tensor, nn
 
 from speechforget.errors import UserError
 from speechforget.models.classifier import Classifier, Output
-from speechforget.models.frontend import LogMel
+from speechforget.models.layers.frontend import LogMel
 
 SUB_BANDS = 5
-STAGES = ((2, 1, 1), (2, 2, 2), (4, 2, 4), (4, 1, 8))  # blocks, stride over frequency, dilation over time (paper, table 1)
+STAGES = (
+    (2, 1, 1),
+    (2, 2, 2),
+    (4, 2, 4),
+    (4, 1, 8),
+)  # blocks, stride over frequency, dilation over time (paper, table 1)
 WIDTHS = (1.0, 1.5, 2.0, 2.5)  # of each stage, in units of the base width
 
 
@@ -33,9 +38,13 @@ class Block(nn.Module):
     def __init__(self, inputs: int, outputs: int, stride: int, dilation: int, dropout: float) -> None:
         super().__init__()
         self.transition = inputs != outputs
-        widen = [nn.Conv2d(inputs, outputs, 1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()] if self.transition else []
+        widen = (
+            [nn.Conv2d(inputs, outputs, 1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()] if self.transition else []
+        )
         self.over_frequency = nn.Sequential(
-            *widen, nn.Conv2d(outputs, outputs, (3, 1), (stride, 1), (1, 0), groups=outputs, bias=False), SubSpectralNorm(outputs)
+            *widen,
+            nn.Conv2d(outputs, outputs, (3, 1), (stride, 1), (1, 0), groups=outputs, bias=False),
+            SubSpectralNorm(outputs),
         )
         self.over_time = nn.Sequential(
             nn.Conv1d(outputs, outputs, 3, padding=dilation, dilation=dilation, groups=outputs, bias=False),
@@ -60,7 +69,9 @@ class BCResNet(Classifier):
 
     padding_counts = True  # the mean is over all frames, as in the paper
 
-    def __init__(self, classes: int, sample_rate: int, *, width: float = 1.0, bands: int = 40, dropout: float = 0.1) -> None:
+    def __init__(
+        self, classes: int, sample_rate: int, *, width: float = 1.0, bands: int = 40, dropout: float = 0.1
+    ) -> None:
         super().__init__()
         if bands % 40:
             raise UserError(f"BC-ResNet needs a multiple of 40 mel bands, not {bands}: set model.bands to 40 or 80.")

@@ -27,7 +27,9 @@ class Classifier(nn.Module):
     frontend: nn.Module
     head: nn.Linear
 
-    def forward(self, waveform: Tensor, lengths: Tensor, spans: Tensor | None = None, features: Tensor | None = None) -> Output:
+    def forward(
+        self, waveform: Tensor, lengths: Tensor, spans: Tensor | None = None, features: Tensor | None = None
+    ) -> Output:
         """Logits and embedding of waveform (batch, samples) float32 in [-1, 1], with lengths (batch,) in samples.
 
         spans: SpecAugment's rectangles as fractions of each axis, (batch, 2, masks, 2): [frequency, time] x mask x [start, end]; None for none.

@@ -11,9 +11,11 @@ from torch import Tensor, nn
 
 from speechforget.errors import UserError
 from speechforget.models.classifier import Classifier, Output
-from speechforget.models.cosine import CosineHead
-from speechforget.models.frontend import LogMel  # which has torchaudio loaded by our own file before speechbrain asks for it
-from speechforget.models.pooling import VectorNorm
+from speechforget.models.layers.cosine_head import CosineHead
+from speechforget.models.layers.frontend import (
+    LogMel,  # which has torchaudio loaded by our own file before speechbrain asks for it
+)
+from speechforget.models.layers.pooling import VectorNorm
 
 LAST = 1536  # channels of the aggregated layers, for either size (paper, figure 2)
 STAND_INS = {
@@ -68,7 +70,9 @@ class ECAPATDNN(Classifier):
     ) -> None:
         super().__init__()
         self.frontend = LogMel(sample_rate, bands)
-        self.network = from_speechbrain()(bands, channels=[channels] * 4 + [LAST], lin_neurons=dimensions, dropout=dropout)
+        self.network = from_speechbrain()(
+            bands, channels=[channels] * 4 + [LAST], lin_neurons=dimensions, dropout=dropout
+        )
         self.network.asp_bn = VectorNorm(2 * LAST)  # its parameters bear the same names
         self.head = CosineHead(dimensions, classes, scale)
 

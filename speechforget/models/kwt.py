@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from speechforget.errors import UserError
 from speechforget.models.classifier import Classifier, Output
-from speechforget.models.frontend import MFCC
+from speechforget.models.layers.frontend import MFCC
 
 PER_HEAD = 64  # dimensions of each attention head, in all three of the paper's sizes (table 1)
 DEVIATION = 0.02  # of the truncated normal distribution that class token, positions and head start from (authors' code)
@@ -65,7 +65,9 @@ class Block(nn.Module):
     def __init__(self, width: int, dropout: float) -> None:
         super().__init__()
         self.attention, self.attention_norm = Attention(width), nn.LayerNorm(width)
-        self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Dropout(dropout), nn.Linear(4 * width, width))
+        self.mlp = nn.Sequential(
+            nn.Linear(width, 4 * width), nn.GELU(), nn.Dropout(dropout), nn.Linear(4 * width, width)
+        )
         self.mlp_norm = nn.LayerNorm(width)
         self.dropouts = nn.ModuleList([nn.Dropout(dropout), nn.Dropout(dropout)])
 
@@ -100,7 +102,9 @@ class KWT(Classifier):
     ) -> None:
         super().__init__()
         if width % PER_HEAD or width <= 0:
-            raise UserError(f"KWT needs a multiple of {PER_HEAD} dimensions, not {width}: set model.width to 64, 128 or 192.")
+            raise UserError(
+                f"KWT needs a multiple of {PER_HEAD} dimensions, not {width}: set model.width to 64, 128 or 192."
+            )
         self.frontend = MFCC(sample_rate, coefficients, bands=bands, window=30.0)
         self.tokens = Tokens(coefficients, width, frames)
         self.blocks = nn.ModuleList(Block(width, dropout) for _ in range(depth))
@@ -111,7 +115,9 @@ class KWT(Classifier):
     def classify(self, features: Tensor, lengths: Tensor) -> Output:
         """See `Classifier`."""
         counts = self.frontend.frames(lengths)
-        mask = (torch.arange(features.shape[2] + 1, device=counts.device) <= counts[:, None])[:, None, None]  # the class token is seen by all
+        mask = (torch.arange(features.shape[2] + 1, device=counts.device) <= counts[:, None])[
+            :, None, None
+        ]  # the class token is seen by all
         x = self.tokens(features, counts)
         for block in self.blocks:
             x = block(x, mask)

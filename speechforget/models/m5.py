@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from speechforget.models.classifier import Classifier, Output
-from speechforget.models.frontend import Samples
-from speechforget.models.pooling import mask_of, masked_mean
+from speechforget.models.layers.frontend import Samples
+from speechforget.models.layers.pooling import mask_of, masked_mean
 
 RATE = 8000  # Hz, of what the first convolution hears (paper)
 POOL = 4  # frames become one in each stage
@@ -26,7 +26,11 @@ class Stage(nn.Module):
 
     def forward(self, x: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
         """(batch, inputs, frames), 0 behind the first counts (batch,) frames, -> (batch, outputs, frames / stride / 4), likewise, and its counts."""
-        kernel, stride, padding = self.convolution.kernel_size[0], self.convolution.stride[0], int(self.convolution.padding[0])
+        kernel, stride, padding = (
+            self.convolution.kernel_size[0],
+            self.convolution.stride[0],
+            int(self.convolution.padding[0]),
+        )
         y = torch.relu(self.norm(self.convolution(x)))
         counts = ((counts + 2 * padding - kernel) // stride + 1).clamp(min=1)
         return self.pool(y * mask_of(counts, y.shape[2], y)), -(-counts // POOL)

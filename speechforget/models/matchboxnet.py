@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from speechforget.models.classifier import Classifier, Output
-from speechforget.models.frontend import MFCC
-from speechforget.models.pooling import mask_of, masked_mean
+from speechforget.models.layers.frontend import MFCC
+from speechforget.models.layers.pooling import mask_of, masked_mean
 
 ENDS = 128  # channels of the first convolution and of the last two (paper, table 1)
 
@@ -19,7 +19,9 @@ class Separable(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, kernel: int, dilation: int = 1) -> None:
         super().__init__()
-        self.over_time = nn.Conv1d(inputs, inputs, kernel, padding=dilation * (kernel // 2), dilation=dilation, groups=inputs, bias=False)
+        self.over_time = nn.Conv1d(
+            inputs, inputs, kernel, padding=dilation * (kernel // 2), dilation=dilation, groups=inputs, bias=False
+        )
         self.over_channels = nn.Conv1d(inputs, outputs, 1, bias=False)
         self.norm = nn.BatchNorm1d(outputs)
 
@@ -32,12 +34,24 @@ class Block(nn.Module):
     """Separable convolutions, each with ReLU and dropout; a projection of the input is added before the last ReLU where the block is residual."""
 
     def __init__(
-        self, inputs: int, outputs: int, kernel: int, *, repeat: int = 1, dilation: int = 1, residual: bool = False, dropout: float = 0.0
+        self,
+        inputs: int,
+        outputs: int,
+        kernel: int,
+        *,
+        repeat: int = 1,
+        dilation: int = 1,
+        residual: bool = False,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        self.convolutions = nn.ModuleList(Separable(inputs if index == 0 else outputs, outputs, kernel, dilation) for index in range(repeat))
+        self.convolutions = nn.ModuleList(
+            Separable(inputs if index == 0 else outputs, outputs, kernel, dilation) for index in range(repeat)
+        )
         self.dropouts = nn.ModuleList(nn.Dropout(dropout) for _ in range(repeat))
-        self.shortcut = nn.Sequential(nn.Conv1d(inputs, outputs, 1, bias=False), nn.BatchNorm1d(outputs)) if residual else None
+        self.shortcut = (
+            nn.Sequential(nn.Conv1d(inputs, outputs, 1, bias=False), nn.BatchNorm1d(outputs)) if residual else None
+        )
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """(batch, inputs, frames) -> (batch, outputs, frames)."""
@@ -81,7 +95,9 @@ class MatchboxNet(Classifier):
             self.blocks.append(Block(inputs, channels, kernel, repeat=repeat, residual=True, dropout=dropout))
             inputs = channels
         self.blocks.append(Block(inputs, ENDS, 29, dilation=2, dropout=dropout))
-        self.tail = nn.Sequential(nn.Conv1d(ENDS, ENDS, 1, bias=False), nn.BatchNorm1d(ENDS), nn.ReLU(), nn.Dropout(dropout))
+        self.tail = nn.Sequential(
+            nn.Conv1d(ENDS, ENDS, 1, bias=False), nn.BatchNorm1d(ENDS), nn.ReLU(), nn.Dropout(dropout)
+        )
         self.head = nn.Linear(ENDS, classes)
 
     def classify(self, features: Tensor, lengths: Tensor) -> Output:

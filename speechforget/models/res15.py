@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from speechforget.errors import UserError, nearest
 from speechforget.models.classifier import Classifier, Output
-from speechforget.models.frontend import MFCC
-from speechforget.models.pooling import mask_of, masked_mean
+from speechforget.models.layers.frontend import MFCC
+from speechforget.models.layers.pooling import mask_of, masked_mean
 
 
 class Variant(NamedTuple):
@@ -57,7 +57,14 @@ class Res15(Classifier):
     frontend: MFCC
 
     def __init__(
-        self, classes: int, sample_rate: int, *, variant: str = "res15", channels: int = 45, coefficients: int = 40, bands: int = 40
+        self,
+        classes: int,
+        sample_rate: int,
+        *,
+        variant: str = "res15",
+        channels: int = 45,
+        coefficients: int = 40,
+        bands: int = 40,
     ) -> None:
         super().__init__()
         if variant not in VARIANTS:

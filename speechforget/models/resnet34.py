@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from speechforget.models.classifier import Classifier, Output
-from speechforget.models.cosine import CosineHead
-from speechforget.models.frontend import LogMel
-from speechforget.models.pooling import mask_of, masked_mean
+from speechforget.models.layers.cosine_head import CosineHead
+from speechforget.models.layers.frontend import LogMel
+from speechforget.models.layers.pooling import mask_of, masked_mean
 
 STAGES = ((64, 3), (128, 4), (256, 6), (512, 3))  # channels and blocks (He et al., table 1)
 

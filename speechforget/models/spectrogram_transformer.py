@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from speechforget._torchaudio import torchaudio
 from speechforget.errors import UserError
 from speechforget.models.classifier import Output
-from speechforget.models.frontend import _outside
-from speechforget.models.transformer import Choices, TransformerClassifier, check_rate, chosen_dropouts, new_linear
-from speechforget.models.transformer_library import preprocessing_of
-from speechforget.torchaudio import torchaudio
+from speechforget.models.encoders.base import Choices, TransformerClassifier, check_rate, chosen_dropouts, new_linear
+from speechforget.models.encoders.huggingface import preprocessing_of
+from speechforget.models.layers.frontend import _outside
 
 RATE = 16000  # Hz
 WINDOW, HOP, POINTS = 400, 160, 512  # samples
@@ -32,9 +32,13 @@ class KaldiFeatures(nn.Module):
         super().__init__()
         self.frames, self.mean, self.deviation = frames, mean, deviation
         with torch.device("cpu"):  # torchaudio looks at their values, which a rehearsal without memory has none of
-            filters, _ = torchaudio.compliance.kaldi.get_mel_banks(bands, POINTS, float(RATE), 20.0, 0.0, 100.0, -500.0, 1.0)
+            filters, _ = torchaudio.compliance.kaldi.get_mel_banks(
+                bands, POINTS, float(RATE), 20.0, 0.0, 100.0, -500.0, 1.0
+            )
         self.register_buffer("taper", torch.hann_window(WINDOW, periodic=False), persistent=False)
-        self.register_buffer("filters", nn.functional.pad(filters, (0, 1)), persistent=False)  # Kaldi leaves the last bin out
+        self.register_buffer(
+            "filters", nn.functional.pad(filters, (0, 1)), persistent=False
+        )  # Kaldi leaves the last bin out
 
     def forward(self, waveform: Tensor, lengths: Tensor, spans: Tensor | None = None) -> Tensor:
         """(batch, frames, bands), about -1 to 1; frames beyond an utterance are what energy 1 would give. What spans hide is 0: the mean."""
@@ -44,15 +48,25 @@ class KaldiFeatures(nn.Module):
             energies = self._log_energies(waveform)
             heard = torch.arange(energies.shape[1], device=waveform.device) < ((lengths - WINDOW) // HOP + 1)[:, None]
             energies = energies.masked_fill(~heard[:, :, None], 0.0)
-            features = (nn.functional.pad(energies, (0, 0, 0, self.frames - energies.shape[1])) - self.mean) / (2 * self.deviation)
-        return features if spans is None else features * _outside(spans, features.shape[2], features.shape[1]).transpose(1, 2)
+            features = (nn.functional.pad(energies, (0, 0, 0, self.frames - energies.shape[1])) - self.mean) / (
+                2 * self.deviation
+            )
+        return (
+            features
+            if spans is None
+            else features * _outside(spans, features.shape[2], features.shape[1]).transpose(1, 2)
+        )
 
     def _log_energies(self, waveform: Tensor) -> Tensor:
         frames = waveform.unfold(1, WINDOW, HOP)
         frames = frames - frames.mean(2, keepdim=True)
         frames = (frames - 0.97 * torch.cat([frames[..., :1], frames[..., :-1]], dim=2)) * self.taper
         spectrum = torch.fft.rfft(frames, POINTS)
-        return ((spectrum.real.square() + spectrum.imag.square()) @ self.filters.T).clamp(min=torch.finfo(torch.float32).eps).log()
+        return (
+            ((spectrum.real.square() + spectrum.imag.square()) @ self.filters.T)
+            .clamp(min=torch.finfo(torch.float32).eps)
+            .log()
+        )
 
 
 class SpectrogramTransformer(TransformerClassifier):
@@ -85,15 +99,23 @@ class SpectrogramTransformer(TransformerClassifier):
         check_rate(pretrained or "null, whose features are AST's,", sample_rate, RATE)
         said = {} if pretrained is None else preprocessing_of(pretrained)
         changes = {**NO_DRAWS, **chosen_dropouts(dropout, DROPOUTS)}
-        model = self.read(architecture, pretrained, changes, classes, Choices(tune, layers, 0, lora, gradient_checkpointing, head))
+        model = self.read(
+            architecture, pretrained, changes, classes, Choices(tune, layers, 0, lora, gradient_checkpointing, head)
+        )
         config = self.encoder.config
         frames = round(context * RATE / HOP)
         if not config.patch_size <= frames <= config.max_length:
             shortest, longest = (number * HOP / RATE for number in (config.patch_size, config.max_length))
-            raise UserError(f"model.context={context} is not within the {shortest:g} to {longest:g} seconds that this encoder has positions for.")
+            raise UserError(
+                f"model.context={context} is not within the {shortest:g} to {longest:g} seconds that this encoder has positions for."
+            )
         crop_positions(self.encoder, frames)
         self.frontend = KaldiFeatures(config.num_mel_bins, frames, *scale_of(said, mean, deviation))
-        self.norm = model.classifier.layernorm if head == "keep" else nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.norm = (
+            model.classifier.layernorm
+            if head == "keep"
+            else nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        )
         self.head = model.classifier.dense if head == "keep" else new_linear(config.hidden_size, classes)
         self.restrict()
 
@@ -122,7 +144,9 @@ class SpectrogramTransformer(TransformerClassifier):
 def scale_of(said: Mapping[str, Any], mean: float | None, deviation: float | None) -> tuple[float, float]:
     """Mean and standard deviation that features are scaled by: as asked, else as the checkpoint says, else AudioSet's."""
     plain = not said.get("do_normalize", True)
-    found = (0.0, 0.5) if plain else (float(said.get("mean", MEAN)), float(said.get("std", DEVIATION)))  # the former scale by nothing
+    found = (
+        (0.0, 0.5) if plain else (float(said.get("mean", MEAN)), float(said.get("std", DEVIATION)))
+    )  # the former scale by nothing
     return (found[0] if mean is None else mean), (found[1] if deviation is None else deviation)
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from speechforget.models.classifier import Classifier, Output
-from speechforget.models.frontend import LogMel
+from speechforget.models.layers.frontend import LogMel
 
 
 class Block(nn.Module):
@@ -23,7 +23,9 @@ class Block(nn.Module):
         self.second_norm = nn.BatchNorm1d(outputs)
         self.shortcut: nn.Module = nn.Identity()
         if stride > 1 or inputs != outputs:
-            self.shortcut = nn.Sequential(nn.Conv1d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm1d(outputs), nn.ReLU())
+            self.shortcut = nn.Sequential(
+                nn.Conv1d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm1d(outputs), nn.ReLU()
+            )
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, inputs, frames) -> (batch, outputs, frames / stride)."""
@@ -57,7 +59,9 @@ class TCResNet(Classifier):
         self.stem = nn.Conv1d(bands, channels[0], stem[0], stem[1], stem[0] // 2, bias=False)
         self.stem_norm = nn.BatchNorm1d(channels[0])
         pairs = pairwise(channels)
-        self.blocks = nn.ModuleList(Block(inputs, outputs, kernel, 2 if outputs > inputs else 1) for inputs, outputs in pairs)
+        self.blocks = nn.ModuleList(
+            Block(inputs, outputs, kernel, 2 if outputs > inputs else 1) for inputs, outputs in pairs
+        )
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(channels[-1], classes)
 

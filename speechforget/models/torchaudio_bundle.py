@@ -8,15 +8,40 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from speechforget._torchaudio import torchaudio
 from speechforget.errors import UserError, nearest
 from speechforget.models.classifier import Output
-from speechforget.models.transformer import Choices, EncoderClassifier, WeightedSum, check_rate, chosen_dropouts, masked_mean, new_linear
+from speechforget.models.encoders.base import (
+    Choices,
+    EncoderClassifier,
+    WeightedSum,
+    check_rate,
+    chosen_dropouts,
+    masked_mean,
+    new_linear,
+)
 from speechforget.models.wav2vec2 import Waveform, frames_of, masked, shortest_of
-from speechforget.torchaudio import torchaudio
 
-BUNDLES = ("WAV2VEC2_BASE", "WAV2VEC2_LARGE", "HUBERT_BASE", "HUBERT_LARGE", "HUBERT_XLARGE", "WAVLM_BASE", "WAVLM_BASE_PLUS", "WAVLM_LARGE")
-DROPOUTS = {"hidden": "encoder_dropout", "activation": "encoder_ff_interm_dropout", "projection": "encoder_projection_dropout"}
-NO_DRAWS = {"encoder_attention_dropout": 0.0, "encoder_layer_drop": 0.0, "aux_num_out": None}  # these would draw from global generators
+BUNDLES = (
+    "WAV2VEC2_BASE",
+    "WAV2VEC2_LARGE",
+    "HUBERT_BASE",
+    "HUBERT_LARGE",
+    "HUBERT_XLARGE",
+    "WAVLM_BASE",
+    "WAVLM_BASE_PLUS",
+    "WAVLM_LARGE",
+)
+DROPOUTS = {
+    "hidden": "encoder_dropout",
+    "activation": "encoder_ff_interm_dropout",
+    "projection": "encoder_projection_dropout",
+}
+NO_DRAWS = {
+    "encoder_attention_dropout": 0.0,
+    "encoder_layer_drop": 0.0,
+    "aux_num_out": None,
+}  # these would draw from global generators
 
 
 class TorchaudioBundle(EncoderClassifier):
@@ -49,10 +74,17 @@ class TorchaudioBundle(EncoderClassifier):
         self.choices = Choices(tune, layers, projection, lora).checked()
         self.gated = bundle.startswith("WAVLM")
         if self.gated and tune == "lora":
-            raise UserError("torchaudio's WavLM never calls its projections, so LoRA cannot change them: choose model=wavlm_base or tune=frozen.")
+            raise UserError(
+                "torchaudio's WavLM never calls its projections, so LoRA cannot change them: choose model=wavlm_base or tune=frozen."
+            )
         found = getattr(torchaudio.pipelines, bundle)
         check_rate(bundle if pretrained else None, sample_rate, int(found.sample_rate))
-        numbers = {**found._params, **_known(architecture or {}, found._params), **NO_DRAWS, **chosen_dropouts(dropout, DROPOUTS)}
+        numbers = {
+            **found._params,
+            **_known(architecture or {}, found._params),
+            **NO_DRAWS,
+            **chosen_dropouts(dropout, DROPOUTS),
+        }
         self.encoder = (torchaudio.models.wavlm_model if self.gated else torchaudio.models.wav2vec2_model)(**numbers)
         if pretrained:
             load_weights(self.encoder, found, pretrained)
@@ -60,7 +92,9 @@ class TorchaudioBundle(EncoderClassifier):
         self.kernels, self.strides = [kernel for _, kernel, _ in shapes], [stride for _, _, stride in shapes]
         self.frontend = Waveform(shortest_of(self.kernels, self.strides), bool(found._normalize_waveform))
         self._mind_lengths()
-        self.weighting = WeightedSum(numbers["encoder_num_layers"] + 1) if self.choices.new_layers == "weighted" else None
+        self.weighting = (
+            WeightedSum(numbers["encoder_num_layers"] + 1) if self.choices.new_layers == "weighted" else None
+        )
         self.projector = new_linear(numbers["encoder_embed_dim"], projection)
         self.head = new_linear(projection, classes)
         self.restrict(self.encoder.feature_extractor if freeze_feature_encoder else None)
@@ -82,7 +116,10 @@ class TorchaudioBundle(EncoderClassifier):
         if norm is not None:
             norm.frames = frames_of(samples, self.kernels[:1], self.strides[:1])
         frames, _ = self.encoder.feature_extractor(features, None)
-        heard = torch.arange(frames.shape[1], device=frames.device) < frames_of(samples, self.kernels, self.strides)[:, None]
+        heard = (
+            torch.arange(frames.shape[1], device=frames.device)
+            < frames_of(samples, self.kernels, self.strides)[:, None]
+        )
         embedding = masked_mean(self.projector(self._encoded(frames, heard)), heard)
         return Output(self.head(embedding), embedding)
 
@@ -124,7 +161,11 @@ def _known(architecture: Mapping[str, Any], known: Mapping[str, Any]) -> dict[st
 def load_weights(encoder: nn.Module, bundle: Any, pretrained: bool | str) -> None:
     """Puts a file's weights, or those that torchaudio published, into the encoder. Raises UserError where they cannot be had or do not fit."""
     try:
-        weights = bundle._get_state_dict(None) if pretrained is True else torch.load(str(pretrained), map_location="cpu", weights_only=True)
+        weights = (
+            bundle._get_state_dict(None)
+            if pretrained is True
+            else torch.load(str(pretrained), map_location="cpu", weights_only=True)
+        )
     except Exception as error:  # of the network, of the file system and of the unpickler
         raise UserError(
             f"model.pretrained={pretrained} cannot be had ({type(error).__name__}): check the network, give the file of a state dict, or set "
@@ -133,4 +174,6 @@ def load_weights(encoder: nn.Module, bundle: Any, pretrained: bool | str) -> Non
     try:
         encoder.load_state_dict(weights)
     except RuntimeError as error:
-        raise UserError(f"model.pretrained={pretrained} is not of this bundle ({str(error).splitlines()[-1].strip()}): choose its own.") from None
+        raise UserError(
+            f"model.pretrained={pretrained} is not of this bundle ({str(error).splitlines()[-1].strip()}): choose its own."
+        ) from None

@@ -10,13 +10,26 @@ from torch import Tensor, nn
 
 from speechforget.errors import UserError
 from speechforget.models.classifier import Output
-from speechforget.models.frontend import kept
-from speechforget.models.transformer import Choices, TransformerClassifier, check_rate, chosen_dropouts, masked_mean, new_linear
-from speechforget.models.transformer_library import preprocessing_of
+from speechforget.models.encoders.base import (
+    Choices,
+    TransformerClassifier,
+    check_rate,
+    chosen_dropouts,
+    masked_mean,
+    new_linear,
+)
+from speechforget.models.encoders.huggingface import preprocessing_of
+from speechforget.models.layers.frontend import kept
 
 RATE = 16000  # Hz, of every published checkpoint
 # Draws of the library's that come from global generators, and so differ between one process and two: none of them.
-NO_DRAWS = {"attention_dropout": 0.0, "layerdrop": 0.0, "apply_spec_augment": False, "mask_time_prob": 0.0, "mask_feature_prob": 0.0}
+NO_DRAWS = {
+    "attention_dropout": 0.0,
+    "layerdrop": 0.0,
+    "apply_spec_augment": False,
+    "mask_time_prob": 0.0,
+    "mask_feature_prob": 0.0,
+}
 DROPOUTS = {"hidden": "hidden_dropout", "activation": "activation_dropout", "projection": "feat_proj_dropout"}
 
 
@@ -115,16 +128,24 @@ class Wav2Vec2(TransformerClassifier):
         said = {} if pretrained is None else preprocessing_of(pretrained)
         check_rate(pretrained, sample_rate, int(said.get("sampling_rate", RATE)))
         changes = {**NO_DRAWS, **chosen_dropouts(dropout, DROPOUTS)}
-        model = self.read(architecture, pretrained, changes, classes, Choices(tune, layers, projection, lora, gradient_checkpointing, head))
+        model = self.read(
+            architecture,
+            pretrained,
+            changes,
+            classes,
+            Choices(tune, layers, projection, lora, gradient_checkpointing, head),
+        )
         config = self.encoder.config
         if getattr(config, "conv_pos_batch_norm", False):
-            raise UserError("A batch norm over the positions of padding cannot be masked: choose a checkpoint without conv_pos_batch_norm.")
+            raise UserError(
+                "A batch norm over the positions of padding cannot be masked: choose a checkpoint without conv_pos_batch_norm."
+            )
         self.kernels, self.strides = list(config.conv_kernel), list(config.conv_stride)
         normalise = bool(said.get("do_normalize", True)) if normalise is None else normalise
         self.frontend = Waveform(shortest_of(self.kernels, self.strides), normalise)
         self._mind_lengths()
         if config.model_type == "wavlm":
-            from speechforget.models.transformer_wavlm import mend
+            from speechforget.models.encoders.wavlm_patch import mend
 
             mend(self.encoder)
         self.projector = model.projector if head == "keep" else new_linear(config.hidden_size, projection)

@@ -8,17 +8,23 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from speechforget._torchaudio import torchaudio
 from speechforget.errors import UserError
 from speechforget.models.classifier import Output
-from speechforget.models.frontend import _outside
-from speechforget.models.transformer import Choices, TransformerClassifier, check_rate, new_linear
-from speechforget.torchaudio import torchaudio
+from speechforget.models.encoders.base import Choices, TransformerClassifier, check_rate, new_linear
+from speechforget.models.layers.frontend import _outside
 
 RATE = 16000  # Hz
 POINTS, HOP = 400, 160  # of the spectrum, in samples
 STRIDE = 2  # frames of features that make one position of the encoder
 # Whisper was published without dropout; the library's functional ones would draw from a global generator.
-NO_DRAWS = {"dropout": 0.0, "attention_dropout": 0.0, "activation_dropout": 0.0, "encoder_layerdrop": 0.0, "apply_spec_augment": False}
+NO_DRAWS = {
+    "dropout": 0.0,
+    "attention_dropout": 0.0,
+    "activation_dropout": 0.0,
+    "encoder_layerdrop": 0.0,
+    "apply_spec_augment": False,
+}
 
 
 class WhisperFeatures(nn.Module):
@@ -31,7 +37,9 @@ class WhisperFeatures(nn.Module):
         super().__init__()
         self.samples = samples
         with torch.device("cpu"):  # torchaudio looks at their values, which a rehearsal without memory has none of
-            filters = torchaudio.functional.melscale_fbanks(POINTS // 2 + 1, 0.0, RATE / 2, bands, RATE, norm="slaney", mel_scale="slaney")
+            filters = torchaudio.functional.melscale_fbanks(
+                POINTS // 2 + 1, 0.0, RATE / 2, bands, RATE, norm="slaney", mel_scale="slaney"
+            )
         self.register_buffer("taper", torch.hann_window(POINTS), persistent=False)
         self.register_buffer("filters", filters.T.contiguous(), persistent=False)
 
@@ -75,12 +83,20 @@ class Whisper(TransformerClassifier):
     ) -> None:
         super().__init__()
         check_rate(pretrained or "null, whose features are Whisper's,", sample_rate, RATE)
-        model = self.read(architecture, pretrained, NO_DRAWS, classes, Choices(tune, layers, projection, lora, gradient_checkpointing, head))
+        model = self.read(
+            architecture,
+            pretrained,
+            NO_DRAWS,
+            classes,
+            Choices(tune, layers, projection, lora, gradient_checkpointing, head),
+        )
         config = self.encoder.config
         positions = round(context * RATE / HOP / STRIDE)
         if not 1 <= positions <= config.max_source_positions:
             most = config.max_source_positions * HOP * STRIDE / RATE
-            raise UserError(f"model.context={context} is not within the {most:g} seconds that this encoder has positions for: set it to less.")
+            raise UserError(
+                f"model.context={context} is not within the {most:g} seconds that this encoder has positions for: set it to less."
+            )
         crop_positions(self.encoder, positions)
         self.frontend = WhisperFeatures(config.num_mel_bins, positions * STRIDE * HOP)
         self.projector = model.projector if head == "keep" else new_linear(config.d_model, projection)

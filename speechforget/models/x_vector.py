@@ -6,11 +6,17 @@ import torch
 from torch import Tensor, nn
 
 from speechforget.models.classifier import Classifier, Output
-from speechforget.models.cosine import CosineHead
-from speechforget.models.frontend import LogMel
-from speechforget.models.pooling import VectorNorm, mask_of, masked_statistics
+from speechforget.models.layers.cosine_head import CosineHead
+from speechforget.models.layers.frontend import LogMel
+from speechforget.models.layers.pooling import VectorNorm, mask_of, masked_statistics
 
-FRAMES = ((512, 5, 1), (512, 3, 2), (512, 3, 3), (512, 1, 1), (1500, 1, 1))  # channels, kernel, dilation of frame1 to frame5 (paper, table 1)
+FRAMES = (
+    (512, 5, 1),
+    (512, 3, 2),
+    (512, 3, 3),
+    (512, 1, 1),
+    (1500, 1, 1),
+)  # channels, kernel, dilation of frame1 to frame5 (paper, table 1)
 SEGMENT = 512  # of segment6 and segment7
 
 
@@ -48,7 +54,9 @@ class XVector(Classifier):
         for outputs, kernel, dilation in FRAMES:
             self.frames.append(Frame(inputs, outputs, kernel, dilation))
             inputs = outputs
-        self.segments = nn.ModuleList(nn.Sequential(nn.Linear(width, SEGMENT), nn.ReLU(), VectorNorm(SEGMENT)) for width in (2 * inputs, SEGMENT))
+        self.segments = nn.ModuleList(
+            nn.Sequential(nn.Linear(width, SEGMENT), nn.ReLU(), VectorNorm(SEGMENT)) for width in (2 * inputs, SEGMENT)
+        )
         self.head = CosineHead(SEGMENT, classes, scale)
 
     def classify(self, features: Tensor, lengths: Tensor) -> Output:

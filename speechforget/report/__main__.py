@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from speechforget.errors import UserError
-from speechforget.printing import print_anywhere
+from speechforget.terminal import print_anywhere
 
 DESCRIPTION = """\
 Collects the finished runs below a folder into tables: one per dataset, label and model, laid out as Tables 1 and 2 of
@@ -30,12 +30,24 @@ report.csv holds every metric of every row, unrounded, for your own plots."""
 
 def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        "python -m speechforget.report", description=DESCRIPTION, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+        "python -m speechforget.report",
+        description=DESCRIPTION,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("folder", nargs="?", type=Path, default=Path("outputs"), help="where the runs wrote to (default: outputs)")
+    parser.add_argument(
+        "folder", nargs="?", type=Path, default=Path("outputs"), help="where the runs wrote to (default: outputs)"
+    )
     formats = ("table", "markdown", "csv", "latex")
-    parser.add_argument("--format", choices=formats, default="table", help="table (default) also writes three files; the others are printed only")
-    parser.add_argument("--gap", action="store_true", help="add the signed gap to the oracle, value - oracle's value, of every column")
+    parser.add_argument(
+        "--format",
+        choices=formats,
+        default="table",
+        help="table (default) also writes three files; the others are printed only",
+    )
+    parser.add_argument(
+        "--gap", action="store_true", help="add the signed gap to the oracle, value - oracle's value, of every column"
+    )
     return parser.parse_args(arguments)
 
 
@@ -54,7 +66,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(error, file=sys.stderr)
         return 1
-    texts = {"markdown": markdown(tables, options.gap), "csv": comma_separated(tables), "latex": latex(tables, options.gap)}
+    texts = {
+        "markdown": markdown(tables, options.gap),
+        "csv": comma_separated(tables),
+        "latex": latex(tables, options.gap),
+    }
     if options.format != "table":
         print(texts[options.format], end="")
         return 0
@@ -64,7 +80,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             write_text(options.folder / f"report.{ending}", texts[kind])
     except OSError as error:
         folder = options.folder
-        print(f"{folder} cannot be written to ({error.strerror}): print what you need with --format markdown, csv or latex instead.", file=sys.stderr)
+        print(
+            f"{folder} cannot be written to ({error.strerror}): print what you need with --format markdown, csv or latex instead.",
+            file=sys.stderr,
+        )
         return 1
     print(f"Written: {options.folder / 'report.md'}, report.csv, report.tex")
     return 0

@@ -13,7 +13,7 @@ import pandas as pd
 
 from speechforget.errors import UserError
 from speechforget.report.machines import compare_in_seconds, machine_of, passes_of
-from speechforget.report.result import footnotes, has_oracle, oracle_verdict
+from speechforget.report.record import footnotes, has_oracle, oracle_verdict
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +38,9 @@ def collect(folder: Path) -> pd.DataFrame:
     Folders without DONE are left out; files that cannot be read are named in a warning. UserError when there is no folder or no result.
     """
     if not folder.is_dir():
-        raise UserError(f"There is no folder '{folder}': name the one that the runs wrote to (`output`, by default outputs).")
+        raise UserError(
+            f"There is no folder '{folder}': name the one that the runs wrote to (`output`, by default outputs)."
+        )
     rows: list[dict[str, Any]] = []
     unfinished = 0
     for path in sorted(folder.rglob("result.json")):
@@ -50,9 +52,13 @@ def collect(folder: Path) -> pd.DataFrame:
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             logger.warning("Left out %s, which cannot be read as a result (%s: %s).", path, type(error).__name__, error)
     if unfinished:
-        logger.warning("Left out %d unfinished run%s (no DONE beside result.json).", unfinished, "" if unfinished == 1 else "s")
+        logger.warning(
+            "Left out %d unfinished run%s (no DONE beside result.json).", unfinished, "" if unfinished == 1 else "s"
+        )
     if not rows:
-        raise UserError(f"There is no finished result below '{folder}': run `python run.py` first, or name the folder that runs wrote to.")
+        raise UserError(
+            f"There is no finished result below '{folder}': run `python run.py` first, or name the folder that runs wrote to."
+        )
     return _adopted(pd.DataFrame(rows).astype(dict.fromkeys(NUMBERS, "float64")))
 
 
@@ -95,13 +101,18 @@ def _rows(path: Path, result: Mapping[str, Any]) -> list[dict[str, Any]]:
 def _passes(costs: Mapping[str, Any], artefact: str) -> Iterator[tuple[str, dict[str, Any]]]:
     count, aim = passes_of(costs.get(artefact)), passes_of(costs.get("oracle"))
     if count is not None:
-        yield "passes", {"value": count, "low": None, "high": None, "count": 1, "gap": None if aim is None else count - aim}
+        yield (
+            "passes",
+            {"value": count, "low": None, "high": None, "count": 1, "gap": None if aim is None else count - aim},
+        )
 
 
 def _time(folder: Path) -> float:
     """When the result was made: as it says itself, or the file's."""
     try:
-        return datetime.strptime(json.loads((folder / "about.json").read_text(encoding="utf-8"))["time"], "%Y-%m-%dT%H:%M:%S%z").timestamp()
+        return datetime.strptime(
+            json.loads((folder / "about.json").read_text(encoding="utf-8"))["time"], "%Y-%m-%dT%H:%M:%S%z"
+        ).timestamp()
     except (OSError, ValueError, KeyError, TypeError):
         return (folder / "DONE").stat().st_mtime
 
@@ -130,7 +141,14 @@ def _alone(folder: Path) -> dict[str, Any]:
     """A result of older code, of which it is not known with what it may be averaged."""
     name = f"result {folder.name}"
     facts = {"table": {"not averaged, as it does not say what it is": folder.name}, "block": {}, "row": {}}
-    return {"table": f"{name} {folder}", "block": name, "row": name, "facts": json.dumps(facts), "metric_code": "{}", "recorded": False}
+    return {
+        "table": f"{name} {folder}",
+        "block": name,
+        "row": name,
+        "facts": json.dumps(facts),
+        "metric_code": "{}",
+        "recorded": False,
+    }
 
 
 def _adopted(frame: pd.DataFrame) -> pd.DataFrame:

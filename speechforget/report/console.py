@@ -6,9 +6,9 @@ import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from speechforget.report.fitting import fitting, left_out
 from speechforget.report.machines import compare_in_seconds, machine_sentence
-from speechforget.report.result import FEWEST_NONMEMBERS, footnotes, has_oracle, oracle_verdict
+from speechforget.report.record import FEWEST_NONMEMBERS, footnotes, has_oracle, oracle_verdict
+from speechforget.report.width import fitting, left_out
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -24,7 +24,15 @@ COLUMNS = (
     ("seconds", "seconds", 1, 1),
 )
 # What a narrow terminal keeps longest comes first.
-NARROW = ("accuracy_forget", "accuracy_retain", "accuracy_test", "membership_auc", "accuracy_test_forgotten", "membership_nonmember_share", "seconds")
+NARROW = (
+    "accuracy_forget",
+    "accuracy_retain",
+    "accuracy_test",
+    "membership_auc",
+    "accuracy_test_forgotten",
+    "membership_nonmember_share",
+    "seconds",
+)
 WORTH_A_RATIO = 0.05  # seconds; a method that does nothing is not a million times faster
 WIDTH = 112
 
@@ -78,7 +86,9 @@ def threshold_sentence(result: Mapping[str, Any]) -> str:
     if not parts:
         return ""
     text = f"Judged non-member's attack, right about held-out recordings (99 % interval; 50 % is guessing): {', '.join(parts)}."
-    withheld = any(metrics.get("membership_nonmember_share", {}).get("reason") for metrics in result["comparison"].values())
+    withheld = any(
+        metrics.get("membership_nonmember_share", {}).get("reason") for metrics in result["comparison"].values()
+    )
     return f"{text} –: no better than guessing, so there is no share." if withheld else text
 
 
@@ -158,7 +168,13 @@ def print_comparison(result: Mapping[str, Any], title: str | None = None, consol
         if len(kept) == len(COLUMNS):
             break
     verdict = oracle_verdict(result)
-    table = Table(title=Text(title or describe(result)), title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(
+        title=Text(title or describe(result)),
+        title_justify="left",
+        title_style="bold",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+    )
     table.add_column("", no_wrap=True, vertical="top")
     for place, letters in kept.items():
         table.add_column(COLUMNS[place][1], justify="right", vertical="top", width=letters)
@@ -170,7 +186,11 @@ def print_comparison(result: Mapping[str, Any], title: str | None = None, consol
     if dropped:
         console.print(left_out(dropped, "result.json holds them all"), style="dim", highlight=False)
     if has_oracle(result):
-        faster = ", and beside seconds how much faster than the oracle" if compare_in_seconds(result) and "seconds" not in dropped else ""
+        faster = (
+            ", and beside seconds how much faster than the oracle"
+            if compare_in_seconds(result) and "seconds" not in dropped
+            else ""
+        )
         console.print(f"[dim]Beside each value: its gap to the oracle, the aim{faster}.[/dim]", highlight=False)
     for sentence in _sentences(result):
         console.print(sentence, markup=False, highlight=False)

@@ -11,8 +11,8 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from speechforget.report.console import number
-from speechforget.report.fitting import fitting, left_out, taken
 from speechforget.report.summary import Row, Statistic, Table
+from speechforget.report.width import fitting, left_out, taken
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -29,8 +29,18 @@ COLUMNS = (
     ("seconds", "seconds", 1, 1),
 )
 # What a narrow terminal keeps longest comes first.
-NARROW = ("accuracy_forget", "accuracy_test", "accuracy_retain", "membership_auc", "accuracy_test_forgotten", "membership_nonmember_share", "seconds")
-TOGETHER = {"membership_attack_accuracy": "membership_nonmember_share"}  # the first says what the second is worth: shown with it, or not at all
+NARROW = (
+    "accuracy_forget",
+    "accuracy_test",
+    "accuracy_retain",
+    "membership_auc",
+    "accuracy_test_forgotten",
+    "membership_nonmember_share",
+    "seconds",
+)
+TOGETHER = {
+    "membership_attack_accuracy": "membership_nonmember_share"
+}  # the first says what the second is worth: shown with it, or not at all
 LATEX_COLUMNS = 8  # of numbers in a table, beside n
 HEADING_WIDTH, NAME_WIDTH, TITLE_WIDTH = 12, 36, 80  # letters in a line of LaTeX
 NAME_ROOM = 24  # letters that a row's name has at least in a terminal, where it is as long
@@ -48,7 +58,11 @@ def _cell(statistic: Statistic | None, column: tuple[str, str, float, int], tabl
     metric, _, factor, decimals = column
     if statistic is None or not statistic.n:
         return "no holdout" if metric.startswith("membership") and not table.holdout else "–"
-    mean, std, n = (statistic.gap_mean, statistic.gap_std, statistic.gap_n) if gap else (statistic.mean, statistic.std, statistic.n)
+    mean, std, n = (
+        (statistic.gap_mean, statistic.gap_std, statistic.gap_n)
+        if gap
+        else (statistic.mean, statistic.std, statistic.n)
+    )
     fewer = f" (n {n})" if n < runs else ""  # of the others the number was withheld
     return _spread(mean, std, factor, decimals, sign=gap) + fewer if n else "–"
 
@@ -74,7 +88,9 @@ def cells(row: Row, table: Table, gap: bool) -> list[str]:
 def name(row: Row) -> str:
     """The row's name, marked where 0.5 lies outside the oracle's interval, with what is wrong with the model at first sight."""
     shown = row.name.capitalize() if row.artefact != "unlearned" else row.name
-    flags = [flag if count == row.runs else f"{flag} in {count} of {row.runs}" for flag, count in sorted(row.flags.items())]
+    flags = [
+        flag if count == row.runs else f"{flag} in {count} of {row.runs}" for flag, count in sorted(row.flags.items())
+    ]
     return " ".join([shown, *(["*"] if row.marked else []), *([f"[{'; '.join(flags)}]"] if flags else [])])
 
 
@@ -115,7 +131,15 @@ def latex(tables: Sequence[Table], gap: bool = False) -> str:
             of = f" (part {part} of {len(pieces)})" if len(pieces) > 1 else ""
             caption = f"{_tex(table.title + of)}. {_tex(' '.join(table.notes)) if part == 1 else ''}".rstrip()
             parts.append(
-                "\n".join([*LATEX_BEGIN, f"\\caption{{{caption}}}", LATEX_FIT, *_tabular(table, gap, [*piece, len(titles) - 1]), *LATEX_END])
+                "\n".join(
+                    [
+                        *LATEX_BEGIN,
+                        f"\\caption{{{caption}}}",
+                        LATEX_FIT,
+                        *_tabular(table, gap, [*piece, len(titles) - 1]),
+                        *LATEX_END,
+                    ]
+                )
             )
     return "\n\n".join(parts) + "\n"
 
@@ -137,7 +161,9 @@ def _tabular(table: Table, gap: bool, chosen: Sequence[int]) -> Iterator[str]:
 
 def _stacked(text: str, width: int, side: str) -> str:
     """The text on as many lines as its width asks for."""
-    lines = [f"{{}}{line}" if line[0] in "[*" else line for line in map(_tex, textwrap.wrap(text, width))]  # else an option of the line break
+    lines = [
+        f"{{}}{line}" if line[0] in "[*" else line for line in map(_tex, textwrap.wrap(text, width))
+    ]  # else an option of the line break
     stacked = " \\\\ ".join(lines)
     return f"\\shortstack[{side}]{{{stacked}}}" if len(lines) > 1 else stacked
 
@@ -150,7 +176,12 @@ def _tex(text: str) -> str:
     text = text.replace("\\", "\\textbackslash ")
     for character in "&%$#_{}":
         text = text.replace(character, f"\\{character}")
-    return text.replace("±", "$\\pm$").replace("–", "--").replace("~", "\\textasciitilde ").replace("^", "\\textasciicircum ")
+    return (
+        text.replace("±", "$\\pm$")
+        .replace("–", "--")
+        .replace("~", "\\textasciitilde ")
+        .replace("^", "\\textasciicircum ")
+    )
 
 
 def comma_separated(tables: Sequence[Table]) -> str:
@@ -161,15 +192,49 @@ def comma_separated(tables: Sequence[Table]) -> str:
     """
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["dataset", "label", "model", "holdout", "oracle", "setting", "block", "row", "artefact", "metric", *NUMBERS, "flags", "notes"])
+    writer.writerow(
+        [
+            "dataset",
+            "label",
+            "model",
+            "holdout",
+            "oracle",
+            "setting",
+            "block",
+            "row",
+            "artefact",
+            "metric",
+            *NUMBERS,
+            "flags",
+            "notes",
+        ]
+    )
     for table in tables:
         for block in table.blocks:
             for row in block.rows:
-                head = [table.dataset, table.label, table.model, table.holdout, table.oracle, table.setting, block.title, row.name, row.artefact]
+                head = [
+                    table.dataset,
+                    table.label,
+                    table.model,
+                    table.holdout,
+                    table.oracle,
+                    table.setting,
+                    block.title,
+                    row.name,
+                    row.artefact,
+                ]
                 flags = "; ".join(f"{flag} ({count} of {row.runs})" for flag, count in sorted(row.flags.items()))
                 for metric, statistic in row.metrics.items():
                     values = [getattr(statistic, key) for key in NUMBERS]
-                    writer.writerow([*head, metric, *("" if math.isnan(value) else value for value in values), flags, " ".join(table.notes)])
+                    writer.writerow(
+                        [
+                            *head,
+                            metric,
+                            *("" if math.isnan(value) else value for value in values),
+                            flags,
+                            " ".join(table.notes),
+                        ]
+                    )
     return out.getvalue()
 
 
@@ -208,10 +273,14 @@ def _print_table(table: Table, gap: bool, console: Console) -> list[str]:
         grid = Grid(title=Text(block.title), title_justify="left", title_style="", box=box.SIMPLE_HEAD, pad_edge=False)
         grid.add_column("", width=room)
         for place, letters in kept.items():
-            grid.add_column(titles[place], justify="right", style="dim" if titles[place] == "gap" else None, width=letters)
+            grid.add_column(
+                titles[place], justify="right", style="dim" if titles[place] == "gap" else None, width=letters
+            )
         for row in block.rows:
             line = next(lines)
-            grid.add_row(Text(name(row)), *(line[place] for place in kept), style="bold" if row.artefact == "oracle" else None)
+            grid.add_row(
+                Text(name(row)), *(line[place] for place in kept), style="bold" if row.artefact == "oracle" else None
+            )
         console.print(grid)
     return [titles[place] for place in range(len(titles)) if place not in kept and titles[place] != "gap"]
 

@@ -43,5 +43,7 @@ def machine_sentence(result: Mapping[str, Any]) -> str:
         else "it is not recorded, or mixed, where they were spent"
     )
     counts = [passes_of(cost.get(name)) for name in ("oracle", "unlearned")]
-    told = " and ".join(f"{name} {count:,}" for name, count in zip(("oracle", "unlearned"), counts, strict=True) if count is not None)
+    told = " and ".join(
+        f"{name} {count:,}" for name, count in zip(("oracle", "unlearned"), counts, strict=True) if count is not None
+    )
     return f"Seconds do not compare: {why}.{f' Passes do (forward and backward count {FORWARDS}): {told}.' if told else ''}"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from speechforget.report.console import attack_sentence, describe
-from speechforget.report.result import footnotes, oracle_verdict
+from speechforget.report.record import footnotes, oracle_verdict
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -31,26 +31,42 @@ SUBSETS = {
 }
 
 
-def _point(axes: Axes, x: float, model: str, entry: Mapping[str, Any], factor: float, decimals: int, label: str | None = None) -> None:
+def _point(
+    axes: Axes, x: float, model: str, entry: Mapping[str, Any], factor: float, decimals: int, label: str | None = None
+) -> None:
     """A marker with its interval, its value written above."""
     value, low, high = (entry[key] * factor for key in ("value", "low", "high"))
     style: dict[str, Any] = {"color": COLORS[model], "markersize": 8, "capsize": 3, "linewidth": 1.4, "label": label}
     axes.errorbar(x, value, [[value - low], [high - value]], fmt=MARKERS[model], **style)
-    text: dict[str, Any] = {"color": COLORS[model], "fontsize": 8, "ha": "center", "va": "bottom", "bbox": {"fc": "w", "ec": "none", "pad": 0.6}}
+    text: dict[str, Any] = {
+        "color": COLORS[model],
+        "fontsize": 8,
+        "ha": "center",
+        "va": "bottom",
+        "bbox": {"fc": "w", "ec": "none", "pad": 0.6},
+    }
     axes.annotate(f"{value:.{decimals}f}", (x, max(high, value)), (0, 7), textcoords="offset points", **text)
 
 
 def _accuracies(axes: Axes, comparison: Mapping[str, Any]) -> None:
-    shown = [name for name in SUBSETS if any((metrics.get(name) or {}).get("value") is not None for metrics in comparison.values())]
+    shown = [
+        name
+        for name in SUBSETS
+        if any((metrics.get(name) or {}).get("value") is not None for metrics in comparison.values())
+    ]
     for place, name in enumerate(shown):
         aim = comparison["oracle"][name]
         if aim["value"] is not None:
-            axes.hlines(aim["value"] * 100, place - 0.43, place + 0.43, color=COLORS["oracle"], linewidth=1, linestyle=":")
+            axes.hlines(
+                aim["value"] * 100, place - 0.43, place + 0.43, color=COLORS["oracle"], linewidth=1, linestyle=":"
+            )
             axes.fill_between([place - 0.43, place + 0.43], aim["low"] * 100, aim["high"] * 100, color="0.9", zorder=0)
         for model, metrics in comparison.items():
             if metrics[name]["value"] is not None:
                 _point(axes, place + SHIFTS[model], model, metrics[name], 100, 1, model if place == 0 else None)
-    axes.set_xticks(range(len(shown)), ["test" if name == "accuracy_test" and len(shown) == 3 else SUBSETS[name] for name in shown])
+    axes.set_xticks(
+        range(len(shown)), ["test" if name == "accuracy_test" and len(shown) == 3 else SUBSETS[name] for name in shown]
+    )
     axes.set_yticks(range(0, 101, 20))
     axes.set(ylabel="accuracy (%)", ylim=(-4, 110), xlim=(-0.6, len(shown) - 0.4), title="Accuracy (95 % intervals)")
     axes.grid(axis="y", color="0.92")
@@ -95,7 +111,11 @@ def _losses(axes: Axes, tables: Tables, model: str, edges: np.ndarray, height: f
             continue
         weights = np.full(len(chosen), 100 / len(chosen))
         words = f"{'forget' if filled else 'non-members'} ({len(chosen)})"
-        style: dict[str, Any] = {"histtype": "stepfilled", "alpha": 0.45} if filled else {"histtype": "step", "linewidth": 1.6, "linestyle": "--"}
+        style: dict[str, Any] = (
+            {"histtype": "stepfilled", "alpha": 0.45}
+            if filled
+            else {"histtype": "step", "linewidth": 1.6, "linestyle": "--"}
+        )
         axes.hist(chosen, edges.tolist(), weights=weights, color=color, label=words, **style)
     axes.set(xscale="log", xlabel="loss (nats)", ylim=(0, height), title=f"Losses, {model}")
     if edges[-1] < FEW_TENFOLDS * edges[0]:  # else its labels overlap

@@ -15,7 +15,7 @@ import pandas as pd
 from speechforget.evaluation.flags import DESTROYED, LOST, MOVED, NOTHING, STILL
 from speechforget.report.collect import shown_time
 from speechforget.report.machines import FORWARDS
-from speechforget.report.result import FEWEST_NONMEMBERS
+from speechforget.report.record import FEWEST_NONMEMBERS
 from speechforget.report.wording import differences, digits
 
 NAMES = ["dataset", "label", "model", "holdout", "oracle"]
@@ -79,7 +79,9 @@ class Table:
     @property
     def title(self) -> str:
         """A line that says what was classified, on what, by what."""
-        task = {"word": "keyword spotting", "speaker": "speaker identification"}.get(self.label, f"{self.label} classification")
+        task = {"word": "keyword spotting", "speaker": "speaker identification"}.get(
+            self.label, f"{self.label} classification"
+        )
         lacking = ["" if self.holdout else "no holdout", "" if self.oracle else "no oracle"]
         parts = [f"{task.capitalize()} on {self.dataset} with {self.model}", self.setting, *lacking]
         return ", ".join(part for part in parts if part)
@@ -111,14 +113,18 @@ def _newest(frame: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     older = ordered.duplicated(same)
     newest = ordered[~older]
     beside = ordered[older].merge(newest[[*same, "value", "folder"]], on=same, suffixes=("", "_newest"))
-    changed = beside[~((beside["value"] == beside["value_newest"]) | (beside["value"].isna() & beside["value_newest"].isna()))]
+    changed = beside[
+        ~((beside["value"] == beside["value_newest"]) | (beside["value"].isna() & beside["value_newest"].isna()))
+    ]
     return newest.sort_index(), changed
 
 
 def _words(frame: pd.DataFrame, level: str) -> dict[str, str]:
     """Identity on this level -> how it differs from the others in the frame."""
     once = frame.drop_duplicates(level)
-    return differences({identity: json.loads(facts)[level] for identity, facts in zip(once[level], once["facts"], strict=True)})
+    return differences(
+        {identity: json.loads(facts)[level] for identity, facts in zip(once[level], once["facts"], strict=True)}
+    )
 
 
 def _blocks(frame: pd.DataFrame) -> Iterator[Block]:
@@ -157,15 +163,29 @@ def _apart(frame: pd.DataFrame) -> dict[str, str]:
     """Each key -> what its row is called beside the others of the same identity; "" for all where they differ in seeds alone."""
     code: dict[str, dict[str, Any]] = {}
     seeds: dict[str, str] = {}
-    for key, text, drawn in frame.sort_values("time")[["key", "metric_code", "seeds"]].drop_duplicates().itertuples(index=False):
+    for key, text, drawn in (
+        frame.sort_values("time")[["key", "metric_code", "seeds"]].drop_duplicates().itertuples(index=False)
+    ):
         code[key] = {**code.get(key, {}), **json.loads(text)}
         seeds.setdefault(key, drawn)
     paths = {path for own in code.values() for path in own}
-    conflicts = sorted(path for path in paths if len({json.dumps(own[path]) for own in code.values() if path in own}) > 1)
-    said = {key: f"metrics code {digits(json.dumps([own.get(path) for path in conflicts]))}" if conflicts else "" for key, own in code.items()}
+    conflicts = sorted(
+        path for path in paths if len({json.dumps(own[path]) for own in code.values() if path in own}) > 1
+    )
+    said = {
+        key: f"metrics code {digits(json.dumps([own.get(path) for path in conflicts]))}" if conflicts else ""
+        for key, own in code.items()
+    }
     twice = Counter((said[key], seeds[key]) for key in code)
-    unclear = {label for (label, _), count in twice.items() if count > 1}  # equal in all that is known, and still not the same
-    return {key: ", ".join(word for word in (said[key], f"key {digits(key)}") if word) if said[key] in unclear else said[key] for key in code}
+    unclear = {
+        label for (label, _), count in twice.items() if count > 1
+    }  # equal in all that is known, and still not the same
+    return {
+        key: ", ".join(word for word in (said[key], f"key {digits(key)}") if word)
+        if said[key] in unclear
+        else said[key]
+        for key in code
+    }
 
 
 def _row(name: str, frame: pd.DataFrame) -> Row:
@@ -180,12 +200,22 @@ def _row(name: str, frame: pd.DataFrame) -> Row:
             if len(known) > 1 and (len(machines) > 1 or "" in machines):
                 known = known[:0]
         value, gap = known["value"], known["gap"].dropna()
-        metrics[str(metric)] = Statistic(float(value.mean()), float(value.std()), len(value), float(gap.mean()), float(gap.std()), len(gap))
+        metrics[str(metric)] = Statistic(
+            float(value.mean()), float(value.std()), len(value), float(gap.mean()), float(gap.std()), len(gap)
+        )
     if artefact == "oracle" and not frame["oracle"].any():
         return Row(name, artefact, 0, metrics)
     once = frame.sort_values("time", ascending=False, kind="stable").drop_duplicates("key")
     flags = Counter(flag for text in once["flags"] for flag in json.loads(text))
-    return Row(name, artefact, len(once), metrics, artefact == "oracle" and bool((once["verdict"] == "outside").any()), flags, machines)
+    return Row(
+        name,
+        artefact,
+        len(once),
+        metrics,
+        artefact == "oracle" and bool((once["verdict"] == "outside").any()),
+        flags,
+        machines,
+    )
 
 
 def _notes(frame: pd.DataFrame) -> Iterator[str]:
@@ -227,9 +257,14 @@ def _notes(frame: pd.DataFrame) -> Iterator[str]:
 
 def _older(frame: pd.DataFrame, superseded: pd.DataFrame) -> Iterator[str]:
     """Which results' numbers gave way to newer ones of the same models."""
-    gone = superseded[superseded["table"].isin(frame["table"]) & superseded["dataset"].isin(frame["dataset"])].drop_duplicates("folder")
+    gone = superseded[
+        superseded["table"].isin(frame["table"]) & superseded["dataset"].isin(frame["dataset"])
+    ].drop_duplicates("folder")
     if len(gone):
-        named = [f"{Path(folder).name} ({shown_time(time)})" for folder, time in zip(gone["folder"], gone["time"], strict=True)][:SHOWN_FOLDERS]
+        named = [
+            f"{Path(folder).name} ({shown_time(time)})"
+            for folder, time in zip(gone["folder"], gone["time"], strict=True)
+        ][:SHOWN_FOLDERS]
         more = f" and {len(gone) - len(named)} more" if len(gone) > len(named) else ""
         yield f"Of several results of the same models the newest is shown; older ones with other numbers are left out: {', '.join(named)}{more}."
 

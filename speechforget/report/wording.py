@@ -20,9 +20,13 @@ def differences(facts: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
     """
     names = sorted({name for flat in facts.values() for name in flat})
     differing = [name for name in names if len({json.dumps(flat.get(name)) for flat in facts.values()}) > 1]
-    words = {identity: _words({name: flat[name] for name in differing if name in flat}) for identity, flat in facts.items()}
+    words = {
+        identity: _words({name: flat[name] for name in differing if name in flat}) for identity, flat in facts.items()
+    }
     repeated = {text for text in words.values() if list(words.values()).count(text) > 1}
-    return {identity: f"{text} {digits(identity)}".strip() if text in repeated else text for identity, text in words.items()}
+    return {
+        identity: f"{text} {digits(identity)}".strip() if text in repeated else text for identity, text in words.items()
+    }
 
 
 def _words(flat: Mapping[str, Any]) -> str:

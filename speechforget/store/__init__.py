@@ -3,14 +3,14 @@
 Nothing here knows of speech. docs/identity.md says what an artefact is, and what is in its key.
 """
 
-from speechforget.store.about import commit, provenance
+from speechforget.store.artefacts import Artefact, Producer, Store, once
 from speechforget.store.code import code_hash, code_modules
-from speechforget.store.done import read_done, verified
 from speechforget.store.files import make_folder, write_json, write_text
-from speechforget.store.folders import Artefact, Producer, Store, once
 from speechforget.store.keys import canonical, differences, key_of
 from speechforget.store.locks import check_held, locked
+from speechforget.store.manifest import read_done, verified
 from speechforget.store.names import words_for
+from speechforget.store.provenance import commit, provenance
 
 __all__ = [
     "Artefact",

@@ -39,7 +39,9 @@ def make_claim(kind: str, path: Path) -> Claim:
     """The claim of a kind, flock or lease, on the lock file `path`."""
     kinds: dict[str, type[Flock] | type[Lease]] = {"flock": Flock, "lease": Lease}
     if kind not in kinds:
-        raise UserError(f"lock is '{kind}': choose flock or lease (python -m speechforget.store locks outputs says which).")
+        raise UserError(
+            f"lock is '{kind}': choose flock or lease (python -m speechforget.store locks outputs says which)."
+        )
     return kinds[kind](path)
 
 
@@ -84,7 +86,9 @@ class Flock:
                 return False
         except OSError as error:
             if error.errno in {errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK}:
-                raise UserError(f"The file system of {self.path.parent} has no flock ({error.strerror}): use lock=lease.") from error
+                raise UserError(
+                    f"The file system of {self.path.parent} has no flock ({error.strerror}): use lock=lease."
+                ) from error
             raise
         found = read_record(self.path)
         # The file can have been removed between opening and locking it: such a lock keeps nobody out.
@@ -227,7 +231,9 @@ class Lease:
             return
         name, found = self.path.name.removesuffix(".lock"), read_record(self.path)
         if not self._lost:
-            raise UserError(f"The lease on {name} could not be renewed ({self.path} cannot be written): run the same command again.")
+            raise UserError(
+                f"The lease on {name} could not be renewed ({self.path} cannot be written): run the same command again."
+            )
         who = describe(found[1]) if found else "another process"
         raise UserError(
             f"This process was not heard of for {self.seconds:.0f} s, so {who} took over {name}: what this one made of it is dropped; "

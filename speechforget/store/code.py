@@ -22,24 +22,34 @@ PACKAGE = "speechforget"
 SILENT = {
     "speechforget.errors": "sentences for users",
     "speechforget.progress": "progress bars",
-    "speechforget.tracking": "mirrors of curves and comparisons",
+    "speechforget.tracking": "keeps learning curves, and mirrors them and comparisons",
     "speechforget.report": "shows results",
     "speechforget.store": "keeps artefacts",
-    "speechforget.inputs": "says what is in keys, which then hold it themselves",
-    "speechforget.cost": "counts seconds and passes",
-    "speechforget.curves": "keeps learning curves",
-    "speechforget.lookalikes": "sentences about folders that hold something else than a model",
-    "speechforget.machine": "says where seconds were spent",
-    "speechforget.mirror": "shows curves to trackers",
-    "speechforget.printing": "text for terminals",
-    "speechforget.wandb_settings": "what W&B is told",
-    "speechforget.process": "memory and idle threads of a process",
-    "speechforget.peers": "meeting place of processes",
-    "speechforget.team": "starts and ends processes",
-    "speechforget.worker": "starts and ends processes",
+    "speechforget.config.inputs": "says what is in keys, which then hold it themselves",
+    "speechforget.training.cost_meter": "counts seconds and passes",
+    "speechforget.models.lookalikes": "sentences about folders that hold something else than a model",
+    "speechforget.training.machine": "says where seconds were spent",
+    "speechforget.terminal": "text for terminals",
+    "speechforget.training.runtime": "memory and idle threads of a process",
+    "speechforget.distributed.rendezvous": "meeting place of processes",
+    "speechforget.distributed.group": "starts and ends processes",
+    "speechforget.distributed.worker": "starts and ends processes",
 }
 # Never followed, even where they are worked on in a checkout of their own: their versions are recorded.
-LIBRARIES = {"torch", "torchaudio", "lightning", "transformers", "peft", "speechbrain", "numpy", "scipy", "pandas", "sklearn", "hydra", "omegaconf"}
+LIBRARIES = {
+    "torch",
+    "torchaudio",
+    "lightning",
+    "transformers",
+    "peft",
+    "speechbrain",
+    "numpy",
+    "scipy",
+    "pandas",
+    "sklearn",
+    "hydra",
+    "omegaconf",
+}
 # Calls whose words are for people even where nothing is raised: not all that are called ...Error, as losses may be, too.
 SPOKEN = {"print", "warn", "UserError", "NotApplicable", "ValueError", "TypeError", "RuntimeError"}
 SPEAKERS = {"logger", "logging"}
@@ -187,7 +197,13 @@ def _dump(node: Any, imports: list[Import], spoken: bool = False) -> str:
     fields = []
     for name in node._fields:
         value = getattr(node, name, None)
-        if name == "body" and isinstance(value, list) and value and isinstance(value[0], ast.Expr) and isinstance(value[0].value, ast.Constant):
+        if (
+            name == "body"
+            and isinstance(value, list)
+            and value
+            and isinstance(value[0], ast.Expr)
+            and isinstance(value[0].value, ast.Constant)
+        ):
             value = [ast.Expr(ast.Constant("")), *value[1:]]
         elif (value is None and getattr(kind, name, ...) is None) or (name == "type_params" and not value):
             continue

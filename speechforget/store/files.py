@@ -56,7 +56,9 @@ def explained(folder: Path, denied: str = REFUSED) -> Iterator[None]:
 
 
 def _full(folder: Path) -> UserError:
-    return UserError(f"The disk of {folder} is full: make room, then run the same command again; it goes on where this one stopped.")
+    return UserError(
+        f"The disk of {folder} is full: make room, then run the same command again; it goes on where this one stopped."
+    )
 
 
 def _concerns(error: OSError, place: Path) -> bool:
@@ -72,7 +74,10 @@ def sync(path: Path) -> None:
     try:
         os.fsync(descriptor)
     except OSError as error:
-        if error.errno not in {errno.EINVAL, errno.EOPNOTSUPP}:  # some network file systems know no such thing for folders
+        if error.errno not in {
+            errno.EINVAL,
+            errno.EOPNOTSUPP,
+        }:  # some network file systems know no such thing for folders
             raise
     finally:
         os.close(descriptor)

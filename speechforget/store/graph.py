@@ -10,13 +10,21 @@ from pathlib import Path
 from typing import Any
 
 from speechforget.errors import UserError
-from speechforget.store.done import DONE, damage, read_done
-from speechforget.store.folders import KEY_DIGITS
+from speechforget.store.artefacts import KEY_DIGITS
 from speechforget.store.holders import Record, who_holds
 from speechforget.store.keys import key_of
 from speechforget.store.locks import lock_file
+from speechforget.store.manifest import DONE, damage, read_done
 
-STAGES = ("split", "original", "oracle", "importance", "unlearned", "scores", "result")  # in the order of the pipeline; others follow
+STAGES = (
+    "split",
+    "original",
+    "oracle",
+    "importance",
+    "unlearned",
+    "scores",
+    "result",
+)  # in the order of the pipeline; others follow
 RESULT = "result"  # what nothing is made of, and everything is made for
 SPARE = {"importance": "original"}  # of which no result is made, kept for the next one as long as what they are about
 OTHERS = {"cache", "sweeps", "peers"}  # folders of an output that hold no artefacts
@@ -58,7 +66,9 @@ def read_graph(output: Path) -> list[Node]:
     Raises UserError where there is no such folder.
     """
     if not output.is_dir():
-        raise UserError(f"There is no folder '{output}': name the one that runs wrote to with --output (by default outputs).")
+        raise UserError(
+            f"There is no folder '{output}': name the one that runs wrote to with --output (by default outputs)."
+        )
     nodes = [node for stage in _stages(output) for node in _read_stage(stage)]
     _connect(nodes)
     return nodes
@@ -71,7 +81,9 @@ def is_output(asked: str) -> bool:
 
 
 def _stages(output: Path) -> list[Path]:
-    found = [path for path in output.iterdir() if path.is_dir() and path.name not in OTHERS and not path.name.startswith(".")]
+    found = [
+        path for path in output.iterdir() if path.is_dir() and path.name not in OTHERS and not path.name.startswith(".")
+    ]
     order = {name: number for number, name in enumerate(STAGES)}
     return sorted(found, key=lambda path: (order.get(path.name, len(STAGES)), path.name))
 
@@ -93,16 +105,38 @@ def read_node(folder: Path, name: str, digits: str) -> Node:
     if record is not None:
         problems += [problem] if problem else []
         problems += named_otherwise(digits, key, record["key"])
-    state = "damaged" if problems else "done" if record is not None else "in use" if holder is not None else "unfinished"
-    return Node(folder, folder.parent.name, name, digits, inputs, key, state, folder_size(folder), _seconds(folder), holder, problems)
+    state = (
+        "damaged" if problems else "done" if record is not None else "in use" if holder is not None else "unfinished"
+    )
+    return Node(
+        folder,
+        folder.parent.name,
+        name,
+        digits,
+        inputs,
+        key,
+        state,
+        folder_size(folder),
+        _seconds(folder),
+        holder,
+        problems,
+    )
 
 
 def named_otherwise(digits: str, key: str | None, recorded: str) -> list[str]:
     """What is wrong where inputs, DONE and the folder's name do not give one key."""
     if key is None:
         return []
-    wrong = [] if key == recorded else [f"{DONE} records the key {recorded[:KEY_DIGITS]}, inputs.json gives {key[:KEY_DIGITS]}"]
-    return wrong + ([] if key.startswith(digits) else [f"inputs.json gives the key {key[:KEY_DIGITS]}, the folder is named {digits}"])
+    wrong = (
+        []
+        if key == recorded
+        else [f"{DONE} records the key {recorded[:KEY_DIGITS]}, inputs.json gives {key[:KEY_DIGITS]}"]
+    )
+    return wrong + (
+        []
+        if key.startswith(digits)
+        else [f"inputs.json gives the key {key[:KEY_DIGITS]}, the folder is named {digits}"]
+    )
 
 
 def _read_inputs(folder: Path) -> tuple[dict[str, Any] | None, str | None]:
@@ -179,7 +213,12 @@ def ancestors(nodes: Iterable[Node]) -> list[Node]:
 def needed(roots: Iterable[Node]) -> list[Node]:
     """What must be kept for the roots' sake: what they were made of, and finished artefacts that spare the next result what those already cost."""
     kept = ancestors(roots)
-    spared = [child for node in kept for child in node.children if SPARE.get(child.stage) == node.stage and child.state in ("done", "damaged")]
+    spared = [
+        child
+        for node in kept
+        for child in node.children
+        if SPARE.get(child.stage) == node.stage and child.state in ("done", "damaged")
+    ]
     return ancestors([*kept, *spared])
 
 
@@ -187,10 +226,18 @@ def find(nodes: list[Node], asked: str) -> Node:
     """The one artefact that a key's first digits, or a folder, name. Raises UserError where there is none, or several."""
     digits = asked.rstrip("/").rpartition("/")[2]
     named = [node for node in nodes if node.folder.name == digits]
-    found = named or [node for node in nodes if re.fullmatch("[0-9a-f]+", digits) and (node.key or node.digits).startswith(digits)]
+    found = named or [
+        node for node in nodes if re.fullmatch("[0-9a-f]+", digits) and (node.key or node.digits).startswith(digits)
+    ]
     if not found:
-        raise UserError(f"No artefact is named '{asked}': give the first digits of a key, or a folder, as `python -m speechforget.store ls` does.")
+        raise UserError(
+            f"No artefact is named '{asked}': give the first digits of a key, or a folder, as `python -m speechforget.store ls` does."
+        )
     if len(found) > 1:
-        way_out = "give one of these names" if len({node.key or node.digits for node in found}) == 1 else "give more digits"
-        raise UserError(f"'{asked}' names {len(found)} artefacts ({', '.join(node.folder.name for node in found[:5])}): {way_out}.")
+        way_out = (
+            "give one of these names" if len({node.key or node.digits for node in found}) == 1 else "give more digits"
+        )
+        raise UserError(
+            f"'{asked}' names {len(found)} artefacts ({', '.join(node.folder.name for node in found[:5])}): {way_out}."
+        )
     return found[0]

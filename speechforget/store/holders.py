@@ -83,7 +83,14 @@ def job() -> str | None:
 def new_record(kind: str) -> Record:
     """What this process writes into a lock file that it holds."""
     started = time.strftime("%Y-%m-%dT%H:%M:%S%z")
-    return {"kind": kind, "host": socket.gethostname(), "pid": os.getpid(), "job": job(), "started": started, "token": secrets.token_hex(8)}
+    return {
+        "kind": kind,
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "job": job(),
+        "started": started,
+        "token": secrets.token_hex(8),
+    }
 
 
 def try_flock_if_any(descriptor: int, kind: int = fcntl.LOCK_EX) -> bool:

@@ -7,22 +7,28 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from speechforget.store.done import damage, files_of, read_done
-from speechforget.store.folders import KEY_DIGITS
+from speechforget.store.artefacts import KEY_DIGITS
 from speechforget.store.graph import Node
 from speechforget.store.holders import describe
+from speechforget.store.manifest import damage, files_of, read_done
 
 HEADER = ("stage", "name", "key", "size", "seconds", "state", "results")
 
 
 def table(nodes: list[Node]) -> str:
     """One line for each artefact; results: how many were made of it."""
-    rows = [(node.stage, node.name, node.digits, size(node.size), _number(node.seconds), _state(node), str(node.results)) for node in nodes]
+    rows = [
+        (node.stage, node.name, node.digits, size(node.size), _number(node.seconds), _state(node), str(node.results))
+        for node in nodes
+    ]
     widths = [max(len(row[column]) for row in [HEADER, *rows]) for column in range(len(HEADER))]
     right = {"size", "seconds", "results"}
     lines = []
     for row in [HEADER, *rows]:
-        cells = [cell.rjust(width) if name in right else cell.ljust(width) for cell, width, name in zip(row, widths, HEADER, strict=True)]
+        cells = [
+            cell.rjust(width) if name in right else cell.ljust(width)
+            for cell, width, name in zip(row, widths, HEADER, strict=True)
+        ]
         lines.append("  ".join(cells).rstrip())
     return "\n".join(lines)
 
@@ -86,7 +92,9 @@ def story(node: Node) -> str:
     recorded = record["files"] if record else {}
     for path in files_of(node.folder):
         name = path.relative_to(node.folder).as_posix()
-        lines.append(f"  {size(path.stat().st_size):>8}  {recorded.get(name, {}).get('sha256', 'not recorded')[:KEY_DIGITS]}  {name}")
+        lines.append(
+            f"  {size(path.stat().st_size):>8}  {recorded.get(name, {}).get('sha256', 'not recorded')[:KEY_DIGITS]}  {name}"
+        )
     return "\n".join(lines)
 
 

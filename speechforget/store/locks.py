@@ -58,7 +58,12 @@ def _wait(folder: Path, claim: Claim, patience_s: float) -> None:
         waited = time.monotonic() - started
         if waited >= next_line:
             found = read_record(lock_file(folder))
-            logger.info("Waiting for %s, which %s, %s so far.", folder.name, _story(found[1] if found else {}), _duration(waited))
+            logger.info(
+                "Waiting for %s, which %s, %s so far.",
+                folder.name,
+                _story(found[1] if found else {}),
+                _duration(waited),
+            )
             say = min(2 * say, SAY_S)
             next_line = waited + say
         time.sleep(pause)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 import unicodedata
 
-LONGEST = 100  # bytes in UTF-8: with the key and `.lock` below the 143 that encrypted file systems allow, and below W&B's 128
+LONGEST = (
+    100  # bytes in UTF-8: with the key and `.lock` below the 143 that encrypted file systems allow, and below W&B's 128
+)
 
 
 def words_for(name: str) -> str:

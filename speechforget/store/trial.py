@@ -50,7 +50,9 @@ class Trial:
     def tell(self) -> None:
         """Writes of itself, and reads the others."""
         self.turns += 1
-        mine = {name: getattr(self, name) for name in ("host", "turns", "tries", "holds", "both", "bare", "beside", "ended")}
+        mine = {
+            name: getattr(self, name) for name in ("host", "turns", "tries", "holds", "both", "bare", "beside", "ended")
+        }
         write_json(self.folder / f"{self.name}.json", mine)
         for path in self.folder.glob("[0-9a-f]*.json"):
             if path.stem == self.name:
@@ -87,7 +89,10 @@ class Trial:
         """Whether all know enough: the lock was seen held twice, or everybody but its holder tried it in vain."""
         if self.both or self.bare or any(other["both"] or other["bare"] for other in self.others.values()):
             return True
-        tried = [*(other["tries"] for other in self.others.values() if not other["holds"]), *([] if self.holds else [self.tries])]
+        tried = [
+            *(other["tries"] for other in self.others.values() if not other["holds"]),
+            *([] if self.holds else [self.tries]),
+        ]
         return bool(self.others) and bool(tried) and min(tried) >= TRIES
 
 
@@ -125,7 +130,9 @@ def _linger(trial: Trial) -> None:
     """Stays until the others have seen how it ended."""
     deadline = time.monotonic() + LINGER_S
     trial.tell()
-    while time.monotonic() < deadline and not all(other["ended"] for name, other in trial.others.items() if trial.is_there(name)):
+    while time.monotonic() < deadline and not all(
+        other["ended"] for name, other in trial.others.items() if trial.is_there(name)
+    ):
         time.sleep(TURN_S)
         trial.tell()
 
@@ -151,7 +158,9 @@ def _leaving(trial: Trial) -> Iterator[None]:
         yield
     finally:
         (trial.folder / f"{trial.name}.json").unlink(missing_ok=True)
-        left = [name for name, found in trial.others.items() if trial.is_there(name) and not _is_old(trial, name, found)]
+        left = [
+            name for name, found in trial.others.items() if trial.is_there(name) and not _is_old(trial, name, found)
+        ]
         if not left:
             for path in trial.folder.glob("*"):
                 path.unlink(missing_ok=True)
@@ -184,7 +193,13 @@ def verdict(trial: Trial, folder: Path) -> tuple[int, str]:
     if any(each["both"] for each in everybody):
         return 0, f"flock does not keep processes on {between} apart in {folder}: use lock=lease."
     if not trial.ended:
-        return 1, f"No verdict, the others were not heard of in time: repeat with a larger --seconds, at the same time as {HOW_TO_TEST_TWO} {folder}."
+        return (
+            1,
+            f"No verdict, the others were not heard of in time: repeat with a larger --seconds, at the same time as {HOW_TO_TEST_TWO} {folder}.",
+        )
     if len(hosts) > 1:
         return 0, f"flock keeps {between} apart in {folder}: lock=flock, the default, is right."
-    return 0, f"flock works on {between}; only this machine was tested, so for several repeat with: {HOW_TO_TEST_TWO} {folder}"
+    return (
+        0,
+        f"flock works on {between}; only this machine was tested, so for several repeat with: {HOW_TO_TEST_TWO} {folder}",
+    )

@@ -1,0 +1,1 @@
+"""Entry points: one run, a sweep, a plan, the store."""

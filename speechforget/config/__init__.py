@@ -1,0 +1,1 @@
+"""What a configuration means: validation, tuned numbers, what enters a key."""

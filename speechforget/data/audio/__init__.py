@@ -1,0 +1,1 @@
+"""Sound files, their decoding, and the cache of decoded audio."""

@@ -1,0 +1,1 @@
+"""Corpora, one module each: an index function that returns a table of utterances."""

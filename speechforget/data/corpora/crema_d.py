@@ -1,0 +1,107 @@
+"""CREMA-D (Cao, Cooper, Keutmann, Gur, Nenkova & Verma, IEEE TAFFC 5(4), 2014): 6 emotions, 91 actors, 7,442 recordings."""
+
+from __future__ import annotations
+
+import logging
+import re
+from pathlib import Path
+
+import pandas as pd
+
+from speechforget.data.corpora.base import Corpus, recordings, require_label, require_root
+from speechforget.data.corpora.completeness import check_counts, examples
+from speechforget.data.corpora.speaker_split import test_subset
+from speechforget.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+HOW = "Clone https://github.com/CheyneyComputerScience/CREMA-D with git lfs, and name the clone, which holds AudioWAV/ and VideoDemographics.csv."
+FIX = "run git lfs pull in the clone of CREMA-D again"
+FOLDER, DEMOGRAPHICS = "AudioWAV", "VideoDemographics.csv"
+PUBLISHED = 7442
+# Twelve sentences with six emotions, of which one sentence has five emotions at three levels; twenty recordings fewer than that were published.
+USUAL = {str(actor): 82 for actor in range(1001, 1092)}
+EMPTY = "1076_MTI_SAD_XX.wav"  # published without sound
+NAME = re.compile(r"(?P<speaker>\d{4})_(?P<sentence>[A-Z]{3})_(?P<emotion>[A-Z]{3})_(?P<level>[A-Z]{1,2})\.wav")
+EMOTIONS = {"ANG": "anger", "DIS": "disgust", "FEA": "fear", "HAP": "happy", "NEU": "neutral", "SAD": "sad"}
+LEVELS = {
+    "LO": "low",
+    "MD": "medium",
+    "HI": "high",
+    "XX": "unspecified",
+    "X": "unspecified",
+}  # X: 1040_ITH_SAD_X.wav, a slip in the corpus
+ABOUT = {"Sex": "gender", "Age": "age", "Race": "race", "Ethnicity": "ethnicity"}
+
+
+def index(
+    root: str | Path | None, label: str, cache: Path, test: float = 0.2, complete: bool = True, seed: int = 0
+) -> Corpus:
+    """The corpus in its own layout: AudioWAV/<actor>_<sentence>_<emotion>_<level>.wav.
+
+    Columns: speaker (1001 ...), sentence (three letters), emotion (what the actor was asked for, not what listeners heard), level (low, medium, high,
+    unspecified), and, where VideoDemographics.csv is there, gender, age, race and ethnicity.
+    test: for label speaker the share of each speaker's recordings, over the emotions; else a seeded choice of whole speakers with about that share.
+    complete: true raises a UserError when fewer recordings are there than were published, false logs it and goes on.
+    """
+    folder = require_root(root, "crema_d", HOW)
+    if not (folder / FOLDER).is_dir():
+        raise UserError(f"{folder} has no folder {FOLDER}: set dataset.root to the folder of CREMA-D. {HOW}")
+    table = _recordings(folder, complete)
+    if (folder / DEMOGRAPHICS).is_file():
+        table = _with_demographics(table, folder / DEMOGRAPHICS)
+    else:
+        logger.warning(
+            "crema_d: %s is missing, so gender, age, race and ethnicity are not known", folder / DEMOGRAPHICS
+        )
+    require_label(table, label, "crema_d")
+    table.insert(2, "subset", test_subset(table, label, test, seed))
+    table = table.sort_values("id", ignore_index=True)
+    return Corpus("crema_d", folder, table, steady=table.drop(columns="subset"))
+
+
+def _recordings(folder: Path, complete: bool) -> pd.DataFrame:
+    paths = recordings(folder / FOLDER)
+    matches = {
+        path: match
+        for path in paths
+        if (match := NAME.fullmatch(path)) and match["emotion"] in EMOTIONS and match["level"] in LEVELS
+    }
+    strange = sorted(set(paths) - matches.keys())
+    if not matches:
+        raise UserError(
+            f"{folder / FOLDER} has no recordings named like 1001_DFA_ANG_XX.wav: set dataset.root to the folder of CREMA-D. {HOW}"
+        )
+    if strange:
+        logger.warning(
+            "crema_d: %d files have other names than recordings and are left out (%s)", len(strange), examples(strange)
+        )
+    rows = [
+        {
+            "id": f"{FOLDER}/{path}",
+            "path": f"{FOLDER}/{path}",
+            **match.groupdict(),
+            "emotion": EMOTIONS[match["emotion"]],
+            "level": LEVELS[match["level"]],
+        }
+        for path, match in matches.items()
+    ]
+    table = pd.DataFrame(rows, dtype=str)
+    counts = {str(speaker): int(count) for speaker, count in table["speaker"].value_counts().items()}
+    fix = f"{FIX}; {len(strange)} files there have other names ({examples(strange)})" if strange else FIX
+    check_counts("crema_d", counts, USUAL, PUBLISHED, complete, fix, who="actor")
+    if EMPTY in matches:
+        logger.info("crema_d: %s was published without sound and is left out", EMPTY)
+    return table[table["path"] != f"{FOLDER}/{EMPTY}"].reset_index(drop=True)
+
+
+def _with_demographics(table: pd.DataFrame, path: Path) -> pd.DataFrame:
+    try:
+        about = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig").rename(columns=str.strip)
+        about = about.drop_duplicates("ActorID").set_index("ActorID")
+        said = {name: table["speaker"].map(about[column].str.strip()).fillna("") for column, name in ABOUT.items()}
+    except (OSError, KeyError, ValueError) as error:
+        raise UserError(
+            f"{path} cannot be read ({error}): restore it from the repository, or take it away to do without it. {HOW}"
+        ) from None
+    return table.assign(**{**said, "gender": said["gender"].str.lower()})

@@ -1,0 +1,210 @@
+"""SLURP (Bastianelli, Vanzo, Swietojanski & Rieser, EMNLP 2020, arXiv:2011.13205): intents, about 72,000 recordings; sound CC BY-NC 4.0."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from speechforget.data.corpora.base import Corpus, recordings, require_label, require_root, stem
+from speechforget.data.corpora.completeness import check_listed, contradictory, examples
+from speechforget.data.corpora.speaker_split import speakers_apart
+from speechforget.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+HOW = (
+    "Clone https://github.com/pswietojanski/slurp, unpack slurp_real.tar.gz (https://zenodo.org/record/4274930, CC BY-NC 4.0) into its folder audio, "
+    "and name the clone."
+)
+FIX = "unpack slurp_real.tar.gz again into the folder audio"
+LISTS = {"train": "train.jsonl", "validation": "devel.jsonl", "test": "test.jsonl"}
+SYNTHETIC = "train_synthetic.jsonl"
+NOT_PUBLISHED = frozenset(
+    {"slurp_real/audio-1434527177-headset.flac"}
+)  # listed, but not in the archive (issue 2 of the corpus's repository)
+USER = re.compile(
+    r"(?P<gender>[A-Za-z]*?)(?P<native>[EO]?)-\d+"
+)  # FE-488: female, English; MO: male, other; UNK: unknown
+GENDERS, NATIVE = {"F": "female", "M": "male"}, {"E": "native", "O": "non-native"}
+
+
+def index(
+    root: str | Path | None,
+    label: str,
+    cache: Path,
+    split: str = "speaker",
+    validation: float = 0.1,
+    test: float = 0.1,
+    microphone: str = "all",
+    synthetic: bool = False,
+    complete: bool = True,
+    seed: int = 0,
+) -> Corpus:
+    """The corpus as its repository lays it out: dataset/slurp/{train,devel,test}.jsonl and metadata.json, audio/slurp_real/<file>.flac.
+
+    Columns: intent (scenario_action), scenario, action, sentence, microphone (headset or distant; many utterances were recorded with both), and,
+    from metadata.json, speaker, gender and native (native or non-native). Ids are slurp_real/<file>.
+    split: "speaker" (a seeded choice of whole speakers validates and tests, with the shares `validation` and `test` of the recordings) or
+        "official" (the lists, which share speakers). Recordings of unknown speakers are left out of the first.
+    microphone: all, headset or distant. synthetic: true adds the synthesised recordings (audio/slurp_synth) to training, without a speaker.
+    complete: what happens when listed recordings are missing: true raises a UserError that says which, false logs it and goes on.
+    The published lists name some recordings under two sentences (issue 7 of the repository): with one intent they count once, with two (or, for
+    split=official, in two lists) they are left out and logged.
+    """
+    folder = require_root(root, "slurp", HOW)
+    _check(label, split, validation, test, microphone)
+    listed = pd.concat(
+        [_listed(folder, name, subset, "slurp_real") for subset, name in LISTS.items()], ignore_index=True
+    )
+    found = _found(folder, "slurp_real")
+    wanted = _once(listed, split)
+    wanted = wanted[wanted["microphone"].isin([microphone] if microphone != "all" else ["headset", "distant"])]
+    there = found.keys() - (set(listed["path"]) - set(wanted["path"]))
+    expected = wanted[~wanted["path"].isin(NOT_PUBLISHED - found.keys())]
+    table = _with_speakers(check_listed("slurp", expected, there, complete, FIX), folder, split)
+    if split == "speaker":
+        shares = {"test": test, "validation": validation, "train": 1 - test - validation}
+        table = table.assign(subset=speakers_apart(table["speaker"], shares, seed))
+    if synthetic:
+        made, found = _synthetic(folder, complete), {**found, **_found(folder, "slurp_synth")}
+        table = pd.concat([table, made], ignore_index=True).fillna("")
+    table = table.rename(columns={"path": "id"}).sort_values("id", ignore_index=True)
+    table.insert(1, "path", table["id"].map(found))
+    require_label(table, label, "slurp")
+    return Corpus("slurp", folder, table, steady=table.drop(columns="subset") if split == "speaker" else None)
+
+
+def _check(label: str, split: str, validation: float, test: float, microphone: str) -> None:
+    if split not in {"speaker", "official"}:
+        raise UserError(f"dataset.corpus.split is '{split}': choose speaker or official.")
+    if microphone not in {"all", "headset", "distant"}:
+        raise UserError(f"dataset.corpus.microphone is '{microphone}': choose all, headset or distant.")
+    if split == "speaker" and (validation < 0 or test <= 0 or validation + test >= 1):
+        raise UserError(
+            f"dataset.corpus.validation={validation} and dataset.corpus.test={test} must be shares, and leave something to train on."
+        )
+    if split == "speaker" and label == "speaker":
+        raise UserError(
+            "dataset.corpus.split=speaker keeps speakers apart, so test speakers are never heard: use split=official for label=speaker."
+        )
+
+
+def _lines(path: Path) -> Iterator[dict[str, Any]]:
+    try:
+        with path.open(encoding="utf-8-sig") as file:
+            for number, line in enumerate(file, start=1):
+                if line.strip():
+                    yield _entry(json.loads(line), path, number)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"The list {path} cannot be read ({error}): set dataset.root to the folder of SLURP. {HOW}"
+        ) from None
+
+
+def _entry(entry: Any, path: Path, number: int) -> dict[str, Any]:
+    wanted = ("intent", "recordings")
+    if not isinstance(entry, dict) or any(name not in entry for name in wanted):
+        raise UserError(
+            f"Line {number} of {path} is no entry with {' and '.join(wanted)}: restore the file from the repository. {HOW}"
+        )
+    return entry
+
+
+def _listed(folder: Path, name: str, subset: str, place: str) -> pd.DataFrame:
+    """One row for each recording of each line; path is place/file."""
+    rows = [
+        {
+            "path": f"{place}/{recording['file'] if isinstance(recording, Mapping) else recording}",
+            "subset": subset,
+            **{column: str(entry.get(column, "")) for column in ("intent", "scenario", "action", "sentence")},
+        }
+        for entry in _lines(folder / "dataset" / "slurp" / name)
+        for recording in entry["recordings"]
+    ]
+    table = pd.DataFrame(rows, columns=["path", "subset", "intent", "scenario", "action", "sentence"], dtype=str)
+    headset = table["path"].str.contains("-headset", regex=False)
+    return table.assign(microphone=headset.map({True: "headset", False: "distant"}) if place == "slurp_real" else "")
+
+
+def _once(listed: pd.DataFrame, split: str) -> pd.DataFrame:
+    """Every recording once, without those that the lists contradict themselves about."""
+    says = ["intent", "subset"] if split == "official" else ["intent"]
+    unclear = contradictory(listed, says)
+    if unclear.any():
+        paths = listed.loc[unclear, "path"].unique()
+        where = "under different intents" + (" or in different lists" if split == "official" else "")
+        logger.warning("slurp: %d recordings are listed %s and are left out (%s)", len(paths), where, examples(paths))
+    doubled = int(listed[~unclear]["path"].duplicated().sum())
+    if doubled:
+        logger.info("slurp: %d recordings are listed more than once with the same intent: each is used once", doubled)
+    return listed[~unclear].drop_duplicates("path")
+
+
+def _found(folder: Path, place: str) -> dict[str, str]:
+    """place/file -> path below the root."""
+    for prefix in (f"audio/{place}", place):
+        if (folder / prefix).is_dir():
+            return {f"{place}/{path}": f"{prefix}/{path}" for path in recordings(folder / prefix)}
+    raise UserError(f"{folder} has no folder audio/{place}: unpack {place}.tar.gz into {folder / 'audio'}. {HOW}")
+
+
+def _synthetic(folder: Path, complete: bool) -> pd.DataFrame:
+    listed = _once(_listed(folder, SYNTHETIC, "train", "slurp_synth"), "speaker")
+    fix = "unpack slurp_synth.tar.gz again into the folder audio, or set dataset.corpus.synthetic=false"
+    return check_listed("slurp", listed, _found(folder, "slurp_synth").keys(), complete, fix)
+
+
+def _with_speakers(table: pd.DataFrame, folder: Path, split: str) -> pd.DataFrame:
+    """Adds speaker, gender and native, "" where the metadata do not say; for split=speaker without those of unknown speakers."""
+    path = folder / "dataset" / "slurp" / "metadata.json"
+    try:
+        users = _users(json.loads(path.read_text(encoding="utf-8-sig")))
+    except FileNotFoundError:
+        users = {}
+        logger.warning("slurp: %s is missing, so speakers are not known", path)
+    except (OSError, ValueError, AttributeError, TypeError) as error:
+        raise UserError(
+            f"The metadata {path} cannot be read ({error}): restore the file from the repository. {HOW}"
+        ) from None
+    speaker = table["path"].map(lambda name: users.get(_bare(name), ""))
+    matches = {user: match for user in speaker.unique() if (match := USER.fullmatch(user))}
+    gender = {user: GENDERS.get(match["gender"].upper(), "") for user, match in matches.items()}
+    native = {user: NATIVE.get(match["native"].upper(), "") for user, match in matches.items()}
+    table = table.assign(
+        speaker=speaker,
+        gender=[gender.get(user, "") for user in speaker],
+        native=[native.get(user, "") for user in speaker],
+    )
+    unknown = table["speaker"] == ""
+    if split == "speaker" and unknown.all():
+        raise UserError(
+            f"dataset.corpus.split=speaker needs the speakers in {path}: restore the file, or use dataset.corpus.split=official. {HOW}"
+        )
+    if split == "speaker" and unknown.any():
+        logger.warning(
+            "slurp: %d recordings of unknown speakers are left out (%s)",
+            int(unknown.sum()),
+            examples(table.loc[unknown, "path"]),
+        )
+        return table[~unknown]
+    return table
+
+
+def _users(metadata: Mapping[str, Any]) -> dict[str, str]:
+    """The speaker of each recording, which may be named with or without `audio-` and an ending."""
+    users = {}
+    for entry in metadata.values():
+        said = entry.get("recordings") or {}
+        pairs = said.items() if isinstance(said, Mapping) else ((each["file"], each) for each in said)
+        users.update({_bare(name): str(about.get("usrid") or "") for name, about in pairs})
+    return users
+
+
+def _bare(name: str) -> str:
+    return stem(name).removeprefix("audio-")

@@ -1,0 +1,1 @@
+"""Requests: which utterances must be forgotten, and which are their non-members."""

@@ -1,0 +1,134 @@
+"""Which holdout utterances an attack may take for non-members of a request: those that differ from it in membership alone."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from speechforget.data.corpora.base import attributes, identities
+from speechforget.data.requests.draw import Rows, rows_of
+from speechforget.seeding import uniform
+
+logger = logging.getLogger(__name__)
+
+MISSING = 0.05  # share of the non-members that may be lacking where a cell holds too few
+COVERED = 0.5  # share of the request that must have its like in the holdout
+SPREAD = 3  # standard deviations of a random draw beyond which a request is concentrated
+NAMES_SHOWN = 3
+
+
+def matching_rows(
+    table: pd.DataFrame, forget: Rows, seed: int, columns: Sequence[str], withdrawn: Rows
+) -> tuple[Rows, str]:
+    """Holdout rows in the proportions that `forget` has over the cells of `columns`, as many as there are; and a sentence that says so.
+
+    Up to a twentieth of them may be missing from their proportion, so that one small cell does not cost all others. Cells without holdout are left
+    out; where more than half of the request lies in those, there are no non-members: the rest would be compared with somebody else's recordings.
+    All have labels that the request has, too. withdrawn: rows that may not be taken.
+    """
+    free = table["label"].isin(set(table["label"].iloc[forget])).to_numpy(copy=True)
+    free[withdrawn] = False
+    holdout = table[(table["subset"] == "holdout") & free]
+    cell = _cells(table, columns)
+    asked, there = cell.iloc[forget].value_counts(), cell[holdout.index].value_counts()
+    shared = asked.index.intersection(there.index)
+    covered = int(asked[shared].sum())
+    words = " and ".join(columns)
+    if len(shared) < len(asked) and (table["subset"] == "holdout").any():
+        gone = asked.index.difference(shared)
+        names = [
+            " ".join(table[column].iloc[row] for column in columns)
+            for row in forget[_first_of(cell.iloc[forget], gone)]
+        ]
+        shown = ", ".join(names[:NAMES_SHOWN]) + (", ..." if len(names) > NAMES_SHOWN else "")
+        logger.warning("no holdout utterance of the %s %s: left out of the non-members", words, shown)
+    if covered < COVERED * len(forget):
+        found = f"the holdout has the like, by {words}, of {covered} of {len(forget)} forgotten"
+        return np.zeros(0, dtype=np.int64), f"There are no non-members: {found}."
+    taken = _quotas(asked[shared], there[shared])
+    place = pd.Series(uniform(identities(holdout["id"]), 1, seed, "nonmembers")[:, 0], index=holdout.index)
+    rank = place.groupby(cell[holdout.index]).rank(method="first")
+    chosen = rank <= cell[holdout.index].map(taken).fillna(0)
+    rows = np.sort(holdout.index[chosen].to_numpy(dtype=np.int64))
+    rest = (
+        ""
+        if covered == len(forget)
+        else f"; {len(forget) - covered} of {len(forget)} forgotten have no like in the holdout"
+    )
+    labels = "" if "label" in columns else ", of the request's labels"
+    return rows, f"Non-members: {len(rows)} holdout recordings, matched by {words}{labels}{rest}."
+
+
+def _cells(table: pd.DataFrame, columns: Sequence[str]) -> pd.Series:
+    """A number for each combination of values."""
+    return table.groupby(list(columns), sort=True).ngroup() if columns else pd.Series(0, index=table.index)
+
+
+def _first_of(cell: pd.Series, wanted: pd.Index) -> NDArray[np.int64]:
+    """Where each of the wanted cells comes first."""
+    first = ~cell.duplicated().to_numpy() & cell.isin(wanted).to_numpy()
+    return np.flatnonzero(first)
+
+
+def _quotas(asked: pd.Series, there: pd.Series) -> pd.Series:
+    """How many to take of each cell: the largest multiple of `asked` of which at most `MISSING` is not there."""
+    wanted, held = asked.to_numpy(float), there.to_numpy(float)
+    low, high = float((held / wanted).min()), float(held.sum() / wanted.sum() / (1 - MISSING))
+    for _ in range(50):
+        middle = (low + high) / 2
+        enough = np.maximum(middle * wanted - held, 0).sum() <= MISSING * middle * wanted.sum()
+        low, high = (middle, high) if enough else (low, middle)
+    return pd.Series(np.minimum(held, np.maximum(1, np.rint(low * wanted))), index=asked.index)
+
+
+def concentrated(table: pd.DataFrame, forget: Rows) -> list[str]:
+    """The columns in which a request differs from a random draw of the training utterances, such as speaker; label where there is none.
+
+    The one that differs most comes first; then those that still differ within its values, and so on. So all recordings of a speaker differ in
+    speaker alone, and his recordings of one word in both. How much: the squared differences between the counts of a column's values in the request
+    and their means under random draws, over the variances of these (hypergeometric), which is 1 on average, by chance; more than `SPREAD`
+    standard deviations of that are taken for a difference. Copies count once.
+    """
+    asked = np.zeros(len(table), dtype=bool)
+    asked[forget] = True
+    train = table.assign(asked=asked)[table["subset"] == "train"].drop_duplicates("unit")
+    columns = ["label", *(column for column in attributes(table) if not (train[column] == train["label"]).all())]
+    chosen: list[str] = []
+    while columns:
+        excess = {column: _excess(train, chosen, column) for column in columns}
+        best = max(columns, key=lambda column: excess[column])
+        if excess[best] <= 0:
+            break
+        chosen.append(best)
+        columns.remove(best)
+    for column in list(chosen):  # those that others imply, as a speaker does an accent
+        others = [other for other in chosen if other != column]
+        if others and train.groupby(others)[column].nunique().max() == 1:
+            chosen = others
+    return chosen or ["label"]
+
+
+def _excess(train: pd.DataFrame, within: Sequence[str], column: str) -> float:
+    """By how much the differences in a column, within the cells of others, exceed what chance gives."""
+    cell = _cells(train, within)
+    each = train["asked"].groupby([cell, train[column]]).agg(["size", "sum"])
+    whole = each.groupby(level=0).transform("sum")
+    share = each["size"] / whole["size"]
+    left = (whole["size"] - whole["sum"]) / (whole["size"] - 1).clip(lower=1)
+    variance = whole["sum"] * share * (1 - share) * left
+    total = float(variance.sum())
+    if total <= 0:
+        return 0.0
+    freedom = max(1.0, total**2 / float((variance**2).sum()) - int((variance.groupby(level=0).sum() > 0).sum()))
+    found = float(((each["sum"] - whole["sum"] * share) ** 2).sum()) / total
+    return found - 1 - SPREAD * float(np.sqrt(2 / freedom))
+
+
+def all_of(table: pd.DataFrame, picked: pd.Series, of: str) -> tuple[Rows, str]:
+    """The holdout rows among those picked, and a sentence that says so."""
+    rows = rows_of((table["subset"] == "holdout") & picked)
+    return rows, f"Non-members: {len(rows)} holdout recordings, all that are {of}."

@@ -1,0 +1,56 @@
+"""Which keys of `task` count for which request. One that does not count changes nothing, so setting it is a mistake, and no record holds it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+# (kind, by) -> the ways to ask. The way counts whose first key is set, or else the last; its keys are those that count.
+WAYS: Mapping[tuple[str, str], tuple[tuple[str, ...], ...]] = {
+    ("class", ""): (("classes",), ("percent", "seed"), ("number", "seed")),
+    ("sample", "random"): (("percent", "balanced", "seed"),),
+    ("sample", "published"): (("percent", "balanced", "seed", "list", "lists"),),
+    ("sample", "ids"): (("ids", "seed"),),
+    ("sample", "pattern"): (("pattern",),),
+}
+BY_COLUMN = (
+    ("values",),
+    ("share", "fewest", "seed"),
+    ("number", "fewest", "seed"),
+)  # task.by=speaker, or another column
+ALWAYS = ("kind", "by")
+KNOWN = {key for ways in (*WAYS.values(), BY_COLUMN) for way in ways for key in way}
+# As conf/task has them: what differs from these somebody has set.
+DEFAULTS: Mapping[str, Mapping[str, Any]] = {
+    "class": {"classes": None, "number": 1, "percent": None},
+    "sample": {
+        **{"percent": 5, "balanced": True, "values": None, "number": 1, "share": None, "fewest": None},
+        **{"ids": None, "pattern": None, "lists": None},
+    },
+}
+
+
+def counting(task: Mapping[str, Any]) -> tuple[str, ...]:
+    """The keys that decide the request, beside `kind` and `by`."""
+    ways = WAYS.get((task["kind"], str(task["by"]) if task["kind"] == "sample" else ""), BY_COLUMN)
+    return next((way for way in ways if task.get(way[0]) is not None), ways[-1])
+
+
+def counted(task: Mapping[str, Any]) -> dict[str, Any]:
+    """The task without keys that do not count, for a record."""
+    keys = counting(task)
+    return {name: value for name, value in task.items() if name in ALWAYS or name in keys or name not in KNOWN}
+
+
+def unused(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Keys of the task that are set and do not count -> their defaults. A task's seed that is the run's was not set for this task."""
+    task, dataset = config["task"], config["dataset"]
+    defaults = {**DEFAULTS.get(task["kind"], {}), "seed": 0, "list": {"name": f"{dataset['name']}-{dataset['label']}"}}
+    if task.get("seed") == config["seed"]:
+        defaults["seed"] = task["seed"]
+    keys = counting(task)
+    return {
+        name: defaults[name]
+        for name in task
+        if name in KNOWN and name not in keys and name in defaults and task[name] != defaults[name]
+    }

@@ -1,0 +1,261 @@
+"""Which training utterances must be forgotten, and which holdout utterances are their like."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from speechforget.data.corpora.base import attributes
+from speechforget.data.requests import published
+from speechforget.data.requests.draw import (
+    Rows,
+    drawn_values,
+    named_values,
+    number_for,
+    random_rows,
+    rows_of,
+    with_copies,
+)
+from speechforget.data.requests.ids import read_ids
+from speechforget.data.requests.nonmembers import all_of, concentrated, matching_rows
+from speechforget.errors import UserError, nearest
+
+logger = logging.getLogger(__name__)
+
+NAMES_SHOWN = 3
+LETTERS_SHOWN = 40  # of a pattern, in names of folders
+SPEAKERS = (
+    "this corpus does not say who speaks. On a folder, dataset.corpus.speaker_pattern=REGEX finds it in file names (its first group is the speaker); "
+    "or request recordings by their ids with task.by=pattern task.pattern=REGEX"
+)
+UNHEARD = " This corpus does not say who speaks: if the list is one person's, his voice differs from theirs, too (dataset.corpus.speaker_pattern)."
+NONE: Rows = np.zeros(0, dtype=np.int64)
+DRAWN = ("random", "published", "ids", "pattern")  # what task.by can be besides a column
+
+
+@dataclass(frozen=True)
+class Request:
+    """Row numbers in the table of `split`, ascending.
+
+    forget: training rows to be forgotten. nonmembers: the holdout rows that match them, for attacks. forgotten: labels that are removed whole
+    (none for samples). name: short and readable, fit for a file name. withdrawn: rows that the request names and no model was trained on: they are
+    in no metric, and validate nothing. matched: a sentence about the non-members. listed: whether ids were listed, instead of drawn or described.
+    """
+
+    forget: Rows
+    nonmembers: Rows
+    forgotten: tuple[str, ...]
+    name: str
+    withdrawn: Rows = field(default_factory=NONE.copy)
+    matched: str = ""
+    listed: bool = False
+
+    def retain(self, table: pd.DataFrame) -> Rows:
+        """The training rows that stay."""
+        return np.setdiff1d(rows_of(table["subset"] == "train"), self.forget)
+
+    @property
+    def notes(self) -> list[str]:
+        """What readers must know where the request is a list, which nothing drew at random."""
+        gone = (
+            f"{len(self.withdrawn)} listed recordings were not trained on: they are in no number and validate nothing."
+        )
+        return [*([gone] if len(self.withdrawn) else []), *([self.matched] if self.listed else [])]
+
+
+def select(table: pd.DataFrame, task: Mapping[str, Any], left_out: Mapping[str, str] = MappingProxyType({})) -> Request:
+    """The request that `task` describes (conf/task/*.yaml), on a table from `split`.
+
+    kind "class": the labels `classes`, or `number` of them drawn by `seed`. kind "sample", by "random": `percent` of the training utterances, the
+    first of one drawn order (so that more percent include fewer), class by class in turn when `balanced`; by "published": the same, balanced, as a
+    list holds it that was made once (see `published`); by "ids": those listed in the file `ids`, while what it lists of other subsets is
+    withdrawn; by "pattern": those whose ids the regular expression `pattern` finds something in; by "speaker" or another column: the utterances of
+    `values`, or of some drawn by `seed`: `number` of them, or so many that they hold a `share`. Exact copies (the column unit) come along.
+    left_out: ids of the corpus that its split leaves out -> the hash of their samples, or "": a list may name them. Nothing is to be done about
+        them, but for the recordings that they are exact copies of: these are listed with them.
+    Raises UserError for requests that are empty, total or unknown, and for requests for samples that leave no utterance of a label.
+    """
+    kind, seed = task["kind"], int(task["seed"])
+    if kind == "class":
+        return _classes(table, task, seed)
+    if kind != "sample":
+        raise UserError(f"task.kind is '{kind}': choose sample or class.")
+    by = str(task["by"])
+    if by not in DRAWN and by in attributes(table):
+        return _by_column(table, task, by, seed)
+    if by == "speaker":
+        raise UserError(f"task.by is speaker, and {SPEAKERS}.")
+    if by == "pattern":
+        return _by_pattern(table, task["pattern"])
+    withdrawn, listed = NONE, by == "ids"
+    if by == "random":
+        name = f"random-{_percent(task)}percent{'' if task['balanced'] else '-unbalanced'}-seed{seed}"
+        rows = random_rows(table, task["percent"], task["balanced"], seed)
+    elif by == "published":
+        name = f"published-{_percent(task)}percent-seed{seed}"
+        rows = published.rows(table, task, seed)
+    elif listed:
+        rows, withdrawn = _listed(table, task["ids"], left_out)
+        name = f"ids-{Path(str(task['ids'])).stem}"
+    else:
+        raise UserError(f"task.by is '{by}': {nearest(by, [*attributes(table), *DRAWN], limit=30)}.")
+    forget = with_copies(table, rows)
+    columns = concentrated(table, forget) if listed else ["label"]
+    request = _request(table, forget, matching_rows(table, forget, seed, columns, withdrawn), (), f"sample-{name}")
+    unknown = listed and len(request.nonmembers) and not ("speaker" in table and (table["speaker"] != "").any())
+    return replace(request, withdrawn=withdrawn, listed=listed, matched=request.matched + (UNHEARD if unknown else ""))
+
+
+def save(request: Request, table: pd.DataFrame, folder: Path) -> None:
+    """Writes forget.txt, retain.txt, nonmembers.txt and, where something is, withdrawn.txt: UTF-8, one utterance id a line.
+
+    forget.txt can be a request by ids, and so can forget.txt and withdrawn.txt behind one another.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lists = {"forget": request.forget, "retain": request.retain(table), "nonmembers": request.nonmembers}
+    for name, rows in {**lists, **({"withdrawn": request.withdrawn} if len(request.withdrawn) else {})}.items():
+        text = "".join(f"{identity}\n" for identity in table["id"].iloc[rows])
+        (folder / f"{name}.txt").write_text(text, encoding="utf-8", newline="\n")
+
+
+def _join(values: Iterable[str]) -> str:
+    values = [re.sub(r"[^\w+.-]+", "_", value) for value in values]
+    return "-".join(values) if len(values) <= NAMES_SHOWN else f"{values[0]}-and-{len(values) - 1}-more"
+
+
+def _request(
+    table: pd.DataFrame, rows: Rows, matched: tuple[Rows, str], forgotten: tuple[str, ...], name: str
+) -> Request:
+    """Adds copies and refuses what cannot be judged."""
+    forget = with_copies(table, rows)
+    if len(forget) > len(rows):
+        logger.info("request %s: %d exact copies and overlapping windows come along", name, len(forget) - len(rows))
+    nonmembers, sentence = matched
+    if not (table["subset"] == "holdout").any():
+        sentence = "There are no non-members: nothing was held out (dataset.holdout=0)."
+    request = Request(forget, nonmembers, forgotten, name, matched=sentence)
+    retained = table.iloc[request.retain(table)]
+    if not len(forget):
+        raise UserError(f"The request {name} is empty: none of its utterances is in the training subset.")
+    if retained.empty:
+        raise UserError(f"The request {name} is all of the training subset ({len(forget)} utterances): ask for less.")
+    emptied = sorted(set(table["label"].iloc[forget]) - set(retained["label"]) - set(forgotten))
+    if emptied:
+        shown = ", ".join(emptied[:NAMES_SHOWN]) + (", ..." if len(emptied) > NAMES_SHOWN else "")
+        raise UserError(
+            f"The request {name} leaves no training utterance of {shown}: ask for less, or forget whole classes with task=class."
+        )
+    logger.info(
+        "request %s: %d of %d training utterances. %s", name, len(forget), len(forget) + len(retained), sentence
+    )
+    return request
+
+
+def _classes(table: pd.DataFrame, task: Mapping[str, Any], seed: int) -> Request:
+    if task["classes"] is None:
+        number = task["number"] if task.get("percent") is None else number_for(table, "label", task["percent"], seed)
+        chosen = drawn_values(table, "label", number, seed, "task.classes")
+    else:
+        chosen = named_values(table, "label", task["classes"], "task.classes")
+    known = table["label"].nunique()
+    if len(chosen) == known:
+        raise UserError(f"The request is for all {known} classes: leave at least one to retain.")
+    picked = table["label"].isin(chosen)
+    rows = rows_of((table["subset"] == "train") & picked)
+    return _request(
+        table, rows, all_of(table, picked, "of the forgotten classes"), tuple(chosen), f"class-{_join(chosen)}"
+    )
+
+
+def _by_column(table: pd.DataFrame, task: Mapping[str, Any], column: str, seed: int) -> Request:
+    if column == "speaker" and not (table[column] != "").any():
+        raise UserError(f"task.by is speaker, and {SPEAKERS}.")
+    if task["values"] is None:
+        values = drawn_values(table, column, task["number"], seed, "task.values", task["share"], task["fewest"])
+    elif task["share"] is not None:
+        raise UserError("task.values names what to forget and task.share asks for a draw: set one of them.")
+    else:
+        values = named_values(table, column, task["values"], "task.values")
+    picked = table[column].isin(values)
+    rows = rows_of((table["subset"] == "train") & picked)
+    return _request(table, rows, all_of(table, picked, f"of the same {column}"), (), f"sample-{column}-{_join(values)}")
+
+
+def _by_pattern(table: pd.DataFrame, pattern: Any) -> Request:
+    if not isinstance(pattern, str) or not pattern:
+        raise UserError(
+            f"task.pattern is {pattern!r}: give a regular expression over ids such as '{table['id'].iloc[0]}', in quotes."
+        )
+    try:
+        expression = re.compile(pattern)
+    except re.error as error:
+        raise UserError(
+            f"task.pattern={pattern} is no regular expression ({error}): write one such as '/anna_'."
+        ) from None
+    picked = pd.Series([expression.search(identity) is not None for identity in table["id"]], index=table.index)
+    rows = rows_of((table["subset"] == "train") & picked)
+    if not len(rows):
+        found = f"{picked.sum()} ids, none of them trained on" if picked.any() else "no id"
+        raise UserError(f"task.pattern={pattern} finds {found}: ids are such as '{table['id'].iloc[0]}'.")
+    return _request(
+        table,
+        rows,
+        all_of(table, picked, "found by the pattern"),
+        (),
+        f"sample-pattern-{_join([pattern])[:LETTERS_SHOWN]}",
+    )
+
+
+def _percent(task: Mapping[str, Any]) -> str:
+    try:
+        return f"{float(task['percent']):g}"
+    except (TypeError, ValueError):
+        raise UserError(f"task.percent is {task['percent']}: give a number, such as 5.") from None
+
+
+def _listed(table: pd.DataFrame, file: Any, left_out: Mapping[str, str]) -> tuple[Rows, Rows]:
+    """What a list names, with copies: the training rows, and the others."""
+    known = set(table["id"])
+    ids = read_ids(file, pd.Series([*table["id"], *left_out]))
+    unknown = [identity for identity in ids if identity not in known and identity not in left_out]
+    if unknown:
+        raise UserError(
+            f"The list {file} has {len(unknown)} unknown utterance ids, '{unknown[0]}' first: {nearest(unknown[0], table['id'], limit=3)}."
+        )
+    named = table["id"].isin(ids)
+    if "sha1" in table:
+        named |= table["sha1"].isin({left_out.get(identity, "") for identity in ids} - {""})
+    listed = table["unit"].isin(set(table["unit"][named]))
+    rows, withdrawn = rows_of(listed & (table["subset"] == "train")), rows_of(listed & (table["subset"] != "train"))
+    counts = _counted(table["subset"].iloc[withdrawn])
+    if absent := sum(identity not in known for identity in ids):
+        logger.warning(
+            "The list %s: %d utterances are in no subset of this split, so there is nothing to do about them.",
+            file,
+            absent,
+        )
+    if not len(rows):
+        raise UserError(
+            f"The list {file} has nothing to forget: none of its {len(ids)} utterances is trained on ({counts})."
+        )
+    if len(withdrawn):
+        logger.warning(
+            "The list %s: %d utterances were trained on and are to be forgotten; %d were not (%s), and are taken out of scoring and validation.",
+            *(file, len(rows), len(withdrawn), counts),
+        )
+    return rows, withdrawn
+
+
+def _counted(subsets: pd.Series) -> str:
+    return (
+        ", ".join(f"{count} {subset}" for subset, count in sorted(subsets.value_counts().items()))
+        or "they are in no subset"
+    )

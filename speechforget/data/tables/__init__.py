@@ -1,0 +1,1 @@
+"""Tables and folders that users write: manifests, layouts, text."""

@@ -1,0 +1,109 @@
+"""Dropout (Srivastava et al., JMLR 2014) whose masks belong to utterances: in one epoch an utterance has the same mask in whatever batch and process.
+
+torch draws masks for a batch as it comes, so that a batch that is shared out over two processes would get others than it gets in one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.modules.dropout import _DropoutNd
+
+from speechforget.batch import Batch, Pair, halves
+from speechforget.seeding import seed_from
+
+KINDS = {nn.Dropout: functional.dropout, nn.Dropout1d: functional.dropout1d, nn.Dropout2d: functional.dropout2d}
+
+# Of the step under way: whose inputs are whose rows, the salt of its draws, and the rows of the batch that the model is hearing just now.
+_step: dict[str, Any] = {"batches": (), "salt": (), "rows": None}
+
+
+class UtteranceDropout(_DropoutNd):
+    """Stands in for the `number`th dropout of a model, of a `kind` of torch's; outside of `drawn_for` it is just that."""
+
+    def __init__(self, kind: type[_DropoutNd], probability: float, number: int) -> None:
+        super().__init__(probability)
+        self.kind, self.number = kind, number
+
+    @torch.compiler.disable  # what is drawn for changes with each step, which a compiler would take for a new program
+    def forward(self, input: Tensor) -> Tensor:
+        """Zeroes entries, or whole channels where the kind does, and scales the others up."""
+        rows = _step["rows"]
+        if not self.training or self.p == 0 or rows is None or len(rows) != len(input):
+            return KINDS[self.kind](input, self.p, self.training)
+        shape = input.shape if self.kind is nn.Dropout else (*input.shape[:2], *[1] * (input.dim() - 2))
+        drawn = bits(rows, math.prod(shape[1:]), seed_from(*_step["salt"], "dropout", self.number))
+        return input * (drawn >= math.ceil(self.p * 2**53)).to(input.dtype).mul_(1 / (1 - self.p)).view(shape)
+
+
+def by_utterance(model: nn.Module) -> nn.Module:
+    """The model with each of torch's dropouts replaced."""
+    places = [(parent, name, child) for parent in model.modules() for name, child in parent.named_children()]
+    found = [
+        (parent, name, child)
+        for parent, name, child in places
+        if isinstance(child, _DropoutNd) and type(child) in KINDS
+    ]
+    for number, (parent, name, child) in enumerate(found):
+        setattr(parent, name, UtteranceDropout(type(child), child.p, number).train(child.training))
+    model.register_forward_pre_hook(_hear)
+    return model
+
+
+@torch.compiler.disable
+def _hear(_: nn.Module, arguments: tuple[Any, ...]) -> None:
+    _step["rows"] = next((rows for first, rows in _step["batches"] if arguments and first is arguments[0]), None)
+
+
+@contextmanager
+def drawn_for(batch: Batch | Pair, *salt: int | str) -> Iterator[None]:
+    """Within it, a model that hears the batch (or a half of the pair) draws by the utterances' numbers and the salt: seed and pass."""
+    _step.update(batches=[(half.inputs[0], half.rows) for half in halves(batch) if half.inputs], salt=salt)
+    try:
+        yield
+    finally:
+        _step.update(batches=(), rows=None)
+
+
+def as_before() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+    """For `torch.utils.checkpoint`: what the backward pass computes again draws what it drew at first, though the step is over by then."""
+    return nullcontext(), _recalled(dict(_step))
+
+
+@contextmanager
+def _recalled(step: dict[str, Any]) -> Iterator[None]:
+    now = dict(_step)
+    _step.update(step)
+    try:
+        yield
+    finally:
+        _step.update(now)
+
+
+def bits(rows: Tensor, count: int, seed: int) -> Tensor:
+    """`draws.uniform` on the rows' device, times 2**53: int64 (len(rows), count)."""
+    start = _mix(rows + seed)
+    steps = torch.arange(1, count + 1, device=rows.device) * _signed(0x9E3779B97F4A7C15)
+    return _shifted(_mix(start[:, None] + steps), 11)
+
+
+def _mix(state: Tensor) -> Tensor:
+    """SplitMix64's finaliser; torch's int64 wraps around as the algorithm wants."""
+    state = (state ^ _shifted(state, 30)) * _signed(0xBF58476D1CE4E5B9)
+    state = (state ^ _shifted(state, 27)) * _signed(0x94D049BB133111EB)
+    return state ^ _shifted(state, 31)
+
+
+def _shifted(state: Tensor, bits: int) -> Tensor:
+    """To the right, with zeros coming in: int64's own shift would repeat the sign."""
+    return (state >> bits) & ((1 << (64 - bits)) - 1)
+
+
+def _signed(number: int) -> int:
+    return number - 2**64 if number >= 2**63 else number

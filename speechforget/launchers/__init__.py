@@ -1,0 +1,1 @@
+"""The mechanics of `launch=slurm` and `launch=submitit_local`."""

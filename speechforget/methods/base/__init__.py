@@ -1,0 +1,1 @@
+"""What every method is, and how it is run."""

@@ -1,0 +1,65 @@
+"""What every method that has passes can be told besides its own numbers.
+
+| switch              | what it does                                                                                                    |
+|---------------------|-----------------------------------------------------------------------------------------------------------------|
+| curriculum          | `superloss`: easy utterances weigh more (`curriculum.py`); with `curriculum_on` and `curriculum_strength`         |
+| trainable           | `all`; `head`: the last layer only; `lora`: low-rank updates of a transformer's attention, and its head          |
+| retain_share        | the share of the retain utterances that the method may see, the same ones throughout                             |
+| learning_rate_steps | steps of a whole run for which the learning rates are meant: they are multiplied by it over the run's own steps   |
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from speechforget.errors import NotApplicable, UserError, nearest
+from speechforget.methods.base.method import Method
+from speechforget.methods.common.superloss import Curriculum, is_number
+
+SWITCHES: Mapping[str, Any] = {
+    "curriculum": None,
+    "curriculum_on": "both",
+    "curriculum_strength": 10.0,
+    "trainable": "all",
+    "retain_share": 1.0,
+    "learning_rate_steps": None,
+}
+TRAINABLE = ("all", "head", "lora")
+CURRICULA = ("superloss",)
+
+
+def equip(method: Method, options: Mapping[str, Any]) -> Method:
+    """The method with its switches set. options: some or all of SWITCHES.
+
+    Raises UserError for a word or number that means nothing; NotApplicable where the method has no passes to switch anything of.
+    """
+    chosen = {**SWITCHES, **options}
+    if chosen["curriculum"] not in (None, *CURRICULA):
+        raise UserError(
+            f"There is no method.curriculum={chosen['curriculum']}: {nearest(str(chosen['curriculum']), CURRICULA)}"
+        )
+    if chosen["trainable"] not in TRAINABLE:
+        raise UserError(
+            f"There is no method.trainable={chosen['trainable']}: {nearest(str(chosen['trainable']), TRAINABLE)}"
+        )
+    Curriculum(
+        chosen["curriculum_strength"], chosen["curriculum_on"]
+    )  # whose numbers are to be right before they are of use
+    if not is_number(chosen["retain_share"]) or not 0 < chosen["retain_share"] <= 1:
+        raise UserError(f"method.retain_share must be above 0 and at most 1, not {chosen['retain_share']}.")
+    steps = chosen["learning_rate_steps"]
+    if steps is not None and not (is_number(steps) and 0 < steps < math.inf):
+        raise UserError(f"method.learning_rate_steps must be a number of steps above 0, or null, not {steps}.")
+    if not method.passes():
+        for name in ("curriculum", "trainable", "learning_rate_steps"):
+            if chosen[name] != SWITCHES[name]:
+                raise NotApplicable(
+                    f"method.{name} is for methods that train, and {type(method).__name__} makes its change at once."
+                )
+    method.trainable, method.retain_share = chosen["trainable"], float(chosen["retain_share"])
+    method.learning_rate_steps = None if steps is None else float(steps)
+    if chosen["curriculum"]:
+        method.curriculum = Curriculum(chosen["curriculum_strength"], chosen["curriculum_on"])
+    return method

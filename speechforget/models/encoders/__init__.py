@@ -1,0 +1,1 @@
+"""What classifiers on a pretrained encoder share."""

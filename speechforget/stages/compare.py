@@ -1,0 +1,95 @@
+"""Stage: score tables -> result.json, result.csv, config.yaml and comparison.png."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from omegaconf import OmegaConf
+
+from speechforget.evaluation.compare import compare
+from speechforget.evaluation.tables import Scores, Tables
+from speechforget.report.plot import comparison_plot
+from speechforget.report.record import footnotes, write_result
+from speechforget.stages.score_files import read_scores
+from speechforget.store import Artefact, write_text
+from speechforget.tracking.loggers import Kept, log_comparison
+
+if TYPE_CHECKING:
+    from speechforget.data.requests.select import Request
+    from speechforget.stages.split import Data
+
+
+def build_result(
+    folder: Path,
+    config: Mapping[str, Any],
+    record: Mapping[str, Any],
+    data: Data,
+    request: Request,
+    models: Mapping[str, Artefact],
+    scores: Mapping[str, Artefact],
+    tracker: Kept | None,
+) -> None:
+    """Compares the models and leaves everything a reader wants in `folder`."""
+    tables = join(data, request, models, scores, int(config["seed"]))
+    comparison = compare(tables, list(config["metrics"]["metrics"]))
+    write_text(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(dict(config))))
+    result = write_result(folder, dict(record), comparison)
+    plot = folder / "comparison.png"
+    comparison_plot(result, None, plot, tables)
+    columns = ["model", "metric", *next(iter(comparison["unlearned"].values()))]
+    rows = [
+        [model, metric, *map(entry.get, columns[2:])]
+        for model, entries in comparison.items()
+        for metric, entry in entries.items()
+    ]
+    scalars = {
+        f"{model}/{metric}": entry["value"]
+        for model, entries in comparison.items()
+        for metric, entry in entries.items()
+    }
+    notes = [*result["flags"].values(), *footnotes(record)]
+    log_comparison(
+        tracker, columns, rows, {name: value for name, value in scalars.items() if value is not None}, plot, notes
+    )
+
+
+def join(
+    data: Data, request: Request, models: Mapping[str, Artefact], scores: Mapping[str, Artefact], seed: int
+) -> Tables:
+    """The score tables beside each utterance's role, checked to be about exactly the corpus's rows; of an oracle only where there is one.
+
+    What the request withdraws is in none of them.
+    """
+    role = data.table["subset"].to_numpy(dtype=str).astype("U10")
+    role[role == "train"] = "retain"
+    role[request.forget] = "forget"
+    nonmember = np.zeros(len(role), dtype=bool)
+    nonmember[request.nonmembers] = True
+
+    kept: NDArray[np.int64] | slice = (
+        np.setdiff1d(np.arange(len(role)), request.withdrawn) if len(request.withdrawn) else slice(None)
+    )
+
+    def read(name: str) -> Scores:
+        columns = read_scores(scores[name].folder)
+        if not np.array_equal(columns["row"], np.arange(len(role))) or not np.array_equal(
+            columns["label"], data.numbers
+        ):
+            raise RuntimeError(f"{scores[name].folder} is not about the utterances of this corpus")
+        logits, loss, embedding = (columns[column][kept] for column in ("logits", "loss", "embedding"))
+        seconds = training_seconds(models[name].cost)
+        return Scores(role[kept], nonmember[kept], data.numbers[kept], logits, np.asarray(loss), embedding, seconds)
+
+    forgotten = tuple(data.classes.index(name) for name in request.forgotten)
+    oracles = (read("oracle"),) if "oracle" in scores else ()
+    return Tables(read("original"), oracles, read("unlearned"), forgotten, seed)
+
+
+def training_seconds(cost: Mapping[str, Any]) -> float:
+    """Of a model's `cost.json`; nan where that tells only what importing the model took."""
+    return math.nan if cost.get("of") == "importing" else float(cost["seconds"])

@@ -1,0 +1,173 @@
+"""Stage: model folder -> score table, one row for every utterance of the corpus, exact on any number of ranks.
+
+Columns are written as they are computed, to memory-mapped files: 150,000 utterances of 1,251 classes take no more memory than a thousand of ten.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from speechforget.data.batches.streams import Sources, Stream
+from speechforget.distributed import collectives
+from speechforget.models.classifier import Output
+from speechforget.models.folder import load_classifier
+from speechforget.progress import bar
+from speechforget.stages.feature_cache import Features
+from speechforget.stages.score_files import COLUMNS, column
+from speechforget.training.device import start_process
+from speechforget.training.finite import check_outputs
+
+VERSION = 2  # of what this stage computes
+BATCH_SIZE = 256
+KINDS = {"row": np.int64, "label": np.int64, "logits": np.float32, "loss": np.float64, "embedding": np.float32}
+ROWS_AT_ONCE = 4096  # copied when ranks' parts are joined
+
+_features = Features()  # of the last corpus that this process scored
+
+
+def score(
+    folder: Path, model: Path, sources: Sources, trainer: Mapping[str, Any], description: str, corpus: str | None = None
+) -> None:
+    """Scores every row of `sources` named `all` with the classifier of the folder `model`, in float32, and writes a file for each column.
+
+    Columns: row (n,), label (n,), logits (n, classes) float32, loss (n,) float64 in nats, embedding (n, dimensions) float32. Logits and embedding
+    are means over the utterance's windows, the loss is that of the mean logits. Of several ranks each writes the rows it scored to files of its own;
+    rank 0 joins them, by row, and checks that each is there once. corpus: tells the utterances of `sources` from others, so that the
+    models that a process scores share features; None: share nothing.
+    Raises FloatingPointError where the logits, the loss or the embedding of an utterance is not finite.
+    """
+    device = start_process({**trainer, "precision": "32-true"})
+    classifier, _ = load_classifier(model)
+    mine = _Columns(
+        folder, sources.rows["all"][collectives.rank() :: collectives.world()], f".rank{collectives.rank()}"
+    )
+    with torch.inference_mode():
+        wrong = _fill(mine, classifier.to(device), sources, device, description, corpus)
+    check_outputs(int(collectives.total(torch.tensor([wrong]))), len(sources.rows["all"]), "outputs")
+    if collectives.rank() == 0:
+        _join(folder, sources.rows["all"])
+
+
+class _Columns:
+    """The columns of some rows, in files that end in `suffix`; made when the first values show how wide they are."""
+
+    def __init__(self, folder: Path, rows: np.ndarray, suffix: str) -> None:
+        self.folder, self.rows, self.suffix = folder, rows, suffix
+        self.files: dict[str, np.ndarray] = {}
+
+    def write(self, values: Mapping[str, np.ndarray]) -> None:
+        """Puts values (n, ...) where their rows belong."""
+        for name, part in values.items():
+            if name not in self.files:
+                path = column(self.folder, name + self.suffix)
+                shape = (len(self.rows), *part.shape[1:])
+                self.files[name] = np.lib.format.open_memmap(path, mode="w+", dtype=KINDS[name], shape=shape)
+            self.files[name][np.searchsorted(self.rows, values["row"])] = part
+
+    def flush(self) -> None:
+        """Hands everything to the file system."""
+        for file in self.files.values():
+            file.flush()  # type: ignore[attr-defined]
+        self.files.clear()
+
+
+def _fill(
+    columns: _Columns,
+    classifier: nn.Module,
+    sources: Sources,
+    device: torch.device,
+    description: str,
+    corpus: str | None,
+) -> int:
+    """Gives the number of utterances whose outputs are not finite."""
+    stream = sources.divided("all", BATCH_SIZE)
+    stays = (
+        None
+        if corpus is None
+        else (corpus, sources.waveforms.samples, sources.bucketed, collectives.rank(), collectives.world(), device)
+    )
+    features = _features.of(classifier, len(stream), stays)
+    wrong = 0
+    with bar(total=len(stream), description=description, unit="batch", disable=collectives.rank() > 0) as progress:
+        for rows, heard, lengths in _heard(stream, features, device):
+            output = classifier.classify(heard, lengths)  # type: ignore[operator]
+            logits, embedding = (tensor.cpu() for tensor in _averaged(classifier, output, rows, sources, device))
+            labels = stream.labels[rows]
+            loss = nn.functional.cross_entropy(logits.double(), torch.from_numpy(labels), reduction="none")
+            values = (rows, labels, logits.numpy(), loss.numpy(), embedding.numpy())
+            columns.write(dict(zip(COLUMNS, values, strict=True)))
+            wrong += int((~(logits.isfinite().all(dim=1) & loss.isfinite() & embedding.isfinite().all(dim=1))).sum())
+            progress.update(1)
+    columns.flush()
+    return wrong
+
+
+def _heard(stream: Stream, features: Features, device: torch.device) -> Iterator[tuple[np.ndarray, Tensor, Tensor]]:
+    """Rows, features and lengths of each batch."""
+    if features.complete:
+        for rows, (heard, lengths) in zip(stream.steps(), features.batches, strict=True):
+            yield rows, heard, lengths
+        return
+    features.batches.clear()
+    for batch in stream:
+        inputs = tuple(tensor.to(device) for tensor in batch.inputs)
+        yield batch.rows.numpy(), features.make(inputs), inputs[1]
+
+
+def _averaged(
+    classifier: nn.Module, output: Output, rows: np.ndarray, sources: Sources, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Means over windows; of an utterance that fits there is one."""
+    logits, embedding = output
+    longer = np.flatnonzero(sources.waveforms.length[rows] > sources.waveforms.samples)
+    if sources.windows == 1 or not len(longer):
+        return logits, embedding
+    picked = torch.from_numpy(longer).to(device)
+    sums = [torch.zeros_like(tensor[picked]) for tensor in output]
+    for window in _windows(classifier, rows[longer], sources, device):
+        for total, tensor in zip(sums, window, strict=True):
+            total.add_(tensor)
+    means = [total / sources.windows for total in sums]
+    return logits.index_copy(0, picked, means[0]), embedding.index_copy(0, picked, means[1])
+
+
+def _windows(classifier: nn.Module, rows: np.ndarray, sources: Sources, device: torch.device) -> Iterator[Output]:
+    """Outputs for crops from the start to the end of each utterance, evenly spaced."""
+    for position in np.linspace(0, 1, sources.windows):
+        waveform, lengths = sources.waveforms.gather(rows, float(position))
+        yield classifier(waveform.to(device), lengths.to(device))
+
+
+def _join(folder: Path, rows: np.ndarray) -> None:
+    """One file a column; the only rank's are renamed."""
+    for name in COLUMNS:
+        pieces = [column(folder, f"{name}.rank{rank}") for rank in range(collectives.world())]
+        partial = column(folder, f"{name}.partial")
+        if len(pieces) == 1:
+            pieces[0].replace(partial)
+        else:
+            _merge(
+                [np.load(piece, mmap_mode="r") for piece in pieces if piece.exists()], partial, len(rows)
+            )  # more ranks than utterances: none
+        if name == "row" and not np.array_equal(np.load(partial, mmap_mode="r"), rows):
+            raise RuntimeError(f"{folder}: the scored utterances are not exactly those asked for")
+        partial.replace(column(folder, name))
+    for piece in folder.glob("*.rank*.npy"):  # of an earlier attempt on more ranks, too
+        piece.unlink()
+
+
+def _merge(parts: list[np.ndarray], path: Path, count: int) -> None:
+    """Rank r holds every row whose number among all is r, r + world, ..."""
+    merged = np.lib.format.open_memmap(path, mode="w+", dtype=parts[0].dtype, shape=(count, *parts[0].shape[1:]))
+    for rank, part in enumerate(parts):
+        for start in range(0, len(part), ROWS_AT_ONCE):
+            piece = part[start : start + ROWS_AT_ONCE]
+            first = rank + start * collectives.world()
+            merged[first : first + len(piece) * collectives.world() : collectives.world()] = piece
+    merged.flush()

@@ -1,0 +1,135 @@
+"""The streams that the later stages read: from a divided corpus and a request to batches of waveforms."""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from speechforget.config.instantiate import instantiate_target
+from speechforget.data.audio.files import read_window
+from speechforget.data.batches.sample_sources import Mapped, OnDemand, Recordings, Resident
+from speechforget.data.batches.streams import Sources, Waveforms
+from speechforget.data.requests.select import Request
+from speechforget.distributed import collectives
+from speechforget.stages.split import Data
+
+logger = logging.getLogger(__name__)
+
+FEWEST_SECONDS = 10  # of recorded noise: fewer would be heard again and again
+
+
+BATCHES_AHEAD = 4  # made by a thread while the device computes, or while files are read
+
+
+def make_sources(
+    config: Mapping[str, Any], data: Data, request: Request | None, device: torch.device | None = None
+) -> Sources:
+    """The utterances by name. Where a class is forgotten, `validation` holds the remaining classes, `validation_request` the request's.
+
+    device: where the classifier is. What is withdrawn validates nothing. Noise is the same for every model of a split: see `noise_to_hear`.
+    """
+    train, validation = data.rows("train"), data.rows("validation")
+    rows = {"all": np.arange(len(data.table)), "train": train, "validation": validation}
+    if request is not None:
+        gone = np.isin(data.table["label"].to_numpy(), request.forgotten)
+        retain = np.setdiff1d(train, request.forget)
+        validation = np.setdiff1d(validation, request.withdrawn)
+        rows |= {"retain": retain, "forget": np.sort(request.forget)}
+        rows |= {"validation": validation[~gone[validation]], "validation_forgotten": validation[gone[validation]]}
+        rows["validation_request"] = rows["validation_forgotten"] if request.forgotten else validation
+    dataset = config["dataset"]
+    recordings = _recordings(dataset, data, device)
+    waveforms = Waveforms(
+        recordings, data.table["samples"].to_numpy(), round(dataset["seconds"] * dataset["sample_rate"])
+    )
+    augment = build_augment(config["train"]["augment"])
+    noise = noise_to_hear(data, dataset["sample_rate"], kept=dataset["cache"] != "none") if augment.noise else None
+    augment = augment.hearing(noise, recordings.device)
+    waits = device is not None and device.type != "cpu" and recordings.device.type == "cpu"
+    return Sources(
+        waveforms,
+        data.numbers,
+        rows,
+        augment,
+        (collectives.rank(), collectives.world()),
+        bucketed=dataset["lengths"] == "bucketed",
+        windows=dataset["windows"],
+        depth=BATCHES_AHEAD if waits or dataset["cache"] == "none" else 0,
+    )
+
+
+def _recordings(dataset: Mapping[str, Any], data: Data, device: torch.device | None) -> Recordings:
+    offset = data.table["offset"].to_numpy()
+    if dataset["cache"] == "none":
+        paths = data.table["path"].to_numpy()
+        lengths = data.table["samples"].to_numpy()
+        return OnDemand(
+            lambda row: data.audio.root / paths[row],
+            _starts(data.table, dataset["sample_rate"]),
+            lengths,
+            dataset["sample_rate"],
+        )
+    if dataset["resident"] == "device" and device is not None and device.type != "cpu":
+        return Resident(data.audio.samples(), offset, device)
+    return Mapped(data.audio.samples(), offset)
+
+
+def _starts(table: pd.DataFrame, sample_rate: int) -> np.ndarray:
+    """Where in its file each utterance begins, in samples."""
+    if "start" not in table:
+        return np.zeros(len(table), dtype=np.int64)
+    return np.rint(table["start"].fillna(0.0).to_numpy(float) * sample_rate).astype(np.int64)
+
+
+def noise_to_hear(data: Data, sample_rate: int, kept: bool = True) -> np.ndarray | None:
+    """The recordings of background noise behind one another, int16, the same for original, oracle and unlearned; None where too little is left.
+
+    Only stretches of a second and more in which no utterance of the corpus lies, whatever its subset: no request can name them, and nothing that is
+    held out, forgotten or tested on is heard in them. With less than `FEWEST_SECONDS` of them, which would be heard again and again, augmentation
+    makes its own noise.
+    """
+    utterances = data.audio.table
+    utterances = utterances.assign(first=_starts(utterances, sample_rate))[
+        utterances["path"].isin(set(data.audio.noise["path"]))
+    ]
+    pieces = []
+    for path, offset, samples in zip(
+        data.audio.noise["path"], data.audio.noise["offset"], data.audio.noise["samples"], strict=True
+    ):
+        sound = (
+            data.audio.samples()[offset : offset + samples]
+            if kept
+            else read_window(data.audio.root / path, 0, samples, sample_rate)
+        )
+        taken = np.zeros(samples + 2, dtype=bool)
+        taken[[0, -1]] = True
+        windows = utterances[utterances["path"] == path]
+        for first, count in zip(windows["first"], windows["samples"], strict=True):
+            taken[1 + first : 1 + first + count] = True
+        edges = np.flatnonzero(np.diff(taken))
+        pieces += [sound[begin:end] for begin, end in edges.reshape(-1, 2) if end - begin >= sample_rate]
+    seconds = sum(map(len, pieces)) / sample_rate
+    if seconds >= FEWEST_SECONDS:
+        return np.concatenate(pieces)
+    if len(data.audio.noise):
+        _say_once(
+            f"{seconds:.0f} s of the corpus's background noise lie outside of its utterances, and {FEWEST_SECONDS} s are needed: "
+            "augmentation uses made noise, for every model alike."
+        )
+    return None
+
+
+@functools.cache
+def _say_once(sentence: str) -> None:
+    logger.warning(sentence)
+
+
+def build_augment(augment: Mapping[str, Any]) -> Any:
+    """The augmentation that `train.augment` describes."""
+    return instantiate_target({"_target_": "speechforget.data.batches.augment.Augment", **augment}, "train.augment")

@@ -1,0 +1,83 @@
+"""Stage: corpus -> every utterance's label and subset, and the streams that later stages read.
+
+Torch is imported when streams are made, so a run in which everything exists does without it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from speechforget.config.inputs import code_of, dividing_choices
+from speechforget.data.audio.cache import Audio, decode
+from speechforget.data.split import split
+from speechforget.store import Producer, verified
+
+VERSION = 2  # of what this stage computes
+
+
+@dataclass(frozen=True)
+class Data:
+    """A corpus, divided: `table` holds label and subset of every utterance, `classes` the label names in the order of the outputs.
+
+    inputs: what the split was made of; key is their hash.
+    """
+
+    audio: Audio
+    table: pd.DataFrame
+    classes: list[str]
+    key: str
+    inputs: Mapping[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def numbers(self) -> np.ndarray:
+        """Class number of each row."""
+        return self.table["label"].map({name: number for number, name in enumerate(self.classes)}).to_numpy(np.int64)
+
+    @cached_property
+    def left_out(self) -> dict[str, str]:
+        """Ids of the corpus that are in no subset -> the hash of their samples, "" where they cannot be used."""
+        known = dict.fromkeys(self.audio.unusable, "") | dict(
+            zip(self.audio.table["id"], self.audio.table["sha1"], strict=True)
+        )
+        used = set(self.table["id"])
+        return {identity: sha1 for identity, sha1 in known.items() if identity not in used}
+
+    def rows(self, subset: str) -> np.ndarray:
+        """Row numbers of train, validation, holdout or test."""
+        return np.flatnonzero(self.table["subset"].to_numpy() == subset)
+
+
+def divide(config: Mapping[str, Any], store: Producer) -> Data:
+    """Decodes the corpus where that has not been done, and gives every utterance its label and subset."""
+    from hydra.utils import instantiate
+
+    dataset, cache = config["dataset"], Path(config["cache"])
+    corpus = instantiate(dict(dataset["corpus"]), root=dataset["root"], label=dataset["label"], cache=cache)
+    audio = decode(
+        corpus, cache, dataset["sample_rate"], dataset["on_bad_audio"], config["lock"], dataset["cache"] != "none"
+    )
+    inputs = {"version": VERSION, "corpus": audio.fingerprint, "code": code_of("split"), **dividing_choices(dataset)}
+
+    def build(folder: Path, _: str) -> None:
+        table = split(
+            audio.table,
+            dataset["label"],
+            dataset["validation"],
+            dataset["holdout"],
+            dataset["copies"],
+            dataset["split_seed"],
+        )
+        table[["id", "label", "unit", "subset"]].to_csv(folder / "utterances.csv", index=False)
+
+    artefact = store.produce("split", f"{dataset['name']}-{dataset['label']}", inputs, build)
+    divided = pd.read_csv(verified(artefact.folder, "utterances.csv"), dtype=str, keep_default_na=False)
+    # A split serves every copy of its corpus; where recordings lie, on disk and in the cache, only this one's table knows.
+    table = audio.table.drop(columns="subset").merge(divided, on="id", how="right", validate="one_to_one")
+    return Data(audio, table, sorted(table["label"][table["subset"] == "train"].unique()), artefact.key, inputs)

@@ -1,0 +1,125 @@
+"""Stage: supervised training. The original and the oracle come from the same function; only the utterances differ."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from speechforget.batch import Batch, is_whole
+from speechforget.data.batches.streams import Sources, Stream
+from speechforget.distributed import collectives
+from speechforget.distributed.dropout import drawn_for
+from speechforget.methods.common.losses import mean
+from speechforget.models.folder import build_classifier
+from speechforget.optimizers import make_optimizer
+from speechforget.seeding import seed_from
+from speechforget.training.cost_meter import Cost
+from speechforget.training.device import compiled, start_process
+from speechforget.training.loop import Fitted, Job, finish, fit
+
+VERSION = 4  # of what this stage computes: raise it whenever the same inputs give other weights
+
+
+class Supervised(Fitted):
+    """Cross-entropy on the `train` utterances: warm-up, then cosine to zero, step by step."""
+
+    def __init__(self, classifier: nn.Module, sources: Sources, train: Mapping[str, Any], job: Job, cost: Cost) -> None:
+        super().__init__(sources, job, cost, train["epochs"], "epoch")
+        self.classifier, self.recipe = classifier, train
+        self.steps_per_epoch = -(-len(sources.rows["train"]) // train["batch_size"])
+
+    def train_dataloader(self) -> Stream:
+        """This epoch's stream."""
+        return self.sources.shuffled(
+            self.sources.rows["train"], self.recipe["batch_size"], (self.seed, "train", self.current_epoch)
+        )
+
+    def on_train_epoch_start(self) -> None:
+        """Training mode, whatever the last evaluation left."""
+        self.classifier.train()
+
+    def training_step(self, batch: Batch, _: int) -> Tensor:
+        """Mean cross-entropy of a batch in nats, or this rank's part of it."""
+        with drawn_for(batch, self.seed, "train", self.current_epoch):
+            both = collectives.part_of_loss(is_whole(batch), lambda: self._loss_and_accuracy(batch))
+        self.averages.add(("train/loss", "train/accuracy"), both, batch)
+        return both[0]
+
+    def _loss_and_accuracy(self, batch: Batch) -> Tensor:
+        logits = self.classifier(*batch.inputs).logits
+        right = (logits.argmax(dim=1) == batch.labels).to(logits.dtype)
+        if self.recipe["margin"]:
+            logits = logits - self.margin * nn.functional.one_hot(batch.labels, logits.shape[1])
+        losses = nn.functional.cross_entropy(
+            logits, batch.labels, label_smoothing=self.recipe["label_smoothing"], reduction="none"
+        )
+        return torch.stack([mean(losses, batch), mean(right.to(losses.dtype), batch)])
+
+    @property
+    def margin(self) -> float:
+        """How much larger the label's logit must be: the recipe's margin of cosines times the head's scale (Wang et al., 2018, equation 5)."""
+        return float(self.classifier.head.scale) * float(self.recipe["margin"])  # type: ignore[union-attr, arg-type]
+
+    def on_after_backward(self) -> None:
+        """Gradients become those of the whole batch."""
+        collectives.sum_gradients(self.classifier)
+
+    def on_train_epoch_end(self) -> None:
+        """Validation draws curves and decides nothing: the last epoch's weights are the model."""
+        collectives.check_replicas(self.classifier, f"after epoch {self.current_epoch}")
+        with self.watched():
+            self.add_point(self.means(self.classifier), self.classifier, ("validation", "validation_forgotten"))
+
+    def configure_optimizers(self) -> Any:
+        """The recipe's optimiser with one learning rate a step."""
+        optimizer = make_optimizer(self.classifier.parameters(), self.recipe["optimizer"], self.recipe["learning_rate"])
+        warmup, total = (self.recipe[name] * self.steps_per_epoch for name in ("warmup", "epochs"))
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: learning_rate_factor(step, warmup, total, self.recipe["schedule"])
+        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def learning_rate_factor(step: int, warmup: float, total: int, schedule: str) -> float:
+    """Share of the peak learning rate at a step: rising over `warmup` steps, then `cosine` or `linear` to zero at `total`, or `constant`."""
+    if step < warmup:
+        return (step + 1) / (warmup + 1)
+    if schedule == "constant":
+        return 1.0
+    gone = min(1.0, (step - warmup) / max(total - warmup, 1))
+    return 1 - gone if schedule == "linear" else 0.5 * (1 + math.cos(math.pi * gone))
+
+
+def train(
+    job: Job,
+    sources: Sources,
+    labels: Sequence[str],
+    dataset: Mapping[str, Any],
+    model: Mapping[str, Any],
+    recipe: Mapping[str, Any],
+) -> None:
+    """Trains a classifier from scratch on the `train` rows of `sources` and leaves model and cost in the job's folder.
+
+    dataset: sample_rate (Hz) and seconds. recipe: conf/train.
+    """
+    start_process(job.trainer)
+    torch.manual_seed(seed_from(job.seed, "initialisation"))
+    classifier = build_classifier(model, len(labels), dataset["sample_rate"])
+    cost = Cost()
+    cost.watch(classifier)
+    collectives.share_state(classifier)
+    compiled(classifier, job.trainer)
+    module = Supervised(classifier, sources, recipe, job, cost)
+    with cost:
+        fit(module, job, recipe["epochs"] * module.steps_per_epoch)
+    parts = {
+        "model": dict(model),
+        "labels": list(labels),
+        "sample_rate": dataset["sample_rate"],
+        "seconds": dataset["seconds"],
+    }
+    finish(job, classifier, parts, cost)

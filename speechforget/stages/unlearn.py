@@ -1,0 +1,255 @@
+"""Stage: runs one method on (original, forget, retain). One pass of the method's plan is one Lightning epoch."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from speechforget.batch import Batch, to_device
+from speechforget.config.instantiate import instantiate_target
+from speechforget.data.batches.streams import Nothing, Paired, Sources, Stream, Turns
+from speechforget.distributed import collectives
+from speechforget.distributed.dropout import drawn_for
+from speechforget.errors import NotApplicable
+from speechforget.methods.base.driver import Driver
+from speechforget.methods.base.method import Context, Method, Pass
+from speechforget.methods.base.switches import SWITCHES, equip
+from speechforget.models.folder import build_classifier, load_classifier
+from speechforget.models.lora import adapt, settled
+from speechforget.seeding import order, seed_from
+from speechforget.stages.importance_cache import Keeper
+from speechforget.training.cost_meter import Cost
+from speechforget.training.device import compiled, start_process
+from speechforget.training.finite import check_weights
+from speechforget.training.loop import Fitted, Job, accuracy, finish, fit
+
+Steps = Stream | Paired | Turns | Nothing
+VERSION = 5  # of what this stage computes: raise it whenever the same inputs give other weights
+
+
+class Unlearning(Fitted):
+    """Lightning's hooks, each handed to the method's driver."""
+
+    def __init__(self, driver: Driver, sources: Sources, job: Job, cost: Cost) -> None:
+        super().__init__(sources, job, cost, len(driver.plan), "pass")
+        self.student, self.method = driver.student, driver.method  # modules of this one, so a checkpoint holds them
+        self.driver, self.stopped = driver, False
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """With the weights that `after_pass` left, what it decided."""
+        checkpoint["stopped"] = self.stopped
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """What `on_save_checkpoint` gave."""
+        self.stopped = checkpoint["stopped"]
+
+    def on_train_start(self) -> None:
+        """No further pass where the method had decided so before the run was interrupted."""
+        self.trainer.should_stop = self.stopped
+
+    def train_dataloader(self) -> Steps:
+        """The stream of the current pass."""
+        index = min(self.current_epoch, len(self.driver.plan) - 1)
+        return pass_stream(self.sources, self.method, self.driver.plan[index], index, self.seed)
+
+    def on_train_epoch_start(self) -> None:
+        """The pass begins."""
+        self.driver.start_pass(self.current_epoch, self.trainer.optimizers[0])
+
+    def training_step(self, batch: Any, _: int) -> Tensor:
+        """The method's loss, or this rank's part of it."""
+        with drawn_for(batch, self.seed, "unlearn", self.current_epoch):
+            loss = self.driver.loss(batch, self.current_epoch)
+        self.averages.add((f"unlearn/{self.driver.plan[self.current_epoch].stream}_loss",), loss, batch)
+        return loss
+
+    def on_after_backward(self) -> None:
+        """Gradients become those of the whole batch."""
+        collectives.sum_gradients(self.student, self.method)
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Masks, projections, clipping."""
+        self.driver.after_backward(self.current_epoch, optimizer)
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        """What a method does to the weights."""
+        self.driver.after_step()
+
+    def on_train_epoch_end(self) -> None:
+        """The pass ends; the method may end the run with it."""
+        with self.watched():
+            means = self.means(self.student)
+            self.trainer.should_stop = self.stopped = self.driver.end_pass(self.current_epoch)
+            self.add_point(means, self.student, ("forget", "validation"))
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """One optimiser for all passes."""
+        return self.driver.make_optimizer()
+
+
+def needed(method: Method, name: str) -> None:
+    """Raises when a method asks for data that it declared it does not need."""
+    wanted = {"train": {"forget", "retain"}}.get(name, {name})
+    if not wanted <= method.needs:
+        raise RuntimeError(
+            f"{type(method).__name__} asked for {name} data, but declares that it needs {sorted(method.needs)} only"
+        )
+
+
+def share_of_retain(sources: Sources, method: Method, seed: int) -> np.ndarray:
+    """The rows of retain that the method may see, in the order of the table."""
+    retain = sources.rows["retain"]
+    if method.retain_share == 1:
+        return retain
+    return np.sort(order(retain, seed, "retain share")[: max(1, round(method.retain_share * len(retain)))])
+
+
+def pass_stream(sources: Sources, method: Method, current: Pass, index: int, seed: int) -> Steps:
+    """The batches of pass `index`: see `Pass.stream`; shuffled by (seed, index)."""
+    if current.stream == "nothing":
+        assert isinstance(current.length, int)
+        return Nothing(current.length)
+    for name in {"forget": ["forget"], "retain": ["retain"]}.get(current.stream, ["forget", "retain"]):
+        needed(method, name)
+    salt = (seed, "unlearn", index)
+    forget, retain = sources.rows["forget"], share_of_retain(sources, method, seed)
+    if current.stream in ("both", "turns"):
+        first = sources.shuffled(forget, current.forget_batch_size or current.batch_size, (*salt, "forget"))
+        second = sources.shuffled(retain, current.batch_size, (*salt, "retain"))
+        steps = pair_steps(current, len(first), len(second))
+        return (
+            Paired(first, second, steps, current.again)
+            if current.stream == "both"
+            else Turns(first, second, steps, current.every)
+        )
+    rows = {"forget": forget, "retain": retain, "mix": np.concatenate([forget, retain])}[current.stream]
+    return replace(sources.shuffled(rows, current.batch_size, salt), first=current.first)
+
+
+def pair_steps(current: Pass, forget: int, retain: int) -> int:
+    """Steps of a `both` pass, given the batches in one epoch of each half."""
+    return (
+        {"forget": forget, "retain": retain, "longer": max(forget, retain)}[current.length]
+        if isinstance(current.length, str)
+        else current.length
+    )
+
+
+def unlearn(
+    job: Job,
+    original: Path,
+    sources: Sources,
+    forgotten: tuple[int, ...],
+    method_config: Mapping[str, Any],
+    keeper: Keeper | None = None,
+) -> None:
+    """Runs the method on the classifier of the folder `original` and leaves the unlearned model and its cost in the job's folder.
+
+    sources: rows `forget`, `retain`, `train`, `validation` and `validation_request` (validation utterances of the request's classes).
+    keeper: where importances are kept for other requests, if anywhere.
+    """
+    device = start_process(job.trainer)
+    classifier, parts = load_classifier(original)
+    method = build_method(method_config)
+    adapt(classifier, method.trainable, job.seed)
+    cost = Cost()
+    student = copy.deepcopy(cost.watch(classifier.to(device)))
+    with cost:
+        _run(job, method, classifier, student, sources, forgotten, parts, device, cost, keeper)
+    finish(job, settled(student, method.trainable), parts, cost)
+
+
+def _run(
+    job: Job,
+    method: Method,
+    original: nn.Module,
+    student: nn.Module,
+    sources: Sources,
+    forgotten: tuple[int, ...],
+    parts: Mapping[str, Any],
+    device: torch.device,
+    cost: Cost,
+    keeper: Keeper | None,
+) -> None:
+    def fresh() -> nn.Module:
+        torch.manual_seed(seed_from(job.seed, "fresh"))
+        return cost.watch(build_classifier(parts["model"], len(parts["labels"]), parts["sample_rate"]).to(device))
+
+    batches = ordered_batches(method, sources, device, job.seed)
+    # Low-rank updates are weights of their own, so importances of an original that has them are not those of the original.
+    keep = partial(keeper.keep, cost, device) if keeper and method.trainable != "lora" else None
+    context = Context(
+        original,
+        fresh,
+        batches,
+        len(parts["labels"]),
+        forgotten,
+        job.seed,
+        keep,
+        cost.spent,
+        lambda name: len(sources.rows[name]),
+    )
+    with job.watch.watched("before its first pass" if method.passes() else "in its one step"):
+        method.prepare(student, context)
+        check_weights(student)
+    method.to(device)
+    collectives.share_state(student, method)
+
+    def steps_of(current: Pass, index: int) -> int:
+        return len(pass_stream(sources, method, current, index, job.seed))
+
+    driver = Driver(method, student, evaluator(method, student, sources, device), steps_of)
+    if not driver.plan:
+        return
+    compiled(student, job.trainer)
+    fit(Unlearning(driver, sources, job, cost), job, driver.steps or 0)
+    student.eval()
+
+
+def ordered_batches(
+    method: Method, sources: Sources, device: torch.device, seed: int
+) -> Callable[[str, int], Iterable[Batch]]:
+    """`Context.batches`: unaugmented batches on the device, of declared data only."""
+
+    def batches(name: str, batch_size: int) -> Iterable[Batch]:
+        needed(method, name)
+        if name == "train" and method.retain_share < 1:
+            raise NotApplicable(
+                f"{type(method).__name__} reads the whole training set, so method.retain_share must be 1."
+            )
+        stream = sources.ordered(name, batch_size)
+        if name == "retain":
+            stream = replace(stream, rows=share_of_retain(sources, method, seed))
+        for batch in stream:
+            yield to_device(batch, device)
+
+    return batches
+
+
+def evaluator(method: Method, student: nn.Module, sources: Sources, device: torch.device) -> Callable[[str], float]:
+    """`Evaluate`: the student's accuracy on `forget`, or on the `validation` utterances that match the request."""
+
+    def evaluate(name: str) -> float:
+        needed(method, name)
+        return accuracy(student, sources.divided({"validation": "validation_request"}.get(name, name), 256), device)
+
+    return evaluate
+
+
+def build_method(method: Mapping[str, Any]) -> Any:
+    """The method that its yaml describes, with its switches (`name`, `requests`, `reason`, `tune` and `tried` are the pipeline's)."""
+    switches = {name: value for name, value in method.items() if name in SWITCHES}
+    own = {
+        name: value
+        for name, value in method.items()
+        if name not in {"name", "requests", "reason", "tune", "tried", *SWITCHES}
+    }
+    return equip(instantiate_target(own, "method"), switches)

@@ -1,0 +1,139 @@
+"""Two folders of one artefact: are they the same, to the bit or within a tolerance, and where do they first differ?"""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from speechforget.store.keys import differences
+from speechforget.store.manifest import files_of
+
+# Where, when and for how much something was made, words, and pictures of numbers that are compared themselves.
+LEFT_OUT = {"about.json", "inputs.json", "config.yaml"}
+LEFT_OUT_KINDS = {".png", ".log"}
+LEFT_OUT_PLACES = re.compile(r"(versions|commit|model\.name)(\.|$)")  # of a result or a model
+NOT_PASSES = re.compile(
+    r"(.*\.)?(seconds|machine|peak_memory_bytes|reused)(\.|$)"
+)  # of a cost, whose passes are compared
+
+
+def first_difference(old: Path, new: Path, tolerance: float = 0.0) -> str | None:
+    """File, place in it and both values of the first difference between two folders; None where they are the same.
+
+    tolerance: how far numbers may be apart, as a share of the largest of their array or column; 0: every bit must be the same.
+    """
+    files = [{path.relative_to(folder).as_posix(): path for path in files_of(folder)} for folder in (old, new)]
+    for name in sorted({*files[0], *files[1]}):
+        if name in LEFT_OUT or Path(name).suffix in LEFT_OUT_KINDS:
+            continue
+        if name not in files[0] or name not in files[1]:
+            return f"{name} {'was not there' if name in files[1] else 'is not made any more'}"
+        compare = {".safetensors": _tensors, ".npy": _array, ".csv": _table, ".json": _json}.get(
+            Path(name).suffix, _text
+        )
+        found = next(compare(files[0][name], files[1][name], tolerance), None)
+        if found is not None:
+            return f"{name}: {found}"
+    return None
+
+
+def _tensors(old: Path, new: Path, tolerance: float) -> Iterator[str]:
+    from safetensors.torch import load_file
+
+    before, after = load_file(old), load_file(new)
+    for name in sorted({*before, *after}):
+        if name not in before or name not in after:
+            yield f"{name} {'was not there' if name in after else 'is gone'}"
+            continue
+        was, now = before[name].contiguous(), after[name].contiguous()
+        if was.dtype != now.dtype or was.shape != now.shape:
+            yield f"{name} was {was.dtype} {tuple(was.shape)}, is {now.dtype} {tuple(now.shape)}"
+        elif was.is_floating_point():
+            yield from _arrays(was.double().numpy(), now.double().numpy(), tolerance, name)
+        else:
+            yield from _arrays(was.numpy(), now.numpy(), tolerance, name)
+
+
+def _array(old: Path, new: Path, tolerance: float) -> Iterator[str]:
+    was, now = np.load(old, mmap_mode="r"), np.load(new, mmap_mode="r")
+    if was.dtype != now.dtype or was.shape != now.shape:
+        yield f"was {was.dtype} {was.shape}, is {now.dtype} {now.shape}"
+    else:
+        yield from _arrays(was, now, tolerance, "")
+
+
+def _arrays(was: np.ndarray, now: np.ndarray, tolerance: float, name: str) -> Iterator[str]:
+    """Arrays of one kind and shape; a zero's sign and a NaN are bits like others."""
+    was, now = np.ascontiguousarray(was), np.ascontiguousarray(now)
+    bits = [array.reshape(-1).view(np.uint8).reshape(-1, array.dtype.itemsize) for array in (was, now)]
+    differ = (bits[0] != bits[1]).any(axis=1)
+    if not differ.any():
+        return
+    places = np.flatnonzero(differ)
+    before, after = was.reshape(-1), now.reshape(-1)
+    if tolerance and was.dtype.kind == "f":
+        scale = float(np.nanmax(np.abs(before), initial=0.0, where=np.isfinite(before)))
+        close = np.abs(before[places].astype(np.float64) - after[places]) <= tolerance * scale
+        places = places[~close]
+    if len(places):
+        index = tuple(int(number) for number in np.unravel_index(places[0], was.shape))
+        count = f"{len(places)} of {was.size} values differ"
+        yield f"{name}{list(index)} was {before[places[0]].item()!r}, is {after[places[0]].item()!r}; {count}"
+
+
+def _table(old: Path, new: Path, tolerance: float) -> Iterator[str]:
+    rows = [list(csv.reader(path.open(encoding="utf-8", newline=""))) for path in (old, new)]
+    header = rows[0][0] if rows[0] else []
+    for number, (was, now) in enumerate(zip_longest(*rows)):
+        if was is None or now is None:
+            yield f"had {len(rows[0])} lines, has {len(rows[1])}"
+            return
+        for column, pair in enumerate(zip_longest(was, now, fillvalue="")):
+            if not _near(*pair, tolerance):
+                name = header[column] if column < len(header) else str(column)
+                yield f"line {number + 1}, column {name} was {pair[0]!r}, is {pair[1]!r}"
+
+
+def _json(old: Path, new: Path, tolerance: float) -> Iterator[str]:
+    for place, before, after in differences(_read(old), _read(new)):
+        is_cost = old.name == "cost.json" or place.startswith("cost.")
+        if (NOT_PASSES if is_cost else LEFT_OUT_PLACES).match(place):
+            continue
+        pairs = (
+            zip(before, after, strict=True)
+            if isinstance(before, list) and isinstance(after, list) and len(before) == len(after)
+            else ()
+        )
+        if not (pairs and all(_near(*pair, tolerance) for pair in pairs)) and not _near(before, after, tolerance):
+            yield f"{place} was {before!r}, is {after!r}"
+
+
+def _read(path: Path) -> Mapping[str, Any]:
+    found = json.loads(path.read_text(encoding="utf-8"))
+    return found if isinstance(found, dict) else {"": found}
+
+
+def _near(was: Any, now: Any, tolerance: float) -> bool:
+    """Whether two values, or texts of numbers, are equal or as near as allowed."""
+    if was == now or repr(was) == repr(now):
+        return True
+    try:
+        return bool(tolerance) and math.isclose(float(was), float(now), rel_tol=tolerance, abs_tol=tolerance)
+    except (TypeError, ValueError):
+        return False
+
+
+def _text(old: Path, new: Path, _: float) -> Iterator[str]:
+    for number, (was, now) in enumerate(
+        zip_longest(old.read_bytes().split(b"\n"), new.read_bytes().split(b"\n")), start=1
+    ):
+        if was != now:
+            yield f"line {number} was {was!r}, is {now!r}"

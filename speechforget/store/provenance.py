@@ -1,0 +1,43 @@
+"""Where an artefact was made and with what: recorded beside it, never part of its key."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import socket
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+RECORDED_VERSIONS = ("speechforget", "torch", "torchaudio", "lightning", "numpy", "soundfile", "espeakng-loader")
+
+
+def provenance() -> dict[str, Any]:
+    """Commit, versions, host and time of a build: recorded beside an artefact, never part of its key."""
+    versions: dict[str, str | None] = {}
+    for package in RECORDED_VERSIONS:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            versions[package] = None
+    return {
+        "commit": commit(),
+        "versions": {"python": platform.python_version(), **versions},
+        "host": socket.gethostname(),
+        "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+    }
+
+
+def commit() -> str | None:
+    """The commit that this package's checkout is at, with `-changed` where files differ from it; None outside a checkout."""
+    folder = Path(__file__).resolve().parent
+    try:
+        run = subprocess.run(
+            ["git", "-C", str(folder), "describe", "--always", "--dirty=-changed", "--abbrev=12"],
+            capture_output=True,
+            check=False,
+        )
+    except OSError:
+        return None
+    return run.stdout.decode().strip() or None

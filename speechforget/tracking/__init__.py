@@ -1,0 +1,1 @@
+"""Learning curves, kept in artefacts and mirrored to trackers."""

@@ -1,0 +1,308 @@
+"""Several processes as a whole: whoever starts them, whichever of them fails."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.torch import load_file
+
+from speechforget.distributed import group
+from speechforget.distributed.environment import Place, place
+from speechforget.distributed.rendezvous import start_worker
+from speechforget.errors import Diverged, RankError, UserError
+from speechforget.pipeline import Pipeline
+from speechforget.store import Store
+
+ROOT = Path(__file__).parents[2]
+EXACT = ["trainer.precision=64-true", "train.epochs=2"]
+TOY = """
+import os, signal, time
+from speechforget import ranks
+from speechforget.errors import UserError
+from speechforget.methods.method import Method
+
+
+class Failing(Method):
+    def __init__(self, how):
+        super().__init__()
+        self.how = how
+
+    def prepare(self, student, context):
+        if ranks.rank() == 1:
+            if self.how == "raise":
+                raise ZeroDivisionError("broken on purpose")
+            if self.how == "kill":
+                os.kill(os.getpid(), signal.SIGKILL)
+            if self.how == "mistake":
+                raise UserError("That number is wrong: take another.")
+        if self.how == "diverge":
+            next(student.parameters()).data.add_(ranks.rank())
+
+    def passes(self):
+        from speechforget.methods.method import Pass
+        return [Pass("forget", 4, 0.0)]
+
+    def loss(self, student, batch, current):
+        if self.how == "diverge" and ranks.rank() == 1:
+            next(student.parameters()).data.add_(1.0)
+        if self.how == "overflow":
+            student.head.weight.data.fill_(float("inf"))
+        from speechforget.methods.losses import cross_entropy
+        return self.mean(cross_entropy(student(*batch.inputs).logits, batch.labels), batch)
+
+
+class Both(Method):
+    def passes(self):
+        from speechforget.methods.method import Pass
+        return [Pass("both", 5, 0.01, length="longer"), Pass("both", 3, 0.01, "batch", length=4), Pass("mix", 7, 0.01, "frozen")]
+
+    def loss(self, student, batch, current):
+        from speechforget.methods.losses import cross_entropy
+        if current.stream == "mix":
+            return self.mean(cross_entropy(student(*batch.inputs).logits, batch.labels), batch)
+        forget, retain = (self.mean(cross_entropy(student(*half.inputs).logits, half.labels), half) for half in batch)
+        return retain - 0.1 * forget
+"""
+
+
+@pytest.fixture(scope="module")
+def toys(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A method that fails on rank 1, in the way its yaml says, and a place with an original and an oracle."""
+    folder = tmp_path_factory.mktemp("toys")
+    (folder / "toy_team.py").write_text(TOY)
+    (folder / "conf" / "method").mkdir(parents=True)
+    for how in ("raise", "kill", "mistake", "diverge", "overflow"):
+        text = f"name: failing_{how}\nrequests: [sample, class]\n_target_: toy_team.Failing\nhow: {how}\n"
+        (folder / "conf" / "method" / f"failing_{how}.yaml").write_text(text)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(folder)
+        yield folder
+    group.close_team()
+
+
+def workers() -> list[int]:
+    """Processes of workers whose parent is this one."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            line, parent = (entry / "cmdline").read_bytes(), (entry / "stat").read_text().rpartition(")")[2].split()[1]
+        except OSError:
+            continue
+        if b"speechforget.stages.worker" in line and int(parent) == os.getpid():
+            found.append(int(entry.name))
+    return found
+
+
+def failing(configure, toys: Path, how: str) -> Pipeline:
+    """A run of the failing method whose original is there, with a team that stands ready."""
+    config = configure(f"output={toys / 'outputs'}", *EXACT, "trainer.devices=2")
+    group.open_team(config)._gather()
+    config["method"] = {"name": f"failing_{how}", "requests": ["class"], "_target_": "toy_team.Failing", "how": how}
+    pipeline = Pipeline(config, Store(toys / "outputs"))
+    pipeline.train("original")
+    return pipeline
+
+
+@pytest.mark.parametrize(
+    ("how", "error", "words"),
+    [
+        ("raise", RankError, r"rank 1 \(process \d+ on .*\) failed: ZeroDivisionError: broken on purpose"),
+        ("kill", RankError, r"rank 1 \(process \d+ on .*\) failed: killed by SIGKILL"),
+        ("mistake", UserError, "^That number is wrong: take another.$"),
+        ("diverge", RankError, "replicas of the model differ"),
+        ("overflow", Diverged, "^The method failing_overflow diverged in pass 1 of 1: "),
+    ],
+)
+def test_a_failing_rank_fails_its_job_soon_and_leaves_nothing(
+    how: str, error: type, words: str, configure, toys: Path
+) -> None:
+    pipeline = failing(configure, toys, how)
+    original = pipeline.train("original")
+    started = time.monotonic()
+    with pytest.raises(error, match=words):
+        pipeline.unlearn(original)
+    took = time.monotonic() - started
+    assert not workers()
+    assert not list(toys.glob(f"outputs/unlearned/failing_{how}-*/DONE"))
+    fresh = Pipeline(
+        configure(f"output={toys / 'outputs'}", *EXACT, "trainer.devices=2", "method=none"), Store(toys / "outputs")
+    )
+    original = fresh.train("original")
+    assert (
+        fresh.unlearn(original).folder / "DONE"
+    ).exists()  # the next job has a fresh team, and no lock stands in its way
+    assert took < 600  # ranks that wait for one that is gone give up after two hours (`worker.group`)
+
+
+def test_a_forget_batch_beside_a_retain_batch_is_shared_right(configure, toys: Path) -> None:
+    """Shares of the two halves are unequal, and at the end of a round too small to be shared out."""
+    models = []
+    for devices in (1, 2):
+        place = toys / f"both{devices}"
+        config = configure(f"output={place}", *EXACT, f"trainer.devices={devices}", "task=sample", "task.percent=9")
+        config["method"] = {"name": "both", "requests": ["sample"], "_target_": "toy_team.Both"}
+        pipeline = Pipeline(config, Store(place))
+        models.append(load_file(pipeline.unlearn(pipeline.train("original")).folder / "weights.safetensors"))
+    start = load_file(pipeline.train("original").folder / "weights.safetensors")
+    assert all(float((models[0][name] - models[1][name]).abs().max()) < 1e-9 for name in start)
+    assert any(float((models[0][name] - start[name]).abs().max()) > 1e-3 for name in start)
+
+
+@pytest.mark.slow
+def test_a_sweep_of_several_processes_never_mixes_its_jobs(command, small, toys: Path, tmp_path: Path) -> None:
+    """The trap: rank 1 fails in the first job while rank 0 goes on, and meets rank 0 of the first job in the second one."""
+    sweep = ["-m", *small, *EXACT, "method=failing_raise,finetune"]
+    more = ["trainer.devices=2", f"output={tmp_path / 'together'}", "--config-dir", str(toys / "conf")]
+    together = command(*sweep, *more, env={"PYTHONPATH": str(toys)})
+    assert together.returncode == 1
+    assert (
+        "rank 1" in together.stderr
+        and "broken on purpose" in together.stderr
+        and "1 of 2 jobs failed" in together.stderr
+    )
+    alone = command(*small, *EXACT, "method=finetune", f"output={tmp_path / 'alone'}")
+    assert alone.returncode == 0, alone.stderr
+    for stage in ("original", "oracle", "unlearned"):
+        (mine,) = (tmp_path / "together").glob(f"{stage}/*/weights.safetensors")
+        (theirs,) = (tmp_path / "alone").glob(f"{stage}/*/weights.safetensors")
+        assert mine.parent.name == theirs.parent.name
+        weights = load_file(theirs)
+        for name, tensor in load_file(mine).items():
+            assert float((tensor - weights[name]).abs().max()) < 1e-9
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return server.getsockname()[1]
+
+
+@pytest.mark.slow
+def test_torchrun_starts_the_same_run(small, tmp_path: Path) -> None:
+    """Two pretended machines with a process each; several processes of one machine are what tests/test_slurm.py has."""
+    nodes, devices = 2, 1
+    options = [
+        f"--nnodes={nodes}",
+        f"--nproc-per-node={devices}",
+        "--master-addr=127.0.0.1",
+        f"--master-port={free_port()}",
+    ]
+    arguments = [
+        *small,
+        "method=none",
+        "train.epochs=1",
+        f"trainer.devices={devices}",
+        f"trainer.nodes={nodes}",
+        f"output={tmp_path}",
+    ]
+    line = [sys.executable, "-m", "torch.distributed.run", *options]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    starts = [
+        subprocess.Popen(
+            [*line, f"--node-rank={node}", str(ROOT / "run.py"), *arguments],
+            cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )
+        for node in range(nodes)
+    ]  # fmt: skip
+    outputs = [process.communicate(timeout=200)[0] for process in starts]
+    assert [process.returncode for process in starts] == [0] * nodes, outputs
+    assert "".join(outputs).count("Result: ") == 1  # task 0 alone speaks
+    assert len(list(tmp_path.glob("result/*/DONE"))) == 1
+    (meeting,) = tmp_path.glob("peers/*.json")
+    assert meeting.stat().st_mode & 0o077 == 0
+
+
+def test_more_tasks_than_devices_is_one_sentence(command, small, tmp_path: Path) -> None:
+    run = command(
+        *small,
+        f"output={tmp_path}",
+        env={"RANK": "0", "WORLD_SIZE": "3", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1"},
+    )
+    assert run.returncode == 1 and "3 tasks were started for 1 devices" in run.stderr and "Traceback" not in run.stderr
+    sweep = ["-m", *small, f"output={tmp_path}", "launch=joblib", "trainer.devices=2", "seed=0,1"]
+    at_once = command(*sweep, env={"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1"})
+    assert at_once.returncode == 1 and "launch=local" in at_once.stderr and "Traceback" not in at_once.stderr
+    alone = command(*small, f"output={tmp_path}", "trainer.nodes=2")
+    assert alone.returncode == 1 and "trainer.nodes=1" in alone.stderr
+
+
+def test_places_are_read_from_the_environment() -> None:
+    batch = {"SLURM_JOB_ID": "7", "SLURM_PROCID": "0", "SLURM_NTASKS": "4"}
+    step = {**batch, "SLURM_STEP_ID": "0", "SLURM_PROCID": "3", "SLURM_STEP_NUM_TASKS": "4", "SLURM_LOCALID": "1"}
+    assert place({}) == Place() and place(batch) == Place()  # a batch script is no task of a step
+    assert place(step) == Place(3, 4, 1, "slurm-7-0-0")
+    assert (
+        place({**step, "SLURM_RESTART_COUNT": "2"}).job != place(step).job
+    )  # a requeued job meets itself, not what it was
+    elastic = {
+        "RANK": "1",
+        "WORLD_SIZE": "2",
+        "LOCAL_RANK": "0",
+        "MASTER_ADDR": "node1",
+        "MASTER_PORT": "29500",
+        "TORCHELASTIC_RUN_ID": "x",
+    }
+    assert place({**step, **elastic}) == Place(1, 2, 0, "torchrun-x-node1-29500")
+    local = {
+        "SUBMITIT_EXECUTOR": "local",
+        "SUBMITIT_LOCAL_JOB_ID": "9",
+        "SUBMITIT_LOCAL_GLOBALID": "1",
+        "SUBMITIT_LOCAL_NTASKS": "2",
+    }
+    assert place(local) == Place(1, 2, 0, "local-9")
+    assert place({**local, "SPEECHFORGET_START": "1"}).job == "local-9-1"
+
+
+def test_a_worker_ends_when_its_team_is_gone() -> None:
+    from multiprocessing.connection import Listener
+
+    with Listener(("127.0.0.1", 0), authkey=b"secret") as listener:
+        process = start_worker(0, 0, *listener.address, "secret")
+        connection = listener.accept()
+        assert group.hear(connection)["rank"] == 0  # type: ignore[index]
+        process.send_signal(
+            signal.SIGTERM
+        )  # a cluster warns every process of a job; the one that runs the command decides
+        time.sleep(0.3)
+        assert process.poll() is None
+        connection.close()
+    assert process.wait(10) == 3
+
+
+def test_a_team_that_is_closed_lets_nobody_in_any_more(tmp_path: Path) -> None:
+    """A thread left at the door would let in the workers of the next team, and ask them for the wrong secret."""
+    closed = group.Team(1, 1, Place(0, 1, 0, ""), str(tmp_path))
+    closed.close()
+    assert not closed.doorman.is_alive()
+
+
+@given(st.lists(st.sampled_from(["done", "user", "error", "consequence", "lost"]), min_size=2, max_size=5))
+def test_of_several_failures_the_cause_is_named(kinds: list[str]) -> None:
+    one = group.Team.__new__(group.Team)
+    one.members = {rank: group.Member(rank, None, f"rank {rank}") for rank in range(len(kinds))}  # type: ignore[arg-type]
+    messages = {
+        "user": {"failed": "user", "reason": "mistake"},
+        "error": {"failed": "error", "reason": "own", "stack": "ZeroDivisionError"},
+        "consequence": {
+            "failed": "error",
+            "reason": "Connection closed by peer",
+            "stack": "RuntimeError: gloo: Connection closed by peer",
+        },
+        "lost": {"failed": "lost", "reason": "killed by SIGKILL"},
+    }
+    failures = {rank: messages[kind] for rank, kind in enumerate(kinds) if kind != "done"}
+    if not failures:
+        return
+    with pytest.raises((RankError, UserError)) as caught:
+        one._raise(failures)
+    cause = next(kind for kind in ("user", "lost", "error", "consequence") if kind in kinds)
+    assert messages[cause]["reason"] in str(caught.value)

@@ -1,0 +1,518 @@
+"""Faults at random, and the same numbers afterwards (docs/faults.md).
+
+SPEECHFORGET_FAULTS=200 pytest tests/test_faults.py -m nightly -n0 -s   that many faults, and a table of them
+SPEECHFORGET_FAULT_SEED=7                                             other faults; the round that a failure names is repeated with its own seed
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+from support.faults import Bench, FaultError, Injected, Round, Sweep, artefacts, clear, processes
+
+from speechforget.store import read_done
+
+FAULTS, SEED = int(os.environ.get("SPEECHFORGET_FAULTS", "0")), int(os.environ.get("SPEECHFORGET_FAULT_SEED", "0"))
+SIGHTS = [
+    "*/*/checkpoint.*",
+    "*/*/weights.*",
+    "*/*/scores*.npz",
+    "*/*/.DONE.*",
+    "*/*.lock",
+    "cache/audio/*/samples.npy",
+    "result/*/result.json",
+]
+YEAR_S = 365.25 * 24 * 3600
+ROOM = 3_000_000  # bytes; a whole sweep takes less
+
+
+@pytest.fixture(scope="module")
+def make_bench(small: list[str], tones: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Bench]:
+    return lambda *jobs: Bench(tmp_path_factory.mktemp("faults"), small, tones, jobs)
+
+
+# Signals
+
+
+def signals(turn: Round, attempts: int = 4, kinds: list[str] | None = None, at: str | None = None) -> None:
+    """Kills and stops processes of sweeps that start from nothing, again and again."""
+    possible = kinds or [
+        "SIGKILL of a parent",
+        "SIGKILL at a file operation",
+        "SIGKILL of everything",
+        "SIGTERM",
+        "SIGINT",
+    ]
+    possible += (
+        {"one": [], "joblib": ["SIGKILL of a job"], "ranks": ["SIGKILL of a rank", "SIGSTOP of a rank"]}[turn.shape]
+        if kinds is None
+        else []
+    )
+    for _ in range(attempts):
+        kind = turn.draw.choice(possible)
+        role = turn.draw.choice(
+            {"one": ["parent"], "joblib": ["parent", "job"], "ranks": ["parent", "rank"]}[turn.shape]
+        )
+        crash = f"{role}:{int(2 ** turn.draw.uniform(0, 8))}" if "operation" in kind else ""
+        sweeps = turn.start(crash)
+        moment = 100 if at else turn.draw.uniform(1.5, 14.0 if turn.shape == "ranks" else 9.0)
+        sight = at or turn.draw.choice([*SIGHTS, *[None] * 5])
+        hit = sweeps[0].end() != 0 if crash else strike(turn, kind, sweeps, moment, sight)
+        codes = [sweep.end() for sweep in sweeps]
+        if hit:
+            turn.tell(kind, f"{crash or f'after {moment:.1f} s or at {sight}'}, {turn.shape}, {turn.sweeps} at once")
+        expect(turn, kind, sweeps, codes)
+        turn.nobody_left()
+        if not any(codes):
+            break
+        dress(turn)
+    turn.settle()
+
+
+def strike(turn: Round, kind: str, sweeps: list[Sweep], moment: float, sight: str | None) -> bool:
+    """Waits for the moment, or for the sight of a file; whether there was anybody left to hit."""
+    role = kind.rpartition(" ")[2] if kind.endswith(("job", "rank")) else "parent"
+    while role not in processes(turn.output).values() and running(sweeps) == sweeps:
+        time.sleep(0.05)
+    until, old = time.monotonic() + moment, seen(turn, sight)
+    while time.monotonic() < until and running(sweeps) == sweeps and seen(turn, sight) <= old:
+        time.sleep(0.003)
+    alive = processes(turn.output)
+    targets = [process for process, its in alive.items() if its == role]
+    if role == "parent":
+        targets = [sweep.process.pid for sweep in running(sweeps)]
+    if not targets:
+        return False
+    target = turn.draw.choice(sorted(targets))
+    with suppress(ProcessLookupError):
+        if kind == "SIGKILL of everything":
+            for process in alive:
+                os.kill(process, signal.SIGKILL)
+        elif kind == "SIGSTOP of a rank":
+            os.kill(target, signal.SIGSTOP)
+            time.sleep(turn.draw.uniform(0.5, 3))
+            os.kill(target, signal.SIGCONT)
+        elif kind == "SIGINT" and turn.draw.random() < 0.5:
+            os.killpg(target, signal.SIGINT)  # as a terminal does
+        else:
+            os.kill(target, {"SIGTERM": signal.SIGTERM, "SIGINT": signal.SIGINT}.get(kind, signal.SIGKILL))
+    return True
+
+
+def running(sweeps: list[Sweep]) -> list[Sweep]:
+    """Those that have not ended."""
+    return [sweep for sweep in sweeps if sweep.process.poll() is None]
+
+
+def seen(turn: Round, sight: str | None) -> set[Path]:
+    """Files of a pattern."""
+    return set(turn.output.glob(sight)) if sight else set()
+
+
+def expect(turn: Round, kind: str, sweeps: list[Sweep], codes: list[int]) -> None:
+    """What a disturbed command may end like; whoever was not hit must not notice."""
+    for sweep, code in zip(sweeps, codes, strict=True):
+        loky = (
+            kind == "SIGINT" and turn.shape == "joblib"
+        )  # whose processes, interrupted while they start, print stacks before any code of ours runs
+        words = sweep.words() if loky else clear(sweep, f"after {kind} (exit code {code})")
+        if code == 1 and "same command" not in words:
+            raise FaultError(f"exit code 1 after {kind}, and no word of what to do:\n{words}")
+    allowed = {
+        "SIGINT": {130},
+        "SIGTERM": {-15, 143},
+        "SIGKILL of a parent": {-9},
+        "SIGKILL of everything": {-9},
+        "SIGSTOP of a rank": set(),
+    }
+    hit = [code for code in codes if code != 0]
+    if any(code not in allowed.get(kind, {1, -9}) for code in hit) or (
+        len(hit) > 1 and kind != "SIGKILL of everything"
+    ):
+        raise FaultError(f"exit codes {codes} after {kind}:\n" + "\n".join(sweep.words() for sweep in sweeps))
+
+
+# Things that lie about, and clocks
+
+
+def dress(turn: Round, chance: float = 0.3) -> None:
+    """Perhaps a clock that was wrong, or something that a dead process left."""
+    if turn.draw.random() < chance:
+        clock(turn)
+    if turn.draw.random() < chance:
+        leftover(turn)
+
+
+def clock(turn: Round) -> None:
+    """File times of the far past or future."""
+    paths = [path for path in turn.output.rglob("*") if turn.draw.random() < 0.5]
+    years = turn.draw.choice([-40, -1, 1, 60])
+    for path in paths:
+        moment = time.time() + years * YEAR_S * turn.draw.random()
+        with suppress(OSError):
+            os.utime(path, (moment, moment))
+    turn.tell("file times", f"{len(paths)} files up to {years} years off")
+
+
+def leftover(turn: Round) -> None:
+    """Files that a process leaves when it dies, where an artefact lies or will lie."""
+    name = turn.draw.choice(sorted(turn.bench.quiet(turn.shape).artefacts))
+    folder = turn.output / name
+    if turn.draw.random() < 0.4:
+        record = {
+            "host": "elsewhere",
+            "pid": 4_000_000,
+            "job": None,
+            "started": "2001-01-01T00:00:00+0000",
+            "token": "0" * 16,
+        }
+        texts = {
+            "flock": f'{{"kind": "flock", {str(record)[1:]}',
+            "lease": str({"kind": "lease", **record, "seconds": 2.0, "beat": "000000000007"}),
+            "empty": "",
+            "garbage": "\x00\xff{",
+        }
+        which = turn.draw.choice(sorted(texts))
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        folder.with_name(f"{folder.name}.lock").write_text(texts[which].replace("'", '"').replace("None", "null"))
+        turn.tell("stale lock", f"{which} at {name}")
+        return
+    own = {
+        "scores": ["loss.partial.npy", "logits.rank7.npy"],
+        "result": [".result.json.77", ".comparison.png.tmp.png"],
+        "split": [],
+    }
+    stage = name.partition("/")[0]
+    which = turn.draw.choice(
+        [".DONE.77", ".inputs.json.77", *own.get(stage, ["checkpoint.partial", "weights.partial"])]
+    )
+    if read_done(folder) is None:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / which).write_bytes(turn.draw.randbytes(turn.draw.choice([0, 100, 5000])))
+        turn.tell("stale file", f"{which} in {name}")
+
+
+# Damage
+
+
+def damage(turn: Round, number: int = 10) -> None:
+    """Bytes of finished artefacts and caches, where some of what depends on them has to be made anew."""
+    copy_quiet(turn)
+    for folder in sorted(turn.output.glob("*/*/DONE")):
+        if turn.draw.random() < {"result": 0.6, "scores": 0.4, "unlearned": 0.3}.get(folder.parts[-3], 0.1):
+            shutil.rmtree(folder.parent)
+    files = [
+        path
+        for folder in sorted(turn.output.glob("*/*/DONE"))
+        for path in sorted(folder.parent.rglob("*"))
+        if path.is_file()
+    ]
+    files += sorted(turn.output.glob("cache/audio/*/*"))
+    for path in turn.draw.sample(files, number if turn.shape != "ranks" else number // 2):
+        artefact = turn.artefact_of(path)
+        kind = "cache" if artefact.startswith("cache") else path.name
+        turn.tell(f"damage: {kind}", f"{spoil(path, turn.draw)} {path.relative_to(turn.output)}", artefact)
+    dress(turn)
+    turn.settle()
+
+
+def checkpoints(turn: Round, number: int = 4) -> None:
+    """Checkpoints of unfinished models."""
+    copy_quiet(turn)
+    kept = turn.bench.quiet(turn.shape).checkpoints
+    for name in turn.draw.sample(sorted(kept), min(number, len(kept))):
+        folder = turn.output / name
+        shutil.rmtree(folder)
+        shutil.copytree(turn.draw.choice(kept[name]), folder)
+        turn.tell("damage: checkpoint", f"{spoil(folder / 'checkpoint.ckpt', turn.draw)} {name}", name)
+    dress(turn)
+    turn.settle()
+
+
+def copy_quiet(turn: Round) -> None:
+    """A finished sweep."""
+    shutil.copytree(turn.bench.quiet(turn.shape).output, turn.output, ignore=shutil.ignore_patterns("sweeps"))
+
+
+def spoil(path: Path, draw: Random, way: str = "") -> str:
+    """Flips bytes of a file, cuts it off or removes it; says which."""
+    data = bytearray(path.read_bytes())
+    way = (way or draw.choice(["flip", "flip", "cut", "remove"])) if data else "remove"
+    if way == "remove":
+        path.unlink()
+        return "removed"
+    if way == "cut":
+        length = draw.choice([0, draw.randrange(len(data))])
+        path.write_bytes(data[:length])
+        return f"cut to {length} of {len(data)} bytes:"
+    places = [draw.randrange(len(data)) for _ in range(draw.randint(1, 8))]
+    for place in places:
+        data[place] ^= draw.randint(1, 255)
+    path.write_bytes(data)
+    return f"bytes {places} flipped of"
+
+
+# Disks
+
+
+@contextmanager
+def own_disk(turn: Round, size: int) -> Iterator[Callable[[str], bool]]:
+    """A file system in memory for the round's output; gives what remounts it with other options."""
+    turn.output.mkdir(parents=True)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(turn.output)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if mounted.returncode:
+        pytest.skip(f"mount: {mounted.stderr.strip()}")
+    try:
+        yield (
+            lambda options: (
+                not subprocess.run(
+                    ["mount", "-o", f"remount,{options}", str(turn.output)], capture_output=True, check=False
+                ).returncode
+            )
+        )
+    finally:
+        for _ in range(100):  # a process that is being ended may still be in it
+            if not subprocess.run(["umount", str(turn.output)], capture_output=True, check=False).returncode:
+                break
+            time.sleep(0.1)
+
+
+def full_disk(turn: Round) -> None:
+    """A disk that is full sooner or later, twice, then large enough."""
+    sizes = sorted(turn.draw.randrange(4096, ROOM) for _ in range(2))
+    with own_disk(turn, sizes[0]) as remount:
+        for size in sizes:
+            assert remount(f"size={size}")
+            sweeps = turn.start()
+            codes = [sweep.end() for sweep in sweeps]
+            turn.nobody_left()
+            for sweep, code in zip(sweeps, codes, strict=True):
+                words = clear(sweep, f"with {size} bytes of room")
+                if code and ("is full" not in words or "make room" not in words):
+                    raise FaultError(f"exit code {code} on a full disk of {size} bytes, and no word of that:\n{words}")
+            if any(codes):
+                turn.tell("full disk", f"{size} bytes")
+        assert remount("size=64m")
+        turn.settle()
+
+
+def read_only(turn: Round) -> None:
+    """An output that becomes read-only while sweeps run, or was so from the start."""
+    with own_disk(turn, 64 << 20) as remount:
+        sweeps = turn.start()
+        time.sleep(turn.draw.uniform(1, 8))
+        while not remount("ro") and any(sweep.process.poll() is None for sweep in sweeps):
+            time.sleep(0.001)  # not while a file is open for writing
+        codes = [sweep.end() for sweep in sweeps]
+        denied(turn, sweeps, codes, "read-only meanwhile")
+        assert remount("ro")
+        sweeps = turn.start()
+        denied(turn, sweeps, [sweep.end() for sweep in sweeps], "read-only from the start")
+        assert remount("rw")
+        turn.settle()
+        assert remount("ro")
+        turn.tell("read-only", "cached runs")
+        for single in (True, False):
+            sweep = turn.bench.start(turn.output, turn.shape, turn.corpus, single=single)
+            if sweep.end():
+                raise FaultError(
+                    f"a cached {'run' if single else 'sweep'} on a read-only output fails:\n{clear(sweep, 'on a read-only output')}"
+                )
+
+
+def denied(turn: Round, sweeps: list[Sweep], codes: list[int], when: str) -> None:
+    """Either it needed to write nothing, or it says where it cannot."""
+    turn.nobody_left()
+    for sweep, code in zip(sweeps, codes, strict=True):
+        words = clear(sweep, when)
+        if code and ("annot" not in words or str(turn.output) not in words):
+            raise FaultError(f"exit code {code}, {when}, and no word of that:\n{words}")
+    if any(codes):
+        turn.tell("read-only", when)
+
+
+# Corpora
+
+
+def corpus_changes(turn: Round, steps: int = 2) -> None:
+    """The corpus is another one for some time: between two commands, or while one runs."""
+    turn.corpus = Path(shutil.copytree(turn.bench.tones, turn.output.with_name(f"{turn.output.name}-corpus")))
+    shape = turn.shape
+    turn.bench.quiet(shape)
+    for _ in range(steps):
+        variant = turn.draw.choice(["rewritten", "removed", "added"])
+        other = other_corpus(turn.bench, variant)
+        turn.bench.quiet(shape, other)
+        if turn.draw.random() < 0.5:
+            turn.tell(f"corpus {variant}", "between runs")
+            change_corpus(turn.corpus, variant)
+            turn.settle(*turn.bench.known(shape), corpus=other)
+        else:
+            sweeps = turn.start()
+            moment = turn.draw.uniform(0.8, 8)
+            time.sleep(moment)
+            change_corpus(turn.corpus, variant)
+            turn.tell(f"corpus {variant}", f"after {moment:.1f} s")
+            for sweep in sweeps:
+                code, words = sweep.end(), clear(sweep, "while the corpus changes")
+                if code and "recordings" not in words and "corpus changed" not in words:
+                    raise FaultError(f"exit code {code} while the corpus changes, and no word of that:\n{words}")
+            turn.nobody_left()
+            either = {name: held for quiet in turn.bench.known(shape) for name, held in quiet.artefacts.items()}
+            if mixed := {name for name, held in artefacts(turn.output).items() if held != either.get(name)}:
+                raise FaultError(f"of neither corpus: {mixed}")
+        restore_corpus(turn)
+    turn.settle(*turn.bench.known(shape))
+
+
+def other_corpus(bench: Bench, variant: str) -> Path:
+    """The corpus in a variant, for a quiet sweep."""
+    folder = bench.place / f"corpus-{variant}"
+    if not folder.exists():
+        change_corpus(Path(shutil.copytree(bench.tones, folder)), variant)
+    return folder
+
+
+def change_corpus(corpus: Path, variant: str) -> None:
+    """A recording is rewritten, removed or added, always the same one."""
+    if variant == "removed":
+        (corpus / "word2" / "speaker1_NO_0.wav").unlink()
+        return
+    target = {"rewritten": "word1/speaker2_NO_3.wav", "added": "word0/speaker0_NO_9.wav"}[variant]
+    shutil.copyfile(corpus / "word2" / "speaker1_NO_3.wav", corpus / target)
+
+
+def restore_corpus(turn: Round) -> None:
+    """The recordings as they were, with their old times or with new ones."""
+    assert turn.corpus is not None
+    shutil.rmtree(turn.corpus)
+    shutil.copytree(turn.bench.tones, turn.corpus, copy_function=turn.draw.choice([shutil.copy, shutil.copy2]))
+
+
+SCENARIOS: dict[Callable[[Round], None], float] = {
+    signals: 5,
+    damage: 6,
+    checkpoints: 3,
+    full_disk: 1,
+    read_only: 1,
+    corpus_changes: 1,
+}
+
+
+def run(turn: Round, scenario: Callable[..., None], *arguments: Any) -> None:
+    """One round; what it says when it fails is enough to repeat it."""
+    turn.bench.rounds.append(f"{scenario.__name__}, {turn.shape}, {turn.sweeps} at once")
+    try:
+        scenario(turn, *arguments)
+    except FaultError as error:
+        for each in turn.injected:
+            each.outcome = "failed"
+        raise FaultError(
+            "\n".join([f"SPEECHFORGET_FAULT_SEED={turn.seed}: {turn.bench.rounds[-1]}", *turn.told, str(error)])
+        ) from None
+    finally:
+        with suppress(FaultError):
+            turn.nobody_left(0)
+        turn.bench.injected += turn.injected
+    shutil.rmtree(turn.output)
+
+
+def random_round(bench: Bench, seed: int) -> None:
+    """Everything about it follows from its seed."""
+    draw = Random(seed)
+    (scenario,) = draw.choices([*SCENARIOS], [*SCENARIOS.values()])
+    (shape,) = draw.choices(
+        ["one", "joblib", "ranks"], [9, 2, 1] if scenario is damage else [4, 2, 2]
+    )  # it matters little for what only reads
+    (sweeps,) = draw.choices([1, 2, 4], [12, 3, 1] if shape == "one" else [12, 1, 0])
+    run(Round(bench, seed, shape, sweeps), scenario)
+
+
+def a_bad_day(turn: Round) -> None:
+    """One fault of each important kind, one after another."""
+    with own_disk(turn, 1_100_000) as remount:
+        (sweep,) = turn.start()
+        assert sweep.end() == 1 and "is full: make room" in clear(sweep, "on a full disk")
+        turn.tell("full disk", "1100000 bytes")
+        assert remount(f"size={ROOM * 4}")
+        sweeps = turn.start()
+        assert strike(turn, "SIGKILL of a parent", sweeps, 60, "*/*/checkpoint.ckpt") and sweeps[0].end() == -9
+        turn.tell("SIGKILL of a parent", "at its first checkpoint")
+        for path in turn.output.glob("*/*/checkpoint.ckpt"):
+            turn.tell("damage: checkpoint", spoil(path, turn.draw, "flip"), turn.artefact_of(path))
+        clock(turn)
+        leftover(turn)
+        turn.settle()
+        for path, way in (
+            (next(turn.output.glob("split/*/utterances.csv")), "flip"),
+            (next(turn.output.glob("result/*/forget.txt")), "cut"),
+        ):
+            turn.tell("damage", spoil(path, turn.draw, way), turn.artefact_of(path))
+        turn.settle()
+    assert [each.outcome for each in turn.injected if each.kind == "damage"] == ["error", "error"]
+
+
+@pytest.mark.slow
+def test_a_bad_day_ends_in_the_quiet_numbers(make_bench: Callable[..., Bench]) -> None:
+    run(Round(make_bench("method=finetune", "seed=0", "task=class"), SEED, "one"), a_bad_day)
+
+
+@pytest.mark.nightly
+@pytest.mark.skipif(
+    not FAULTS, reason="set SPEECHFORGET_FAULTS to a number of faults; tests/test_ranks.py kills a rank, too"
+)
+def test_a_rank_that_is_killed_or_stopped_costs_a_repetition(make_bench: Callable[..., Bench]) -> None:
+    bench = make_bench("only=original", "seed=0")
+    turn = Round(bench, SEED, "ranks")
+    run(turn, signals, 1, ["SIGKILL of a rank"], "*/*/checkpoint.ckpt")
+    assert [each.kind for each in turn.injected if each.kind.startswith("SIG")] == ["SIGKILL of a rank"]
+
+
+def table(injected: list[Injected]) -> str:
+    """How many faults of each kind there were, and how they ended."""
+    counts = Counter((kind, each.outcome) for each in injected for kind in (each.kind, "~ all"))
+    head = f"{'fault':28} injected  quiet numbers again  clear error first  not needed, found by verify  failed"
+    lines = []
+    for kind in sorted({kind for kind, _ in counts}):
+        quiet, error, found, failed = (counts[kind, outcome] for outcome in ("quiet", "error", "verify", "failed"))
+        lines.append(f"{kind:28} {quiet + error + found + failed:8}  {quiet:19}  {error:17}  {found:27}  {failed:6}")
+    return "\n".join([head, *lines])
+
+
+@pytest.mark.nightly
+@pytest.mark.skipif(not FAULTS, reason="set SPEECHFORGET_FAULTS to a number of faults")
+def test_hundreds_of_faults(make_bench: Callable[..., Bench]) -> None:
+    bench = make_bench("method=finetune,random_label", "seed=0,1", "task=class")
+    failures: list[str] = []
+    seed = SEED
+    print(f"\nfaults: {FAULTS}, seed: {SEED}", flush=True)
+    while len(bench.injected) < FAULTS:
+        begun = time.monotonic()
+        try:
+            random_round(bench, seed)
+        except FaultError as error:
+            failures.append(str(error))
+            print(f"FAILED {error}", flush=True)
+        print(
+            f"round {seed}: {len(bench.injected)} faults so far, {bench.rounds[-1]}, {time.monotonic() - begun:.0f} s",
+            flush=True,
+        )
+        seed += 1
+    print(f"{table(bench.injected)}\nrounds: {seed - SEED}, failed: {len(failures)}", flush=True)
+    assert not failures, "\n\n".join(failures)

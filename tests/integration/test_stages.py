@@ -1,0 +1,435 @@
+"""Training, unlearning and scoring on made tones: deterministic, resumable after any epoch, and equal to the plain loop."""
+
+import copy
+import json
+import shutil
+import signal
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from omegaconf import OmegaConf
+from support.tiny import options_of
+
+from speechforget.data.batches.augment import Augment
+from speechforget.data.batches.sample_sources import Mapped
+from speechforget.data.batches.streams import Sources, Waveforms
+from speechforget.errors import Diverged, UserError
+from speechforget.inference import load
+from speechforget.methods.base.driver import Driver
+from speechforget.methods.base.method import Context, Method, Pass
+from speechforget.models.folder import build_classifier, load_classifier
+from speechforget.models.lora import restrict
+from speechforget.stages.build import watch_of
+from speechforget.stages.score import score
+from speechforget.stages.score_files import COLUMNS, column
+from speechforget.stages.train import learning_rate_factor, train
+from speechforget.stages.unlearn import Unlearning, build_method, evaluator, ordered_batches, pass_stream, unlearn
+from speechforget.training.cost_meter import Cost
+from speechforget.training.finite import Watch
+from speechforget.training.loop import Job, Resumable, accuracy
+
+CONF = Path(__file__).parents[2] / "conf"
+RATE, CLASSES, EACH = 8000, 3, 16
+DATASET = {"sample_rate": RATE, "seconds": 0.5}
+TRAINER = {"accelerator": "cpu", "devices": 1, "precision": "32-true", "compile": False, "threads": 1}
+LABELS = ["high", "low", "middle"]
+
+
+@pytest.fixture(scope="module")
+def sources() -> Sources:
+    generator = np.random.default_rng(0)
+    count, samples = CLASSES * EACH, RATE // 2
+    labels = np.arange(count) % CLASSES
+    pitch = 300.0 * (labels + 1)[:, None] + generator.normal(0, 20, (count, 1))
+    tones = np.sin(2 * np.pi * pitch * np.arange(samples) / RATE) + generator.normal(0, 0.3, (count, samples))
+    flat = (tones * 8000).astype(np.int16).ravel()
+    waveforms = Waveforms(Mapped(flat, np.arange(count) * samples), np.full(count, samples), samples)
+    everyone = np.arange(count)
+    rows = {
+        "all": everyone,
+        "train": everyone[:36],
+        "validation": everyone[36:42],
+        "validation_request": everyone[36:42],
+    }
+    rows |= {"forget": everyone[:6], "retain": everyone[6:36]}
+    return Sources(waveforms, labels, rows, Augment(shift=0.1, noise=0.5, masks=1, mask_frequency=0.2, mask_time=0.2))
+
+
+def config(group: str, name: str, **changes: Any) -> dict[str, Any]:
+    return {**OmegaConf.to_container(OmegaConf.load(CONF / group / f"{name}.yaml")), **changes}  # type: ignore[dict-item]
+
+
+MODEL = config("model", "tcresnet", channels=[8, 8], dropout=0.2)
+RECIPE = config("train", "default", epochs=3, batch_size=8, warmup=1)
+
+
+def job(folder: Path, seed: int = 0) -> Job:
+    folder.mkdir(parents=True, exist_ok=True)
+    return Job(folder, TRAINER, seed, None, "test")
+
+
+def trained(folder: Path, sources: Sources, seed: int = 0) -> Path:
+    train(job(folder, seed), sources, LABELS, DATASET, MODEL, RECIPE)
+    return folder
+
+
+def unlearned(folder: Path, original: Path, sources: Sources, method: dict[str, Any]) -> Path:
+    unlearn(job(folder), original, sources, forgotten(method), method)
+    return folder
+
+
+def forgotten(method: dict[str, Any]) -> tuple[int, ...]:
+    """Classes that are removed whole, for methods that only know such requests."""
+    return () if "sample" in method["requests"] else (1,)
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory, sources: Sources) -> Path:
+    return trained(tmp_path_factory.mktemp("stages") / "original", sources)
+
+
+def same_weights(first: Path, second: Path) -> bool:
+    return (first / "weights.safetensors").read_bytes() == (second / "weights.safetensors").read_bytes()
+
+
+def same_curve(first: Path, second: Path) -> bool:
+    """Every pass once, and the same numbers in it."""
+    return (first / "curves.csv").read_bytes() == (second / "curves.csv").read_bytes()
+
+
+def die_after(epoch: int, monkeypatch: pytest.MonkeyPatch, work: Callable[[], Any]) -> None:
+    """Does the work until the checkpoint of an epoch is written, then fails as a killed process would."""
+    save, interruption = Resumable.on_train_epoch_end, signal.getsignal(signal.SIGINT)
+
+    def save_then_die(self: Resumable, trainer: Any, module: Any) -> None:
+        save(self, trainer, module)
+        if trainer.current_epoch == epoch:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Resumable, "on_train_epoch_end", save_then_die)
+        with pytest.raises(KeyboardInterrupt):
+            work()
+    assert signal.getsignal(signal.SIGINT) is interruption  # Ctrl-C is heard again
+
+
+def test_training_is_equal_to_the_bit(tmp_path: Path, sources: Sources, original: Path) -> None:
+    assert same_weights(trained(tmp_path / "again", sources), original)
+    assert not same_weights(trained(tmp_path / "other seed", sources, seed=1), original)
+
+
+@pytest.mark.parametrize("epoch", [0, 1, 2])
+def test_training_resumes_exactly(
+    epoch: int, tmp_path: Path, sources: Sources, original: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    die_after(epoch, monkeypatch, lambda: trained(tmp_path, sources))
+    assert (tmp_path / "checkpoint.ckpt").exists() and not (tmp_path / "weights.safetensors").exists()
+    trained(tmp_path, sources)
+    assert same_weights(tmp_path, original) and same_curve(tmp_path, original)
+    assert pd.read_csv(tmp_path / "curves.csv")["epoch"].tolist() == [0, 1, 2]
+    assert not (tmp_path / "checkpoint.ckpt").exists()
+    cost = json.loads((tmp_path / "cost.json").read_text())
+    assert cost["forward_backward"] == 36 * 3
+    assert cost["seconds"] > 0
+
+
+METHODS = sorted(path.stem for path in (CONF / "method").glob("*.yaml"))
+
+
+# What is decided after a pass: to stop (LoTUS, here after its first of three), and to take an earlier model (SCRUB, after its last).
+DECIDING = {"lotus that stops": {"margin": -2.0, "epochs": 3}, "scrub that rewinds": {"rewind": True}}
+
+
+@pytest.mark.parametrize("name", [*METHODS, *DECIDING])
+def test_unlearning_resumes_exactly(
+    name: str, tmp_path: Path, sources: Sources, original: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also from the last checkpoint, after which nothing is to be done but what was decided before it."""
+    method = {**options_of(name.split(maxsplit=1)[0]), **DECIDING.get(name, {})}
+    unlearned(tmp_path / "quiet", original, sources, method)
+    if not build_method(method).passes():
+        return
+    passes = len(pd.read_csv(tmp_path / "quiet" / "curves.csv"))
+    assert name != "lotus that stops" or passes == 1
+    for last in sorted({min(1, passes - 1), passes - 1}):
+        killed = tmp_path / f"killed{last}"
+        die_after(last, monkeypatch, lambda place=killed: unlearned(place, original, sources, method))
+        unlearned(killed, original, sources, method)
+        assert same_weights(killed, tmp_path / "quiet") and same_curve(killed, tmp_path / "quiet")
+        costs = [json.loads((folder / "cost.json").read_text()) for folder in (killed, tmp_path / "quiet")]
+        assert all(costs[0][name] == costs[1][name] for name in ("forward_backward", "forward"))
+
+
+class Overflow(Method):
+    """An edit after which the model's weights, or its outputs, are not finite."""
+
+    def __init__(self, value: float) -> None:
+        super().__init__()
+        self.value = value
+
+    def prepare(self, student: torch.nn.Module, context: Context) -> None:
+        student.head.weight.data.fill_(self.value)  # type: ignore[union-attr, operator]
+
+
+WATCH = Watch("The method some", "Lower some number.")
+
+
+@pytest.mark.parametrize(
+    ("change", "when"),
+    [
+        ({"name": "gradient_ascent", "learning_rate": 1e9, "epochs": 3}, r"in pass [123] of 3: .*\. Lower"),
+        (
+            {"_target_": "test_stages.Overflow", "value": float("nan")},
+            "in its one step: numbers of head.weight are not finite. Lower",
+        ),
+    ],
+)
+def test_a_method_that_diverges_says_when_and_leaves_nothing_to_go_on_with(
+    change: dict[str, Any], when: str, tmp_path: Path, sources: Sources, original: Path
+) -> None:
+    method = {**options_of(change["name"]), **change} if "name" in change else change
+    watched = replace(job(tmp_path), watch=WATCH)
+    for _ in range(2):  # the same again: nothing stands in its way, and nothing of it is taken for done
+        with pytest.raises(Diverged, match=f"The method some diverged {when}"):
+            unlearn(watched, original, sources, (), method)
+        assert not list(tmp_path.glob("checkpoint*")) and not list(tmp_path.glob("weights*"))
+
+
+def test_a_training_that_diverges_says_when_and_leaves_nothing_to_go_on_with(tmp_path: Path, sources: Sources) -> None:
+    recipe = {**RECIPE, "learning_rate": 1e30, "warmup": 0}
+    with pytest.raises(Diverged, match=r"diverged in epoch [123] of 3: .*not finite|is (nan|inf)"):
+        train(job(tmp_path), sources, LABELS, DATASET, MODEL, recipe)
+    assert not list(tmp_path.glob("checkpoint*")) and not list(tmp_path.glob("weights*"))
+
+
+def test_outputs_that_are_not_finite_are_no_scores(tmp_path: Path, sources: Sources, original: Path) -> None:
+    """Of weights that are: too large for what is made of them."""
+    unlearn(job(tmp_path), original, sources, (), {"_target_": "test_stages.Overflow", "value": 3e38})
+    with pytest.raises(FloatingPointError, match=r"outputs for \d+ of 48 utterances"):
+        score(tmp_path, tmp_path, sources, TRAINER, "test")
+    assert not any(column(tmp_path, name).exists() for name in COLUMNS)
+    with pytest.raises(FloatingPointError, match="logits for"):
+        accuracy(load_classifier(tmp_path)[0], sources.ordered("validation", 4), torch.device("cpu"))
+
+
+def test_what_to_lower_is_named(configure: Callable[..., dict[str, Any]]) -> None:
+    assert "train.learning_rate (it is 100)" in watch_of(configure("train.learning_rate=100"), "oracle").advice
+    unsir = watch_of(configure("method=unsir", "trainer.precision=bf16-mixed"), "unlearned")
+    assert (
+        unsir.who == "The method unsir"
+        and "method.impair_learning_rate" in unsir.advice
+        and "trainer.precision=32-true" in unsir.advice
+    )
+    assert (
+        "method.dampening" in watch_of(configure("method=ssd"), "unlearned").advice
+        and "precision" not in watch_of(configure(), "original").advice
+    )
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_lightning_does_what_the_plain_loop_does(name: str, tmp_path: Path, sources: Sources, original: Path) -> None:
+    method = options_of(name)
+    start = tmp_path / "plain"
+    start.mkdir()
+    parts = json.loads((original / "model.json").read_text())
+    parts["model"]["dropout"] = 0.0
+    (start / "model.json").write_text(json.dumps(parts))
+    (start / "weights.safetensors").write_bytes((original / "weights.safetensors").read_bytes())
+    unlearned(tmp_path / "lightning", start, sources, method)
+    expected, _ = load_classifier(tmp_path / "lightning")
+
+    classifier, _ = load_classifier(start)
+    plain = build_method(method)
+    student = copy.deepcopy(restrict(classifier, plain.trainable))
+
+    def fresh() -> torch.nn.Module:
+        from speechforget.models.folder import build_classifier
+        from speechforget.seeding import seed_from
+
+        torch.manual_seed(seed_from(0, "fresh"))
+        return build_classifier({**MODEL, "dropout": 0.0}, CLASSES, RATE)
+
+    cpu = torch.device("cpu")
+    plain.prepare(
+        student, Context(classifier, fresh, ordered_batches(plain, sources, cpu, 0), CLASSES, forgotten(method), 0)
+    )
+
+    def stream(current: Pass, index: int) -> Any:
+        return pass_stream(sources, plain, current, index, 0)
+
+    Driver(
+        plain, student, evaluator(plain, student, sources, cpu), lambda current, index: len(stream(current, index))
+    ).run(stream)
+    for (key, mine), theirs in zip(student.state_dict().items(), expected.state_dict().values(), strict=True):
+        assert torch.equal(mine, theirs), key
+
+
+def test_undeclared_data_raises(sources: Sources) -> None:
+    method = build_method(options_of("gradient_ascent"))
+    with pytest.raises(RuntimeError, match="retain"):
+        list(ordered_batches(method, sources, torch.device("cpu"), 0)("retain", 4))
+
+
+def columns(folder: Path) -> dict[str, np.ndarray]:
+    return {name: np.load(column(folder, name)) for name in COLUMNS}
+
+
+def test_scores_are_about_every_utterance_once(tmp_path: Path, sources: Sources, original: Path) -> None:
+    score(tmp_path, original, sources, TRAINER, "test")
+    arrays = columns(tmp_path)
+    assert arrays["row"].tolist() == list(range(CLASSES * EACH))
+    logits = torch.from_numpy(arrays["logits"]).double()
+    assert np.allclose(
+        arrays["loss"], -logits.log_softmax(1).numpy()[np.arange(len(logits)), arrays["label"]], rtol=1e-12
+    )
+
+
+def test_a_model_folder_classifies_waveforms_and_files(tmp_path: Path, sources: Sources, original: Path) -> None:
+    import soundfile
+
+    recogniser = load(original)
+    waveform, _ = sources.waveforms.gather(np.array([3]))
+    soundfile.write(tmp_path / "tone.wav", waveform[0].numpy(), RATE, subtype="PCM_16")
+    heard, read = recogniser.classify(waveform[0]), recogniser.classify(tmp_path / "tone.wav")
+    assert set(heard.probabilities) == set(LABELS) and abs(sum(heard.probabilities.values()) - 1) < 1e-6
+    assert heard.label == max(heard.probabilities, key=lambda name: heard.probabilities[name])
+    assert read.probabilities == pytest.approx(heard.probabilities, abs=1e-4)
+
+
+WAVE = np.sin(np.arange(RATE)) / 2
+NO_WAVEFORMS: dict[str, tuple[object, object, str]] = {
+    "nan": (np.where(np.arange(RATE) == 5, np.nan, WAVE), None, "1 samples are NaN or infinite"),
+    "infinite": (torch.full((RATE,), torch.inf), RATE, f"{RATE} samples are NaN"),
+    "integers": ((WAVE * 32767).astype(np.int16), None, "out of range"),
+    "two channels": (np.stack([WAVE, WAVE]), None, r"shape \(samples,\), not \(2"),
+    "empty": (WAVE[:0], None, r"not \(0,\)"),
+    "one": (WAVE[:1], 1000 * RATE, "too short"),
+    "complex": (WAVE * 1j, None, "real numbers"),
+    "words": (["a"], None, "a waveform of numbers, not list"),
+    "rate 0": (WAVE, 0, "above 0, in Hz, not 0"),
+    "rate -1": (WAVE, -8000, "above 0"),
+    "rate nan": (WAVE, float("nan"), "above 0"),
+    "rate word": (WAVE, "16000", "above 0"),
+    "rate truth": (WAVE, True, "above 0"),
+    "rate of a file": ("tone.wav", RATE + 1, f"is at {RATE} Hz, not {RATE + 1}"),
+    "empty file": ("empty.wav", None, "empty.wav cannot be used: too short"),
+    "nan file": ("nan.wav", None, f"nan.wav cannot be used: not finite .{RATE} samples"),
+}
+
+
+@pytest.mark.parametrize("name", NO_WAVEFORMS)
+def test_what_is_no_recording_is_refused_and_not_answered(tmp_path: Path, original: Path, name: str) -> None:
+    import soundfile
+
+    for file, samples in {"tone": WAVE, "empty": WAVE[:0], "nan": WAVE * np.nan}.items():
+        soundfile.write(tmp_path / f"{file}.wav", samples, RATE, subtype="FLOAT")
+    recording, rate, words = NO_WAVEFORMS[name]
+    with pytest.raises(UserError, match=words):
+        load(original).classify(tmp_path / recording if isinstance(recording, str) else recording, rate)  # type: ignore[arg-type]
+
+
+def test_destroyed_weights_give_no_answer(original: Path) -> None:
+    recogniser = load(original)
+    next(recogniser.classifier.parameters()).data.fill_(float("nan"))
+    with pytest.raises(UserError, match="not finite"):
+        recogniser.classify(torch.from_numpy(WAVE).requires_grad_(), RATE)
+
+
+def test_a_result_finds_its_model_or_says_where_it_must_lie(
+    tmp_path: Path, original: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result, model = tmp_path / "outputs" / "result" / "a", tmp_path / "outputs" / "unlearned" / "b"
+    result.mkdir(parents=True)
+    (result / "result.json").write_text('{"artefacts": {"unlearned": "b"}}')
+    shutil.copytree(original, model)
+    (tmp_path / "link").symlink_to(result)
+    monkeypatch.chdir(result)
+    for place in (result, Path(), tmp_path / "link"):
+        assert load(place).labels == LABELS
+    copied = shutil.copytree(result, tmp_path / "elsewhere" / "result" / "a")
+    with pytest.raises(
+        UserError,
+        match=f"numbers only. Copy the folder unlearned/b .* {tmp_path / 'elsewhere' / 'unlearned' / 'b'}, or load",
+    ):
+        load(copied)
+    shutil.copytree(model, tmp_path / "elsewhere" / "unlearned" / "b")
+    assert load(copied).labels == LABELS
+    for text in ("{", "[]", "{}"):
+        (result / "result.json").write_text(text)
+        with pytest.raises(UserError, match=r"result.json cannot be read"):
+            load(result)
+
+
+def test_the_learning_rate_warms_up_and_falls_to_zero() -> None:
+    factors = [learning_rate_factor(step, 4, 20, "cosine") for step in range(21)]
+    assert factors[:4] == [0.2, 0.4, 0.6, 0.8] and factors[4] == 1.0
+    assert factors[4:] == sorted(factors[4:], reverse=True) and factors[20] == pytest.approx(0.0)
+    assert learning_rate_factor(15, 4, 20, "constant") == 1.0
+
+
+def test_every_module_of_a_method_is_in_the_checkpoint(sources: Sources, original: Path) -> None:
+    classifier, _ = load_classifier(original)
+    method = build_method(options_of("scrub"))
+    method.prepare(
+        classifier,
+        Context(
+            classifier, lambda: classifier, ordered_batches(method, sources, torch.device("cpu"), 0), CLASSES, (), 0
+        ),
+    )
+    names = (
+        Unlearning(
+            Driver(method, classifier, lambda name: 0.0), sources, Job(original, TRAINER, 0, None, "test"), Cost()
+        )
+        .state_dict()
+        .keys()
+    )
+    assert any(name.startswith("student.") for name in names) and any(name.startswith("method.") for name in names)
+
+
+@pytest.mark.parametrize("precision", ["bf16-mixed", "64-true"])
+def test_other_precisions_train_and_unlearn(precision: str, tmp_path: Path, sources: Sources) -> None:
+    trainer = {**TRAINER, "precision": precision}
+    for name in ("original", "unlearned"):
+        (tmp_path / name).mkdir()
+    jobs = [Job(tmp_path / name, trainer, 0, None, "test") for name in ("original", "unlearned")]
+    train(jobs[0], sources, LABELS, DATASET, MODEL, RECIPE)
+    unlearn(jobs[1], jobs[0].folder, sources, (), {**options_of("scrub"), "rewind": True})
+    score(tmp_path, jobs[1].folder, sources, TRAINER, "test")
+    assert np.isfinite(columns(tmp_path)["loss"]).all()
+
+
+def test_accuracy_feeds_a_model_of_double_weights_what_it_can_take(sources: Sources) -> None:
+    """A convolution on the waveform itself, as of m5 and the pretrained models: what Lightning widens in training must be widened here."""
+    torch.manual_seed(0)
+    model = build_classifier(config("model", "m5"), CLASSES, RATE)
+    stream = sources.ordered("train", 8)
+    assert accuracy(copy.deepcopy(model).double(), stream, torch.device("cpu")) == accuracy(
+        model, stream, torch.device("cpu")
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+def test_a_compiled_model_trains_to_the_same_weights_but_for_rounding(tmp_path: Path, sources: Sources) -> None:
+    trained = []
+    for compiled in (False, True):
+        folder = tmp_path / str(compiled)
+        folder.mkdir()
+        train(
+            Job(folder, {**TRAINER, "compile": compiled}, 0, None, "test"),
+            sources,
+            LABELS,
+            DATASET,
+            {**MODEL, "dropout": 0.3},
+            {**RECIPE, "epochs": 1},
+        )
+        trained.append(load_classifier(folder)[0].state_dict())
+    assert trained[0].keys() == trained[1].keys()
+    for name, weight in trained[0].items():
+        assert torch.allclose(weight.float(), trained[1][name].float(), atol=1e-3), name

@@ -1,0 +1,44 @@
+"""Facts of the methods that shift boundaries, smooth answers, or need no retain data."""
+
+from support.facts import E, F, Facts, R
+
+SEARCHES, STEPS = 3, 10  # AMUN's attacks on each utterance, for seven radii
+KEPT = round(0.3 * R)
+FORGET = Facts(cost=(0, E * F))
+DRAWS = 25
+NOISE = 4  # samples: UNSIR's noise_batch_size here
+FACTS = {
+    "delete": Facts(cost=(E * F, E * F), variants=[({"batch_norm": "train"}, {}), ({"batch_norm": "batch"}, {})]),
+    "boundary_shrink": Facts(
+        cost=(F, F + E * F),
+        variants=[({"wrong_only": False, "bound": 3.0}, {"forget": "any"}), ({"batch_norm": "batch"}, {})],
+    ),
+    "boundary_expand": Facts(
+        cost=(0, E * F), variants=[({"clip": 0.5, "optimizer": {"name": "sgd", "momentum": 0.9}}, {})]
+    ),
+    "jit": Facts(
+        cost=(E * DRAWS * F, E * F),
+        forget="moves",
+        variants=[({"clamp": True, "reduction": "sum", "batch_norm": "batch"}, {})],
+    ),
+    "amun": Facts(
+        cost=(SEARCHES * F, SEARCHES * STEPS * F + E * (F + R)),
+        variants=[
+            (
+                {"retain": False, "radii": [0.1, 2.0], "steps": 3},
+                {"cost": (2 * F, 2 * 3 * F + E * F), "forget": "moves"},
+            )
+        ],
+    ),
+    "unsir": Facts(
+        cost=(0, 40 * NOISE + -(-KEPT // 4) * NOISE + 3 * KEPT),
+        forget="moves",  # noise of so small a problem is like nothing in it
+        faster={"impair_learning_rate": 0.02, "repair_learning_rate": 0.01},
+        variants=[
+            (
+                {"order": "sequential", "copies": 3, "impair_epochs": 2, "impair_batch_norm": "train"},
+                {"cost": (0, 40 * NOISE + 2 * 3 * NOISE + 4 * KEPT), "forget": "moves"},
+            )
+        ],
+    ),
+}

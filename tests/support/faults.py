@@ -1,0 +1,340 @@
+"""Faults, injected at random into small sweeps, and what must be true afterwards (docs/faults.md).
+
+A `Round` works in one output folder: it injects faults, then `settle` repeats the command undisturbed until the numbers are those of a quiet sweep;
+on the way a damaged folder may be named by one clear error and is removed, as the error says. Everything is drawn from the round's seed.
+Which faults there are is in test_faults.py. What goes wrong raises `FaultError`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from speechforget.cli.store import main as store
+from speechforget.store import read_done
+
+ROOT = Path(__file__).parents[2]
+PATIENCE_S = 240.0  # for one command: longer is a hang
+LEAVE_S = 20.0  # for processes to end after the command that started them
+MARK = "SPEECHFORGET_FAULTS_OUTPUT"  # in the environment of everything that a round starts
+CRASH = "SPEECHFORGET_FAULTS_CRASH"  # "<role>:<n>": a process of this role kills itself before its n-th operation on a file of the output
+ROLES = {
+    "rank": "speechforget.distributed.worker",
+    "job": "popen_loky",
+    "helper": "resource_tracker",
+}  # by words of the command line; else: parent
+SHAPES = {"one": [], "joblib": ["launch=joblib"], "ranks": ["trainer.devices=2"]}
+HOOK = """
+import os, signal, sys
+place, (role, number) = os.environ["{MARK}"], os.environ["{CRASH}"].split(":")
+words = " ".join(sys.orig_argv)
+mine = next((name for name, word in {ROLES}.items() if word in words), "parent")
+left = [int(number)]
+def hook(event, arguments):
+    if event in ("open", "os.rename", "os.remove", "os.mkdir", "os.rmdir") and str(arguments[0]).startswith(place):
+        if event != "open" or (arguments[1] or "r")[0] != "r" or arguments[2] & 3:
+            left[0] -= 1
+            if left[0] == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+if mine == role:
+    sys.addaudithook(hook)
+"""
+
+
+class FaultError(AssertionError):
+    """Something that a fault must not lead to."""
+
+
+@dataclass
+class Injected:
+    """A fault. artefact: what it damaged, where it did. outcome: quiet; error or verify, where an error of the command or
+    the store's check named the artefact first; or failed, with its round.
+    """
+
+    kind: str
+    detail: str
+    artefact: str | None = None
+    outcome: str = "quiet"
+
+
+@dataclass
+class Sweep:
+    """A started command and where its words go."""
+
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    def end(self, patience_s: float = PATIENCE_S) -> int:
+        """Its exit code. Raises FaultError when it hangs."""
+        try:
+            return self.process.wait(patience_s)
+        except subprocess.TimeoutExpired:
+            raise FaultError(f"it hangs (more than {patience_s:.0f} s):\n{self.words()}") from None
+
+    def words(self, kind: str = "err") -> str:
+        """What it printed."""
+        return self.log.with_suffix(f".{kind}").read_text(errors="replace")
+
+
+@dataclass
+class Quiet:
+    """An undisturbed sweep: its artefacts, and every checkpoint that it had on the way, by artefact."""
+
+    output: Path
+    artefacts: dict[str, Any]
+    checkpoints: dict[str, list[Path]]
+
+
+def processes(output: Path) -> dict[int, str]:
+    """Those that a round started on `output` and that live, with their roles."""
+    found: dict[int, str] = {}
+    mark = f"{MARK}={output}".encode()
+    for place in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if mark in (place / "environ").read_bytes().split(b"\0"):
+                words = (place / "cmdline").read_bytes().decode(errors="replace").replace("\0", " ")
+                found[int(place.name)] = next((role for role, word in ROLES.items() if word in words), "parent")
+    return found
+
+
+def artefacts(output: Path) -> dict[str, Any]:
+    """What the finished artefacts of `output` hold: the names of their files, weights by their hash, results without wall times."""
+    found: dict[str, Any] = {}
+    for done in output.glob("*/*/DONE"):
+        folder, record = done.parent, read_done(done.parent)
+        if record is not None:
+            held: dict[str, Any] = {"files": sorted(record["files"])}
+            if (weights := folder / "weights.safetensors").exists():
+                held["weights"] = hashlib.sha256(weights.read_bytes()).hexdigest()
+            if (result := folder / "result.json").exists():
+                comparison = json.loads(result.read_bytes())["comparison"]
+                held["figures"] = {
+                    model: {name: entry for name, entry in each.items() if name != "seconds"}
+                    for model, each in comparison.items()
+                }
+            found[folder.relative_to(output).as_posix()] = held
+    return found
+
+
+class Bench:
+    """Where rounds happen: the corpus, quiet sweeps to compare with, and the count of faults."""
+
+    def __init__(self, place: Path, small: Iterable[str], tones: Path, sweep: Iterable[str]) -> None:
+        self.place, self.tones, self.sweep = place, tones, [*sweep]
+        self.small = [override for override in small if not override.startswith("dataset.root=")]
+        self.injected: list[Injected] = []
+        self.rounds: list[str] = []
+        self._quiet: dict[tuple[str, str], Quiet] = {}
+        self._started = 0
+        (place / "hook").mkdir(parents=True)
+        (place / "logs").mkdir()
+        (place / "hook" / "sitecustomize.py").write_text(HOOK.format(MARK=MARK, CRASH=CRASH, ROLES=ROLES))
+
+    def start(
+        self, output: Path, shape: str, corpus: Path | None = None, crash: str = "", single: bool = False
+    ) -> Sweep:
+        """Starts the sweep as a user would; single: only its first job, without -m."""
+        self._started += 1
+        log = self.place / "logs" / str(self._started)
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", MARK: str(output), "WANDB_MODE": "offline"}
+        if crash:
+            environment |= {CRASH: crash, "PYTHONPATH": str(self.place / "hook")}
+        asked = [word.partition(",")[0] for word in self.sweep] if single else ["-m", *self.sweep]
+        line = [
+            sys.executable,
+            str(ROOT / "run.py"),
+            *asked,
+            *self.small,
+            *SHAPES[shape],
+            f"dataset.root={corpus or self.tones}",
+            f"output={output}",
+        ]
+        with log.with_suffix(".out").open("wb") as out, log.with_suffix(".err").open("wb") as err:
+            # A pytest in the background ignores SIGINT, and its children would, too.
+            process = subprocess.Popen(
+                line, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stdout=out, stderr=err, start_new_session=True,
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509  (it touches no lock)
+            )  # fmt: skip
+        return Sweep(process, log)
+
+    def quiet(self, shape: str, corpus: Path | None = None) -> Quiet:
+        """The undisturbed sweep of a shape over this corpus or another one; joblib's numbers are those of one process."""
+        name = ("ranks" if shape == "ranks" else "one", corpus.name if corpus else "same")
+        if name not in self._quiet:
+            output, kept = self.place / f"quiet-{name[0]}-{name[1]}", self.place / f"checkpoints-{name[0]}-{name[1]}"
+            sweep = self.start(output, name[0], corpus)
+            found: dict[str, list[Path]] = {}
+            while sweep.process.poll() is None:
+                for path in output.glob("*/*/checkpoint.ckpt"):
+                    with contextlib.suppress(OSError):  # replaced or removed meanwhile
+                        if not (version := kept / f"{path.parent.name}-{path.stat().st_ino}").exists():
+                            version.mkdir(parents=True)
+                            os.link(
+                                path, version / path.name
+                            )  # a second name of this very version, which will be replaced, never written to
+                            for beside in path.parent.glob("checkpoint.sha256"):
+                                shutil.copy(beside, version)
+                            found.setdefault(path.parent.relative_to(output).as_posix(), []).append(version)
+                time.sleep(0.005)
+            if sweep.end() != 0:
+                raise FaultError(f"the quiet sweep failed:\n{sweep.words()}")
+            self._quiet[name] = Quiet(output, artefacts(output), found)
+        return self._quiet[name]
+
+    def known(self, shape: str) -> list[Quiet]:
+        """All quiet sweeps of a shape so far, whatever the corpus."""
+        return [quiet for name, quiet in self._quiet.items() if (name[0] == "ranks") == (shape == "ranks")]
+
+
+class Round:
+    """Faults in one output folder. sweeps: how many are started at once."""
+
+    def __init__(self, bench: Bench, seed: int, shape: str, sweeps: int = 1) -> None:
+        self.bench, self.seed, self.shape, self.sweeps = bench, seed, shape, sweeps
+        self.draw = Random(seed)
+        self.output = bench.place / f"round-{seed}"
+        self.corpus: Path | None = None
+        self.injected: list[Injected] = []
+        self.told: list[str] = []
+
+    def tell(self, kind: str, detail: str, artefact: str | None = None) -> None:
+        """Notes a fault."""
+        self.injected.append(Injected(kind, detail, artefact))
+        self.told.append(f"{kind}: {detail}")
+
+    def start(self, crash: str = "") -> list[Sweep]:
+        """The sweeps; the first may crash."""
+        return [
+            self.bench.start(self.output, self.shape, self.corpus, crash if not number else "")
+            for number in range(self.sweeps)
+        ]
+
+    def damaged(self) -> set[str]:
+        """Artefacts that a fault of this round damaged, and that have not been made anew."""
+        return {each.artefact for each in self.injected if each.artefact and (self.output / each.artefact).exists()}
+
+    def settle(self, *others: Quiet, corpus: Path | None = None) -> None:
+        """Repeats the command until it has the numbers of the quiet sweep; what it names as damaged is removed, nothing else is.
+
+        others: further quiet sweeps whose artefacts may be there, too. corpus: what the recordings are equal to now, if not to the bench's.
+        """
+        for _ in range(2 + 2 * len(self.damaged())):
+            sweeps = self.start()
+            codes = [sweep.end() for sweep in sweeps]
+            self.nobody_left()
+            if codes == [0] * len(codes):
+                break
+            for sweep in sweeps:
+                self.remove_named(sweep, codes)
+        else:
+            raise FaultError("repeating does not mend it")
+        self.verify()
+        self.compare(self.bench.quiet(self.shape, corpus), *others)
+
+    def remove_named(self, sweep: Sweep, codes: list[int]) -> None:
+        """Does what the errors of a sweep ask for. Raises FaultError where they do not say which damaged folder to remove."""
+        words = clear(sweep, "after the faults")
+        asked = "\n".join(line for line in words.splitlines() if "emove" in line)
+        named = {
+            self.artefact_of(Path(path)) for path in re.findall(rf"{re.escape(str(self.output))}/[^\s:;,()']+", asked)
+        }
+        known = {each.artefact for each in self.injected}
+        if sweep.process.returncode and not named & known:
+            raise FaultError(
+                f"exit codes {codes}, and no error that names a damaged folder and says to remove it, but:\n{words}"
+            )
+        for each in self.injected:
+            if each.artefact in named and (self.output / each.artefact).exists():
+                each.outcome = "error"
+        for artefact in named & known:
+            shutil.rmtree(self.output / str(artefact), ignore_errors=True)
+
+    def artefact_of(self, path: Path) -> str:
+        """The artefact or cache, relative to the output, that a file belongs to."""
+        parts = path.relative_to(self.output).parts
+        return "/".join(parts[: 3 if parts[0] == "cache" else 2])
+
+    def verify(self) -> None:
+        """What is damaged and was not needed by the command must be found by the store's own check; it is removed, and the command repeated."""
+        words = io.StringIO()
+        with contextlib.redirect_stdout(words), contextlib.redirect_stderr(words):
+            code = store(["verify", "--output", str(self.output)])
+        quiet = self.bench.quiet(self.shape)
+        wrong = {
+            name
+            for name in self.damaged()
+            if name in quiet.artefacts and not same_bytes(self.output / name, quiet.output / name)
+        }
+        missed = {name for name in wrong if name not in words.getvalue() and Path(name).name not in words.getvalue()}
+        if missed or bool(wrong) != bool(code):
+            raise FaultError(f"`store verify` gives {code} and does not name {missed} of {wrong}:\n{words.getvalue()}")
+        for name in wrong:
+            shutil.rmtree(self.output / name)
+            for each in self.injected:
+                each.outcome = "verify" if each.artefact == name else each.outcome
+        if wrong and (code := (sweep := self.bench.start(self.output, self.shape, self.corpus)).end()):
+            raise FaultError(f"exit code {code} after removing what `store verify` named:\n{sweep.words()}")
+
+    def compare(self, quiet: Quiet, *others: Quiet) -> None:
+        """Raises FaultError unless the output holds what the quiet sweep holds, to the bit; and nothing else but artefacts of `others`."""
+        wanted, found = quiet.artefacts, artefacts(self.output)
+        allowed = {name: held for other in others for name, held in other.artefacts.items()} | wanted
+        wrong = [name for name in wanted if name not in found] + [
+            name for name in found if found[name] != allowed.get(name)
+        ]
+        if wrong:
+            raise FaultError(
+                "\n".join(
+                    [
+                        "other than in a quiet sweep:",
+                        *(f"{name}: {found.get(name)} for {allowed.get(name)}" for name in wrong),
+                    ]
+                )
+            )
+
+    def nobody_left(self, patience_s: float = LEAVE_S) -> None:
+        """Raises FaultError when processes outlive their command; ends them."""
+        until = time.monotonic() + patience_s
+        while (alive := processes(self.output)) and time.monotonic() < until:
+            time.sleep(0.05)
+        for process in alive:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
+        if alive:
+            raise FaultError(f"processes are left: {alive}")
+
+
+def same_bytes(mine: Path, theirs: Path) -> bool:
+    """Whether an artefact's recorded files are what it recorded, and the same ones as in the other."""
+    record, other = read_done(mine), read_done(theirs)
+    if record is None or other is None or record["files"].keys() != other["files"].keys():
+        return False
+    try:
+        return all(
+            hashlib.sha256((mine / name).read_bytes()).hexdigest() == held.get("sha256")
+            for name, held in record["files"].items()
+        )
+    except OSError:
+        return False
+
+
+def clear(sweep: Sweep, when: str) -> str:
+    """The errors of a sweep. Raises FaultError for a stack trace, and for a failure without a sentence."""
+    words = sweep.words()
+    if "Traceback" in words + sweep.words("out"):
+        raise FaultError(f"a stack trace {when}:\n{(sweep.words('out') + words)[-6000:]}")
+    return words

@@ -1,0 +1,394 @@
+"""What is in a key: every leaf of the config but for those that are listed with a reason, and the code that computes numbers."""
+
+import copy
+import functools
+import itertools
+import runpy
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig, OmegaConf
+
+from speechforget import pipeline
+from speechforget.config import inputs
+from speechforget.config.inputs import UNCOUNTED, code_of, dividing_choices
+from speechforget.data.audio.cache import Audio
+from speechforget.data.requests.select import select
+from speechforget.pipeline import Pipeline
+from speechforget.stages.split import Data
+from speechforget.store import Artefact, code_hash, code_modules, key_of
+from speechforget.store import code as store_code
+
+ROOT = Path(__file__).parents[2]
+CONF = ROOT / "conf"
+TABLE = pd.DataFrame(
+    [
+        {
+            "id": f"{word}/{number}",
+            "label": word,
+            "speaker": f"s{number % 3}",
+            "unit": f"{word}{number}",
+            "subset": subset,
+            "seconds": 1.0,
+            "sha1": "",
+        }
+        for word, number in itertools.product("abc", range(12))
+        for subset in [("train", "train", "holdout", "validation")[number % 4]]
+    ]
+)
+REQUEST = select(TABLE, {"kind": "class", "classes": ["a"], "seed": 0})
+GROUPS = {
+    group: sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+    for group in ("model", "train", "dataset", "method", "trainer")
+}
+CHECKPOINT = "original.checkpoint=somewhere"
+
+
+class Keys:
+    """A store that makes nothing."""
+
+    def __init__(self) -> None:
+        self.keys: dict[str, str] = {}
+
+    def produce(self, stage: str, name: str, inputs: Any, build: Any) -> Artefact:
+        key = key_of(stage, inputs)
+        self.keys[f"{stage} {len(self.keys)}"] = key
+        return Artefact(Path(f"{name}-{key[:12]}"), key, built=False)
+
+
+def divided(config: dict[str, Any], store: Keys) -> Data:
+    """The same recordings for every config: what `dataset.corpus` makes of them is in the fingerprint, which is another test's."""
+    split = store.produce("split", "", dividing_choices(config["dataset"]), None)
+    return Data(Audio(Path(), Path(), TABLE, "", TABLE[:0]), TABLE, ["a", "b", "c"], split.key)
+
+
+@pytest.fixture(autouse=True)
+def stubs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline, "divide", divided)
+    weights = lambda model: [model["pretrained"], model.get("revision")] if model.get("pretrained") else None  # noqa: E731
+    monkeypatch.setattr(pipeline, "fingerprint", weights)
+    monkeypatch.setattr(pipeline, "code_of", lambda stage, *targets: [stage, *targets])
+    monkeypatch.setattr(pipeline, "check_tuned", lambda config: None)
+    monkeypatch.setattr(pipeline, "untried", lambda config, forget, trained: None)
+    monkeypatch.setattr(pipeline, "with_seconds", lambda config, lengths: config)
+    monkeypatch.setattr(pipeline, "select", lambda table, task, left_out: REQUEST)
+    monkeypatch.setattr(Pipeline, "check_applicable", lambda self: None)
+
+
+def keys(config: dict[str, Any]) -> list[str]:
+    """The keys of all stages."""
+    store = Keys()
+    Pipeline(config, store).result()
+    return list(store.keys.values())
+
+
+def leaves(value: Any, place: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple[str | int, ...], Any]]:
+    """(place, value) of whatever holds no more places."""
+    pairs = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for name, inner in pairs:
+        yield from leaves(inner, (*place, name))
+    if not pairs:
+        yield place, value
+
+
+def changed(value: Any) -> Any:
+    """Another value of the same kind."""
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, (int, float)):
+        return value * 2 + 1
+    if isinstance(value, (dict, list)):
+        return type(value)([("more", 1)]) if isinstance(value, dict) else ["more"]
+    return 17 if value is None or value.startswith("${") else f"{value} more"
+
+
+def listed(place: tuple[str | int, ...]) -> bool:
+    names = [str(name) for name in place]
+    return any(".".join(names[:length]) in UNCOUNTED for length in range(1, len(names) + 1))
+
+
+@pytest.fixture(scope="module")
+def composed() -> dict[str, DictConfig]:
+    """By kind of request, without anything resolved."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return {kind: compose("config", [f"task={kind}"]) for kind in ("sample", "class")}
+
+
+def with_choice(config: DictConfig, group: str, name: str) -> DictConfig:
+    """The composed config with another choice of one group; what config.yaml says of the group comes first."""
+    config = copy.deepcopy(config)
+    OmegaConf.set_struct(config, False)
+    config[group] = OmegaConf.merge(
+        OmegaConf.load(CONF / "config.yaml").get(group, {}), OmegaConf.load(CONF / group / f"{name}.yaml")
+    )
+    return config
+
+
+def resolved(config: DictConfig) -> dict[str, Any]:
+    return OmegaConf.to_container(config, resolve=True)  # type: ignore[return-value]
+
+
+def with_leaf(config: Any, place: tuple[str | int, ...], value: Any) -> Any:
+    """A copy with another value in one place."""
+    if not place:
+        return value
+    copied = copy.copy(config)
+    copied[place[0]] = with_leaf(config[place[0]], place[1:], value)
+    return copied
+
+
+def misplaced(config: dict[str, Any], root: tuple[str, ...]) -> dict[str, str]:
+    """The leaves below `root` whose change does not do what the list says."""
+    before, wrong = keys(config), {}
+    inside = config
+    for name in root:
+        inside = inside[name]
+    for place, value in leaves(inside, root):
+        counts = keys(with_leaf(config, place, changed(value))) != before
+        if counts == listed(place):
+            wrong[".".join(map(str, place))] = "is listed and counts" if counts else "is in no key and is not listed"
+    return wrong
+
+
+@pytest.mark.parametrize(("group", "name"), [(group, name) for group, names in GROUPS.items() for name in names])
+def test_every_leaf_is_in_a_key_or_on_the_list(group: str, name: str, composed: dict[str, DictConfig]) -> None:
+    assert not misplaced(resolved(with_choice(composed["class"], group, name)), (group,))
+
+
+def test_every_leaf_outside_of_these_groups_is_in_a_key_or_on_the_list(composed: dict[str, DictConfig]) -> None:
+    config = {
+        **resolved(composed["class"]),
+        "tuned_for": {"task": "class"},
+        "tuned_from": {"epochs": 3},
+        "tuned_to": {"epochs": 3},
+    }
+    for name in [name for name in config if name not in {*GROUPS, "task", "oracle", "original"}]:
+        assert not misplaced(config, (name,))
+
+
+def test_every_leaf_of_the_list_exists(composed: dict[str, DictConfig]) -> None:
+    """A stale line would hide a new leaf of that name."""
+    config = {
+        **resolved(with_choice(composed["class"], "method", "unsir")),
+        "tuned_for": {},
+        "tuned_from": {},
+        "tuned_to": {},
+    }
+    for leaf, reason in UNCOUNTED.items():
+        assert (
+            reason
+            and OmegaConf.select(
+                OmegaConf.create({**config, "method": {**config["method"], "tune": {}}}), leaf, default=17
+            )
+            != 17
+        ), leaf
+
+
+@pytest.mark.parametrize("name", GROUPS["method"])
+def test_a_number_that_depends_on_the_request_counts_where_it_is_referred_to(
+    name: str, composed: dict[str, DictConfig]
+) -> None:
+    requests = OmegaConf.to_container(OmegaConf.load(CONF / "method" / f"{name}.yaml"))["requests"]
+    for kind in requests if isinstance(requests, dict) else ():
+        for place, value in leaves(requests[kind]):
+            config = with_choice(composed[kind], "method", name)
+            before = keys(resolved(config))
+            OmegaConf.update(config, ".".join(map(str, ("method", "requests", kind, *place))), changed(value))
+            assert keys(resolved(config)) != before, (kind, place)
+
+
+class Stated:
+    """A checkpoint of the user's."""
+
+    digest, labels, kind, files, model = "d" * 64, ("a", "b", "c"), "speechforget", (), {}
+
+
+@pytest.mark.parametrize(
+    "leaf", ["dataset.split_seed", "dataset.holdout", "dataset.copies", "train.augment.noise", "trainer.precision"]
+)
+def test_the_split_counts_for_what_is_made_of_a_checkpoint(
+    leaf: str, composed: dict[str, DictConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Other holdouts, or other recordings under the same ids, are another unlearned model."""
+    monkeypatch.setattr(pipeline, "read_checkpoint", lambda config: Stated)
+    config = {**resolved(composed["class"]), "original": {"checkpoint": "somewhere", "labels": None}}
+
+    def unlearned(config: dict[str, Any]) -> str:
+        run = Pipeline(config, Keys())
+        return run.unlearn(run.train("original")).key
+
+    place = tuple(leaf.split("."))
+    value = OmegaConf.select(OmegaConf.create(config), leaf)
+    assert unlearned(with_leaf(config, place, changed(value))) != unlearned(config)
+
+
+table = runpy.run_path(str(ROOT / "scripts" / "code_table.py"))
+
+
+@pytest.fixture
+def edited(monkeypatch: pytest.MonkeyPatch) -> set[Path]:
+    """Files that are read as if somebody had edited them."""
+    paths: set[Path] = set()
+    read = functools.cache(store_code._read)
+
+    def read_edited(path: Path) -> tuple[str, Any]:
+        text, imports = read(path)
+        return (f"{text} edited" if path in paths else text), imports
+
+    monkeypatch.setattr(store_code, "_read", read_edited)
+    reach = functools.cache(lambda targets, stops: code_modules(*targets, stops=stops))  # edits change no imports here
+    monkeypatch.setattr(store_code, "code_modules", lambda *targets, stops=(): reach(targets, stops))
+    return paths
+
+
+def test_an_edit_changes_the_keys_of_the_stages_that_the_table_names_and_no_others(edited: set[Path]) -> None:
+    stages = {stage: (stage, *targets) for stage, targets in table["shipped"]().items()}
+    before = {stage: code_of(*targets) for stage, targets in stages.items()}
+    bare = {stage: code_of(stage) for stage in stages}
+    found, expected = {}, table["table"]()
+    for name in expected:
+        path = ROOT.joinpath(*name.split(".")).with_suffix(".py")
+        edited.add(path)
+        always = tuple(stage for stage in stages if code_of(stage) != bare[stage])
+        found[name] = (
+            always,
+            tuple(
+                stage for stage, targets in stages.items() if stage not in always and code_of(*targets) != before[stage]
+            ),
+        )
+        edited.clear()
+    assert found == expected
+    silent = {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts) for path in (ROOT / "speechforget").rglob("*.py")
+    } - set(expected)
+    edited |= {ROOT.joinpath(*name.split(".")).with_suffix(".py") for name in silent}
+    assert {stage: code_of(*targets) for stage, targets in stages.items()} == before
+
+
+def test_the_document_shows_this_table() -> None:
+    """If it does not: python scripts/code_table.py"""
+    assert table["text"]() in table["PAGE"].read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("module", "stages"),
+    [
+        ("fitting", {"original", "oracle", "importance", "unlearned"}),
+        ("data.streams", {"original", "oracle", "importance", "unlearned", "scores"}),
+        ("training", {"original", "oracle"}),
+        ("unlearning", {"importance", "unlearned"}),
+        ("batch_norm", {"original", "original of a checkpoint", "oracle", "importance", "unlearned", "scores"}),
+        ("data.sound", {"split", "original", "oracle", "importance", "unlearned", "scores"}),
+        ("scoring", {"scores"}),
+        ("evaluation.compare", {"result"}),
+    ],
+)
+def test_what_computes_numbers_is_in_the_keys(module: str, stages: set[str]) -> None:
+    assert set(table["table"]()[f"speechforget.{module}"].always) == stages
+
+
+def hash_of(tmp_path: Path, files: dict[str, str], target: str) -> str:
+    for name, text in files.items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return code_hash(target)
+
+
+USERS = {
+    "pack/__init__.py": "scale = 1",
+    "pack/method.py": "import numpy\nfrom . import near\nfrom .deep.far import f\nfrom .star import *\n"
+    "import beside, bare.inner\nfrom speechforget.seeding import order",
+    "pack/near.py": "x = 1",
+    "pack/deep/__init__.py": "",
+    "pack/deep/far.py": "from ..up import g\nf = 1",
+    "pack/up.py": "g = 1",
+    "pack/star.py": "h = 1",
+    "pack/not_imported.py": "i = 1",
+    "beside.py": "def lazily():\n    import later\n",
+    "later.py": "j = 1",
+    "bare/inner.py": "k = 1",
+}
+
+
+def test_a_library_in_a_checkout_of_its_own_does_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = code_hash("speechforget.methods.scrub.Scrub")
+    monkeypatch.syspath_prepend(tmp_path)
+    files = {
+        "torch.py": "x = 1",
+        "safetensors.py": "y = 1",
+        "mine.py": "import torch, numpy\nimport speechforget.methods.ssd",
+    }
+    hash_of(tmp_path, files, "mine.Forget")
+    assert code_hash("speechforget.methods.scrub.Scrub") == first
+    assert set(code_modules("mine.Forget")) > {"mine", "speechforget.methods.ssd"} and "torch" not in code_modules(
+        "mine.Forget"
+    )
+
+
+@pytest.mark.parametrize("name", USERS)
+def test_whatever_a_users_module_imports_counts(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    first = hash_of(tmp_path, USERS, "pack.method.Forget")
+    assert hash_of(tmp_path, {name: USERS[name] + "\n# a comment"}, "pack.method.Forget") == first
+    assert (hash_of(tmp_path, {name: USERS[name] + "\nmore = 2\n"}, "pack.method.Forget") == first) == (
+        name == "pack/not_imported.py"
+    )
+    found = set(code_modules("pack.method.Forget"))
+    assert "speechforget.seeding" in found and not any(
+        module.startswith(("numpy", "speechforget.errors")) for module in found
+    )
+
+
+WORDED = """
+from typing import TYPE_CHECKING
+if TYPE_CHECKING:
+    import beside
+def f(x):
+    if x > 1:
+        raise UserError(f"x is {x}: too large", hint="less") from None
+    assert x, "no x"
+    logger.warning("x is %s", x)
+    print("x", x)
+    error = UserError("later") or ValueError("wrong")
+    x += AngularError("cosine", reduction="mean")(x)
+    return x, "forget"
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "counts"),
+    [
+        ("x is {x}: too large", "{x} is too large", False),
+        ('"less"', '"fewer"', False),
+        ("no x", "there is no x", False),
+        ("x is %s", "of x: %s", False),
+        ('print("x"', 'print("x:"', False),
+        ("later", "sooner", False),
+        ("wrong", "false", False),
+        ("cosine", "sine", True),
+        ('"mean"', '"sum"', True),
+        ("import beside", "import later", False),
+        ("x > 1", "x > 2", True),
+        ("raise UserError", "raise NotApplicable", True),
+        ('"forget"', '"retain"', True),
+        ('print("x", x)', "x += 1", True),
+        ("warning", "error", True),
+    ],
+)
+def test_words_for_people_do_not_count(
+    old: str, new: str, counts: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    assert WORDED.count(old) == 1
+    first = hash_of(tmp_path, {"worded.py": WORDED}, "worded.f")
+    assert (hash_of(tmp_path, {"worded.py": WORDED.replace(old, new)}, "worded.f") != first) == counts
+
+
+def test_every_target_of_a_config_is_found() -> None:
+    config = {"_target_": "a.B", "loss": {"_target_": "c.D", "parts": [{"_target_": "e.F"}, 3]}, "name": "x"}
+    assert list(inputs.targets_in(config)) == ["a.B", "c.D", "e.F"]

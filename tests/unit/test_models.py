@@ -1,0 +1,411 @@
+"""Classifiers: the protocol that every conf/model/*.yaml keeps, their sizes, and what the frontend promises."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import hydra
+import numpy as np
+import pytest
+import scipy.fft
+import torch
+from omegaconf import OmegaConf
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from speechforget.distributed import group
+from speechforget.errors import UserError
+from speechforget.models.bcresnet import BCResNet
+from speechforget.models.ecapa_tdnn import ECAPATDNN, from_speechbrain
+from speechforget.models.kwt import KWT, Tokens
+from speechforget.models.layers.cosine_head import CosineHead
+from speechforget.models.layers.frontend import MFCC, LogMel, Samples
+from speechforget.models.layers.pooling import VectorNorm, masked_statistics
+from speechforget.models.m5 import M5
+from speechforget.models.matchboxnet import MatchboxNet
+from speechforget.models.res15 import Res15
+from speechforget.models.resnet34 import ResNet34
+from speechforget.models.tcresnet import TCResNet
+from speechforget.models.x_vector import XVector
+from speechforget.optimizers import make_optimizer
+from speechforget.pipeline import Pipeline
+from speechforget.stages.sources import build_augment
+from speechforget.store import Store
+
+RATE = 16000
+CLASSES = 7
+ROOT = Path(__file__).parents[2]
+EVERY = sorted((ROOT / "conf" / "model").glob("*.yaml"))
+YAMLS = [path for path in EVERY if "\npretrained:" not in path.read_text()]  # those are in test_transformers.py
+models = pytest.mark.parametrize("yaml", YAMLS, ids=lambda path: path.stem)
+
+
+def build(yaml: Path, classes: int = CLASSES, **overrides: object) -> nn.Module:
+    config = OmegaConf.merge(OmegaConf.load(yaml), overrides)
+    assert config.pop("name") == yaml.stem
+    torch.manual_seed(0)
+    return hydra.utils.instantiate(config, classes=classes, sample_rate=RATE)
+
+
+def noise(*lengths: int, samples: int = RATE) -> tuple[Tensor, Tensor]:
+    waveform = torch.randn(len(lengths), samples, generator=torch.Generator().manual_seed(1)) * 0.1
+    return waveform, torch.tensor(lengths)
+
+
+def parameters(model: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def multiply_adds(model: nn.Module) -> float:
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model.eval()(*noise(RATE))
+    return counter.get_total_flops() / 2
+
+
+@models
+def test_output_and_head(yaml: Path) -> None:
+    model = build(yaml).eval()
+    output = model(*noise(RATE, 9000, 5000))
+    assert output.logits.shape == (3, CLASSES)
+    assert isinstance(model.head, nn.Linear)
+    assert torch.allclose(model.head(output.embedding), output.logits)
+
+
+@models
+def test_layers_hold_every_weight_once_and_end_with_the_head(yaml: Path) -> None:
+    model = build(yaml)
+    layers = model.layers()
+    assert layers[-1] is model.head
+    held = [id(parameter) for layer in layers for parameter in layer.parameters()]
+    assert sorted(held) == sorted(id(parameter) for parameter in model.parameters())
+
+
+@models
+def test_layers_come_in_execution_order(yaml: Path) -> None:
+    model, called = build(yaml).eval(), []
+    layers = model.layers()
+    for number, layer in enumerate(layers):
+        layer.register_forward_hook(lambda *_, number=number: called.append(number))
+    model(*noise(RATE))
+    assert called == list(range(len(layers)))
+
+
+@models
+@pytest.mark.parametrize("samples", [4800, 16000, 33333])
+def test_takes_any_number_of_samples(yaml: Path, samples: int) -> None:
+    output = build(yaml)(*noise(samples, samples // 2, samples=samples))
+    output.logits.sum().backward()
+    assert output.logits.isfinite().all()
+
+
+@models
+def test_a_batch_of_one_can_be_trained_on(yaml: Path) -> None:
+    """A request for one recording makes such batches; batch-norm over single vectors would refuse them."""
+    model = build(yaml).train()
+    model(*noise(RATE // 2, samples=RATE // 2)).logits.sum().backward()
+    assert all(parameter.grad is None or parameter.grad.isfinite().all() for parameter in model.parameters())
+
+
+@models
+def test_padding_does_not_matter(yaml: Path) -> None:
+    model = build(yaml).eval().double()
+    waveform, lengths = noise(9000, 12345)
+    garbage = waveform.clone()
+    garbage[0, 9000:] = 0.9
+    garbage[1, 12345:] = -0.5
+    first, second = model(waveform.double(), lengths), model(garbage.double(), lengths)
+    assert torch.equal(first.logits, second.logits)
+
+
+@models
+def test_batch_mates_do_not_matter(yaml: Path) -> None:
+    model = build(yaml).eval().double()
+    waveform, lengths = noise(RATE, 9000, 5000)
+    together = model(waveform.double(), lengths).logits
+    alone = torch.cat([model(waveform[i : i + 1].double(), lengths[i : i + 1]).logits for i in range(3)])
+    assert torch.allclose(together, alone, rtol=0, atol=1e-12)
+
+
+# These take means over all frames, or mirror the end of the batch (speechbrain), as published.
+PADDING_COUNTS = {"tcresnet", "bcresnet", "ecapa_tdnn"}
+
+
+@pytest.mark.parametrize(
+    "yaml", [path for path in YAMLS if path.stem not in PADDING_COUNTS], ids=lambda path: path.stem
+)
+@pytest.mark.parametrize("length", [5000, 8123])
+def test_how_much_padding_there_is_does_not_matter(yaml: Path, length: int) -> None:
+    """So that batches may be as long as the longest of them (dataset.lengths=bucketed)."""
+    model = build(yaml).eval().double()
+    waveform, lengths = noise(length)
+    padded = model(waveform.double(), lengths).logits
+    assert torch.allclose(padded, model(waveform[:, :length].double(), lengths).logits, rtol=0, atol=1e-10)
+    longer = torch.nn.functional.pad(waveform, (0, 2 * RATE))  # 3 s: more frames than KWT has positions for
+    assert torch.allclose(padded, model(longer.double(), lengths).logits, rtol=0, atol=1e-10)
+
+
+@models
+def test_the_same_seed_gives_the_same_weights_and_output(yaml: Path) -> None:
+    first, second = build(yaml).eval(), build(yaml).eval()
+    assert torch.equal(first(*noise(RATE)).logits, second(*noise(RATE)).logits)
+
+
+@models
+def test_weights_alone_restore_a_model(yaml: Path) -> None:
+    first, second = build(yaml), build(yaml)
+    for parameter in second.parameters():
+        nn.init.zeros_(parameter)
+    first(*noise(RATE, RATE))
+    second.load_state_dict(first.state_dict())
+    assert torch.equal(first.eval()(*noise(RATE)).logits, second.eval()(*noise(RATE)).logits)
+
+
+@models
+def test_silence_is_finite(yaml: Path) -> None:
+    assert build(yaml).eval()(torch.zeros(2, RATE), torch.tensor([RATE, 0])).logits.isfinite().all()
+
+
+# What was published, with the number of classes it was published for; the speakers' networks are counted without what a margin's head needs (their
+# papers do so, too), ResNet-34 with it (AutoSpeech, 1,251 speakers).
+PUBLISHED: list[tuple[str, Callable[..., nn.Module], int, float]] = [
+    ("bc-resnet-1", partial(BCResNet, width=1), 12, 9.2e3),
+    ("bc-resnet-8", partial(BCResNet, width=8), 12, 321e3),
+    ("tc-resnet8", partial(TCResNet, channels=(16, 24, 32, 48), kernel=9, stem=(3, 1)), 12, 66e3),
+    ("matchboxnet-3x1x64", partial(MatchboxNet, repeat=1), 35, 77e3),
+    ("matchboxnet-3x2x64", partial(MatchboxNet, repeat=2), 35, 93e3),
+    (
+        "kwt-1",
+        partial(KWT, width=64),
+        12,
+        607_308,
+    ),  # to the unit beside the authors' weights; ours has 101 positions, theirs 98
+    ("kwt-2", partial(KWT, width=128), 12, 2_394_252),
+    ("kwt-3", partial(KWT, width=192), 12, 5_360_844),
+    ("res8", partial(Res15, variant="res8"), 12, 110e3),
+    ("res15", partial(Res15, variant="res15"), 12, 238e3),
+    ("res26", partial(Res15, variant="res26"), 12, 438e3),
+    ("m5", M5, 10, 559_114),  # as the paper's table 1 makes it with biases, 0.5 M in its words
+    ("resnet34", ResNet34, 1251, 22e6),
+]
+PUBLISHED_EMBEDDINGS: list[tuple[str, Callable[..., nn.Module], float]] = [
+    ("x-vector", XVector, 4.2e6),
+    ("ecapa-tdnn-512", partial(ECAPATDNN, channels=512), 6.2e6),
+    ("ecapa-tdnn-1024", partial(ECAPATDNN, channels=1024), 14.7e6),
+]
+
+
+@pytest.mark.parametrize(
+    ("make", "classes", "published"), [row[1:] for row in PUBLISHED], ids=[row[0] for row in PUBLISHED]
+)
+def test_a_model_has_the_published_size(make: Callable[..., nn.Module], classes: int, published: float) -> None:
+    assert parameters(make(classes, RATE)) == pytest.approx(published, rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("make", "published"), [row[1:] for row in PUBLISHED_EMBEDDINGS], ids=[row[0] for row in PUBLISHED_EMBEDDINGS]
+)
+def test_an_embedding_network_has_the_published_size(make: Callable[..., nn.Module], published: float) -> None:
+    model = make(2, RATE)
+    last = [model.segments[1]] if isinstance(model, XVector) else []  # the paper leaves out segment7
+    assert parameters(model) - sum(parameters(part) for part in [model.head, *last]) == pytest.approx(
+        published, rel=0.02
+    )
+
+
+@models
+def test_the_first_line_of_a_yaml_states_its_size(yaml: Path) -> None:
+    stated = re.search(r"([\d.]+) K parameters, ([\d.]+) M multiply-adds", yaml.read_text().splitlines()[0])
+    assert stated is not None, "say '<number> K parameters, <number> M multiply-adds' (12 classes, one second)"
+    model = build(yaml, classes=12)
+    assert parameters(model) == pytest.approx(float(stated[1]) * 1e3, rel=0.02)
+    assert multiply_adds(model) == pytest.approx(float(stated[2]) * 1e6, rel=0.02)
+
+
+def test_bcresnet_refuses_bands_that_do_not_divide() -> None:
+    with pytest.raises(UserError, match="multiple of 40"):
+        BCResNet(12, RATE, bands=64)
+
+
+def test_frontend_masks_normalises_and_hides() -> None:
+    frontend = LogMel(RATE, bands=40)
+    waveform, lengths = noise(RATE, 8000)
+    plain = frontend(waveform, lengths)
+    assert plain.shape == (2, 40, 101)
+    assert torch.equal(plain[1, :, 51:], torch.zeros(40, 50))
+    assert plain[1, :, :51].mean().item() == pytest.approx(0, abs=1e-5)
+    spans = torch.tensor([[[0.25, 0.5]], [[0.0, 0.1]]]).expand(2, 2, 1, 2)
+    hidden = frontend(waveform, lengths, spans)
+    kept = hidden != 0
+    assert not kept[0, 10:20].any() and not kept[0, :, :10].any()
+    assert torch.equal(hidden[0, 20:, 10:], plain[0, 20:, 10:]) and torch.equal(hidden[0, :10, 10:], plain[0, :10, 10:])
+
+
+def test_frontend_hears_frequencies_in_order() -> None:
+    frontend = LogMel(RATE, bands=40)
+    time = torch.arange(RATE) / RATE
+    tones = torch.stack([torch.sin(2 * torch.pi * frequency * time) for frequency in (200, 1000, 3000, 7000)])
+    peaks = frontend(tones, torch.full((4,), RATE)).mean(2).argmax(1)
+    assert peaks.diff().min() > 0
+
+
+def test_frontend_refuses_empty_bands() -> None:
+    with pytest.raises(UserError, match="fewer bands"):
+        LogMel(RATE, bands=200)
+
+
+@pytest.mark.parametrize("yaml", sorted((ROOT / "conf" / "train").glob("*.yaml")), ids=lambda path: path.stem)
+def test_a_recipe_has_every_key_and_can_be_built(yaml: Path) -> None:
+    recipe, default = (OmegaConf.to_container(OmegaConf.load(path)) for path in (yaml, yaml.with_name("default.yaml")))
+    assert isinstance(recipe, dict) and isinstance(default, dict)
+    assert recipe.keys() == default.keys() and recipe["augment"].keys() == default["augment"].keys()
+    assert recipe["schedule"] in {"cosine", "linear", "constant"}
+    make_optimizer([nn.Parameter(torch.zeros(1))], recipe["optimizer"], recipe["learning_rate"])
+    build_augment(recipe["augment"])
+
+
+def test_mfcc_are_the_cosine_transform_of_the_bands() -> None:
+    frontend = MFCC(RATE, 13, bands=40)
+    waveform, lengths = noise(RATE, 8000)
+    features = frontend(waveform, lengths)
+    expected = scipy.fft.dct(frontend.log_mel(waveform, lengths).numpy(), type=2, norm="ortho", axis=1)[:, :13]
+    np.testing.assert_allclose(features.numpy(), expected, atol=1e-4)
+    assert torch.equal(features[1, :, 51:], torch.zeros(13, 50))
+    spans = torch.tensor([[[0.0, 0.5]], [[0.0, 0.1]]]).expand(2, 2, 1, 2)
+    hidden = frontend(waveform, lengths, spans)
+    assert (
+        not hidden[:, :6].any() and not hidden[..., :10].any() and torch.equal(hidden[:, 7:, 10:], features[:, 7:, 10:])
+    )
+    with pytest.raises(UserError, match=r"model\.bands"):
+        MFCC(RATE, 64, bands=40)
+
+
+def test_samples_are_resampled_standardised_and_hidden_in_time() -> None:
+    frontend = Samples(RATE, 8000)
+    time = torch.arange(RATE) / RATE
+    waveform = torch.stack([0.3 + 0.01 * torch.sin(2 * torch.pi * 1000 * time)] * 2)
+    lengths = torch.tensor([RATE, 9001])
+    samples = frontend(waveform, lengths)
+    assert samples.shape == (2, 8000) and not samples[1, 4501:].any()
+    assert samples[0].mean().item() == pytest.approx(0, abs=1e-4) and samples[0].var().item() == pytest.approx(
+        1, rel=1e-2
+    )
+    assert torch.fft.rfft(samples[0]).abs().argmax().item() == 1000
+    spans = torch.tensor([[[0.0, 1.0]], [[0.0, 0.25]]]).expand(2, 2, 1, 2)  # all frequencies, and a quarter of the time
+    hidden = frontend(waveform, lengths, spans)
+    assert not hidden[:, :2000].any() and torch.equal(hidden[:, 2000:], samples[:, 2000:])
+
+
+def test_kwt_has_positions_for_any_number_of_frames() -> None:
+    tokens = Tokens(40, 8, frames=10)
+    with torch.no_grad():
+        tokens.positions.copy_((torch.arange(11.0) - 1)[None, :, None].expand(1, 11, 8))
+    counts = torch.tensor([4, 10, 19])
+    assert torch.equal(tokens.places(counts[:1], 4)[0, :, 0], torch.arange(4.0))
+    assert torch.equal(tokens.places(counts[:2], 10)[0, :, 0], torch.arange(10.0))
+    stretched = tokens.places(counts, 19)[:, :, 0]
+    assert torch.allclose(stretched[2], torch.arange(19.0) / 2)
+    assert torch.equal(stretched[0, :4], torch.arange(4.0)) and torch.equal(stretched[1, :10], torch.arange(10.0))
+    with pytest.raises(UserError, match="64, 128 or 192"):
+        KWT(12, RATE, width=100)
+
+
+def test_cosines_with_a_margin_are_additive_margin_softmax() -> None:
+    """Wang et al., 2018, equation 5, with the training stage's way of subtracting the margin."""
+    torch.manual_seed(0)
+    head, embedding, label, margin = CosineHead(5, 3, scale=30.0), torch.randn(4, 5), torch.tensor([0, 2, 1, 1]), 0.2
+    cosines = torch.cosine_similarity(embedding[:, None], head.weight[None], dim=2)
+    logits = head(embedding)
+    assert torch.allclose(logits, 30 * cosines, atol=1e-5) and torch.allclose(head(7 * embedding), logits, atol=1e-4)
+    wanted = (30 * (cosines.gather(1, label[:, None])[:, 0] - margin)).exp()
+    others = [sum((30 * cosines[row, j]).exp() for j in range(3) if j != label[row]) for row in range(4)]
+    expected = torch.stack([-(wanted[row] / (wanted[row] + others[row])).log() for row in range(4)])
+    loss = nn.functional.cross_entropy(
+        logits - head.scale * margin * nn.functional.one_hot(label, 3), label, reduction="none"
+    )
+    assert torch.allclose(loss, expected, atol=1e-4)
+
+
+def test_a_lone_vector_is_normalised_by_the_running_statistics() -> None:
+    torch.manual_seed(0)
+    norm = VectorNorm(4)
+    norm(torch.randn(64, 4) * 3 + 1)
+    lone, before = torch.randn(1, 4), {name: value.clone() for name, value in norm.state_dict().items()}
+    alone = norm(lone)
+    assert all(torch.equal(before[name], value) for name, value in norm.state_dict().items())
+    assert torch.equal(alone, norm.eval()(lone))
+
+
+def test_statistics_leave_out_what_is_masked() -> None:
+    x, mask = torch.randn(2, 3, 9), torch.ones(2, 1, 9)
+    mask[1, :, 5:] = 0
+    statistics = masked_statistics(x, mask)
+    assert torch.allclose(statistics[0], torch.cat([x[0].mean(1), x[0].std(1, correction=0)]), atol=1e-6)
+    assert torch.allclose(statistics[1], torch.cat([x[1, :, :5].mean(1), x[1, :, :5].std(1, correction=0)]), atol=1e-6)
+
+
+def test_ecapa_without_speechbrain_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "speechbrain.lobes.models.ECAPA_TDNN", None)
+    with pytest.raises(UserError, match=r"pip install -e '\.\[speakers\]'"):
+        ECAPATDNN(2, RATE)
+
+
+def test_speechbrain_leaves_the_precision_of_others_alone() -> None:
+    from_speechbrain()
+    from speechbrain.utils.quirks import applied_quirks
+
+    assert not applied_quirks and not torch.backends.cuda.matmul.allow_tf32
+
+
+def test_ecapa_pools_over_exactly_the_frames_that_hold_sound() -> None:
+    from_speechbrain()
+    from speechbrain.dataio.dataio import length_to_mask
+
+    for frames in (7, 51, 101, 301):
+        for kind in (torch.float32, torch.float64):
+            heard = torch.arange(1, frames + 1)
+            shares = (heard.to(kind) - 0.5) / frames
+            assert torch.equal(length_to_mask(shares * frames, max_len=frames).sum(1), heard.to(kind))
+
+
+def test_res15_refuses_what_the_paper_has_not() -> None:
+    with pytest.raises(UserError, match="res15"):
+        Res15(12, RATE, variant="res16")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["matchboxnet", "kwt", "res15", "m5", "x_vector", "ecapa_tdnn", "resnet34"])
+def test_two_processes_train_what_one_trains(
+    name: str, configure: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    """Batch-norms (speechbrain's, too) and dropouts are the whole batch's. With SGD: Adam makes large steps of gradients that are but rounding."""
+    changes = [
+        "dataset.sample_rate=16000",
+        "trainer.precision=64-true",
+        "train.epochs=1",
+        f"model={name}",
+        "only=original",
+    ]
+    changes += ["train.optimizer.name=sgd", "train.optimizer.weight_decay=0", "train.learning_rate=0.01"]
+    changes += ["model.dropout=0.2"] if name in {"matchboxnet", "kwt", "ecapa_tdnn"} else []
+    changes += ["model.variant=res8"] if name == "res15" else []  # the same in less time
+    weights = []
+    try:
+        for devices in (1, 2):
+            place = tmp_path / str(devices)
+            Pipeline(configure(f"output={place}", f"trainer.devices={devices}", *changes), Store(place)).run()
+            (path,) = place.glob("original/*/weights.safetensors")
+            weights.append(load_file(path))
+    finally:
+        group.close_team()
+    one, two = weights
+    assert one.keys() == two.keys()
+    for key, value in one.items():
+        assert float((value.double() - two[key].double()).abs().max()) < 1e-9 * max(
+            float(value.double().abs().max()), 1e-3
+        ), key

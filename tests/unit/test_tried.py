@@ -1,0 +1,73 @@
+"""A request that a method's numbers were not tried on is warned of before anything is made, and in what is made."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from speechforget.config.tried import untried
+from speechforget.errors import UserError
+from speechforget.pipeline import Pipeline
+from speechforget.store import Store
+
+ROOT = Path(__file__).parents[2]
+
+
+def config(tried: Any, kind: str = "class") -> dict[str, Any]:
+    return {"method": {"name": "some", "tried": tried}, "task": {"kind": kind}}
+
+
+@pytest.mark.parametrize(
+    ("tried", "kind", "forget", "warned"),
+    [
+        ({"class": [0.025, 0.1]}, "class", 17, True),
+        ({"class": [0.025, 0.1]}, "class", 1, True),
+        ({"class": [0.025, 0.1]}, "class", 10, False),
+        ({"class": [0.025, 0.1]}, "sample", 17, False),
+        (None, "class", 17, False),
+    ],
+)
+def test_a_share_outside_is_one_sentence(tried: Any, kind: str, forget: int, warned: bool) -> None:
+    sentence = untried(config(tried, kind), forget, 100)
+    assert (sentence is not None) == warned
+    if sentence:
+        assert (
+            f"{forget}.0 % of the training recordings" in sentence and "2.5 to 10 %" in sentence and "some" in sentence
+        )
+
+
+@pytest.mark.parametrize("ends", [0.1, [0.1], [0.2, 0.1], [0, 10], ["a", "b"]])
+def test_a_range_must_be_one(ends: Any) -> None:
+    with pytest.raises(UserError, match=r"method\.tried\.class must be \[lowest, highest\]"):
+        untried(config({"class": ends}), 1, 100)
+
+
+@pytest.mark.parametrize("method", sorted(path.stem for path in (ROOT / "conf" / "method").glob("*.yaml")))
+def test_the_corpora_on_which_numbers_were_chosen_warn_of_nothing(configure, method: str) -> None:
+    """Ten words of espeak, and forty words and thirty speakers of arabic_speech_commands, as the hash divides them."""
+    for forget in (89, 104, 21, 33):
+        assert untried(configure(f"method={method}", "task=class"), forget, 1000) is None
+    assert untried(configure(f"method={method}", "task=sample"), 50, 1000) is None
+
+
+def test_the_warning_comes_first_and_stays_with_the_result(
+    configure, tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys
+) -> None:
+    chosen = configure(
+        f"output={tmp_path}", "method=noise", "task=class", "oracle=none", "train.epochs=1"
+    )  # one class of four
+
+    class Seen(Pipeline):
+        def train(self, stage: str) -> Any:
+            before.append("% of the training recordings" in caplog.text)
+            return super().train(stage)
+
+    before: list[bool] = []
+    Seen(chosen, Store(tmp_path)).run()
+    assert before == [True]
+    (result,) = tmp_path.glob("result/*/result.json")
+    assert "% of the training recordings" in json.loads(result.read_text())["untried"]
+    assert "% of the training recordings" in " ".join(capsys.readouterr().out.split())
