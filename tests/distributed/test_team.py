@@ -29,7 +29,7 @@ TOY = """
 import os, signal, time
 from speechforget import ranks
 from speechforget.errors import UserError
-from speechforget.methods.method import Method
+from speechforget.methods.base.method import Method
 
 
 class Failing(Method):
@@ -49,7 +49,7 @@ class Failing(Method):
             next(student.parameters()).data.add_(ranks.rank())
 
     def passes(self):
-        from speechforget.methods.method import Pass
+        from speechforget.methods.base.method import Pass
         return [Pass("forget", 4, 0.0)]
 
     def loss(self, student, batch, current):
@@ -57,17 +57,17 @@ class Failing(Method):
             next(student.parameters()).data.add_(1.0)
         if self.how == "overflow":
             student.head.weight.data.fill_(float("inf"))
-        from speechforget.methods.losses import cross_entropy
+        from speechforget.methods.common.losses import cross_entropy
         return self.mean(cross_entropy(student(*batch.inputs).logits, batch.labels), batch)
 
 
 class Both(Method):
     def passes(self):
-        from speechforget.methods.method import Pass
+        from speechforget.methods.base.method import Pass
         return [Pass("both", 5, 0.01, length="longer"), Pass("both", 3, 0.01, "batch", length=4), Pass("mix", 7, 0.01, "frozen")]
 
     def loss(self, student, batch, current):
-        from speechforget.methods.losses import cross_entropy
+        from speechforget.methods.common.losses import cross_entropy
         if current.stream == "mix":
             return self.mean(cross_entropy(student(*batch.inputs).logits, batch.labels), batch)
         forget, retain = (self.mean(cross_entropy(student(*half.inputs).logits, half.labels), half) for half in batch)

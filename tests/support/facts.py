@@ -36,5 +36,5 @@ def all_facts() -> dict[str, Facts]:
     """Of every method, from the files `facts_*.py` beside this one."""
     found: dict[str, Facts] = {}
     for path in sorted(Path(__file__).parent.glob("facts_*.py")):
-        found |= importlib.import_module(path.stem).FACTS
+        found |= importlib.import_module(f"support.{path.stem}").FACTS
     return found

@@ -154,6 +154,6 @@ def index(name: str, root: Path | None, label: str | None = None, **options: Any
     """The corpus as its yaml asks for it."""
     config = yaml.safe_load((CONF / f"{name}.yaml").read_text())
     asked = {option: value for option, value in config["corpus"].items() if option not in {"_target_", "seed"}}
-    return import_module(f"speechforget.data.{name}").index(
+    return import_module(f"speechforget.data.corpora.{name}").index(
         root, label or config["label"], Path(), **{**asked, **options}
     )

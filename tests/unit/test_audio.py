@@ -262,7 +262,7 @@ import sys
 from pathlib import Path
 import pandas as pd
 from speechforget.data.audio import decode
-from speechforget.data.corpus import Corpus
+from speechforget.data.corpora.base import Corpus
 root, cache = Path(sys.argv[1]), Path(sys.argv[2])
 names = sorted(path.name for path in root.iterdir())
 table = pd.DataFrame({"id": names, "path": names, "subset": "", "word": "a"}, dtype=str)

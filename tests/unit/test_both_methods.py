@@ -145,7 +145,7 @@ def test_a_joint_step_has_the_weighted_loss_s_value_and_gradient_also_in_shares(
         float(sum(a * loss.detach() for a, loss in zip((first, second), means(student, step), strict=True)))
     )
 
-    monkeypatch.setattr(munba.ranks, "total", lambda _: whole)  # what all ranks have together
+    monkeypatch.setattr(munba.collectives, "total", lambda _: whole)  # what all ranks have together
     parts = [
         joined(student, *means(student, Pair(*(share(half, number) for half in step))), 0.1) for number in range(2)
     ]  # type: ignore[arg-type]

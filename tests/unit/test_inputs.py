@@ -277,13 +277,13 @@ def test_the_document_shows_this_table() -> None:
 @pytest.mark.parametrize(
     ("module", "stages"),
     [
-        ("fitting", {"original", "oracle", "importance", "unlearned"}),
-        ("data.streams", {"original", "oracle", "importance", "unlearned", "scores"}),
-        ("training", {"original", "oracle"}),
-        ("unlearning", {"importance", "unlearned"}),
-        ("batch_norm", {"original", "original of a checkpoint", "oracle", "importance", "unlearned", "scores"}),
-        ("data.sound", {"split", "original", "oracle", "importance", "unlearned", "scores"}),
-        ("scoring", {"scores"}),
+        ("training.loop", {"original", "oracle", "importance", "unlearned"}),
+        ("data.batches.streams", {"original", "oracle", "importance", "unlearned", "scores"}),
+        ("stages.train", {"original", "oracle"}),
+        ("stages.unlearn", {"importance", "unlearned"}),
+        ("distributed.batch_norm", {"original", "original of a checkpoint", "oracle", "importance", "unlearned", "scores"}),
+        ("data.audio.files", {"split", "original", "oracle", "importance", "unlearned", "scores"}),
+        ("stages.score", {"scores"}),
         ("evaluation.compare", {"result"}),
     ],
 )
