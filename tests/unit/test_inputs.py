@@ -281,7 +281,10 @@ def test_the_document_shows_this_table() -> None:
         ("data.batches.streams", {"original", "oracle", "importance", "unlearned", "scores"}),
         ("stages.train", {"original", "oracle"}),
         ("stages.unlearn", {"importance", "unlearned"}),
-        ("distributed.batch_norm", {"original", "original of a checkpoint", "oracle", "importance", "unlearned", "scores"}),
+        (
+            "distributed.batch_norm",
+            {"original", "original of a checkpoint", "oracle", "importance", "unlearned", "scores"},
+        ),
         ("data.audio.files", {"split", "original", "oracle", "importance", "unlearned", "scores"}),
         ("stages.score", {"scores"}),
         ("evaluation.compare", {"result"}),

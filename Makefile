@@ -1,0 +1,21 @@
+# The commands that a contributor types. CI runs check, test and slow.
+.PHONY: check test slow pages bench
+
+check:
+	ruff check .
+	ruff format --check .
+	mypy
+
+test:
+	pytest
+
+slow:
+	pytest -m slow
+
+pages:
+	python scripts/architecture.py
+	python scripts/code_table.py
+
+bench:
+	python scripts/bench.py train
+	python scripts/bench.py methods
