@@ -128,6 +128,25 @@ def test_the_readme_is_short_and_its_links_lead_somewhere() -> None:
             assert link.startswith("http") or (page.parent / link).exists(), f"{page.name}: {link}"
 
 
+def test_every_path_and_module_that_pages_name_exists() -> None:
+    """In pages, docstrings and comments; a name with `<`, `*` or `...` stands for several."""
+    path = re.compile(r"(?<![\w/.])((?:speechforget|conf|scripts|tests|docs)/[\w/.-]+\w)(?![\w*<{/])")
+    module = re.compile(r"python -m (speechforget[\w.]*)")
+    texts = [*PAGES, ROOT / "CONTRIBUTING.md", *(ROOT / "conf").rglob("*.yaml")]
+    texts += [each for part in ("speechforget", "hydra_plugins", "scripts") for each in (ROOT / part).rglob("*.py")]
+    missing = []
+    for text in texts:
+        content = text.read_text(encoding="utf-8")
+        for named in path.findall(content):
+            if not (ROOT / named).exists() and not (ROOT / f"{named}.yaml").exists():
+                missing.append(f"{text.relative_to(ROOT)}: {named}")
+        for named in module.findall(content):
+            stem = ROOT.joinpath(*named.split("."))
+            if not stem.with_suffix(".py").exists() and not (stem / "__main__.py").exists():
+                missing.append(f"{text.relative_to(ROOT)}: {named}")
+    assert not missing
+
+
 @pytest.mark.parametrize(("group", "page"), [("method", "methods"), ("model", "models"), ("dataset", "datasets")])
 def test_every_choice_is_in_the_docs(group: str, page: str) -> None:
     text = (ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8")
