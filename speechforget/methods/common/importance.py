@@ -244,6 +244,13 @@ def pieces(flat: Tensor, parameters: Iterable[Tensor]) -> list[Tensor]:
     ]
 
 
+def top(scores: Tensor, share: float) -> Tensor:
+    """Mark exactly the floor(share * n) largest of the n scores with True; of equal scores, the first."""
+    mask = torch.zeros_like(scores, dtype=torch.bool)
+    mask[torch.argsort(scores, descending=True, stable=True)[: math.floor(share * len(scores))]] = True
+    return mask
+
+
 def check_alpha(alpha: float | str) -> None:
     """Raise UserError if a threshold of dampening is neither a number nor `auto`."""
     if not is_number(alpha) and alpha != AUTO:
