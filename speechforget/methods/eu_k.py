@@ -52,11 +52,11 @@ class EUk(Epochs):
         refuse_low_rank(self.trainable, "EU-k")
         layers = last_layers(student, self.k)
         freeze_all_but(student, layers)
-        begin_again(student, context.fresh(), layers, self.reset_norms)
+        reset_layers(student, context.fresh(), layers, self.reset_norms)
 
 
 @torch.no_grad()
-def begin_again(student: nn.Module, fresh: nn.Module, layers: Sequence[nn.Module], norms: bool) -> None:
+def reset_layers(student: nn.Module, fresh: nn.Module, layers: Sequence[nn.Module], norms: bool) -> None:
     """Copy the weights of an untrained classifier into the student's layers, except frozen weights.
 
     norms: whether to reset normalisations too, both weights and running statistics.

@@ -215,8 +215,8 @@ class Unsir(Method):
             features = torch.cat(alike(student.frontend(*batch.inputs), features))  # type: ignore[operator]
             lengths = [torch.cat(pair) for pair in zip(batch.inputs[1:2], lengths, strict=True)]
             labels, rows = torch.cat([batch.labels, labels]), torch.cat([batch.rows, rows])
-        unheard = torch.zeros(len(rows), 1, dtype=flat.dtype, device=flat.device)
-        return Batch((unheard, *lengths), labels, rows, torch.zeros_like(rows, dtype=torch.bool)), features
+        waveform = torch.zeros(len(rows), 1, dtype=flat.dtype, device=flat.device)
+        return Batch((waveform, *lengths), labels, rows, torch.zeros_like(rows, dtype=torch.bool)), features
 
     def after_pass(self, student: nn.Module, index: int, evaluate: Evaluate) -> bool:
         """Reset the step count for the next pass."""

@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 def set_batch_norm(model: nn.Module, mode: BatchNorm, untrained: BatchNorm | None = "frozen") -> None:
     """Put the model in training mode and set the mode of its batch-norm layers: `frozen`, `batch` or `train`.
 
-    untrained: the mode of layers whose own weights are all frozen; None for the same mode.
+    untrained: the mode of layers with only frozen weights; None for the same mode.
     """
     model.train()
     for module in model.modules():

@@ -141,7 +141,7 @@ class Method(nn.Module):
         raises an error.
     optimizer: options of `make_optimizer`; one optimiser serves all passes.
     clip: the largest global gradient norm; None: no limit.
-    frozen_batch_norm: the mode of batch-norm layers whose weights are frozen; None: the mode of the pass.
+    frozen_batch_norm: the mode of batch-norm layers with frozen weights; None: the mode of the pass.
     curriculum, trainable, retain_share, learning_rate_steps: see `switches.py`.
     """
 

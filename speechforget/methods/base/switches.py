@@ -1,6 +1,6 @@
 """Set the options that every method with passes accepts besides its own numbers.
 
-| symbol              | meaning                                                                                        |
+| switch              | meaning                                                                                        |
 |---------------------|------------------------------------------------------------------------------------------------|
 | curriculum          | `superloss`: easy utterances weigh more (`common/superloss.py`), with `curriculum_on` and      |
 |                     | `curriculum_strength`                                                                          |

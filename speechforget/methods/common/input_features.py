@@ -42,7 +42,7 @@ def deviation(context: Context, name: str, batch_size: int) -> Tensor:
     """Compute each feature's standard deviation over the cells of a set that hold sound.
 
     The result broadcasts to the features of one utterance. It has one number per band for log-mel features, and a
-    single number for raw samples, whose only axis is time.
+    single number for raw samples, which have no axis but time.
     name: `forget` or `retain`.
     """
     model = context.original

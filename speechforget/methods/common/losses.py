@@ -57,7 +57,7 @@ def barred(labels: Tensor, classes: int, forgotten: Collection[int]) -> Tensor:
     )
     if bool(mask.all(dim=1).any()):
         raise UserError(
-            f"No wrong class remains: {len(forgotten)} of {classes} classes are forgotten. Keep at least two classes."
+            f"No wrong class remains: {len(forgotten)} of {classes} classes are forgotten; keep at least two classes."
         )
     return mask
 
@@ -77,7 +77,7 @@ def random_labels(
     choices = len(allowed) - is_truth.sum(dim=1)
     if len(choices) and int(choices.min()) < 1:
         raise UserError(
-            f"No wrong label remains: {len(forgotten)} of {classes} classes are forgotten. Keep at least two classes."
+            f"No wrong label remains: {len(forgotten)} of {classes} classes are forgotten; keep at least two classes."
         )
     drawn = torch.from_numpy(seeding.uniform(rows.cpu().numpy(), 1, seed, "random label", epoch)[:, 0])
     position = (drawn * choices).long()

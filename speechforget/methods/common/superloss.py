@@ -38,7 +38,7 @@ class Curriculum(nn.Module):
     """Compute the weights of utterances; checkpoints save its running means.
 
     strength: lambda.
-    on: the set whose losses are weighed: `forget`, `retain` or `both`.
+    on: the losses to weigh: `forget`, `retain` or `both`.
     """
 
     means: Tensor
@@ -88,6 +88,6 @@ def lambert(y: Tensor) -> Tensor:
 
     SciPy computes it on the CPU. The batch has one number per utterance, and `Curriculum` already waits for the device.
     """
-    w = torch.from_numpy(lambertw(y.cpu().numpy()).real).to(y.device)
+    w = torch.as_tensor(lambertw(y.cpu().numpy()).real, device=y.device)
     # SciPy gives nan at -1/e itself, where W is -1.
     return torch.where(y <= -1 / math.e, -1.0, w)
