@@ -1,15 +1,16 @@
-"""How long things take, as ratios that mean the same on every machine.
+"""Measure how long things take, as ratios that compare across machines.
 
-    python scripts/bench.py sweep               2 requests x all methods x 2 seeds on espeak; about a quarter of an hour on two quiet cores
-    python scripts/bench.py sweep --quick       the same in small: its figures mean nothing
-    python scripts/bench.py train               training and scoring, beside the bare limit and the usual ways; about ten minutes
-    python scripts/bench.py methods             each method, beside its sample passes at the speed of a bare training step; some minutes
-    python scripts/bench.py memory              100,000 utterances: anonymous memory; needs 7 GB of disk
-    python scripts/bench.py startup             from the command to the end of the first training step
+    python scripts/bench.py sweep          2 requests x all methods x 2 seeds on espeak; about 15 minutes on two cores
+    python scripts/bench.py sweep --quick  the same at a small size; its figures mean nothing
+    python scripts/bench.py train          training and scoring, against the bare limit and usual ways; 10 minutes
+    python scripts/bench.py methods        each method, against its sample passes at bare speed; a few minutes
+    python scripts/bench.py memory         100,000 utterances: anonymous memory; needs 7 GB of disk
+    python scripts/bench.py startup        from the command to the end of the first training step
 
-The sweep is timed as a user runs it, beside (a) its parts: every original, oracle, unlearned model, score table and result built once, in one
-process, counting the building alone, and (b) naive runs: each trains an original and an oracle of its own. Then, what the framework adds: to a
-stage that is there, to a run that is there, and to a job that starts.
+The sweep is timed as a user runs it and compared with (a) its parts and (b) naive runs. The parts are every original,
+oracle, unlearned model, score table and result, built once in one process; only building counts. Each naive run trains
+its own original and oracle. The last lines give the framework's overhead: of a stage that exists, of a run that exists,
+and of starting a job.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from speechforget.cli.main import guard  # sets what must be set before torch is loaded
+from speechforget.cli.main import guard  # sets process options that must precede loading torch
 from speechforget.pipeline import Pipeline
 from speechforget.store import Artefact, Store
 
@@ -38,7 +39,7 @@ QUICK = ["experiment=smoke"]
 
 
 class Timed:
-    """A store that counts the seconds of the building alone, without keys, locks and records."""
+    """Count only the seconds of building in a store, without keys, locks and records."""
 
     def __init__(self, root: Path) -> None:
         self.store = Store(root)
@@ -46,7 +47,7 @@ class Timed:
         self.count: dict[str, int] = defaultdict(int)
 
     def produce(self, stage: str, name: str, inputs: Mapping[str, Any], build: Callable[[Path, str], None]) -> Artefact:
-        """See `Store.produce`."""
+        """Produce as `Store.produce` does, and time the build."""
 
         def build_timed(folder: Path, key: str) -> None:
             started = time.perf_counter()
@@ -58,14 +59,14 @@ class Timed:
 
 
 def config_of(*overrides: str) -> dict[str, Any]:
-    """The resolved config of one job."""
+    """Resolve the config of one job."""
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         config = compose("config", overrides=list(overrides))
     return OmegaConf.to_container(config, resolve=True)  # type: ignore[return-value]
 
 
 def jobs_of(arguments: argparse.Namespace) -> list[list[str]]:
-    """The overrides of each job of the sweep."""
+    """List the overrides of each job of the sweep."""
     more = ["logger=none", *(QUICK if arguments.quick else [])]
     return [
         [*more, f"task={task}", f"method={method}", f"seed={seed}"]
@@ -76,7 +77,7 @@ def jobs_of(arguments: argparse.Namespace) -> list[list[str]]:
 
 
 def timed(*words: str) -> float:
-    """Seconds of `python run.py words`. Raises RuntimeError when it fails."""
+    """Time `python run.py words` in seconds; raise RuntimeError if it fails."""
     started = time.perf_counter()
     run = subprocess.run([sys.executable, str(ROOT / "run.py"), *words], capture_output=True, text=True, check=False)
     if run.returncode:
@@ -84,19 +85,22 @@ def timed(*words: str) -> float:
     return time.perf_counter() - started
 
 
-def parts(jobs: list[list[str]], place: Path, cache: Path) -> dict[str, Any]:
-    """Builds everything once in this process; seconds of the building alone, by stage."""
-    import lightning.pytorch  # noqa: F401  (loading it is no part of the building)
+def parts(jobs: list[list[str]], output: Path, cache: Path) -> dict[str, Any]:
+    """Build everything once in this process, and time only the building, by stage."""
+    import lightning.pytorch  # noqa: F401  (its loading time must not count)
     import matplotlib.pyplot  # noqa: F401
 
-    store = Timed(place)
+    store = Timed(output)
     for overrides in jobs:
-        Pipeline(config_of(*overrides, f"output={place}", f"cache={cache}"), store).result()
+        Pipeline(config_of(*overrides, f"output={output}", f"cache={cache}"), store).result()
     return {"seconds": dict(store.seconds), "count": dict(store.count)}
 
 
 def cached(job: list[str], output: Path) -> dict[str, float]:
-    """What a run costs where everything exists, in a process that has loaded what it needs: of the whole run, and of each of its stages."""
+    """Time a run in which everything exists, in a process that has loaded what it needs.
+
+    Returns the seconds of the whole run, of the corpus check, and of each stage.
+    """
     config = config_of(*job, f"output={output}")
     Pipeline(config, Store(output)).result()
     started = time.perf_counter()
@@ -110,7 +114,7 @@ def cached(job: list[str], output: Path) -> dict[str, float]:
 
 
 def inner(*words: str) -> Any:
-    """Runs a part of this script in a process of its own; what it prints last is JSON."""
+    """Run a part of this script in a process of its own, and parse its last line as JSON."""
     run = subprocess.run([sys.executable, __file__, *words], capture_output=True, text=True, check=False)
     if run.returncode:
         raise RuntimeError(run.stderr[-2000:])
@@ -118,23 +122,22 @@ def inner(*words: str) -> Any:
 
 
 def sweep(arguments: argparse.Namespace) -> None:
-    """Prints the comparison."""
+    """Time the sweep, its parts and naive runs, and print the comparison."""
     jobs = jobs_of(arguments)
     with tempfile.TemporaryDirectory() as folder:
-        place = Path(folder)
-        cache = f"cache={place / 'cache'}"
-        timed(
-            *jobs[0], f"output={place / 'first'}", cache, "only=original"
-        )  # speaks and decodes the corpus, which all have in common
-        flags = [*(["--quick"] if arguments.quick else []), f"--seeds={arguments.seeds}", f"--place={place}"]
+        root = Path(folder)
+        cache = f"cache={root / 'cache'}"
+        # Synthesise and decode the corpus first, because everything timed below shares it.
+        timed(*jobs[0], f"output={root / 'first'}", cache, "only=original")
+        flags = [*(["--quick"] if arguments.quick else []), f"--seeds={arguments.seeds}", f"--root={root}"]
         built = inner("parts", *flags)
         bare = sum(built["seconds"].values())
         swept = ["-m", "logger=none", *(QUICK if arguments.quick else []), "task=sample,class", "method=glob(*)"]
-        whole = timed(*swept, f"seed={','.join(map(str, range(arguments.seeds)))}", f"output={place / 'sweep'}", cache)
-        start = timed(*jobs[0], f"output={place / 'sweep'}", cache)
+        whole = timed(*swept, f"seed={','.join(map(str, range(arguments.seeds)))}", f"output={root / 'sweep'}", cache)
+        start = timed(*jobs[0], f"output={root / 'sweep'}", cache)
         there = inner("cached", *flags)
         chosen = [job for job in jobs if "task=class" in job and "seed=0" in job][: arguments.naive]
-        naive = [timed(*job, f"output={place / 'naive' / str(number)}", cache) for number, job in enumerate(chosen)]
+        naive = [timed(*job, f"output={root / 'naive' / str(number)}", cache) for number, job in enumerate(chosen)]
     print(f"Sweep of {len(jobs)} jobs: " + ", ".join(f"{count} {stage}" for stage, count in built["count"].items()))
     for stage, seconds in built["seconds"].items():
         print(f"  {stage:10} {seconds:8.1f} s")
@@ -143,42 +146,45 @@ def sweep(arguments: argparse.Namespace) -> None:
     scaled = sum(naive) / len(naive) * len(jobs)
     print(f"(b) naive runs ({len(naive)} run, scaled to {len(jobs)})      {scaled:8.1f} s    {scaled / bare:.2f}")
     print(
-        f"The framework adds {1000 * there['stage']:.0f} ms to a stage that is there, {there['run']:.2f} s to a run in which everything is there,"
+        f"The framework adds {1000 * there['stage']:.0f} ms to a stage that exists, "
+        f"{there['run']:.2f} s to a run that exists,"
     )
     print(
-        f"of which {there['corpus']:.2f} s see whether the corpus has changed; and {(whole - bare - start) / len(jobs):.2f} s a job to this sweep."
+        f"of which {there['corpus']:.2f} s check whether the corpus has changed, "
+        f"and {(whole - bare - start) / len(jobs):.2f} s per job to this sweep."
     )
     print(
-        f"A job pays {start:.2f} s to start and find everything there, {there['torch']:.2f} s more to load torch and Lightning when there is work."
+        f"A job takes {start:.2f} s to start and find that everything exists, "
+        f"and {there['torch']:.2f} s more to load torch and Lightning if it has work."
     )
 
 
 def main() -> None:
-    """See the module."""
+    """Parse the command line and run the chosen benchmark."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "what",
         choices=["sweep", "train", "methods", "memory", "startup", "parts", "cached"],
-        help="see above; parts and cached belong to sweep",
+        help="see above; sweep runs parts and cached itself",
     )
-    parser.add_argument("--quick", action="store_true", help="small, to see that it works")
+    parser.add_argument("--quick", action="store_true", help="run at a small size, as a test")
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument(
         "--naive",
         type=int,
         default=len(METHODS),
-        help="how many naive runs are made; the others are taken to be like them",
+        help="number of naive runs; the time of all others is scaled from them",
     )
-    parser.add_argument("--models", nargs="*", help="train: only those models whose name holds one of these words")
+    parser.add_argument("--models", nargs="*", help="train: only models with one of these words in their name")
     parser.add_argument("--methods", nargs="*", help="methods: only these")
     parser.add_argument(
         "--epochs",
         type=int,
         default=2,
-        help="methods: at most so many; what a run costs once weighs less in a longer one",
+        help="methods: at most this many; fixed costs weigh less in a longer run",
     )
     parser.add_argument("--trainer", default="cpu", help="train, methods: cpu or gpu")
-    parser.add_argument("--place", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--root", type=Path, help=argparse.SUPPRESS)
     arguments, arguments.overrides = parser.parse_known_args()
     if arguments.what == "sweep":
         sweep(arguments)
@@ -195,9 +201,9 @@ def main() -> None:
 
         guard(lambda: methods(arguments))
     elif arguments.what == "parts":
-        print(json.dumps(parts(jobs_of(arguments), arguments.place / "parts", arguments.place / "cache")))
+        print(json.dumps(parts(jobs_of(arguments), arguments.root / "parts", arguments.root / "cache")))
     else:
-        found = cached([*jobs_of(arguments)[0], f"cache={arguments.place / 'cache'}"], arguments.place / "sweep")
+        found = cached([*jobs_of(arguments)[0], f"cache={arguments.root / 'cache'}"], arguments.root / "sweep")
         started = time.perf_counter()
         import lightning.pytorch  # noqa: F401
 

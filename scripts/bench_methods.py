@@ -1,7 +1,8 @@
-"""`python scripts/bench.py methods`: what each method takes, beside its sample passes at the speed of a bare training step.
+"""Compare each method's time with its sample passes at bare training speed (`python scripts/bench.py methods`).
 
-A forward pass F costs less than a forward pass with its backward pass FB; how much less is measured on the model, not assumed. What a method should
-take is F passes x seconds of F + FB passes x seconds of FB, each on one batch that is there; what it takes beyond that is its ratio's.
+A forward pass F costs less than a forward and backward pass FB. The difference is measured on the model, not assumed. A
+method should take F passes x seconds of F + FB passes x seconds of FB, both measured on one batch that is in memory.
+Its ratio is its real time over this time.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import speechforget.cli.main  # noqa: F401  # isort: skip  (sets what must be set before torch is loaded)
+import speechforget.cli.main  # noqa: F401  # isort: skip  (sets process options that must precede loading torch)
 
 import torch
 from bench_training import CLASSES, RATE, ROOT, ROUNDS, Bench, make_corpus
@@ -30,26 +31,29 @@ from speechforget.training.loop import Job
 
 METHODS = sorted(path.stem for path in (ROOT / "conf" / "method").glob("*.yaml"))
 CLIPS = 3600
-ASKED = 1.15  # the most that a ratio should be
-FORGOTTEN = 4  # classes of twelve: a forget pass takes a while, too
+ASKED = 1.15  # the largest acceptable ratio
+FORGOTTEN = 4  # classes of twelve, so that a forget pass takes measurable time
 
 
 @dataclass(frozen=True)
 class Bare:
-    """Seconds of one utterance's passes through the model, in batches that are there: forward alone, and forward, backward and step."""
+    """Hold the seconds per utterance of bare passes on batches in memory.
+
+    forward: forward alone. forward_backward: forward, backward and step.
+    """
 
     forward: float
     forward_backward: float
 
     @property
     def share(self) -> float:
-        """What F costs in units of FB."""
+        """Compute the cost of F in units of FB."""
         return self.forward / self.forward_backward
 
 
 @dataclass(frozen=True)
 class Taken:
-    """One run of a method: seconds and sample passes as it records them, and what those passes take at bare speed."""
+    """Hold one run of a method: its recorded seconds and sample passes, and the bare speed of passes."""
 
     seconds: float
     forward: int
@@ -58,19 +62,22 @@ class Taken:
 
     @property
     def passes(self) -> float:
-        """In units of FB."""
+        """Count the passes in units of FB."""
         return self.forward_backward + self.forward * self.bare.share
 
     @property
     def ratio(self) -> float:
-        """Seconds beside the least they could be; nan for a method that computes nothing."""
+        """Divide the seconds by those of its passes at bare speed; nan for a method that computes nothing."""
         return self.seconds / (self.passes * self.bare.forward_backward) if self.passes else float("nan")
 
 
 class MethodBench(Bench):
-    """The methods on one model and one corpus that waits in memory. The model is trained for one epoch: how good it is does not matter here."""
+    """Run methods on one model and one decoded corpus.
 
-    def __init__(self, corpus: Path, place: Path, overrides: Sequence[str], epochs: int) -> None:
+    The model is trained for one epoch: its quality does not matter here.
+    """
+
+    def __init__(self, corpus: Path, output: Path, overrides: Sequence[str], epochs: int) -> None:
         self.epochs = epochs
         forgotten = "[" + ",".join(f"word{number:02}" for number in range(FORGOTTEN)) + "]"
         chosen = [
@@ -80,11 +87,11 @@ class MethodBench(Bench):
             "task=class",
             f"task.classes={forgotten}",
         ]
-        super().__init__(corpus, place, chosen, list(overrides))
+        super().__init__(corpus, output, chosen, list(overrides))
         self.train()
 
     def bare(self, steps: int) -> Any:
-        """See `Bench.bare`, here as seconds of an utterance, and of forward passes alone."""
+        """Measure `Bench.bare` in seconds per utterance, and forward passes alone."""
         forward_backward = 1 / super().bare(steps)
         model = self.classifier().eval()
         inputs = [
@@ -96,7 +103,10 @@ class MethodBench(Bench):
         return Bare(forward, forward_backward)
 
     def options_of(self, method: str) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The method's config, in batches of the bare step's size and with few epochs, and the task it is run on."""
+        """Return the method's config and the task to run it on.
+
+        Batches have the size of the bare step's, and there are few epochs.
+        """
         with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
             config: Any = OmegaConf.to_container(
                 compose("config", overrides=[f"method={method}", "task=class"]), resolve=True
@@ -116,7 +126,7 @@ class MethodBench(Bench):
         return options, task
 
     def take_all(self, names: Sequence[str], steps: int) -> dict[str, Taken]:
-        """One round; without those methods that are not defined for this model or request, which are named."""
+        """Run all methods once; print and skip those that are not defined for this model or request."""
         found = {}
         for name in names:
             try:
@@ -126,16 +136,19 @@ class MethodBench(Bench):
         return found
 
     def take(self, method: str, steps: int) -> Taken:
-        """Runs the method; bare passes are measured before it, after it, and, where it trains, between its steps."""
+        """Run the method once.
+
+        Bare passes are measured before it, after it, and between its steps if it trains.
+        """
         options, task = self.options_of(method)
         request = select(self.data.table, task)
         sources = make_sources(self.config, self.data, request, self.device)
         forgotten = tuple(self.data.classes.index(name) for name in request.forgotten)
         before = self.bare(steps)
-        with tempfile.TemporaryDirectory(dir=self.place) as folder:
+        with tempfile.TemporaryDirectory(dir=self.output) as folder:
             job = Job(Path(folder), self.config["trainer"], 0, None, method)
             with self.in_turns(steps) as turns:
-                unlearn(job, self.place / "model", sources, forgotten, options)
+                unlearn(job, self.output / "model", sources, forgotten, options)
             cost = json.loads((Path(folder) / "cost.json").read_text())
         ends = [before, self.bare(steps)]
         share = statistics.fmean(bare.share for bare in ends)
@@ -148,7 +161,7 @@ class MethodBench(Bench):
 
 
 def methods(arguments: argparse.Namespace) -> None:
-    """Prints the table: each method's median of some rounds, in which methods take turns."""
+    """Print the table: each method's median over some rounds, in which the methods take turns."""
     words = arguments.methods or []
     names = [word for word in words if "=" not in word] or METHODS
     for name in names:
@@ -159,7 +172,7 @@ def methods(arguments: argparse.Namespace) -> None:
         make_corpus(Path(folder) / "corpus", 120 if arguments.quick else CLIPS)
         bench = MethodBench(Path(folder) / "corpus", Path(folder) / "out", trainer, arguments.epochs)
         steps = 2 if arguments.quick else 20
-        bench.take("finetune", steps)  # the first run loads what the others find loaded
+        bench.take("finetune", steps)  # not counted: it loads modules for the others
         rounds = [bench.take_all(names, steps)]
         rounds += [bench.take_all(list(rounds[0]), steps) for _ in range(0 if arguments.quick else ROUNDS - 1)]
         forget = len(select(bench.data.table, bench.config["task"]).forget)
@@ -174,7 +187,7 @@ def methods(arguments: argparse.Namespace) -> None:
 
 
 def line_of(name: str, runs: Sequence[Taken]) -> str:
-    """A method's row: passes are the same in each run, what takes time is the median."""
+    """Format a method's row; passes are the same in each run, and times are medians."""
     seconds, ratio = (statistics.median(getattr(taken, column) for taken in runs) for column in ("seconds", "ratio"))
     passes = statistics.median(taken.passes for taken in runs)
     counts = f"{runs[0].forward:8} {runs[0].forward_backward:8} {passes:13.0f}"

@@ -1,4 +1,4 @@
-"""`python scripts/bench.py memory` and `startup`: what a process takes, and how long it takes to begin."""
+"""Measure a process's memory and start-up time (`python scripts/bench.py memory` and `startup`)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import speechforget.cli.main  # noqa: F401  # isort: skip  (sets what must be set before torch is loaded)
+import speechforget.cli.main  # noqa: F401  # isort: skip  (sets process options that must precede loading torch)
 
 import numpy as np
 import soundfile
@@ -28,7 +28,7 @@ from speechforget.training import loop
 
 
 def anonymous_megabytes() -> float:
-    """Memory of this process that no file backs: mapped pages of recordings and scores do not count."""
+    """Measure this process's anonymous memory; mapped pages of recordings and scores do not count."""
     for line in Path("/proc/self/smaps_rollup").read_text().splitlines():
         if line.startswith("Anonymous:"):
             return float(line.split()[1]) / 1024
@@ -37,7 +37,7 @@ def anonymous_megabytes() -> float:
 
 @contextmanager
 def watching() -> Iterator[list[float]]:
-    """The most anonymous memory while inside, looked at every tenth of a second."""
+    """Record the peak of anonymous memory inside the context, sampled every tenth of a second."""
     peak, ended = [anonymous_megabytes()], threading.Event()
 
     def look() -> None:
@@ -54,7 +54,10 @@ def watching() -> Iterator[list[float]]:
 
 
 def memory(arguments: argparse.Namespace) -> None:
-    """Prints the anonymous memory that training and scoring take for a corpus of 100,000 one-second utterances, cut out of long recordings."""
+    """Print the anonymous memory of training and scoring on 100,000 one-second utterances.
+
+    They are cut out of long recordings.
+    """
     count = 2000 if arguments.quick else 100_000
     with tempfile.TemporaryDirectory() as folder:
         corpus = Path(folder) / "corpus"
@@ -71,24 +74,27 @@ def memory(arguments: argparse.Namespace) -> None:
     print(f"{count} utterances: " + ", ".join(f"{name} {megabytes:.0f} MB" for name, megabytes in report.items()))
 
 
-def memory_of(corpus: Path, place: Path, overrides: list[str]) -> dict[str, float]:
-    """Peaks of anonymous memory in megabytes: of an empty process with everything loaded, of an epoch of training, of scoring."""
+def memory_of(corpus: Path, output: Path, overrides: list[str]) -> dict[str, float]:
+    """Measure peaks of anonymous memory in megabytes.
+
+    They are of a process with everything loaded, of the split, of an epoch of training, and of scoring.
+    """
     import lightning.pytorch  # noqa: F401
 
     report = {"loaded": anonymous_megabytes()}
     with watching() as peak:
-        bench = Bench(corpus, place / "out", ["model=tcresnet", "model.channels=[8,8]"], ["trainer=cpu", *overrides])
+        bench = Bench(corpus, output / "out", ["model=tcresnet", "model.channels=[8,8]"], ["trainer=cpu", *overrides])
         select(bench.data.table, bench.config["task"])
     report["decoding, split and request"] = peak[0]
     with watching() as peak:
         bench.train()
     report["training"] = peak[0]
-    target = place / "scores"
+    target = output / "scores"
     target.mkdir()
     with watching() as peak:
         score(
             target,
-            bench.place / "model",
+            bench.output / "model",
             make_sources(bench.config, bench.data, None),
             bench.config["trainer"],
             "scores",
@@ -99,7 +105,7 @@ def memory_of(corpus: Path, place: Path, overrides: list[str]) -> dict[str, floa
 
 
 def startup(arguments: argparse.Namespace) -> None:
-    """Prints the seconds from the command to the end of its first training step, the corpus being decoded."""
+    """Print the seconds from the command to the end of its first training step, with a decoded corpus."""
     with tempfile.TemporaryDirectory() as folder:
         words = ["logger=none", f"output={folder}/first", f"cache={folder}/cache", *arguments.overrides]
         subprocess.run(
@@ -111,13 +117,12 @@ def startup(arguments: argparse.Namespace) -> None:
         for number in range(3):
             words[1] = f"output={folder}/next{number}"
             found.append(float(_inner("startup-of", str(time.time()), *words)))
-    print(
-        f"From the command to the end of the first training step: {min(found):.1f} s ({', '.join(f'{seconds:.1f}' for seconds in found)})"
-    )
+    each = ", ".join(f"{seconds:.1f}" for seconds in found)
+    print(f"From the command to the end of the first training step: {min(found):.1f} s ({each})")
 
 
 def startup_of(started: float, words: list[str]) -> None:
-    """Runs the command until its first step is over, and says how long that took."""
+    """Run the command until its first step ends, and print how long that took."""
     import runpy
 
     sys.argv = [str(ROOT / "run.py"), *words]
@@ -138,7 +143,7 @@ def _inner(*words: str) -> str:
 
 
 def main(words: list[str]) -> None:
-    """The parts that need a process of their own."""
+    """Run a part that needs a process of its own."""
     if words[0] == "memory-of":
         print(json.dumps(memory_of(Path(words[1]), Path(words[2]), words[3:])))
     else:

@@ -1,4 +1,4 @@
-"""`python scripts/bench.py train`: what a training step and a scored batch cost, beside the least they could and beside the usual ways."""
+"""Compare a training step and a scored batch with the bare limit and usual ways (`python scripts/bench.py train`)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import speechforget.cli.main  # noqa: F401  # isort: skip  (sets what must be set before torch is loaded)
+import speechforget.cli.main  # noqa: F401  # isort: skip  (sets process options that must precede loading torch)
 
 import numpy as np
 import soundfile
@@ -38,7 +38,7 @@ from speechforget.training.device import start_process
 
 ROOT = Path(__file__).parents[1]
 RATE, CLASSES = 16000, 12
-# Clips of the corpus, and overrides: an epoch takes some seconds.
+# Clips of the corpus, and overrides: chosen so that an epoch takes a few seconds.
 MODELS: dict[str, tuple[int, list[str]]] = {
     "tcresnet": (3600, ["model=tcresnet"]),
     "bcresnet width 1": (2400, ["model=bcresnet", "train=bcresnet", "train.warmup=0"]),
@@ -51,22 +51,26 @@ MODELS: dict[str, tuple[int, list[str]]] = {
         ["model=wav2vec2_base", "model.pretrained=null", "train.batch_size=4", "train.warmup=0"],
     ),
 }
-BLOCK = 40  # steps that are timed together, so that each finds the cache as its like left it
-ROUNDS = 3  # in which what is compared takes turns: machines that share cores with others drift
+BLOCK = 40  # steps timed together, so that each finds the CPU's cache as a step of its kind left it
+ROUNDS = 3  # the compared ways take turns, because shared machines drift
 
 
 def make_corpus(folder: Path, clips: int) -> None:
-    """One-second recordings: <word>/<number>.wav."""
+    """Write one-second recordings: <word>/<number>.wav."""
     generator = np.random.default_rng(0)
     for number in range(clips):
-        place = folder / f"word{number % CLASSES:02}"
-        place.mkdir(parents=True, exist_ok=True)
-        soundfile.write(place / f"{number}.wav", generator.normal(0, 0.1, RATE), RATE, subtype="PCM_16")
+        word = folder / f"word{number % CLASSES:02}"
+        word.mkdir(parents=True, exist_ok=True)
+        soundfile.write(word / f"{number}.wav", generator.normal(0, 0.1, RATE), RATE, subtype="PCM_16")
 
 
 @dataclass
 class Turns:
-    """What `Bench.in_turns` measured: some steps, the seconds that training took for them, and as many bare ones; and how long training waited."""
+    """Hold the measurements of `Bench.in_turns`.
+
+    training: seconds of `steps` training steps. bare: seconds of as many bare steps. waiting: seconds that training was
+    paused.
+    """
 
     steps: int = 0
     training: float = 0.0
@@ -75,9 +79,9 @@ class Turns:
 
 
 class Bench:
-    """One model on one corpus. trainer: overrides of the hardware."""
+    """Measure one model on one corpus; trainer: overrides of the hardware."""
 
-    def __init__(self, corpus: Path, place: Path, model: list[str], trainer: list[str]) -> None:
+    def __init__(self, corpus: Path, output: Path, model: list[str], trainer: list[str]) -> None:
         chosen = [
             "dataset=folder",
             f"dataset.root={corpus}",
@@ -85,22 +89,22 @@ class Bench:
             "dataset.holdout=0",
             "dataset.validation=0",
             "logger=none",
-            f"output={place}",
+            f"output={output}",
         ]
         with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
             config = compose("config", overrides=[*chosen, f"cache={corpus.parent / 'cache'}", *model, *trainer])
         self.config: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
-        self.place, self.batch_size = place, int(self.config["train"]["batch_size"])
-        self.data: Data = divide(self.config, Store(place))
+        self.output, self.batch_size = output, int(self.config["train"]["batch_size"])
+        self.data: Data = divide(self.config, Store(output))
         self.device = start_process(self.config["trainer"])
 
     def classifier(self) -> nn.Module:
-        """With fresh weights."""
+        """Build the classifier with new weights."""
         torch.manual_seed(0)
         return build_classifier(self.config["model"], len(self.data.classes), RATE).to(self.device)
 
     def bare_step(self) -> Callable[[], None]:
-        """Forward, backward and step on one batch that is there; nothing else."""
+        """Make a bare step: only forward, backward and optimiser step on one batch in memory."""
         model, trainer = self.classifier().train(), self.config["trainer"]
         optimizer = make_optimizer(model.parameters(), self.config["train"]["optimizer"], 1e-4)
         inputs = [
@@ -121,11 +125,11 @@ class Bench:
         return step
 
     def bare(self, steps: int) -> float:
-        """Clips a second of bare steps."""
+        """Measure bare steps, in clips per second."""
         return self.batch_size * steps / self.seconds(self.bare_step(), steps)
 
     def seconds(self, step: Callable[[], Any], steps: int) -> float:
-        """Of `steps` steps after two that warm up."""
+        """Time `steps` steps, after two that warm up."""
         for _ in range(2):
             step()
         self.wait()
@@ -136,13 +140,16 @@ class Bench:
         return time.perf_counter() - started
 
     def wait(self) -> None:
-        """For the device."""
+        """Wait for the device."""
         if self.device.type == "cuda":
             torch.cuda.synchronize()
 
     @contextmanager
     def in_turns(self, block: int) -> Iterator[Turns]:
-        """While inside, every `block` steps that `run.py`'s training makes after its first are followed by as many bare ones."""
+        """Inside the context, run `block` bare steps after every `block` steps of `run.py`'s training.
+
+        The first training step is not counted.
+        """
         known, step, turns, done, started = loop.Bar.on_train_batch_end, self.bare_step(), Turns(), -1, 0.0
 
         def end(bar: loop.Bar, *arguments: Any) -> None:
@@ -167,26 +174,29 @@ class Bench:
             loop.Bar.on_train_batch_end = known  # type: ignore[method-assign]
 
     def ours(self) -> tuple[float, float]:
-        """Clips a second of the training that `run.py` does, after its first step, and of bare steps."""
+        """Measure `run.py`'s training after its first step, and bare steps, in clips per second."""
         with self.in_turns(max(1, min(BLOCK, self.steps - 1))) as turns:
             self.train()
         return turns.steps * self.batch_size / turns.training, turns.steps * self.batch_size / turns.bare
 
     def train(self) -> None:
-        """One epoch."""
+        """Train one epoch."""
         config = {**self.config, "train": {**self.config["train"], "epochs": 1}}
-        folder = self.place / "model"
+        folder = self.output / "model"
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         build(Order("original", config, str(folder), "bench", "bench", self.data.key, "training"), self.data)
 
     @property
     def steps(self) -> int:
-        """Of an epoch."""
+        """Count the steps of an epoch."""
         return -(-len(self.data.rows("train")) // self.batch_size)
 
     def tutorial(self, steps: int, workers: int) -> float:
-        """Clips a second of the way of most tutorials: each item is read and its features are made by itself, in a DataLoader's workers."""
+        """Measure the way of most tutorials, in clips per second.
+
+        A DataLoader's workers read each item and compute its features separately.
+        """
         model = self.classifier().train()
         paths = [self.data.audio.root / path for path in self.data.table["path"]]
         frontend = self.classifier().frontend.cpu()
@@ -212,13 +222,16 @@ class Bench:
         return self.batch_size * steps / self.seconds(step, steps)
 
     def hugging_face(self, steps: int) -> float:
-        """Clips a second of a Trainer of transformers whose items go through a feature extractor one by one, as MU-Bench does; by its own clock."""
+        """Measure a Trainer of transformers by its own clock, in clips per second.
+
+        Its items go through a feature extractor one by one, as in MU-Bench.
+        """
         from transformers import PrinterCallback, Trainer, TrainingArguments, Wav2Vec2FeatureExtractor
 
         paths = [self.data.audio.root / path for path in self.data.table["path"]]
         items = Extracted(paths, self.data.numbers, Wav2Vec2FeatureExtractor())
         options = TrainingArguments(
-            str(self.place / "trainer"),
+            str(self.output / "trainer"),
             per_device_train_batch_size=self.batch_size,
             max_steps=steps,
             learning_rate=1e-4,
@@ -233,16 +246,19 @@ class Bench:
         return float(trainer.train().metrics["train_samples_per_second"])
 
     def scores(self, steps: int) -> tuple[float, float, float]:
-        """Clips a second of forward passes alone, of `score` for a first model, and for a second one that hears alike."""
-        folder = self.place / "model"
+        """Measure scoring in clips per second.
+
+        Returns forward passes alone, `score` of a first model, and `score` of a second model with the same features.
+        """
+        folder = self.output / "model"
         model = load_classifier(folder)[0].to(self.device)
         inputs = [torch.randn(256, RATE, device=self.device) * 0.1, torch.full((256,), RATE, device=self.device)]
         with torch.inference_mode():
             forward = 256 * steps / self.seconds(lambda: model(*inputs), steps)
         rates = []
-        scoring._features = Features()  # a first model finds none
+        scoring._features = Features()  # a first model finds no features
         for number in range(2):
-            target = self.place / f"scores{number}"
+            target = self.output / f"scores{number}"
             target.mkdir(exist_ok=True)
             sources = make_sources(self.config, self.data, None, self.device)
             started = time.perf_counter()
@@ -252,7 +268,7 @@ class Bench:
 
 
 class Items(Dataset[tuple[torch.Tensor, int]]):
-    """Features and label, a file at a time."""
+    """Read features and label one file at a time."""
 
     def __init__(self, paths: list[Path], labels: np.ndarray, frontend: nn.Module) -> None:
         self.paths, self.labels, self.frontend = paths, labels, frontend
@@ -268,7 +284,7 @@ class Items(Dataset[tuple[torch.Tensor, int]]):
 
 
 class Extracted(Dataset[dict[str, Any]]):
-    """What a feature extractor makes of one file, and its label."""
+    """Compute a feature extractor's output for one file, with its label."""
 
     def __init__(self, paths: list[Path], labels: np.ndarray, extractor: Any) -> None:
         self.paths, self.labels, self.extractor = paths, labels, extractor
@@ -283,14 +299,14 @@ class Extracted(Dataset[dict[str, Any]]):
 
 
 class Answering(nn.Module):
-    """A classifier as transformers' Trainer wants it: named inputs, a loss and logits."""
+    """Adapt a classifier to transformers' Trainer: named inputs, a loss and logits."""
 
     def __init__(self, classifier: nn.Module) -> None:
         super().__init__()
         self.classifier = classifier
 
     def forward(self, input_values: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Loss and logits."""
+        """Compute loss and logits."""
         lengths = torch.full((len(labels),), input_values.shape[1], device=labels.device)
         logits = self.classifier(input_values, lengths).logits
         return {"loss": nn.functional.cross_entropy(logits, labels), "logits": logits}
@@ -302,7 +318,7 @@ def _endless(loader: DataLoader[Any]) -> Iterator[Any]:
 
 
 def train(arguments: argparse.Namespace) -> None:
-    """Prints the comparison."""
+    """Measure each model and print the comparison."""
     trainer = [f"trainer={arguments.trainer}", *arguments.overrides]
     for name, (clips, model) in MODELS.items():
         if arguments.models and not any(word in name for word in arguments.models):
@@ -330,7 +346,7 @@ def _compare(bench: Bench, arguments: argparse.Namespace) -> None:
         _line(name, median[name], ratios[name], times[name])
     _line("forward passes alone", median["forward"], 1.0)
     _line("scoring a first model", median["scoring"], forward["scoring"])
-    _line("scoring a second one that hears alike", median["scoring again"], forward["scoring again"])
+    _line("scoring a second model with the same features", median["scoring again"], forward["scoring again"])
 
 
 def _round(bench: Bench, steps: int, few: int) -> dict[str, float]:

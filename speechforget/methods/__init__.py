@@ -1,1 +1,1 @@
-"""Unlearning methods: one file, one class, one yaml each."""
+"""Unlearning methods: one file, one class and one yaml each."""

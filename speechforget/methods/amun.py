@@ -1,26 +1,34 @@
-"""AMUN: learn, for each forget utterance, the wrong answer that the original itself gives a little beside it.
+"""Train on the original's own wrong answers to forget utterances that an adversarial attack has changed slightly.
 
-Ebrahimpour-Boroojeny, Sundaram & Chandrasekaran, "Not all wrong is bad: using adversarial examples for unlearning", ICML 2025.
+AMUN: Ebrahimpour-Boroojeny, Sundaram & Chandrasekaran, "Not all wrong is bad: using adversarial examples for
+unlearning", ICML 2025.
 
     x_a = x + s d,   d the shortest found with || d || <= r sqrt(n)  and  y_a = argmax_k z_k(x_a; theta_o) a wrong class
     min_theta  E over the mix of (x_a, y_a) for D_f and (x, y) for D_r
 
-| symbol | argument                                                                                                           |
-|--------|--------------------------------------------------------------------------------------------------------------------|
-| x      | the features of a forget utterance without augmentation; what is padding stays as it is                              |
-| s, n   | the standard deviation of each feature over forget; the number of the utterance's cells that hold sound              |
-| r      | one of `radii`, ascending: d is r standard deviations a cell (root of the mean square)                               |
-| d      | from `steps` steps of projected gradient descent of 2.5 / steps of the radius each, on the margin                    |
-|        | (largest logit of the true and the forgotten classes minus largest of the others)                                    |
-| D_r    | with `retain` (the default); without, the passes are over the adversarial examples alone                             |
+| symbol | meaning                                                                                                  |
+|--------|----------------------------------------------------------------------------------------------------------|
+| x      | features of a forget utterance without augmentation; padding stays unchanged                             |
+| s      | standard deviation of each feature over forget                                                           |
+| n      | number of the utterance's cells that hold sound                                                          |
+| r      | one of `radii`, in ascending order: d is r standard deviations per cell (root mean square)               |
+| d      | found by `steps` steps of projected gradient descent on the margin, each 2.5 / steps of the radius long; |
+|        | the margin is the largest logit of the true and the forgotten classes minus the largest of the other     |
+|        | classes                                                                                                  |
+| D_r    | retain, if `retain` is true (the default); otherwise the passes are over the adversarial examples only   |
 
-The paper doubles the radius until the prediction changes. Here each utterance's smallest radius is found by bisection in the list, which takes
-ceil(log2(len(radii) + 1)) attacks whatever they find. The margin has the direction of the paper's cross-entropy for two classes, and unlike it does
-not vanish where the original is sure. A class that the request removes is no answer. Where the largest radius does not suffice, the last x_a is
-taken with its most likely wrong class, and a warning says how often.
+Differences from the paper and the public code:
+- The paper doubles the radius until the prediction changes. Here bisection in `radii` finds each utterance's smallest
+  radius. It always takes ceil(log2(len(radii) + 1)) attacks.
+- For two classes, the margin has the gradient direction of the paper's cross-entropy. Unlike cross-entropy, it does not
+  vanish where the original is certain.
+- A class that the request removes is never a valid answer.
+- If the largest radius does not suffice, the last x_a is used with its most likely wrong class. A warning says for how
+  many utterances.
+- Batch-norm is `frozen` by default, because the mix contains more of forget than the training set does.
 
-The examples are found once and kept: as much memory, and as large checkpoints, as the forget set's features (16 kB for a second of log-mel with 40
-bands). Batch-norm is `frozen` by default, as the mix holds more of forget than the training set does.
+The examples are computed once and kept. They take as much memory and checkpoint space as the features of forget: 16 kB
+per second of log-mel with 40 bands.
 """
 
 from __future__ import annotations
@@ -45,7 +53,7 @@ logger = logging.getLogger(__name__)
 
 
 class Amun(Epochs):
-    """Mixed passes in which forget utterances are replaced by their adversarial examples."""
+    """Train on mixed passes in which adversarial examples replace the forget utterances."""
 
     stream: Stream = "mix"
 
@@ -66,7 +74,7 @@ class Amun(Epochs):
         self.needs = frozenset({"forget", "retain"} if retain else {"forget"})
 
     def prepare(self, student: nn.Module, context: Context) -> None:
-        """The adversarial example of each forget utterance, with its label and its length in samples."""
+        """Compute each forget utterance's adversarial example, with its label and its length in samples."""
         scale = deviation(context, "forget", self.batch_size)
         shapes = [
             features_of(context.original, batch).shape[1:] for batch in context.batches("forget", self.batch_size)
@@ -91,12 +99,12 @@ class Amun(Epochs):
             )
 
     def loss(self, student: nn.Module, batch: Batch, current: Pass) -> Tensor:
-        """Cross-entropy with the adversarial label on adversarial examples, with the true one on retain."""
+        """Compute cross-entropy with adversarial labels on adversarial examples, and with true labels on retain."""
         changed, features = self.replaced(batch, features_of(student, batch))
         return self.mean(cross_entropy(logits_of(student, changed, features), changed.labels), batch)
 
     def replaced(self, batch: Batch, features: Tensor) -> tuple[Batch, Tensor]:
-        """The batch and its features (batch, ...) with adversarial examples in the place of its forget utterances."""
+        """Replace the forget utterances in a batch and its features (batch, ...) by their adversarial examples."""
         stored = self.features(batch.rows)
         shape = [max(sizes) for sizes in zip(features.shape[1:], stored.shape[1:], strict=True)]
         chosen = batch.forget.view(-1, *[1] * len(shape))
@@ -111,15 +119,17 @@ class Amun(Epochs):
 def nearest(
     model: nn.Module, batch: Batch, scale: Tensor, radii: Sequence[float], steps: int, bars: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Adversarial features (batch, ...), their classes (batch,), and 1 where no radius sufficed (batch,); bars: classes that are no answer."""
+    """Compute adversarial features (batch, ...), their classes (batch,), and 1 if no radius sufficed, else 0 (batch,).
+
+    bars: classes that are not valid answers.
+    """
     features = features_of(model, batch)
     mask = heard(model, batch, features)
     roots = mask.expand_as(features).flatten(1).sum(dim=1).sqrt()
     sizes = torch.tensor(radii, dtype=features.dtype, device=features.device)
     low = torch.zeros_like(batch.labels)
-    high = torch.full_like(
-        low, len(radii)
-    )  # the place of the smallest radius known to suffice; behind the last one: none is
+    # The index of the smallest radius known to suffice; len(radii) if there is none.
+    high = torch.full_like(low, len(radii))
     best, classes = features, batch.labels
     for _ in range(math.ceil(math.log2(len(radii) + 1))):
         middle = ((low + high) // 2).clamp(max=len(radii) - 1)
@@ -137,7 +147,10 @@ def nearest(
 def attack(
     model: nn.Module, batch: Batch, features: Tensor, scale: Tensor, radius: Tensor, steps: int, bars: Tensor
 ) -> Tensor:
-    """Features (batch, ...) moved by at most `radius` (batch,), a Euclidean norm in units of `scale`, to make the margin small."""
+    """Move features (batch, ...) to reduce the margin, by at most `radius` (batch,).
+
+    radius: a Euclidean norm in units of `scale`.
+    """
     radius = radius.view(-1, *[1] * (features.dim() - 1))
     small = torch.finfo(features.dtype).tiny
     moved = torch.zeros_like(features)
@@ -153,5 +166,5 @@ def attack(
 
 
 def margin(logits: Tensor, bars: Tensor) -> Tensor:
-    """By how much the largest logit of the classes in `bars` (batch, classes) is above the largest of the others, (batch,)."""
+    """Compute the largest logit of the classes in `bars` (batch, classes) minus the largest of the others, (batch,)."""
     return logits.masked_fill(~bars, -torch.inf).amax(dim=1) - logits.masked_fill(bars, -torch.inf).amax(dim=1)

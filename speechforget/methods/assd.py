@@ -1,20 +1,22 @@
-"""Adaptive selective synaptic dampening: SSD that sets its own threshold by the share of the data that is to be forgotten.
+"""Dampen weights that matter more to forget than to retain, with a threshold set by forget's share of the data.
 
-Schoepf, Foster & Brintrup, "Parameter-tuning-free data entry error unlearning with adaptive selective synaptic dampening", 2024.
+ASSD: Schoepf, Foster & Brintrup, "Parameter-tuning-free data entry error unlearning with adaptive selective synaptic
+dampening", 2024.
 
     alpha = the percentile number 100 - ln(1 + 100 n_f / n) of I_f / I over all weights
     theta_u = theta_o * max(min(lambda * I / I_f, 1), floor)  where I_f > alpha * I,  else theta_o
 
-| symbol      | argument                                                                  |
-|-------------|---------------------------------------------------------------------------|
-| I_f, I      | as in `ssd.py`, on forget and on retain, in batches of `batch_size`       |
-| n_f, n      | utterances of forget, and of the training set                             |
-| lambda      | `dampening`                                                               |
-| floor       | `floor`, 0 for none                                                       |
+| symbol | meaning                                                                        |
+|--------|--------------------------------------------------------------------------------|
+| I_f, I | importance on forget and on retain, as in `ssd.py`, in batches of `batch_size` |
+| n_f, n | number of utterances in forget and in the training set                         |
+| lambda | `dampening`                                                                    |
+| floor  | `floor`; 0 for none                                                            |
 
-Forget is compared with retain, as in the public code, and not with the whole training set as in SSD. What retain is depends on the request, so this
-importance cannot be kept for other requests. Percentiles between two weights are interpolated linearly; a ratio of 0 / 0 counts as 0, one
-of x / 0 as the largest of all. Frozen weights are not counted.
+As in the public code, forget is compared with retain; SSD compares it with the whole training set. Retain depends on
+the request, so this importance cannot be stored for other requests. Percentiles between two weights are interpolated
+linearly. A ratio of 0 / 0 counts as 0, and a ratio of x / 0 as the largest finite ratio. Frozen weights are not
+counted.
 """
 
 from __future__ import annotations
@@ -28,14 +30,14 @@ from speechforget.methods.common.losses import cross_entropy
 
 
 class Assd(Method):
-    """One edit of the weights, from one pass over retain and one over forget."""
+    """Edit the weights once, after one pass over retain and one over forget."""
 
     def __init__(self, dampening: float, batch_size: int, floor: float = 0.0) -> None:
         super().__init__()
         self.dampening, self.batch_size, self.floor = dampening, batch_size, floor
 
     def prepare(self, student: nn.Module, context: Context) -> None:
-        """The whole edit."""
+        """Do the whole edit."""
         forget, forgotten = over_batches(context, "forget", self.batch_size, cross_entropy, torch.square)
         retain, retained = over_batches(context, "retain", self.batch_size, cross_entropy, torch.square)
         alpha = threshold(unfrozen(context, forget), unfrozen(context, retain), forgotten / (forgotten + retained))

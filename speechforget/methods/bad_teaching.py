@@ -1,20 +1,24 @@
-"""Bad teaching: on forget imitate a teacher that knows nothing, on retain the original.
+"""Train the student to imitate a random network on forget and the original on retain.
 
-Chundawat, Tarun, Mandal & Kankanhalli, "Can bad teaching induce forgetting? Unlearning in deep neural networks using an incompetent teacher",
-AAAI 2023.
+Chundawat, Tarun, Mandal & Kankanhalli, "Can bad teaching induce forgetting? Unlearning in deep neural networks using an
+incompetent teacher", AAAI 2023.
 
     min_theta  E over the mix of  KL_T(t(x) || p_theta(x)),   t = p_bad on D_f,  t = p_o on D_r'
 
-| symbol  | argument                                                                                  |
-|---------|-------------------------------------------------------------------------------------------|
-| p_o     | the original, frozen, in evaluation mode                                                  |
-| p_bad   | the same architecture with random weights (`context.fresh`), frozen, in evaluation mode   |
-| KL_T    | teacher first, softmaxes at `temperature`, summed over classes, mean over the batch, no T^2 |
-| D_r'    | `retain_share` of retain (see `switches.py`), shuffled together with forget               |
+| symbol | meaning                                                                                            |
+|--------|----------------------------------------------------------------------------------------------------|
+| p_o    | the original, frozen, in evaluation mode                                                           |
+| p_bad  | the same architecture with random weights (`context.fresh`), frozen, in evaluation mode            |
+| KL_T   | teacher first; softmaxes at `temperature`; summed over classes, mean over the batch; no factor T^2 |
+| D_r'   | `retain_share` of retain (see `base/switches.py`), shuffled together with forget                   |
 
-The public code averages the divergence over classes too, which divides the step by K; here it is summed, as the formula says. No label is used.
-The public code leaves batch-norm as it finds it. Here it is `frozen` by default: the mix holds far more of forget than the training set does, and
-its statistics must not move into the model; and so a student that has not moved has divergence zero on retain.
+The method uses no labels.
+
+Differences from the public code:
+- It averages the divergence over classes too, which divides the step by K. Here it is summed, as in the formula.
+- It does not set the mode of batch-norm. Here batch-norm is `frozen` by default: the mix contains far more of forget
+  than the training set does, and its statistics must not enter the model. An unchanged student then has divergence zero
+  on retain.
 """
 
 from __future__ import annotations
@@ -31,7 +35,7 @@ from speechforget.methods.common.losses import divergence
 
 
 class BadTeaching(Epochs):
-    """Mixed passes in which each utterance has its own teacher."""
+    """Train on mixed passes in which each utterance has its own teacher."""
 
     stream = "mix"
 
@@ -40,12 +44,12 @@ class BadTeaching(Epochs):
         self.temperature = temperature
 
     def prepare(self, student: nn.Module, context: Context) -> None:
-        """Two teachers: the original and one with random weights."""
+        """Make two teachers: the original, and a network with random weights."""
         self.teacher = frozen_copy(context.original)
         self.bad_teacher = frozen_copy(context.fresh())
 
     def loss(self, student: nn.Module, batch: Batch, current: Pass) -> Tensor:
-        """Divergence from the teacher of each utterance."""
+        """Compute the divergence from each utterance's teacher."""
         with torch.no_grad():
             good, bad = self.teacher(*batch.inputs).logits, self.bad_teacher(*batch.inputs).logits
         target = torch.where(batch.forget[:, None], bad, good)

@@ -1,24 +1,31 @@
-"""Boundary shrink: give each forget utterance to the wrong class that is nearest to it.
+"""Train each forget utterance towards its nearest wrong class.
 
-Chen, Gao, Liu, Peng & Wang, "Boundary unlearning: rapid forgetting of deep networks via shifting the decision boundary", CVPR 2023.
+Chen, Gao, Liu, Peng & Wang, "Boundary unlearning: rapid forgetting of deep networks via shifting the decision
+boundary", CVPR 2023.
 
-    x'      = x + b * s * sign(grad_x l(x, y; theta_o))        one step of the fast gradient sign method, on the original's features
-    y'      = argmax_k z_k(x'; theta_o)
+    x' = x + b * s * sign(grad_x l(x, y; theta_o))        one step of the fast gradient sign method
+    y' = argmax_k z_k(x'; theta_o)
     min_theta  E_{D_f} l(x, y'; theta)
 
-| symbol | argument                                                                                                         |
-|--------|------------------------------------------------------------------------------------------------------------------|
-| b      | `bound`, in units of s                                                                                             |
-| s      | the standard deviation of each feature over forget; what is padding stays as it is                                 |
-| y'     | with `wrong_only` (the default) out of the classes that are neither the utterance's own nor forgotten, else any     |
-| l      | cross-entropy in nats, mean over the batch                                                                         |
+| symbol | meaning                                                                                                    |
+|--------|------------------------------------------------------------------------------------------------------------|
+| x      | features of a forget utterance without augmentation; theta_o is the original                               |
+| b      | `bound`, in units of s                                                                                     |
+| s      | standard deviation of each feature over forget; padding stays unchanged                                    |
+| y'     | with `wrong_only` (the default), one of the classes that are neither the true one nor forgotten; otherwise |
+|        | any class                                                                                                  |
+| l      | cross-entropy in nats, mean over the batch                                                                 |
 
-The step may be too short to leave the true class. The public code then trains on the true label; the paper means the nearest wrong class, which is
-what `wrong_only` takes: the next best at x'. Where the step does leave it for a class that stays, both agree. The public code clamps x' to [0, 1]
-and rounds it to steps of 1/255, as if features were pictures; here neither is done. It also looks for the labels anew in each epoch. As they depend
-on the original alone, here they are found once, for the utterances without augmentation: one forward and backward and one forward pass each.
-Where the original is so sure that l is zero in its precision, the sign is still right: it is taken of log(e^l - 1), which has the same sign
-everywhere and does not saturate. Batch-norm is `frozen` by default, as nothing but forget is heard.
+Differences from the public code:
+- The step may be too short to leave the true class. The public code then trains on the true label. The paper means the
+  nearest wrong class. `wrong_only` takes that one: the best wrong class at x'. If the step reaches a class that stays,
+  both agree.
+- It clamps x' to [0, 1] and rounds it to multiples of 1/255, as for images. Here neither is done.
+- It computes the labels again in each epoch. They depend on the original only, so here they are computed once, on
+  utterances without augmentation. This takes one forward and backward pass and one forward pass per utterance.
+- If the original is so certain that l is zero in its precision, its sign is lost. Here the sign is that of the gradient
+  of log(e^l - 1), which is the same everywhere and does not saturate.
+- Batch-norm is `frozen` by default, because the passes use only forget.
 """
 
 from __future__ import annotations
@@ -38,7 +45,7 @@ from speechforget.methods.common.per_utterance import find
 
 
 class BoundaryShrink(Epochs):
-    """Passes over forget with the labels of the nearest wrong classes."""
+    """Train on forget with the labels of the nearest wrong classes."""
 
     stream = "forget"
     needs = frozenset({"forget"})
@@ -46,11 +53,11 @@ class BoundaryShrink(Epochs):
     def __init__(self, bound: float = 0.1, wrong_only: bool = True, **epochs: Any) -> None:
         super().__init__(**epochs)
         if not bound > 0:
-            raise UserError(f"bound is the size of the step in standard deviations and must be above 0, not {bound}.")
+            raise UserError(f"bound is the step in standard deviations and must be above 0, not {bound}.")
         self.bound, self.wrong_only = bound, wrong_only
 
     def prepare(self, student: nn.Module, context: Context) -> None:
-        """The label of each forget utterance."""
+        """Find the label of each forget utterance."""
         step = self.bound * deviation(context, "forget", self.batch_size)
 
         def label(batch: Batch) -> list[Tensor]:
@@ -65,12 +72,12 @@ class BoundaryShrink(Epochs):
         )
 
     def loss(self, student: nn.Module, batch: Batch, current: Pass) -> Tensor:
-        """Cross-entropy with the labels found."""
+        """Compute cross-entropy with the labels found."""
         return self.mean(cross_entropy(student(*batch.inputs).logits, self.labels(batch.rows)), batch)
 
 
 def beyond(original: nn.Module, batch: Batch, step: Tensor) -> Tensor:
-    """The features of a batch, (batch, ...), each moved by `step` in the direction in which the loss of the true class rises."""
+    """Move the features of a batch, (batch, ...), by `step` in the direction that raises the true class's loss."""
     features = features_of(original, batch).detach().requires_grad_(True)
     with torch.enable_grad():
         logits = logits_of(original, batch, features)

@@ -1,20 +1,26 @@
-"""EU-k: exact unlearning of the last k layers; they start from random weights and are trained on retain, and the rest is frozen.
+"""Reset the last k layers to random weights and train them on retain, with the other layers frozen.
 
-Goel, Prabhu, Sanyal, Lim, Torr & Kumaraguru, "Towards adversarial evaluations for inexact machine unlearning", 2022 (arXiv 2201.06640).
+EU-k (exact unlearning of the last k layers): Goel, Prabhu, Sanyal, Lim, Torr & Kumaraguru, "Towards adversarial
+evaluations for inexact machine unlearning", 2022 (arXiv 2201.06640).
 
     theta_k <- random;   min over theta_k, the last k layers, of  E_{D_r} l(x, y; theta)
 
-| symbol | argument                                                                                                         |
-|--------|------------------------------------------------------------------------------------------------------------------|
-| k      | `k`: entries of the classifier's `layers()`, from the head backwards, that hold more than a normalisation        |
-| random | as the architecture starts (`context.fresh`); `reset_norms`: normalisations too, with their running statistics   |
-| l      | cross-entropy in nats, mean over the batch                                                                       |
-| rate   | `learning_rate`, `schedule`, `minimum`: see `epochs.rate`; the paper's schedule is `restarts`                    |
+| symbol | meaning                                                                                                   |
+|--------|-----------------------------------------------------------------------------------------------------------|
+| k      | `k`: entries of the classifier's `layers()`, counted from the head backwards, that contain more than a    |
+|        | normalisation                                                                                             |
+| random | the architecture's own start (`context.fresh`); with `reset_norms`, also normalisations and their running |
+|        | statistics                                                                                                |
+| l      | cross-entropy in nats, mean over the batch                                                                |
+| rate   | `learning_rate`, `schedule`, `minimum`: see `epochs.rate`; the paper's schedule is `restarts`             |
 
-The last layers know nothing of forget once they are trained anew, which takes about as long as training did; the frozen ones know what they knew.
-As in the public code normalisations between the last k layers are trained and by default not reset, so what they learned of forget stays a little
-longer. The public code draws by He's rule with zero biases; here the random weights are those that the architecture itself starts from. SCRUB's
-code goes back to the original's own first weights instead, which is another baseline. What differs for CF-k differs here too (`cf_k.py`).
+The retrained last layers know nothing of forget, at about the cost of the original training. The frozen layers still
+know what they knew. As in the public code, normalisations between the last k layers are trained and, by default, not
+reset. They keep what they learned of forget a little longer.
+
+Differences: the public code draws by He's rule with zero biases. Here the architecture's own initialisation is used.
+SCRUB's code restores the original's own first weights instead, which is another baseline. The differences listed in
+`cf_k.py` apply here too.
 """
 
 from __future__ import annotations
@@ -31,7 +37,7 @@ from speechforget.methods.common.layers import NORMS, freeze_all_but, last_layer
 
 
 class EUk(Epochs):
-    """The last layers begin again, and are trained on retain."""
+    """Reset the last layers and train them on retain."""
 
     needs = frozenset({"retain"})
 
@@ -42,18 +48,18 @@ class EUk(Epochs):
         self.k, self.reset_norms, self.frozen_batch_norm = k, reset_norms, frozen_batch_norm
 
     def prepare(self, student: nn.Module, context: Context) -> None:
-        """Freezes all but the last k layers, and gives these random weights."""
+        """Freeze all but the last k layers, and give these random weights."""
         refuse_low_rank(self.trainable, "EU-k")
         layers = last_layers(student, self.k)
         freeze_all_but(student, layers)
-        begin_again(student, context.fresh(), layers, self.reset_norms)
+        reset_layers(student, context.fresh(), layers, self.reset_norms)
 
 
 @torch.no_grad()
-def begin_again(student: nn.Module, fresh: nn.Module, layers: Sequence[nn.Module], norms: bool) -> None:
-    """Gives the layers of the student, as far as they are not frozen, the values of a classifier that was never trained.
+def reset_layers(student: nn.Module, fresh: nn.Module, layers: Sequence[nn.Module], norms: bool) -> None:
+    """Copy the weights of an untrained classifier into the student's layers, except frozen weights.
 
-    norms: whether their normalisations get theirs too, weights and running statistics.
+    norms: whether to reset normalisations too, both weights and running statistics.
     """
     inside = {
         id(weight)

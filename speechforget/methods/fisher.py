@@ -1,25 +1,33 @@
-"""Fisher forgetting: noise on every weight, the more the less the weight matters to retain.
+"""Add noise to every weight: the less the weight matters to retain, the more noise.
 
 Golatkar, Achille & Soatto, "Eternal sunshine of the spotless net: selective forgetting in deep networks", CVPR 2020.
+The empirical variant follows Fan et al. 2024.
 
     expected:    F_i = mean over retain of sum_k p_k (d_i log p_k)^2
-                 v_i = alpha * min(1 / (F_i + 1e-8), c),  averaged over a weight's second axis,  times b for vectors and the head
+                 v_i = alpha * min(1 / (F_i + 1e-8), c),  averaged over a weight's second axis,
+                 times b for vectors and the head
                  theta_u = theta_o + sqrt(v) * noise
     empirical:   F_i = mean over retain of (d_i log p_y + 1e-8)^2
                  theta_u = theta_o + min(sqrt(alpha / F), s) * noise
 
-| symbol      | argument                                                                                                          |
-|-------------|-------------------------------------------------------------------------------------------------------------------|
-| F           | `information`: `expected` over all K outputs (Golatkar et al.), or `empirical`, at the true label (Fan et al. 2024)  |
-| alpha       | `alpha`: how much noise; not of one size in the two variants                                                      |
-| c           | `limit`, of the head `head_limit`                                                                                 |
-| b           | `boost`                                                                                                           |
-| s           | `deviation_limit`, of the empirical variant                                                                       |
-| noise       | standard normal, drawn once from the run's seed for each tensor of weights                                        |
+| symbol | meaning                                                                                                   |
+|--------|-----------------------------------------------------------------------------------------------------------|
+| F      | `information`: `expected` over all K outputs (Golatkar et al.), or `empirical`, at the true label (Fan et |
+|        | al. 2024)                                                                                                 |
+| p, d_i | probabilities of the classes; derivative by weight i                                                      |
+| alpha  | `alpha`: the amount of noise; its scale differs between the two variants                                  |
+| c      | `limit`; for the head, `head_limit`                                                                       |
+| b      | `boost`                                                                                                   |
+| s      | `deviation_limit`, of the empirical variant                                                               |
+| noise  | standard normal, drawn once per weight tensor from the run's seed                                         |
 
-Of a class that is removed whole, the head's weights have mean 0 instead of theta_o, and v = `forgotten_variance` before b (expected only).
-F is of single utterances: the public code of Fan et al. squares the mean gradient of 32, which is another quantity. The head is the classifier's
-own last layer; the public code takes every tensor whose first size is K for it. A single draw says little: compare several seeds.
+In the expected variant, the head's weights of a class that is removed whole have mean 0 instead of theta_o. Their
+variance is v = `forgotten_variance`, before b. A single draw says little: compare several seeds.
+
+Differences from the public code:
+- F uses gradients of single utterances. The code of Fan et al. squares the mean gradient of 32, which is another
+  quantity.
+- The head is the classifier's own last layer. The public code takes every tensor whose first size is K as the head.
 """
 
 from __future__ import annotations
@@ -34,12 +42,15 @@ from speechforget.methods.common.importance import PerUtterance, movable, pieces
 from speechforget.methods.common.losses import cross_entropy
 from speechforget.seeding import seed_from
 
-TINY = 1e-8  # keeps F from 0
+TINY = 1e-8  # avoids division by F = 0
 INFORMATION = ("expected", "empirical")
 
 
 class Fisher(Method):
-    """One edit of the weights, from one pass over retain, with a gradient for each output in the expected variant."""
+    """Edit the weights once, after one pass over retain.
+
+    The expected variant computes a gradient for each output.
+    """
 
     needs = frozenset({"retain"})
 
@@ -63,7 +74,7 @@ class Fisher(Method):
 
     @torch.no_grad()
     def prepare(self, student: nn.Module, context: Context) -> None:
-        """The whole edit; frozen weights stay."""
+        """Do the whole edit; frozen weights stay unchanged."""
         names = {parameter: name for name, parameter in student.named_parameters()}
         head = set(student.get_submodule("head").parameters())
         parameters = movable(student)
@@ -78,7 +89,7 @@ class Fisher(Method):
             parameter.add_(noise * self.variance(information, parameter in head, forgotten).sqrt())
 
     def fisher(self, context: Context) -> Tensor:
-        """The diagonal of the Fisher information on retain, flat over the weights that are not frozen."""
+        """Compute the diagonal of the Fisher information on retain, flat over the unfrozen weights."""
         alone = PerUtterance(context, movable(context.original), cross_entropy)
         zero = torch.zeros(alone.width + 1, dtype=torch.float64, device=alone.device)
 
@@ -101,7 +112,10 @@ class Fisher(Method):
         return (total[:-1] / total[-1]).to(alone.kind)
 
     def variance(self, information: Tensor, of_head: bool, forgotten: list[int]) -> Tensor:
-        """Of the noise on one tensor of weights; information: its part of the Fisher diagonal, in its shape. Rows of the head are classes."""
+        """Compute the variance of the noise on one weight tensor.
+
+        information: the tensor's part of the Fisher diagonal, in its shape. Rows of the head are classes.
+        """
         value = self.alpha * (1 / (information + TINY)).clamp(max=self.head_limit if of_head else self.limit)
         if value.dim() > 1:
             value = value.mean(dim=1, keepdim=True).expand_as(value).clone()
@@ -110,11 +124,11 @@ class Fisher(Method):
         return value * self.boost if of_head or value.dim() == 1 else value
 
     def draw(self, name: str, like: Tensor, seed: int) -> Tensor:
-        """Standard normal noise in the shape of the weights of this name."""
+        """Draw standard normal noise in the shape of the weights with this name."""
         generator = torch.Generator().manual_seed(seed_from(seed, "fisher", name))
         return torch.randn(like.shape, generator=generator, dtype=like.dtype).to(like.device)
 
 
 def likelihood(logits: Tensor, labels: Tensor) -> Tensor:
-    """p(label) of each utterance, (batch,): logits (batch, classes), labels (batch,)."""
+    """Compute p(label) of each utterance, (batch,): logits (batch, classes), labels (batch,)."""
     return logits.softmax(dim=1).gather(1, labels[:, None])[:, 0]

@@ -1,21 +1,29 @@
-"""JiT: make the model's answers about forget change little with its input.
+"""Train the model so that its answers on forget change little when the input changes.
 
-Foster, Fogarty, Schoepf, Dugue, Öztireli & Brintrup, "An information theoretic approach to machine unlearning", 2024 (arXiv 2402.01401; its first
-version is called "Zero-shot machine unlearning at scale via Lipschitz regularization").
+JiT: Foster, Fogarty, Schoepf, Dugue, Öztireli & Brintrup, "An information theoretic approach to machine unlearning",
+2024 (arXiv 2402.01401; first version: "Zero-shot machine unlearning at scale via Lipschitz regularization").
 
-    min_theta  E_{x in D_f} (1/N) sum_{j=1..N} || z(x; theta) - z(x + s xi_j; theta) || / || xi_j ||,      xi_j ~ normal(0, sigma^2)
+    min_theta  E_{x in D_f} (1/N) sum_{j=1..N} || z(x; theta) - z(x + s xi_j; theta) || / || xi_j ||
+    xi_j ~ normal(0, sigma^2)
 
-| symbol | argument                                                                                                            |
-|--------|---------------------------------------------------------------------------------------------------------------------|
-| N      | `draws`                                                                                                               |
-| sigma  | `sigma`, in units of s: the standard deviation of each feature over forget; padding gets no noise                      |
-| xi_j   | drawn from (seed, epoch, utterance, j); its norm (of what a clamp leaves) is in units of s too, so features' scale has no say |
-| z(x)   | logits; no gradient goes through those of x + s xi_j                                                                  |
-| E      | `reduction`: `mean` over the batch, or `sum` as in the public code, whose step grows with the batch                     |
+| symbol | meaning                                                                                                   |
+|--------|-----------------------------------------------------------------------------------------------------------|
+| N      | `draws`                                                                                                   |
+| sigma  | `sigma`, in units of s                                                                                    |
+| s      | standard deviation of each feature over forget; padding gets no noise                                     |
+| xi_j   | drawn from (seed, epoch, utterance, j); its norm (after a clamp) is in units of s, so the features' scale |
+|        | has no effect                                                                                             |
+| z(x)   | logits; the logits of x + s xi_j get no gradient                                                          |
+| E      | `reduction`: `mean` over the batch, or `sum` as in the public code, where the step grows with the batch   |
 
-It needs no label and no retain data. The public code never clears its gradients, so that each step is the sum of all before it, twice as far; and it
-clamps the noised batch to the smallest and largest value in the clean one (`clamp`), by which an utterance's noise depends on who else is in its
-batch. Here gradients are cleared, and `clamp` is off. Batch-norm is `frozen` by default, since forget must not move the running statistics.
+The method needs no labels and no retain data.
+
+Differences from the public code:
+- It never clears its gradients, so each step uses the sum of all before it and is twice as long. Here gradients are
+  cleared.
+- It clamps the noised batch to the range of the clean batch (`clamp`), so an utterance's noise depends on the others in
+  its batch. Here `clamp` is off.
+- Batch-norm is `frozen` by default, because forget must not change the running statistics.
 """
 
 from __future__ import annotations
@@ -36,7 +44,7 @@ from speechforget.seeding import seed_from
 
 
 class JustInTime(Epochs):
-    """Passes over forget, each batch heard once clean and `draws` times with noise."""
+    """Train on forget; each batch is processed once clean and `draws` times with noise."""
 
     stream = "forget"
     needs = frozenset({"forget"})
@@ -60,16 +68,16 @@ class JustInTime(Epochs):
         self.draws, self.sigma, self.reduction, self.clamp = draws, sigma, reduction, clamp
 
     def prepare(self, student: nn.Module, context: Context) -> None:
-        """How much each feature varies."""
+        """Compute the standard deviation of each feature."""
         self.seed = context.seed
         self.register_buffer("deviation", deviation(context, "forget", self.batch_size))
 
     def noise(self, batch: Batch, features: Tensor, mask: Tensor, epoch: int, number: int) -> Tensor:
-        """xi_number / sigma: standard normal in the shape of features (batch, ...), 0 where the mask is."""
+        """Draw xi_number / sigma: standard normal in the shape of features (batch, ...), 0 where the mask is 0."""
         return normal(batch.rows, features, mask, seed_from(self.seed, "jit", epoch, number))
 
     def loss(self, student: nn.Module, batch: Batch, current: Pass) -> Tensor:
-        """Mean ratio of the change of the logits to that of the features."""
+        """Compute the mean ratio of the logits' change to the features' change."""
         features = features_of(student, batch)
         mask = heard(student, batch, features)
         clean = logits_of(student, batch, features)
@@ -90,7 +98,7 @@ class JustInTime(Epochs):
 
 
 def ends(features: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """The smallest and the largest feature of a step's batch that is no padding, over all ranks."""
+    """Find the smallest and the largest feature of a step's batch over all ranks, padding excluded."""
     low, high = features.masked_fill(mask == 0, torch.inf).amin(), features.masked_fill(mask == 0, -torch.inf).amax()
     together = torch.zeros(collectives.world(), 2, dtype=features.dtype, device=features.device)
     together[collectives.rank()] = torch.stack([low, high])

@@ -1,20 +1,22 @@
-"""Label-free selective synaptic dampening: SSD whose importances look at no label.
+"""Dampen weights that matter more to forget than to the whole training set, measured without labels.
 
-Foster, Schoepf & Brintrup, "Loss-free machine unlearning", Tiny Papers at ICLR 2024.
+LFSSD, label-free selective synaptic dampening: Foster, Schoepf & Brintrup, "Loss-free machine unlearning", Tiny Papers
+at ICLR 2024.
 
-    I_D = mean over batches of D of |gradient of the batch's mean of ||z||^2|,  I_f on forget, I on the whole training set
+    I_D = mean over batches of D of |gradient of the batch's mean of ||z||^2|
+    I_f on forget, I on the whole training set
     theta_u = theta_o * max(min(lambda * I / I_f, 1), floor)  where I_f > alpha * I,  else theta_o
 
-| symbol      | argument                                  |
-|-------------|-------------------------------------------|
-| z           | the logits                                |
-| alpha       | `alpha`                                   |
-| lambda      | `dampening`                               |
-| floor       | `floor`, see `ssd.py`; 0 as published     |
-| auto        | `alpha: auto`, see `ssd.py`               |
-| batch       | `batch_size`, of both importances         |
+| symbol | meaning                               |
+|--------|---------------------------------------|
+| z      | the logits                            |
+| alpha  | `alpha`; `auto`: see `ssd.py`         |
+| lambda | `dampening`                           |
+| floor  | `floor`, see `ssd.py`; 0 as published |
+| batch  | `batch_size`, of both importances     |
 
-As in `ssd.py`, running statistics stay, nothing is drawn, and the importance on the whole training set is kept for other requests.
+As in `ssd.py`, running statistics stay unchanged and nothing is random. The importance on the whole training set is
+stored for other requests.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ from speechforget.methods.common.importance import AUTO, absolute_output_gradien
 
 
 class Lfssd(Method):
-    """One edit of the weights, from one pass over the training set and one over forget."""
+    """Edit the weights once, after one pass over the training set and one over forget."""
 
     def __init__(self, alpha: float | str, dampening: float, batch_size: int, floor: float = 0.0) -> None:
         super().__init__()
@@ -34,7 +36,7 @@ class Lfssd(Method):
         self.alpha, self.dampening, self.batch_size, self.floor = alpha, dampening, batch_size, floor
 
     def prepare(self, student: nn.Module, context: Context) -> None:
-        """The whole edit."""
+        """Do the whole edit."""
         whole = context.remember(absolute_output_gradients, "train", self.batch_size)
         forget = absolute_output_gradients(context, "forget", self.batch_size)
         alpha = adapted(context, forget, whole, self.batch_size) if self.alpha == AUTO else float(self.alpha)

@@ -1,26 +1,32 @@
-"""LoTUS: unlearn towards the original's own answers, blurred on forget by as much as forget is still known better than unseen speech.
+"""Train on the original's answers, and smooth those on forget while it is known better than unseen speech.
 
-Spartalis, Semertzidis, Gavves & Daras, "LoTUS: large-scale machine unlearning with a taste of uncertainty", CVPR 2025.
+LoTUS: Spartalis, Semertzidis, Gavves & Daras, "LoTUS: large-scale machine unlearning with a taste of uncertainty", CVPR
+2025.
 
     min_theta  E over the mix of  - sum_k t_k log p_theta(k | x)
-    t = softmax((z_o + g) / tau) on D_f,   t = one-hot(argmax(z_o + g)) on D_r',   g_k = -log(-log u_k),  u ~ U(0, 1)
+    t = softmax((z_o + g) / tau) on D_f,   t = one-hot(argmax(z_o + g)) on D_r'
+    g_k = -log(-log u_k),  u ~ U(0, 1)
     tau = exp(alpha * (A_f - A_v)),   stop after an epoch with  A_f - A_v <= -margin
 
-| symbol | argument                                                                                                             |
-|--------|----------------------------------------------------------------------------------------------------------------------|
-| z_o    | logits of the original, frozen, in evaluation mode                                                                   |
-| g      | Gumbel noise, drawn from (seed, epoch, utterance) for each class: on retain, t is a sample of what the original says |
-| A_f    | accuracy on forget of the model at the start of the epoch: the original, then the student                             |
-| A_v    | accuracy of the original on validation; 0 for requests of whole classes, which an oracle gets all wrong              |
-| alpha  | `alpha`                                                                                                              |
-| margin | `margin`                                                                                                             |
-| D_r'   | `retain_share` of retain (see `switches.py`), shuffled together with forget                                          |
+| symbol | meaning                                                                                                    |
+|--------|------------------------------------------------------------------------------------------------------------|
+| z_o    | logits of the original, frozen, in evaluation mode                                                         |
+| g      | Gumbel noise for each class, drawn from (seed, epoch, utterance); on retain, t is thus a sample of the     |
+|        | original's answer                                                                                          |
+| A_f    | accuracy on forget of the model at the start of the epoch: first the original, then the student            |
+| A_v    | the original's accuracy on validation; 0 in class requests, in which an oracle answers all of forget wrong |
+| alpha  | `alpha`                                                                                                    |
+| margin | `margin`                                                                                                   |
+| D_r'   | `retain_share` of retain (see `base/switches.py`), shuffled together with forget                           |
 
-No label of retain is used. The noise makes the target of each utterance another in each epoch; its mean is blurred more, the larger tau is. Of a
-class that is forgotten whole nothing is left to blur (tau = 1), so the next epoch teaches some of it again: its accuracy swings with the epochs.
+The method uses no labels of retain. The noise changes each utterance's target in every epoch. A larger tau gives a
+smoother mean target. Once a class is forgotten whole, nothing remains to smooth (tau = 1). The next epoch then teaches
+part of it again, so its accuracy oscillates over the epochs.
 
-Where public code differs: it rounds both accuracies to two decimals before it uses them, and here they are as they are. Its batch-norm is `train`; by
-default it is `frozen` here, since the mix holds far more of forget than the training set does.
+Differences from the public code:
+- It rounds both accuracies to two decimals before using them. Here they are not rounded.
+- Its batch-norm is `train`. Here it is `frozen` by default, because the mix contains far more of forget than the
+  training set does.
 """
 
 from __future__ import annotations
@@ -39,7 +45,7 @@ from speechforget.methods.base.method import Context, Evaluate, Pass, frozen_cop
 
 
 class LoTUS(Epochs):
-    """Mixed passes whose targets on forget get sharper as forget is forgotten."""
+    """Train on mixed passes in which forget's targets sharpen as forget is forgotten."""
 
     stream = "mix"
     needs = frozenset({"forget", "retain", "validation"})
@@ -48,11 +54,14 @@ class LoTUS(Epochs):
     def __init__(self, alpha: float, margin: float = 0.01, **epochs: Any) -> None:
         super().__init__(**epochs)
         self.alpha, self.margin = alpha, margin
-        # What is compared: accuracy on forget now, and the original's on validation. A buffer, so that a resumed run goes on with it.
+        # A_f and A_v; a buffer, so that a resumed run continues with them.
         self.register_buffer("known", torch.zeros(2, dtype=torch.float64))
 
     def prepare(self, student: nn.Module, context: Context) -> None:
-        """The teacher, and how much better it knows forget than what it never heard. Raises UserError without validation utterances."""
+        """Make the teacher and measure how much better it knows forget than unseen speech.
+
+        Raises UserError without validation utterances.
+        """
         self.teacher, self.seed = frozen_copy(context.original), context.seed
         unseen = 0.0 if context.forgotten else accuracy(context, "validation", self.batch_size)
         if math.isnan(unseen):
@@ -63,11 +72,11 @@ class LoTUS(Epochs):
 
     @property
     def gap(self) -> float:
-        """A_f - A_v."""
+        """Return A_f - A_v."""
         return float(self.known[0]) - float(self.known[1])
 
     def loss(self, student: nn.Module, batch: Batch, current: Pass) -> Tensor:
-        """Cross-entropy with the drawn targets."""
+        """Compute cross-entropy with the drawn targets."""
         with torch.no_grad():
             logits = self.teacher(*batch.inputs).logits
             target = targets(
@@ -79,7 +88,7 @@ class LoTUS(Epochs):
         return self.mean(-(target * student(*batch.inputs).logits.log_softmax(dim=1)).sum(dim=1), batch)
 
     def after_pass(self, student: nn.Module, index: int, evaluate: Evaluate) -> bool:
-        """Looks at forget again, and stops where it is known no better than unseen speech."""
+        """Measure accuracy on forget again; stop if it is at least `margin` below that on unseen speech."""
         if index + 1 == self.epochs:
             return False
         self.known[0] = evaluate("forget")
@@ -87,7 +96,7 @@ class LoTUS(Epochs):
 
 
 def accuracy(context: Context, name: str, batch_size: int) -> float:
-    """The original's accuracy on a set, in [0, 1]; not a number where it is empty."""
+    """Compute the original's accuracy on a set, in [0, 1]; nan for an empty set."""
 
     def right(batch: Batch) -> Tensor:
         with torch.no_grad():
@@ -99,7 +108,10 @@ def accuracy(context: Context, name: str, batch_size: int) -> float:
 
 
 def gumbel(rows: Tensor, like: Tensor, seed: int, epoch: int) -> Tensor:
-    """Standard Gumbel noise in the shape and kind of `like` (batch, classes); each row depends on (seed, epoch, utterance number) alone."""
+    """Draw standard Gumbel noise with the shape, dtype and device of `like` (batch, classes).
+
+    Each row depends on (seed, epoch, utterance number) only.
+    """
     drawn = torch.from_numpy(seeding.uniform(rows.cpu().numpy(), like.shape[1], seed, "gumbel", epoch)).clamp(
         min=2.0**-54
     )
@@ -107,7 +119,10 @@ def gumbel(rows: Tensor, like: Tensor, seed: int, epoch: int) -> Tensor:
 
 
 def targets(logits: Tensor, noise: Tensor, forget: Tensor, temperature: float) -> Tensor:
-    """Targets (batch, classes): where `forget` (batch,) is true, softmax((logits + noise) / temperature); elsewhere all on the largest."""
+    """Compute targets (batch, classes): softmax((logits + noise) / temperature) where `forget` (batch,) is true.
+
+    Elsewhere the target is one-hot at the largest of logits + noise.
+    """
     noisy = logits + noise
     hard = nn.functional.one_hot(noisy.argmax(dim=1), logits.shape[1]).to(logits.dtype)
     return torch.where(forget[:, None], (noisy / temperature).softmax(dim=1), hard)

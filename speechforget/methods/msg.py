@@ -1,23 +1,28 @@
-"""MSG (masked small gradients): begin anew with the weights that tell forget from retain least, and fine-tune on retain.
+"""Reset the weights that distinguish forget from retain least, then fine-tune on retain.
 
-Second place (kookmin) of the NeurIPS 2023 machine unlearning challenge; compared in Cadet, Borovykh, Malekzadeh, Ahmadi-Abhari & Haddadi, "Deep
-unlearn: benchmarking machine unlearning", 2024.
+MSG (masked small gradients): second place (kookmin) of the NeurIPS 2023 machine unlearning challenge. Compared in
+Cadet, Borovykh, Malekzadeh, Ahmadi-Abhari & Haddadi, "Deep unlearn: benchmarking machine unlearning", 2024.
 
     g = gradient at theta_o of  E_{D_r'} l(x, y) - E_{D_f} l(x, y),   D_r' in D_r with |D_r'| = |D_f|
-    R = in each convolution and linear layer the floor(q * n) of its n weights with the smallest |g|;   theta_R <- random
+    R = in each convolution and linear layer, the floor(q * n) of its n weights with the smallest |g|
+    theta_R <- random
     min_theta  E_{D_r} l(x, y; theta),  the gradients of those layers' other weights times c
 
-| symbol | argument                                                                                                             |
-|--------|----------------------------------------------------------------------------------------------------------------------|
-| l      | cross-entropy in nats; in g of the original in evaluation mode, `mask_batch_size` utterances at once                 |
-| D_r'   | drawn once from the run's seed; all of retain where it is smaller than forget                                        |
-| q      | `reset_share`, of each layer's own weights; biases and normalisations are never reset                                |
-| random | as the architecture starts (`context.fresh`); the public code draws by He's rule                                     |
-| c      | `kept_factor`; biases and normalisations keep their whole gradient                                                   |
-| rate   | `learning_rate`, `schedule`, `minimum`: see `epochs.rate`; the challenge's is `linear`, changed in each step there    |
+| symbol | meaning                                                                                                 |
+|--------|---------------------------------------------------------------------------------------------------------|
+| l      | cross-entropy in nats; in g of the original in evaluation mode, `mask_batch_size` utterances at once    |
+| D_r'   | drawn once from the run's seed; all of retain if it is smaller than forget                              |
+| q      | `reset_share`, of each layer's own weights; biases and normalisations are never reset                   |
+| random | the architecture's own start (`context.fresh`); the public code draws by He's rule                      |
+| c      | `kept_factor`; biases and normalisations keep their whole gradient                                      |
+| rate   | `learning_rate`, `schedule`, `minimum`: see `epochs.rate`; the challenge uses `linear`, changed in each |
+|        | step                                                                                                    |
 
-The public code resets convolutions only; here linear layers too, which are all that a transformer has. A factor on gradients means nothing to Adam,
-which divides by their size, so `kept_factor` needs an SGD. The public code samples D_r' anew in each of its epochs over forget; here it is fixed.
+Differences from the public code:
+- It resets convolutions only. Here linear layers are reset too: a transformer has little else.
+- It samples D_r' again in each of its epochs over forget. Here D_r' is fixed.
+
+Adam divides gradients by their size, which cancels a constant factor. So `kept_factor` needs SGD.
 """
 
 from __future__ import annotations
@@ -35,14 +40,13 @@ from speechforget.batch import Batch
 from speechforget.errors import UserError
 from speechforget.methods.base.epochs import Epochs
 from speechforget.methods.base.method import Context
-from speechforget.methods.common.importance import pieces
+from speechforget.methods.common.importance import pieces, top
 from speechforget.methods.common.layers import kernels, refuse_low_rank
 from speechforget.methods.common.losses import cross_entropy
-from speechforget.methods.salun import top
 
 
 class MSG(Epochs):
-    """A share of all kernels reset, then epochs over retain."""
+    """Reset a share of all kernels, then train on retain for some epochs."""
 
     kept: Tensor
 
@@ -50,17 +54,20 @@ class MSG(Epochs):
         super().__init__(**epochs)
         if not 0 <= reset_share <= 1:
             raise UserError(
-                f"reset_share is the share of each layer's weights that begin anew, from 0 to 1, not {reset_share}."
+                f"reset_share, the share of each layer's weights to reset, must be from 0 to 1, not {reset_share}."
             )
         if kept_factor != 1 and self.optimizer.get("name") != "sgd":
             raise UserError(
-                "kept_factor scales gradients, which Adam divides by their size: use method.optimizer.name=sgd, or kept_factor=1."
+                "kept_factor scales gradients, and Adam cancels that: use method.optimizer.name=sgd, or kept_factor=1."
             )
         self.reset_share, self.kept_factor, self.mask_batch_size = reset_share, kept_factor, mask_batch_size
 
     @torch.no_grad()
     def prepare(self, student: nn.Module, context: Context) -> None:
-        """Resets what tells least; marks what is kept beside it, flat, in the order of `parameters()`."""
+        """Reset the weights with the smallest |g|.
+
+        Marks the other kernel weights in `kept`, flat in the order of `parameters()`.
+        """
         refuse_low_rank(self.trainable, "MSG")
         fresh = context.fresh()
         telling = difference(context, self.mask_batch_size)
@@ -72,7 +79,7 @@ class MSG(Epochs):
         self.register_buffer("kept", torch.cat([mask.reshape(-1) for mask in kept.values()]))
 
     def after_backward(self, student: nn.Module) -> None:
-        """Kept kernels learn more slowly."""
+        """Scale the gradients of kept kernel weights."""
         weights = list(student.parameters())
         for weight, kept in zip(weights, pieces(self.kept, weights), strict=True):
             if weight.grad is not None:
@@ -80,12 +87,12 @@ class MSG(Epochs):
 
 
 def difference(context: Context, batch_size: int) -> dict[str, Tensor]:
-    """g of each convolution and linear layer that can move, by its name, in the shape of its weight."""
+    """Compute g of each trainable convolution and linear layer, by its name, in the shape of its weight."""
     model = copy.deepcopy(context.original).eval()
     weights = kernels(model)
 
     def gradient(batch: Batch) -> Tensor:
-        """The gradient of the summed cross-entropy, flat, with the number of utterances behind it."""
+        """Compute the flat gradient of the summed cross-entropy, with the number of utterances appended."""
         with torch.enable_grad():
             loss = cross_entropy(model(*batch.inputs).logits, batch.labels).sum()
         parts = torch.autograd.grad(loss, list(weights.values()), materialize_grads=True, allow_unused=True)
@@ -106,13 +113,13 @@ def difference(context: Context, batch_size: int) -> dict[str, Tensor]:
 
 
 def drawn(context: Context, batch_size: int, count: int) -> Tensor:
-    """The numbers of `count` utterances of retain, or of all if there are fewer."""
+    """Draw the numbers of `count` retain utterances, or of all if there are fewer."""
     rows = torch.cat([batch.rows.cpu() for batch in context.batches("retain", batch_size)])
     return torch.from_numpy(seeding.order(rows.numpy().astype(np.int64), context.seed, "msg")[:count])
 
 
 def only(rows: Tensor, of: Callable[[Batch], Tensor], zero: Tensor) -> Callable[[Batch], Tensor]:
-    """`of` the utterances of a batch that are among the rows; zero where none is."""
+    """Restrict `of` to the utterances of a batch that are in rows; zero if there are none."""
 
     def part(batch: Batch) -> Tensor:
         mine = torch.isin(batch.rows.cpu(), rows).nonzero()[:, 0].to(batch.labels.device)

@@ -1,26 +1,32 @@
-"""MUNBa: retain and forget bargain over each step, and Nash's solution is what they agree on.
+"""Combine the gradients of retain and forget in each step by Nash's bargaining solution.
 
-Wu & Harandi, "MUNBa: machine unlearning via Nash bargaining", ICCV 2025.
+MUNBa: Wu & Harandi, "MUNBa: machine unlearning via Nash bargaining", ICCV 2025.
 
     g_r = gradient of E_{D_r} l(x, y),   g_u = gradient of E_{D_f} l(x, y'),   y' drawn wrong (`losses.random_labels`)
     step along a_r g_r + a_u g_u where  G^T G a = 1 / a,  G = [g_r, g_u]:
     a_r = 1 / (|g_r| sqrt(1 + c)),   a_u = 1 / (|g_u| sqrt(1 + c)),   c = cosine of g_r and g_u
 
-| symbol   | argument                                                                                                   |
-|----------|------------------------------------------------------------------------------------------------------------|
-| y'       | drawn from (seed, epoch, utterance); `redraw`: anew in each epoch, else once                               |
-| l        | cross-entropy in nats, mean over the batch; retain heard first                                             |
-| fallback | l_r + `fallback` * l_u where 1 + c < `OPPOSITE` or a gradient is zero: no step is good for both              |
-| epoch    | joint steps while forget lasts, then steps on l_r alone; retain starts again where forget is the longer      |
-| clip     | of joint steps only: steps on l_r alone are plain training                                                  |
+| symbol   | meaning                                                                                               |
+|----------|-------------------------------------------------------------------------------------------------------|
+| y'       | drawn from (seed, epoch, utterance); with `redraw`, again in each epoch, otherwise once               |
+| l        | cross-entropy in nats, mean over the batch; retain goes through the model first                       |
+| fallback | the step uses l_r + `fallback` * l_u if 1 + c < `OPPOSITE` or a gradient is zero: no step is good for |
+|          | both                                                                                                  |
+| epoch    | joint steps while forget lasts, then steps on l_r alone; retain restarts if forget is longer          |
+| clip     | bounds joint steps only: steps on l_r alone are ordinary training                                     |
 
-The solution divides both gradients by their norms, so the joint one always has norm sqrt(2) and a `clip` of 1 fixes its size.
+The solution divides both gradients by their norms. The joint gradient always has norm sqrt(2), so a `clip` of 1 fixes
+its size.
 
-Where we differ from the public code: its closed form divides by the inner product of the gradients and guards that with 1e-8, which is unstable
-where they are orthogonal, and rounds its weights to single precision; the cosine form is the same solution without either, its weights are always
-positive, and only c = -1 has none. y' may be true there, and here it never is. A second backward pass through the weighted loss is spared: the two
-gradients are there already, so they are added. Its SAM and l1 variants are left out. Its batch-norm is `train`; by default it is `frozen` here,
-because forget takes part in the joint steps.
+Differences from the public code:
+- Its closed form divides by the inner product of the gradients plus 1e-8, which is unstable if they are orthogonal. It
+  also rounds the weights to single precision. The cosine form is the same solution without either problem. Its weights
+  are always positive, and only c = -1 has no solution.
+- y' may be the true class there, and never is here.
+- It makes a second backward pass through the weighted loss. Here the two gradients are added, because they are known
+  already.
+- Its SAM and l1 variants are not included.
+- Its batch-norm is `train`. Here it is `frozen` by default, because forget takes part in the joint steps.
 """
 
 from __future__ import annotations
@@ -41,7 +47,7 @@ OPPOSITE = 1e-6
 
 
 class MUNBa(Method):
-    """Passes over pairs in which forget ends first."""
+    """Train on pairs of retain and forget batches; forget does not restart within an epoch."""
 
     def __init__(
         self,
@@ -56,21 +62,17 @@ class MUNBa(Method):
         clip: float | None = 1.0,
     ) -> None:
         super().__init__(optimizer, clip)
-        self.learning_rate, self.epochs, self.batch_size, self.forget_batch_size = (
-            learning_rate,
-            epochs,
-            batch_size,
-            forget_batch_size,
-        )
+        self.learning_rate, self.epochs = learning_rate, epochs
+        self.batch_size, self.forget_batch_size = batch_size, forget_batch_size
         self.fallback, self.redraw, self.batch_norm = fallback, redraw, batch_norm
         self.joint = False
 
     def prepare(self, student: nn.Module, context: Context) -> None:
-        """Keeps what the draws depend on."""
+        """Store what the label draws depend on."""
         self.classes, self.forgotten, self.seed = context.classes, context.forgotten, context.seed
 
     def passes(self) -> Sequence[Pass]:
-        """One pass per epoch."""
+        """Make one pass per epoch."""
         return [self._pass(epoch) for epoch in range(self.epochs)]
 
     def _pass(self, epoch: int) -> Pass:
@@ -80,13 +82,16 @@ class MUNBa(Method):
         )
 
     def draw(self, batch: Batch, epoch: int) -> Tensor:
-        """The wrong labels of a batch in an epoch, (batch,)."""
+        """Draw the wrong labels of a batch in an epoch, (batch,)."""
         return random_labels(
             batch.rows, batch.labels, self.classes, self.forgotten, self.seed, epoch if self.redraw else 0
         )
 
     def loss(self, student: nn.Module, batch: Pair, current: Pass) -> Tensor:
-        """Of a joint step, a scalar whose value is the weighted loss and whose gradient is the bargain; else cross-entropy on retain."""
+        """Compute cross-entropy on retain, or in a joint step a scalar for the bargain.
+
+        That scalar's value is the weighted loss, and its gradient is the combined gradient.
+        """
         retain = self.mean(cross_entropy(student(*batch.retain.inputs).logits, batch.retain.labels), batch.retain)
         self.joint = batch.forget is not None
         if batch.forget is None:
@@ -96,14 +101,15 @@ class MUNBa(Method):
         return joined(student, retain, forget, self.fallback)
 
     def norm_allowed(self) -> float | None:
-        """`clip` in joint steps."""
+        """Return `clip` in joint steps."""
         return self.clip if self.joint else None
 
 
 def joined(student: nn.Module, retain: Tensor, forget: Tensor, fallback: float) -> Tensor:
-    """The bargain of two losses as one scalar to call `backward` on, by their gradients: nothing is computed twice.
+    """Combine two losses into one scalar with the bargain as its gradient, so that nothing is computed twice.
 
-    retain, forget: this rank's parts of the losses; so is the result, although the weights come from the gradients of all ranks together.
+    retain, forget: this rank's parts of the losses. The result is this rank's part too, although its weights come from
+    the gradients of all ranks.
     """
     parameters = [parameter for parameter in student.parameters() if parameter.requires_grad]
     parts = [torch.autograd.grad(loss, parameters, allow_unused=True) for loss in (retain, forget)]
@@ -118,12 +124,10 @@ def joined(student: nn.Module, retain: Tensor, forget: Tensor, fallback: float) 
     value = (first * retain + second * forget).detach()
     surrogate = value.new_zeros(())
     for parameter, *mine in zip(parameters, *parts, strict=True):
-        if any(
-            gradient is not None for gradient in mine
-        ):  # what no loss reaches keeps no gradient, and so does not decay
-            surrogate = (
-                surrogate + ((first * _of(mine[0], parameter) + second * _of(mine[1], parameter)) * parameter).sum()
-            )
+        # A parameter that neither loss depends on keeps no gradient, so weight decay does not change it.
+        if any(gradient is not None for gradient in mine):
+            combined = first * _of(mine[0], parameter) + second * _of(mine[1], parameter)
+            surrogate = surrogate + (combined * parameter).sum()
     return surrogate + (value - surrogate).detach()
 
 
@@ -132,7 +136,10 @@ def _of(gradient: Tensor | None, parameter: Tensor) -> Tensor:
 
 
 def bargain(retain: Tensor, forget: Tensor, fallback: float) -> tuple[float, float]:
-    """Nash's weights (a_r, a_u) of two gradients, flat; (1, `fallback`) where they are opposite, or one is zero or not finite."""
+    """Compute Nash's weights (a_r, a_u) of two flat gradients.
+
+    They are (1, `fallback`) if the gradients are opposite, or if one is zero or not finite.
+    """
     sizes = float(retain.double().norm()), float(forget.double().norm())
     product = sizes[0] * sizes[1]
     if not 0 < product < math.inf:

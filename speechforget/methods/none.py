@@ -1,4 +1,4 @@
-"""No unlearning: the original as it is. What every method must beat, and the zero of every cost."""
+"""Return the original unchanged: the baseline of every method, and the zero of every cost."""
 
 from __future__ import annotations
 
@@ -6,6 +6,6 @@ from speechforget.methods.base.method import Method
 
 
 class Nothing(Method):
-    """theta_u = theta_o: no pass, no data, no change."""
+    """Make no pass, use no data and change no weight: theta_u = theta_o."""
 
     needs = frozenset()

@@ -1,19 +1,21 @@
-"""Random labels: learn wrong answers on forget and the right ones on retain.
+"""Train on wrong labels for forget and on the true labels for retain.
 
 Graves, Nagisetty & Ganesh, "Amnesiac machine learning", AAAI 2021; Golatkar, Achille & Soatto, CVPR 2020.
 
     min_theta  E_{D_f} l(x, y'; theta) + E_{D_r} l(x, y; theta),  y' ~ uniform({1..K} minus y minus forgotten classes)
 
-| symbol     | argument                                                                                      |
+| symbol     | meaning                                                                                       |
 |------------|-----------------------------------------------------------------------------------------------|
-| y'         | drawn from (seed, epoch, utterance); `redraw`: anew in each epoch, else once                  |
-| order of + | `order`: `joint` = one mixed pass in each epoch; `sequential` = forget pass, then retain pass    |
+| y'         | drawn from (seed, epoch, utterance); with `redraw`, again in each epoch, otherwise once       |
+| order of + | `order`: `joint` = one mixed pass per epoch; `sequential` = a forget pass, then a retain pass |
 | l          | cross-entropy in nats, mean over the batch                                                    |
 
-Public code disagrees: Unlearn-Saliency draws y' uniformly with the true label among the candidates, which teaches it to one in K, and picks the
-order by data set; MU-Bench takes y + 1. Here y' is never the true class nor a forgotten one, as the papers write, and the order is a named choice.
-Passes with forget in them, mixed ones too, use frozen batch-norm by default, since the function that is deployed must learn the wrong answers and
-its running statistics are not to come from forget; retain passes train it.
+Differences from public code:
+- Unlearn-Saliency draws y' uniformly with the true label among the candidates, so it teaches the true label with
+  probability 1 / K. MU-Bench takes y + 1. Here y' is never the true class nor a forgotten one, as in the papers.
+- Unlearn-Saliency chooses the order by data set. Here the order is an argument.
+- Batch-norm is `frozen` by default in every pass with forget in it, mixed ones too: the deployed function must learn
+  the wrong answers, and its running statistics must not come from forget. Retain passes train batch-norm.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ from speechforget.methods.common.losses import cross_entropy, random_labels
 
 
 class RandomLabel(Method):
-    """In each epoch a forget pass with drawn labels and a retain pass, or both mixed."""
+    """Train each epoch on forget with drawn labels and on retain, in one mixed pass or two passes."""
 
     def __init__(
         self,
@@ -48,21 +50,16 @@ class RandomLabel(Method):
         super().__init__(optimizer, clip)
         if order not in ("joint", "sequential"):
             raise UserError(f"Unknown order '{order}' of random labels: {nearest(order, ('joint', 'sequential'))}")
-        self.learning_rate, self.epochs, self.batch_size, self.order, self.redraw = (
-            learning_rate,
-            epochs,
-            batch_size,
-            order,
-            redraw,
-        )
+        self.learning_rate, self.epochs, self.batch_size = learning_rate, epochs, batch_size
+        self.order, self.redraw = order, redraw
         self.forget_batch_norm, self.retain_batch_norm = forget_batch_norm, retain_batch_norm
 
     def prepare(self, student: nn.Module, context: Context) -> None:
-        """Keeps what the draws depend on."""
+        """Store what the label draws depend on."""
         self.classes, self.forgotten, self.seed = context.classes, context.forgotten, context.seed
 
     def passes(self) -> Sequence[Pass]:
-        """Per epoch: one mixed pass (`joint`), or forget then retain (`sequential`)."""
+        """Make one mixed pass per epoch (`joint`), or a forget and a retain pass (`sequential`)."""
         if self.order == "joint":
             return [
                 Pass("mix", self.batch_size, self.learning_rate, self.forget_batch_norm, epoch=epoch)
@@ -75,13 +72,13 @@ class RandomLabel(Method):
         return plan
 
     def draw(self, batch: Batch, epoch: int) -> Tensor:
-        """The wrong labels of a batch in an epoch, (batch,)."""
+        """Draw the wrong labels of a batch in an epoch, (batch,)."""
         return random_labels(
             batch.rows, batch.labels, self.classes, self.forgotten, self.seed, epoch if self.redraw else 0
         )
 
     def loss(self, student: nn.Module, batch: Batch, current: Pass) -> Tensor:
-        """Cross-entropy with drawn labels on forget utterances and true ones on the others."""
+        """Compute cross-entropy with drawn labels on forget utterances and true labels on the others."""
         labels = (
             batch.labels
             if current.stream == "retain"

@@ -1,4 +1,4 @@
-"""SCRUB: move away from the original on forget, stay with it on retain; with rewinding, SCRUB+R.
+"""Move the student away from the original on forget, and keep it close on retain; with rewinding, SCRUB+R.
 
 Kurmanji, Triantafillou, Hayes & Triantafillou, "Towards unbounded machine unlearning", NeurIPS 2023.
 
@@ -6,18 +6,24 @@ Kurmanji, Triantafillou, Hayes & Triantafillou, "Towards unbounded machine unlea
     retain pass   min_theta  E_{D_r} [alpha * d(x; theta) + gamma * l(x, y; theta)]
     d = T^2 * KL(softmax(z_o / T) || softmax(z_theta / T)),  summed over classes, mean over the batch
 
-| symbol       | argument                                                                                                        |
-|--------------|-----------------------------------------------------------------------------------------------------------------|
-| alpha, gamma | `alpha`, `gamma`; l is cross-entropy in nats                                                                    |
-| T, z_o       | `temperature`; logits of the original, frozen, in evaluation mode                                               |
-| max steps    | `forget_epochs`: epoch e = 0, 1, ... has its forget pass, before its retain pass, while e < forget_epochs       |
-| schedule     | learning rate times `decay` for each number in `decay_after` of epochs that are done                            |
-| rewinding    | `rewind`: of the models after 0..E epochs take the one whose forget error is nearest (the first, if tied) to the |
-|              | error of the last model on validation utterances of the request's classes                                       |
+| symbol       | meaning                                                                                              |
+|--------------|------------------------------------------------------------------------------------------------------|
+| alpha, gamma | `alpha`, `gamma`                                                                                     |
+| l            | cross-entropy in nats                                                                                |
+| T            | `temperature`                                                                                        |
+| z_o, z_theta | logits of the original, frozen and in evaluation mode; logits of the student                         |
+| max steps    | `forget_epochs`: epoch e = 0, 1, ... has a forget pass, before its retain pass, while e <            |
+|              | forget_epochs                                                                                        |
+| schedule     | learning rate times `decay` for each number in `decay_after` that the count of finished epochs has   |
+|              | reached                                                                                              |
+| rewinding    | `rewind`: among the models after 0..E epochs, take the one with the forget error closest to the last |
+|              | model's error on validation utterances of the request's classes; the first, if tied                  |
 
-Where public code differs: the notebooks rewind to the checkpoint one epoch after the chosen one, and here index i is the model after i epochs;
-UnSLU-BENCH and ERASURE end each epoch on the forget pass, and here the retain pass is last; the notebooks let forget passes update the running
-statistics, and here they use the batch's (`forget_batch_norm: batch`). `frozen` would start with no gradient at all, as student and teacher agree.
+Differences from public code:
+- The notebooks rewind to the checkpoint one epoch after the chosen one. Here index i is the model after i epochs.
+- UnSLU-BENCH and ERASURE end each epoch with the forget pass. Here the retain pass is last.
+- The notebooks let forget passes update the running statistics. Here forget passes use the batch's statistics
+  (`forget_batch_norm: batch`). With `frozen` there would be no gradient at first, because student and teacher agree.
 """
 
 from __future__ import annotations
@@ -40,7 +46,7 @@ State = dict[str, Tensor]
 
 
 class Scrub(Method):
-    """In each epoch a forget pass, as long as `forget_epochs` says, and a retain pass; one optimiser serves both."""
+    """Train each epoch on forget (while e < `forget_epochs`), then on retain; one optimiser serves both."""
 
     def __init__(
         self,
@@ -70,12 +76,12 @@ class Scrub(Method):
         self.snapshots: list[State] = []
 
     def prepare(self, student: nn.Module, context: Context) -> None:
-        """The teacher, and the original as the first model to rewind to."""
+        """Make the teacher, and store the original as the first model to rewind to."""
         self.teacher = frozen_copy(context.original)
         self.snapshots = [snapshot(context.original)] if self.rewind else []
 
     def passes(self) -> Sequence[Pass]:
-        """Per epoch: forget (while e < forget_epochs), then retain."""
+        """Make a forget pass (while e < forget_epochs) and a retain pass per epoch."""
         plan = []
         for epoch in range(self.epochs):
             rate = self.learning_rate * self.decay ** sum(epoch >= done for done in self.decay_after)
@@ -85,7 +91,7 @@ class Scrub(Method):
         return plan
 
     def loss(self, student: nn.Module, batch: Batch, current: Pass) -> Tensor:
-        """Minus the distance to the original on forget; distance and cross-entropy on retain."""
+        """Compute minus the distance to the original on forget; distance and cross-entropy on retain."""
         with torch.no_grad():
             original = self.teacher(*batch.inputs).logits
         logits = student(*batch.inputs).logits
@@ -95,7 +101,7 @@ class Scrub(Method):
         return self.mean(self.alpha * distance + self.gamma * cross_entropy(logits, batch.labels), batch)
 
     def after_pass(self, student: nn.Module, index: int, evaluate: Evaluate) -> bool:
-        """Keeps the model of each epoch; after the last one, rewinds."""
+        """Store the model of each epoch; rewind after the last one."""
         if self.rewind and self.passes()[index].stream == "retain":
             self.snapshots.append(snapshot(student))
             if len(self.snapshots) > self.epochs:
@@ -106,29 +112,31 @@ class Scrub(Method):
         return False
 
     def get_extra_state(self) -> list[State]:
-        """The models kept so far, so that a resumed run can rewind to them."""
+        """Return the stored models, so that a resumed run can rewind to them."""
         return self.snapshots
 
     def set_extra_state(self, state: list[State]) -> None:
-        """What `get_extra_state` gave."""
+        """Restore the state of `get_extra_state`."""
         self.snapshots = state
 
 
 def snapshot(model: nn.Module) -> State:
-    """A copy of all weights and buffers, in main memory."""
+    """Copy all weights and buffers to main memory."""
     return {name: value.detach().to("cpu", copy=True) for name, value in model.state_dict().items()}
 
 
 def rewind(student: nn.Module, snapshots: Sequence[State], evaluate: Evaluate) -> int:
-    """Loads into the student the snapshot whose forget error is nearest to the student's validation error; returns its index.
+    """Load the snapshot with the forget error closest to the student's validation error; return its index.
 
-    The student is the model of the last snapshot. Differences are rounded, so that equal ones count as tied; then the first is taken.
-    Raises UserError when nothing is there to validate with.
+    The student is the model of the last snapshot. Differences are rounded, so that equal ones count as tied; the first
+    is then taken.
+    Raises UserError without validation utterances.
     """
     reference = evaluate("validation")
     if math.isnan(reference):
         raise UserError(
-            "SCRUB has no validation utterance like the request's to rewind by: raise dataset.validation, or set method.rewind=false."
+            "SCRUB rewinds by validation utterances of the request's classes, and there are none: "
+            "raise dataset.validation, or set method.rewind=false."
         )
     gaps = []
     for state in snapshots:

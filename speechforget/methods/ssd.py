@@ -1,27 +1,32 @@
-"""Selective synaptic dampening: weights that matter more to forget than to the whole training set are made smaller.
+"""Dampen weights that matter more to forget than to the whole training set.
 
-Foster, Schoepf & Brintrup, "Fast machine unlearning without retraining through selective synaptic dampening", AAAI 2024.
+SSD, selective synaptic dampening: Foster, Schoepf & Brintrup, "Fast machine unlearning without retraining through
+selective synaptic dampening", AAAI 2024.
 
-    I_D = mean over batches of D of (gradient of the batch's mean cross-entropy)^2,  I_f on forget, I on the whole training set
+    I_D = mean over batches of D of (gradient of the batch's mean cross-entropy)^2
+    I_f on forget, I on the whole training set
     theta_u = theta_o * max(min(lambda * I / I_f, 1), floor)  where I_f > alpha * I,  else theta_o
 
-| symbol      | argument                                                                                     |
-|-------------|----------------------------------------------------------------------------------------------|
-| alpha       | `alpha`                                                                                      |
-| lambda      | `dampening`                                                                                  |
-| floor       | `floor`; 0 as published                                                                      |
-| auto        | `alpha: auto`: the percentile number 100 - ln(1 + 100 n_f / n) of I_f / I, as in `assd.py`    |
-| batch       | `batch_size`, of both importances                                                            |
-| I           | `importance`: `batch` as above, or `sample`: the mean over utterances of squared gradients   |
+| symbol | meaning                                                                                      |
+|--------|----------------------------------------------------------------------------------------------|
+| alpha  | `alpha`; `auto`: the percentile number 100 - ln(1 + 100 n_f / n) of I_f / I, as in `assd.py` |
+| n_f, n | number of utterances in forget and in the training set                                       |
+| lambda | `dampening`                                                                                  |
+| floor  | `floor`; 0 as published                                                                      |
+| batch  | `batch_size`, of both importances                                                            |
+| I      | `importance`: `batch` as above, or `sample`: the mean over utterances of squared gradients   |
 
-One argument says the batch size of both importances, since they are not comparable otherwise (the public code lets them differ). `sample` is the
-diagonal of the empirical Fisher information, which knows no batch size. The edit knows no draw: equal originals give equal unlearned models.
-Running statistics stay. The importance on the whole training set is kept for other requests.
+Both importances share one batch size, because they are not comparable otherwise; the public code lets them differ.
+`sample` is the diagonal of the empirical Fisher information and does not depend on the batch size. Nothing is random:
+equal originals give equal unlearned models. Running statistics stay unchanged. The importance on the whole training set
+is stored for other requests.
 
-I holds I_f, so I_f / I is at most the number of times that forget fits into the training set, and comes near to that where one hard utterance makes
-up most of both: of many samples one then decides the whole edit. `floor`, which the public code of ASSD has (`assd.py`), keeps it small. For the
-same reason no number suits all requests: of 30 % of the data hardly a ratio is above 4, and of one class of 40 many are above 40. `auto` follows both
-the request's share (n_f of n utterances) and how the ratios of this original are spread.
+I contains I_f. So I_f / I is at most the number of times that forget fits into the training set. It comes close to that
+if one hard utterance makes up most of both. In a sample request, one utterance can then decide the whole edit. `floor`,
+which the public code of ASSD has (`assd.py`), limits the damage.
+
+For the same reason, no fixed alpha suits all requests. For 30 % of the data hardly a ratio is above 4; for one class of
+40 many are above 40. `auto` follows the request's share and the spread of this original's ratios.
 """
 
 from __future__ import annotations
@@ -43,7 +48,7 @@ IMPORTANCES = {"batch": squared_gradients, "sample": squared_sample_gradients}
 
 
 class Ssd(Method):
-    """One edit of the weights, from one pass over the training set and one over forget."""
+    """Edit the weights once, after one pass over the training set and one over forget."""
 
     def __init__(
         self, alpha: float | str, dampening: float, batch_size: int, importance: str = "batch", floor: float = 0.0
@@ -52,16 +57,11 @@ class Ssd(Method):
         check_alpha(alpha)
         if importance not in IMPORTANCES:
             raise UserError(f"There is no method.importance={importance}: {nearest(importance, IMPORTANCES)}")
-        self.alpha, self.dampening, self.batch_size, self.importance, self.floor = (
-            alpha,
-            dampening,
-            batch_size,
-            importance,
-            floor,
-        )
+        self.alpha, self.dampening, self.floor = alpha, dampening, floor
+        self.batch_size, self.importance = batch_size, importance
 
     def prepare(self, student: nn.Module, context: Context) -> None:
-        """The whole edit."""
+        """Do the whole edit."""
         of = IMPORTANCES[self.importance]
         whole, forget = context.remember(of, "train", self.batch_size), of(context, "forget", self.batch_size)
         alpha = adapted(context, forget, whole, self.batch_size) if self.alpha == AUTO else float(self.alpha)

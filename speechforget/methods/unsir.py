@@ -1,28 +1,34 @@
-"""UNSIR: spoil a class with noise that the original gets most wrong about it, then repair the rest.
+"""Damage the classes to forget with noise that the original classifies worst, then repair the others on retain.
 
-Tarun, Chundawat, Mandal & Kankanhalli, "Fast yet effective machine unlearning", IEEE Transactions on Neural Networks and Learning Systems 2023.
+UNSIR: Tarun, Chundawat, Mandal & Kankanhalli, "Fast yet effective machine unlearning", IEEE Transactions on Neural
+Networks and Learning Systems 2023.
 
-    noise    min_N  (1/n) sum_i [-l(s N_i, c; theta_o) + p || N_i ||^2]          for each forgotten class c, N_i at first standard normal
+    noise    min_N  (1/n) sum_i [-l(s N_i, c; theta_o) + p || N_i ||^2]   for each forgotten class c
     impair   min_theta  E over the mix of l(s N_i, c; theta) and l(x, y; theta) on D_r'
-    repair   min_theta  E_{D_r'} l(x, y; theta)                                   with a new optimiser
+    repair   min_theta  E_{D_r'} l(x, y; theta)                           with a new optimiser
 
-| symbol | argument                                                                                                           |
-|--------|--------------------------------------------------------------------------------------------------------------------|
-| n      | `noise_batch_size`: noise samples for each class, all of which are used                                              |
-| noise  | `noise_steps` steps of Adam with `noise_learning_rate`; p: `penalty`, the norm summed over an utterance's features     |
-| s      | the standard deviation of each feature over D_r', whose shape and length noise has                                   |
-| D_r'   | `retain_share` of retain (see `switches.py`)                                                                         |
-| mix    | `order`: `joint` = every batch of retain comes with a class's whole noise, and the classes take turns;                |
-|        | `sequential` = all noise, `copies` times over, and then retain, cut into batches of `batch_size` across their borders |
-| l      | cross-entropy in nats                                                                                                |
+| symbol | meaning                                                                                                   |
+|--------|-----------------------------------------------------------------------------------------------------------|
+| n      | `noise_batch_size`: noise samples for each class, all of which are used                                   |
+| N_i    | noise sample, at first standard normal; trained by `noise_steps` steps of Adam with `noise_learning_rate` |
+| p      | `penalty`; the norm is summed over an utterance's features                                                |
+| s      | standard deviation of each feature over D_r'; noise has the shape and length of D_r'                      |
+| D_r'   | `retain_share` of retain (see `base/switches.py`)                                                         |
+| mix    | `order`: `joint` = every batch of retain comes with a class's whole noise, and the classes take turns;    |
+|        | `sequential` = all noise, `copies` times, and then retain, cut into batches of `batch_size` across their  |
+|        | border                                                                                                    |
+| l      | cross-entropy in nats                                                                                     |
 
-Each utterance and each noise sample of a step has the same weight, the last, smaller batch's too, and is heard in one batch with the others, which
-is what batch-norm sees in its modes `batch` and `train`.
+All utterances and noise samples of a step have the same weight, also in a smaller last batch. They go through the model
+in one batch, which batch-norm sees in its modes `batch` and `train`.
+The method needs the indices of the classes to forget, and none of their utterances.
 
-It needs the numbers of the classes that are to go, and none of their utterances. The public code lets as many noise samples in as the input has
-channels, of which sound has one; one version starts to impair with gradients that the noise left behind; UnSLU-BENCH's clamps the noise to [0, 1] and
-gives it labels of retain. Nothing of this is done here. The public code trains batch-norm; here the impair passes leave it `frozen` by default, as
-the statistics of noise must not move into the model, and the repair passes train it.
+Differences from public code:
+- The public code uses as many noise samples as the input has channels; sound has one. Here all noise samples are used.
+- One version starts to impair with gradients left over from the noise. Here gradients are cleared.
+- UnSLU-BENCH clamps the noise to [0, 1] and gives it labels of retain. Here neither is done.
+- The public code trains batch-norm. Here impair passes keep it `frozen` by default, because the statistics of noise
+  must not enter the model. Repair passes train it.
 """
 
 from __future__ import annotations
@@ -44,7 +50,7 @@ from speechforget.seeding import seed_from
 
 
 class Unsir(Method):
-    """Noise from the original, then impair and repair passes over retain."""
+    """Train noise on the original, then make impair and repair passes over retain."""
 
     needs = frozenset({"retain"})
     noise: Tensor
@@ -80,10 +86,10 @@ class Unsir(Method):
         self.impair_epochs, self.repair_epochs = impair_epochs, repair_epochs
         self.impair_batch_norm, self.repair_batch_norm = impair_batch_norm, repair_batch_norm
         self.forgotten: tuple[int, ...] = ()
-        self.step = 0  # of the pass: a pass is begun anew when a run is resumed
+        self.step = 0  # of the current pass; a resumed run starts its pass again
 
     def prepare(self, student: nn.Module, context: Context) -> None:
-        """The noise of each forgotten class: features (classes, noise_batch_size, ...)."""
+        """Train the noise of each forgotten class: features (classes, noise_batch_size, ...)."""
         if not context.forgotten:
             raise UserError(
                 "UNSIR forgets whole classes, and this request names none: use task=class, or another method."
@@ -98,22 +104,25 @@ class Unsir(Method):
         self.register_buffer(
             "noise", torch.zeros(len(self.forgotten), *features.shape, dtype=features.dtype, device=features.device)
         )
-        for place, label in enumerate(self.forgotten):
+        for index, label in enumerate(self.forgotten):
             whole = self.noise_batch(label, features, slice(None))
             mask = heard(model, whole, features)
             start = self.start(whole, features, mask, label)
-            mine = slice(collectives.rank(), None, collectives.world())  # no sample's noise depends on the others'
+            mine = slice(collectives.rank(), None, collectives.world())  # noise samples do not depend on each other
             if len(start[mine]):
                 batch = self.noise_batch(label, features, mine)
-                self.noise[place, mine] = scale * self.learned(model, batch, start[mine], scale * mask[mine])
+                self.noise[index, mine] = scale * self.learned(model, batch, start[mine], scale * mask[mine])
         self.noise.copy_(collectives.total(self.noise))
 
     def start(self, batch: Batch, features: Tensor, mask: Tensor, label: int) -> Tensor:
-        """Noise before it is learned, in units of the deviation."""
+        """Draw the initial noise, in units of the deviation."""
         return normal(batch.rows, features, mask, seed_from(self.seed, "unsir", label))
 
     def learned(self, model: nn.Module, batch: Batch, start: Tensor, scale: Tensor) -> Tensor:
-        """N (batch, ...) that makes the loss of a class large, from `start`; no gradient is left in the model."""
+        """Train N (batch, ...), from `start`, to make the loss of a class large.
+
+        No gradient remains in the model.
+        """
         noise = start.clone().requires_grad_(True)
         optimizer = torch.optim.Adam([noise], lr=self.noise_learning_rate)
         for _ in range(self.noise_steps):
@@ -126,14 +135,20 @@ class Unsir(Method):
         return noise.detach()
 
     def noise_batch(self, label: int, features: Tensor, mine: slice) -> Batch:
-        """Some of a class's noise samples as utterances whose waveform nobody hears; features (noise_batch_size, ...) of all."""
+        """Make a batch of some of a class's noise samples, with waveforms that are never used.
+
+        features: (noise_batch_size, ...), of all noise samples of the class.
+        """
         rows = torch.arange(self.noise_batch_size, device=features.device)[mine]
         lengths = (torch.full_like(rows, samples) for samples in self.lengths)
         waveform = torch.zeros(len(rows), 1, dtype=features.dtype, device=features.device)
         return Batch((waveform, *lengths), torch.full_like(rows, label), rows, torch.ones_like(rows, dtype=torch.bool))
 
     def passes(self) -> Sequence[Pass]:
-        """Impair passes, with steps of noise alone before each if `sequential`; then repair passes."""
+        """Plan the impair passes, then the repair passes.
+
+        With `sequential`, steps of noise alone come before each impair pass.
+        """
         plan = []
         for epoch in range(self.impair_epochs):
             rate, mode = self.impair_learning_rate, self.impair_batch_norm
@@ -151,11 +166,14 @@ class Unsir(Method):
 
     @property
     def noise_before_retain(self) -> int:
-        """How many noise samples come before retain in an epoch; 0 where they come with it."""
+        """Count the noise samples before retain in an epoch; 0 if they come together with retain."""
         return self.copies * max(1, len(self.forgotten)) * self.noise_batch_size if self.order == "sequential" else 0
 
     def loss(self, student: nn.Module, batch: Batch, current: Pass) -> Tensor:
-        """Cross-entropy on retain, on noise, or on both, each sample of the step with the same weight; of several ranks this one's part."""
+        """Compute cross-entropy on retain, on noise, or on both, with equal weight for each sample of the step.
+
+        With several ranks, the result is this rank's part.
+        """
         noise = self.turn(current)
         self.step += 1
         if not len(noise):
@@ -170,7 +188,10 @@ class Unsir(Method):
         return (retain.sum() + values[len(batch.labels) :].sum()) / count
 
     def turn(self, current: Pass) -> Tensor:
-        """Which noise samples come in the step under way, (some,), counted through all classes from 0 and again and again."""
+        """Select the noise samples of the current step, (some,).
+
+        They are counted from 0 through all classes, again and again.
+        """
         first, last = self.step * self.noise_batch_size, (self.step + 1) * self.noise_batch_size
         if current.stream == "nothing":
             first, last = self.step * current.batch_size, (self.step + 1) * current.batch_size
@@ -182,21 +203,22 @@ class Unsir(Method):
         return torch.arange(first, last, device=self.noise.device)
 
     def joined(self, student: nn.Module, batch: Batch, noise: Tensor) -> tuple[Batch, Tensor]:
-        """One batch of a step's utterances, if it has any, and some of the noise, and its features."""
+        """Join a step's utterances, if any, and some of the noise into one batch, with its features."""
         flat = self.noise.flatten(0, 1)
-        places = noise % len(flat)
-        labels = torch.tensor(self.forgotten, device=flat.device)[places // self.noise_batch_size]
-        lengths = [torch.full_like(places, samples) for samples in self.lengths]
-        rows = -1 - self.step * len(flat) - places  # draws of their own: no utterance has such a number
-        features = flat[places]
+        indices = noise % len(flat)
+        labels = torch.tensor(self.forgotten, device=flat.device)[indices // self.noise_batch_size]
+        lengths = [torch.full_like(indices, samples) for samples in self.lengths]
+        # Noise gets draws of its own: no utterance has a negative number.
+        rows = -1 - self.step * len(flat) - indices
+        features = flat[indices]
         if len(batch.labels):
             features = torch.cat(alike(student.frontend(*batch.inputs), features))  # type: ignore[operator]
             lengths = [torch.cat(pair) for pair in zip(batch.inputs[1:2], lengths, strict=True)]
             labels, rows = torch.cat([batch.labels, labels]), torch.cat([batch.rows, rows])
-        unheard = torch.zeros(len(rows), 1, dtype=flat.dtype, device=flat.device)
-        return Batch((unheard, *lengths), labels, rows, torch.zeros_like(rows, dtype=torch.bool)), features
+        waveform = torch.zeros(len(rows), 1, dtype=flat.dtype, device=flat.device)
+        return Batch((waveform, *lengths), labels, rows, torch.zeros_like(rows, dtype=torch.bool)), features
 
     def after_pass(self, student: nn.Module, index: int, evaluate: Evaluate) -> bool:
-        """The next pass counts its own steps."""
+        """Reset the step count for the next pass."""
         self.step = 0
         return False

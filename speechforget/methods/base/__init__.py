@@ -1,1 +1,1 @@
-"""What every method is, and how it is run."""
+"""The base class of methods, and the driver that runs a method."""

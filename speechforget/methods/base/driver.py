@@ -1,4 +1,4 @@
-"""Runs a method, whoever turns the crank: the plain loop below, or Lightning calling the same functions."""
+"""Run a method: in the plain loop below, or in Lightning, which calls the same functions."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ logger = logging.getLogger(__name__)
 
 
 def set_batch_norm(model: nn.Module, mode: BatchNorm, untrained: BatchNorm | None = "frozen") -> None:
-    """Puts the model in training mode with batch-norm `frozen`, on `batch` statistics only, or in `train`.
+    """Put the model in training mode and set the mode of its batch-norm layers: `frozen`, `batch` or `train`.
 
-    untrained: the mode of layers whose own weights are all frozen; None for the same.
+    untrained: the mode of layers with only frozen weights; None for the same mode.
     """
     model.train()
     for module in model.modules():
@@ -33,7 +33,7 @@ def set_batch_norm(model: nn.Module, mode: BatchNorm, untrained: BatchNorm | Non
 
 
 def end_batch_norm(model: nn.Module) -> None:
-    """Evaluation mode, with running statistics in use again."""
+    """Put the model in evaluation mode and let batch-norm use its running statistics again."""
     for module in model.modules():
         if isinstance(module, _BatchNorm):
             module.track_running_stats = True
@@ -41,21 +41,25 @@ def end_batch_norm(model: nn.Module) -> None:
 
 
 class Driver:
-    """One run of a prepared method on a student: what happens around each pass and each step.
+    """Run a prepared method on a student: do the work around each pass and each step.
 
-    The caller goes through `plan`, and in each pass through its batches: start_pass, then for each batch loss, backward, after_backward,
-    optimiser step, after_step; then end_pass, which is True when the method wants to stop.
+    The caller iterates over `plan`, and in each pass over its batches. It calls start_pass; then for each batch loss,
+    backward, after_backward, optimiser step and after_step; then end_pass. end_pass returns True when the method wants
+    to stop.
     """
 
     def __init__(
         self, method: Method, student: nn.Module, evaluate: Evaluate, steps_of: Callable[[Pass, int], int] | None = None
     ) -> None:
-        """steps_of: (pass, index) -> its steps, where they are known in advance; needed for `learning_rate_steps` alone."""
+        """Build the plan of passes.
+
+        steps_of: (pass, index) -> number of its steps, if known in advance. Only `learning_rate_steps` needs it.
+        """
         self.method, self.student, self.evaluate = method, student, evaluate
         self.plan: Sequence[Pass] = tuple(method.passes())
         self.steps = sum(steps_of(current, index) for index, current in enumerate(self.plan)) if steps_of else None
         if method.learning_rate_steps is not None and self.steps is None:
-            raise ValueError("learning_rate_steps has no meaning where the number of steps is not known: give steps_of")
+            raise ValueError("learning_rate_steps needs the number of steps of the run: pass steps_of")
         self.factor = (
             method.learning_rate_steps / self.steps if method.learning_rate_steps is not None and self.steps else 1.0
         )
@@ -66,15 +70,15 @@ class Driver:
         return [parameter for parameter in self.student.parameters() if parameter.requires_grad]
 
     def _parameters(self) -> list[nn.Parameter]:
-        """What is trained: the student's parameters, and the method's own."""
+        """List what is trained: the student's parameters and the method's own."""
         return [*self.student.parameters(), *self.method.parameters()]
 
     def make_optimizer(self) -> torch.optim.Optimizer:
-        """The one optimiser of the whole run."""
+        """Make the one optimiser of the whole run."""
         return make_optimizer(self._parameters(), self.method.optimizer, self.plan[0].rate(0))
 
     def start_pass(self, index: int, optimizer: torch.optim.Optimizer) -> None:
-        """Sets batch-norm, and the optimiser where it starts anew."""
+        """Set batch-norm, and clear the optimiser's state if the pass asks for it."""
         current = self.plan[index]
         set_batch_norm(self.student, current.batch_norm, self.method.frozen_batch_norm)
         if current.fresh_optimizer:
@@ -83,13 +87,16 @@ class Driver:
         self._before = [parameter.detach().clone() for parameter in self._trainable()]
 
     def loss(self, batch: Batch | Pair, index: int) -> Tensor:
-        """The method's loss for one batch of pass `index`; of several ranks this one's part, which sum to the loss."""
+        """Compute the method's loss for one batch of pass `index`.
+
+        If several ranks share the batch, the result is this rank's part. The parts sum to the loss.
+        """
         return collectives.part_of_loss(
             is_whole(batch), lambda: self.method.loss(self.student, batch, self.plan[index])
         )
 
     def after_backward(self, index: int, optimizer: torch.optim.Optimizer) -> None:
-        """The method's work on the gradients, clipping, and the step's learning rate."""
+        """Run the method's hook on the gradients, set the step's learning rate and clip the gradient."""
         for group in optimizer.param_groups:
             group["lr"] = self.plan[index].rate(self._step) * self.factor
         self._step += 1
@@ -99,12 +106,15 @@ class Driver:
             torch.nn.utils.clip_grad_norm_(self._parameters(), allowed)
 
     def after_step(self) -> None:
-        """The method's work on the weights."""
+        """Run the method's hook on the weights."""
         with torch.no_grad():
             self.method.after_step(self.student)
 
     def end_pass(self, index: int) -> bool:
-        """Ends pass `index`; True when the method wants no further one. Warns when the pass changed no weight."""
+        """End pass `index` and return True if the method wants no further pass.
+
+        Warns if the pass changed no weight.
+        """
         pairs = zip(self._before, self._trainable(), strict=True)
         if all(torch.equal(before, after) for before, after in pairs):
             logger.warning("Pass %d over '%s' changed no weight.", index, self.plan[index].stream)
@@ -115,7 +125,7 @@ class Driver:
             return self.method.after_pass(self.student, index, self.evaluate)
 
     def run(self, streams: Callable[[Pass, int], Iterable[Batch | Pair]]) -> None:
-        """The plain loop; `streams(pass, index)` gives the batches of a pass."""
+        """Run all passes in a plain loop; `streams(pass, index)` gives the batches of a pass."""
         if not self.plan:
             return
         optimizer = self.make_optimizer()

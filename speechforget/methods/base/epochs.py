@@ -1,4 +1,4 @@
-"""What methods have in common that go through one stream of utterances again and again, with a learning rate that follows a schedule."""
+"""Provide the base of methods that train for some epochs on one stream, with a schedule of the learning rate."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ Schedule = Literal["constant", "linear", "cosine", "restarts"]
 
 
 class Epochs(Method):
-    """`epochs` passes over `stream`, no method by itself; a method says what it does to the student before and which loss it minimises.
+    """Make `epochs` passes over `stream`. A subclass says what it does before training and which loss it minimises.
 
-    schedule, minimum: see `rate`. Raises UserError for a schedule that means nothing.
+    schedule, minimum: see `rate`.
+    Raises UserError for an unknown schedule or a minimum out of range.
     """
 
     stream: Stream = "retain"
@@ -37,42 +38,38 @@ class Epochs(Method):
     ) -> None:
         super().__init__(optimizer, clip)
         if schedule not in get_args(Schedule):
-            raise UserError(
-                f"Unknown schedule '{schedule}' of the learning rate: {nearest(schedule, get_args(Schedule))}"
-            )
+            raise UserError(f"Unknown learning-rate schedule '{schedule}': {nearest(schedule, get_args(Schedule))}")
         if not 0 <= minimum <= learning_rate:
             raise UserError(
-                f"minimum is the lowest learning rate, from 0 to learning_rate={learning_rate}, not {minimum}."
+                f"minimum, the lowest rate, must be from 0 to learning_rate={learning_rate}, not {minimum}."
             )
-        self.learning_rate, self.epochs, self.batch_size, self.batch_norm = (
-            learning_rate,
-            epochs,
-            batch_size,
-            batch_norm,
-        )
-        self.schedule, self.minimum = schedule, minimum
+        self.learning_rate, self.epochs, self.batch_size = learning_rate, epochs, batch_size
+        self.batch_norm, self.schedule, self.minimum = batch_norm, schedule, minimum
 
     def passes(self) -> Sequence[Pass]:
-        """One pass per epoch."""
+        """Make one pass per epoch."""
         rates = [
             rate(self.schedule, epoch, self.epochs, self.learning_rate, self.minimum) for epoch in range(self.epochs)
         ]
         return [
-            Pass(self.stream, self.batch_size, rates[epoch], self.batch_norm, epoch=epoch)
-            for epoch in range(self.epochs)
+            Pass(self.stream, self.batch_size, epoch_rate, self.batch_norm, epoch=epoch)
+            for epoch, epoch_rate in enumerate(rates)
         ]
 
     def loss(self, student: nn.Module, batch: Batch, current: Pass) -> Tensor:
-        """Cross-entropy with the true labels, unless a method has another loss."""
+        """Compute cross-entropy with the true labels; subclasses may use another loss."""
         return self.mean(cross_entropy(student(*batch.inputs).logits, batch.labels), batch)
 
 
 def rate(schedule: Schedule, epoch: int, epochs: int, highest: float, lowest: float) -> float:
-    """The learning rate of an epoch, from 0, out of `epochs`; constant within it.
+    """Compute the learning rate of an epoch, counted from 0, out of `epochs`; it is constant within the epoch.
 
-    `constant`: the highest; `linear`: up to it in the first half of the epochs and down again in the second, with neither end at the lowest itself;
-    `cosine`: from the highest down to the lowest, along half a wave; `restarts`: the same in periods of 1, 2, 4, ... epochs
-    (Loshchilov & Hutter, "SGDR: stochastic gradient descent with warm restarts", ICLR 2017).
+    - `constant`: always the highest rate.
+    - `linear`: up to the highest rate in the first half of the epochs, then down. Neither the first nor the last epoch
+      is at the lowest rate.
+    - `cosine`: from the highest rate down to the lowest, along half a cosine wave.
+    - `restarts`: the same in periods of 1, 2, 4, ... epochs (Loshchilov & Hutter, "SGDR: stochastic gradient descent
+      with warm restarts", ICLR 2017).
     """
     if schedule == "constant":
         return highest

@@ -1,7 +1,7 @@
-"""What an unlearning method is: one-shot work, a plan of passes, a loss, and hooks for what the loss cannot say.
+"""Define an unlearning method: one-shot work, a plan of passes, a loss, and hooks on gradients and weights.
 
-A method is a module built from its yaml with numbers only. Teachers, masks and drawn labels are its state, so they are saved with a checkpoint.
-It knows torch only; who turns the crank (`driver.py`, or Lightning through it) is not its business.
+A method is a module built from the numbers of its yaml. Teachers, masks and drawn labels are its state, so checkpoints
+save them. A method depends on torch only. It does not know who runs it: `driver.py`, or Lightning through it.
 """
 
 from __future__ import annotations
@@ -27,20 +27,26 @@ Evaluate = Callable[[str], float]
 
 @dataclass(frozen=True)
 class Pass:
-    """One pass over one stream; a method's plan is a list of these.
+    """Describe one pass over one stream; a method's plan is a list of passes.
 
-    stream: `forget`, `retain`, `both` (a `Pair` in every step), `turns` (a forget batch, then `every` retain batches, each a step), `mix` (one
-        shuffled stream of forget and retain utterances) or `nothing` (batches without data: the method brings its own).
-    batch_size: utterances a step, over all processes; in `both` and `turns`, of retain batches. forget_batch_size: of their forget batches, if not
-        the same.
-    first: utterances of the first step of a single stream, where a method fills that up itself; None: as many as in the others.
-    learning_rate: of the pass, or a function of the number of a step in it, from 0.
-    batch_norm: `frozen` (running statistics used), `batch` (the batch's used, running ones untouched) or `train`.
-    length: steps of the pass (in `turns`, of retain): one epoch of `forget`, of `retain` or of the `longer` of the two, or a number of steps;
-        `nothing` needs a number. `mix` and single streams are one epoch of themselves.
-    again: whether the forget half of `both` starts again when it ends before the pass; if not, the steps that are left have none.
-    epoch: the epoch that the pass belongs to, from 0 (draws and schedules depend on it).
-    fresh_optimizer: whether the optimiser forgets what it knew (momentum) before the pass.
+    stream: `forget`; `retain`; `both` (each step gets a `Pair`); `turns` (one forget batch, then `every` retain
+        batches, one step each); `mix` (forget and retain utterances shuffled into one stream); or `nothing` (batches
+        without data: the method supplies its own).
+    batch_size: utterances per step over all processes; in `both` and `turns`, of the retain batches.
+    learning_rate: the learning rate of the pass, or a function of the step's index in the pass, from 0.
+    batch_norm: `frozen` (use running statistics), `batch` (use the batch's statistics, leave the running ones
+        unchanged) or `train`.
+    length: steps of the pass (in `turns`, its retain steps): one epoch of `forget`, of `retain` or of the `longer` of
+        the two, or a number of steps. `nothing` needs a number. `mix` and single streams last one epoch of their own
+        data.
+    forget_batch_size: utterances of the forget batches in `both` and `turns`; None: the same as `batch_size`.
+    first: utterances in the first step of a single stream, if the method itself fills up that step; None: as many as in
+        the other steps.
+    every: retain batches after each forget batch, in `turns`.
+    again: whether the forget half of `both` restarts when it ends before the pass. If not, the remaining steps have no
+        forget batch.
+    epoch: the epoch of the pass, from 0; random draws and schedules depend on it.
+    fresh_optimizer: whether to clear the optimiser's state (momentum) before the pass.
     """
 
     stream: Stream
@@ -66,23 +72,25 @@ class Pass:
             )
 
     def rate(self, step: int) -> float:
-        """The learning rate of a step, from 0."""
+        """Return the learning rate of a step, counted from 0."""
         return self.learning_rate(step) if callable(self.learning_rate) else self.learning_rate
 
 
 @dataclass(frozen=True)
 class Context:
-    """What a method may look at before its passes.
+    """Hold everything that a method may use before its passes.
 
     original: the original classifier in evaluation mode; `frozen_copy` makes a teacher of it.
     fresh: builds a classifier of the same architecture with random weights, drawn from the run's seed.
-    batches: (name, batch size) -> batches of `forget`, `retain`, `train` or `validation` in a fixed order and without augmentation;
-        a name that the method's `needs` does not hold raises.
-    classes: number of outputs. forgotten: the class numbers that the request removes whole, empty for samples.
-    seed: of every draw.
-    keep: how `remember` keeps what it makes; None where nothing is kept.
-    spent: tells how many utterances went forward and backward where the model was not called as a whole, which is counted by itself.
-    sizes: name -> utterances of a set; None: its batches are counted.
+    batches: (name, batch size) -> batches of `forget`, `retain`, `train` or `validation`, in a fixed order and without
+        augmentation. A name that is not in the method's `needs` raises an error.
+    classes: number of outputs.
+    forgotten: indices of the classes that the request removes whole; empty for a sample request.
+    seed: seed of every random draw.
+    keep: stores what `remember` computes; None: nothing is stored.
+    spent: adds a number of utterances to the count of forward and backward passes. Use it for passes that do not call
+        the whole model, since calls of the whole model are counted automatically.
+    sizes: name -> number of utterances of a set; None: its batches are counted.
     """
 
     original: nn.Module
@@ -96,14 +104,14 @@ class Context:
     sizes: Callable[[str], int] | None = None
 
     def count(self, name: str, batch_size: int) -> int:
-        """How many utterances a set has; without `sizes` they are read in batches of `batch_size`."""
+        """Count the utterances of a set; without `sizes`, by reading it in batches of `batch_size`."""
         return self.sizes(name) if self.sizes else sum(len(batch.labels) for batch in self.batches(name, batch_size))
 
     def remember(self, of: Callable[..., Tensor], *arguments: Any) -> Tensor:
-        """`of(self, *arguments)`, which must depend on the original and the whole training set only, never on the request.
+        """Compute `of(self, *arguments)` once for each original and store it for later requests and methods.
 
-        It is made once for each original and kept, so that the next request, or another method, finds it. of: a function of a module; arguments:
-        plain numbers and words.
+        The value must depend only on the original and the whole training set, never on the request.
+        of: a function of a module. arguments: plain numbers and strings.
         """
 
         def make() -> Tensor:
@@ -112,10 +120,10 @@ class Context:
         return make() if self.keep is None else self.keep(of, arguments, make)
 
     def total(self, name: str, batch_size: int, of: Callable[[Batch], Tensor], zero: Tensor) -> Tensor:
-        """The sum of `of(batch)` over the batches of a set, started at `zero`: importances, masks, statistics.
+        """Sum `of(batch)` over the batches of a set, starting at `zero`: importances, masks, statistics.
 
-        Of several ranks each computes its part of the batches and all get the sum, so use this rather than a loop over `batches`, which every
-        rank goes through whole.
+        Each rank computes its part of the batches and all ranks get the sum. Prefer this to a loop over `batches`,
+        which every rank runs in full.
         """
         total = zero.clone()
         for batch in itertools.islice(self.batches(name, batch_size), collectives.rank(), None, collectives.world()):
@@ -124,13 +132,16 @@ class Context:
 
 
 class Method(nn.Module):
-    """The hooks of a method, all of which do nothing; a method overrides what it needs.
+    """Define the hooks of a method. All of them do nothing by default; a method overrides those it needs.
 
-    Parameters of its own that require a gradient are trained together with the student's; teachers' do not (`frozen_copy`).
+    A method's own parameters are trained with the student's if they require a gradient. Teachers do not
+    (`frozen_copy`).
 
-    needs: the data it touches, out of `forget`, `retain` and `validation`; anything else raises when it is asked for.
-    optimizer: `make_optimizer`'s options; one optimiser serves all passes. clip: the global gradient norm allowed, None for no limit.
-    frozen_batch_norm: the mode of batch-norm layers whose weights are frozen; None for that of the pass.
+    needs: the data sets that the method uses, out of `forget`, `retain` and `validation`. Asking for any other set
+        raises an error.
+    optimizer: options of `make_optimizer`; one optimiser serves all passes.
+    clip: the largest global gradient norm; None: no limit.
+    frozen_batch_norm: the mode of batch-norm layers with frozen weights; None: the mode of the pass.
     curriculum, trainable, retain_share, learning_rate_steps: see `switches.py`.
     """
 
@@ -147,42 +158,61 @@ class Method(nn.Module):
         self.curriculum: Curriculum | None = None
 
     def train(self, mode: bool = True) -> Self:
-        """Always evaluation mode: the student is no part of the method, and teachers must never move their statistics."""
+        """Keep evaluation mode, whatever is asked.
+
+        The student is not part of the method, and teachers must never update their running statistics.
+        """
         return super().train(False)
 
     def prepare(self, student: nn.Module, context: Context) -> None:
-        """One-shot work before the passes: teachers, masks, or the whole edit of the `student`. Deterministic: a resumed run repeats it."""
+        """Do the one-shot work before the passes: teachers, masks, or the whole edit of the `student`.
+
+        It must be deterministic, because a resumed run repeats it.
+        """
 
     def passes(self) -> Sequence[Pass]:
-        """The plan; empty for one-shot methods."""
+        """Return the plan of passes; empty for one-shot methods."""
         return ()
 
     def loss(self, student: nn.Module, batch: Any, current: Pass) -> Tensor:
-        """The scalar to minimise in nats, by `self.mean` over the batch: a `Batch`, or a `Pair` in passes over `both`."""
+        """Compute the scalar to minimise, in nats, with `self.mean` over the batch.
+
+        batch: a `Batch`; in passes over `both`, a `Pair`.
+        """
         raise NotImplementedError(f"{type(self).__name__} has passes and no loss")
 
     def mean(self, values: Tensor, batch: Batch) -> Tensor:
-        """The mean over the step's batch of one loss an utterance (before any change of sign), by the weights of the curriculum where there is one.
+        """Average one loss per utterance over the step's batch, weighted by the curriculum if there is one.
 
-        To be called once for each batch that a loss is about: on several ranks it gives this rank's part (see `losses.mean`).
+        Call it once for each batch in a loss, before any change of sign. With several ranks it returns this rank's part
+        (see `losses.mean`).
         """
         return mean(values if self.curriculum is None else self.curriculum(values, batch) * values, batch)
 
     def after_backward(self, student: nn.Module) -> None:
-        """What happens to the gradients before the step; on several ranks they are already the sums, equal on all of them."""
+        """Change the gradients before the step.
+
+        With several ranks, the gradients are already summed and equal on all ranks.
+        """
 
     def norm_allowed(self) -> float | None:
-        """`clip`, or None in a step that it is not for; asked after `after_backward`."""
+        """Return `clip`, or None in a step that must not be clipped.
+
+        The driver asks after `after_backward`.
+        """
         return self.clip
 
     def after_step(self, student: nn.Module) -> None:
-        """What happens to the weights after the step."""
+        """Change the weights after the step."""
 
     def after_pass(self, student: nn.Module, index: int, evaluate: Evaluate) -> bool:
-        """May keep, restore or stop (True). `evaluate`: `forget` or `validation` (of the request's classes) -> accuracy in [0, 1]."""
+        """Keep or restore a model after a pass; return True to stop.
+
+        evaluate: `forget` or `validation` (of the request's classes) -> accuracy in [0, 1].
+        """
         return False
 
 
 def frozen_copy(model: nn.Module) -> nn.Module:
-    """A teacher: a deep copy in evaluation mode that no optimiser moves."""
+    """Make a teacher: a deep copy in evaluation mode that no optimiser changes."""
     return copy.deepcopy(model).eval().requires_grad_(False)

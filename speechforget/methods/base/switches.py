@@ -1,11 +1,14 @@
-"""What every method that has passes can be told besides its own numbers.
+"""Set the options that every method with passes accepts besides its own numbers.
 
-| switch              | what it does                                                                                                    |
-|---------------------|-----------------------------------------------------------------------------------------------------------------|
-| curriculum          | `superloss`: easy utterances weigh more (`curriculum.py`); with `curriculum_on` and `curriculum_strength`         |
-| trainable           | `all`; `head`: the last layer only; `lora`: low-rank updates of a transformer's attention, and its head          |
-| retain_share        | the share of the retain utterances that the method may see, the same ones throughout                             |
-| learning_rate_steps | steps of a whole run for which the learning rates are meant: they are multiplied by it over the run's own steps   |
+| switch              | meaning                                                                                        |
+|---------------------|------------------------------------------------------------------------------------------------|
+| curriculum          | `superloss`: easy utterances weigh more (`common/superloss.py`), with `curriculum_on` and      |
+|                     | `curriculum_strength`                                                                          |
+| trainable           | `all`; `head`: the last layer only; `lora`: low-rank updates of a transformer's attention, and |
+|                     | its head                                                                                       |
+| retain_share        | the share of retain utterances that the method may use; the same utterances in the whole run   |
+| learning_rate_steps | the number of steps for which the learning rates are meant; each rate is multiplied by this    |
+|                     | number over the run's own number of steps                                                      |
 """
 
 from __future__ import annotations
@@ -31,9 +34,10 @@ CURRICULA = ("superloss",)
 
 
 def equip(method: Method, options: Mapping[str, Any]) -> Method:
-    """The method with its switches set. options: some or all of SWITCHES.
+    """Set the switches of a method and return it.
 
-    Raises UserError for a word or number that means nothing; NotApplicable where the method has no passes to switch anything of.
+    options: some or all of SWITCHES.
+    Raises UserError for an invalid value, and NotApplicable for a switch of training if the method has no passes.
     """
     chosen = {**SWITCHES, **options}
     if chosen["curriculum"] not in (None, *CURRICULA):
@@ -44,9 +48,8 @@ def equip(method: Method, options: Mapping[str, Any]) -> Method:
         raise UserError(
             f"There is no method.trainable={chosen['trainable']}: {nearest(str(chosen['trainable']), TRAINABLE)}"
         )
-    Curriculum(
-        chosen["curriculum_strength"], chosen["curriculum_on"]
-    )  # whose numbers are to be right before they are of use
+    # Validate these options even when the curriculum is off.
+    Curriculum(chosen["curriculum_strength"], chosen["curriculum_on"])
     if not is_number(chosen["retain_share"]) or not 0 < chosen["retain_share"] <= 1:
         raise UserError(f"method.retain_share must be above 0 and at most 1, not {chosen['retain_share']}.")
     steps = chosen["learning_rate_steps"]
@@ -56,7 +59,7 @@ def equip(method: Method, options: Mapping[str, Any]) -> Method:
         for name in ("curriculum", "trainable", "learning_rate_steps"):
             if chosen[name] != SWITCHES[name]:
                 raise NotApplicable(
-                    f"method.{name} is for methods that train, and {type(method).__name__} makes its change at once."
+                    f"method.{name} is for methods that train, and {type(method).__name__} edits the weights at once."
                 )
     method.trainable, method.retain_share = chosen["trainable"], float(chosen["retain_share"])
     method.learning_rate_steps = None if steps is None else float(steps)

@@ -1,12 +1,13 @@
-"""How much each weight of the original matters to a set of utterances: its gradients, squared or without sign, averaged over batches or utterances.
+"""Measure how much each weight of the original matters to a set of utterances, by squared or absolute gradients.
 
     batches:     I_i = mean over batches b of h(d_i mean over b of s),  h(g) = g^2 or |g|
     utterances:  I_i = mean over utterances u of (d_i s_u)^2
 
-s is the score of an utterance, such as its cross-entropy. The square of a batch's mean gradient is the squared mean plus the variance over the batch
-size, so importances over batches are comparable only where the batches are of one size; the last, partial batch counts as much as a whole one.
-Everything is flat, in the order of `parameters()`, of the original in evaluation mode. Sums are taken in float64, so that it makes no difference
-to the result how many ranks share the work.
+s is the score of an utterance, such as its cross-entropy, and d_i the derivative by weight i. The square of a batch's
+mean gradient is the squared mean plus the variance over the batch size. So importances over batches compare only at
+equal batch sizes. The last, partial batch counts as much as a whole one.
+All tensors are flat, in the order of `parameters()`. They are computed on the original in evaluation mode. Sums are in
+float64, so the number of ranks that share the work does not change the result.
 """
 
 from __future__ import annotations
@@ -32,25 +33,29 @@ from speechforget.methods.common.superloss import is_number
 logger = logging.getLogger(__name__)
 
 AUTO = "auto"
-AT_ONCE = 2**24  # gradient entries of single utterances held at the same time: 64 MB of float32, and some copies
+AT_ONCE = 2**24  # per-utterance gradient entries in memory at the same time: 64 MB of float32, and some copies
 
 Score = Callable[[Tensor, Tensor], Tensor]
 
 
 def squared_gradients(context: Context, name: str, batch_size: int) -> Tensor:
-    """Mean over the batches of a set of the squared gradient of the batch's mean cross-entropy, (parameters,)."""
+    """Average the squared gradient of each batch's mean cross-entropy over the batches of a set, (parameters,)."""
     return over_batches(context, name, batch_size, cross_entropy, torch.square)[0]
 
 
 def absolute_output_gradients(context: Context, name: str, batch_size: int) -> Tensor:
-    """Mean over the batches of a set of |gradient of the batch's mean squared length of the logits|, (parameters,); no label is looked at."""
+    """Average |gradient of the batch's mean squared length of the logits| over the batches of a set, (parameters,).
+
+    It uses no labels.
+    """
     return over_batches(context, name, batch_size, squared_length, torch.abs)[0]
 
 
 def squared_sample_gradients(context: Context, name: str, batch_size: int) -> Tensor:
-    """Mean over the utterances of a set of the squared gradient of their cross-entropy, (parameters,): the empirical Fisher information's diagonal.
+    """Average the squared gradient of the cross-entropy over the utterances of a set, (parameters,).
 
-    batch_size: utterances read at once; the result does not depend on it.
+    This is the diagonal of the empirical Fisher information.
+    batch_size: utterances read at once; it does not change the result.
     """
     alone = PerUtterance(context, list(context.original.parameters()), cross_entropy)
 
@@ -63,14 +68,17 @@ def squared_sample_gradients(context: Context, name: str, batch_size: int) -> Te
 
 
 def squared_length(logits: Tensor, labels: Tensor) -> Tensor:
-    """Squared length of the logits of each utterance, (batch,); labels are there to make it a score like others."""
+    """Compute the squared length of each utterance's logits, (batch,); labels are unused."""
     return logits.square().sum(dim=1)
 
 
 def over_batches(
     context: Context, name: str, batch_size: int, score: Score, of: Callable[[Tensor], Tensor]
 ) -> tuple[Tensor, int]:
-    """Mean over batches of `of(gradient of the batch's mean score)`, (parameters,), of frozen weights too; and the number of utterances."""
+    """Average `of(gradient of the batch's mean score)` over batches, (parameters,); also count the utterances.
+
+    Frozen weights are included.
+    """
     model = copy.deepcopy(context.original).eval().requires_grad_(True)
     parameters = list(model.parameters())
 
@@ -86,12 +94,12 @@ def over_batches(
 
 
 def counted(values: Tensor, count: int) -> Tensor:
-    """The values with a count behind them, to be summed together."""
+    """Append a count to the values, so that both are summed together."""
     return torch.cat([values, values.new_tensor([count])])
 
 
 def summed(parts: Iterable[Tensor], batch: Batch) -> Tensor:
-    """The sum of what was found of a batch, part by part, with the number of its utterances behind it."""
+    """Sum the parts of a batch and append the number of its utterances."""
     total = None
     for part in parts:
         total = part if total is None else total.add_(part)
@@ -100,7 +108,7 @@ def summed(parts: Iterable[Tensor], batch: Batch) -> Tensor:
 
 
 def batch_gradient(model: nn.Module, parameters: Sequence[Tensor], batch: Batch, score: Score) -> Tensor:
-    """Gradient of the batch's mean score, flat over the parameters given; 0 where the score does not depend on one."""
+    """Compute the gradient of the batch's mean score, flat over the parameters; 0 for unused parameters."""
     with torch.enable_grad():
         value = score(model(*batch.inputs).logits, batch.labels).mean()
     gradients = torch.autograd.grad(value, parameters, allow_unused=True, materialize_grads=True)
@@ -108,7 +116,7 @@ def batch_gradient(model: nn.Module, parameters: Sequence[Tensor], batch: Batch,
 
 
 class _Body(nn.Module):
-    """A classifier from its features on, or from the waveform where the frontend itself is learned; calling it is not counted as a pass."""
+    """Run a classifier from its features on, or from the waveform if its frontend is trainable; count no passes."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -119,22 +127,23 @@ class _Body(nn.Module):
         )
 
     def features(self, batch: Batch) -> tuple[Tensor, ...]:
-        """What `forward` takes: (features or waveform, lengths)."""
+        """Compute the arguments of `forward`: (features or waveform, lengths)."""
         with torch.no_grad():
             first = batch.inputs[0] if self.learned else self.model.frontend(*batch.inputs)  # type: ignore[operator]
         return (first, *batch.inputs[1:2])
 
     def forward(self, first: Tensor, *lengths: Tensor) -> Tensor:
-        """Logits (batch, classes)."""
+        """Compute logits (batch, classes)."""
         features = self.model.frontend(first, *lengths) if self.learned else first  # type: ignore[operator]
         logits: Tensor = self.model.classify(features, *lengths).logits  # type: ignore[operator]
         return logits
 
 
 class PerUtterance:
-    """Gradients of each utterance's own score, many utterances at once; a model that cannot be vectorised is gone through one by one.
+    """Compute gradients of each utterance's own score, many utterances at once.
 
-    chosen: those of the original's parameters to differentiate by. width: entries of a gradient.
+    If the model cannot be vectorised, utterances are processed one by one.
+    chosen: the original's parameters to differentiate by. width: number of entries of a gradient.
     """
 
     def __init__(self, context: Context, chosen: Sequence[Tensor], score: Score) -> None:
@@ -146,19 +155,18 @@ class PerUtterance:
         self.context, self.score, self.body, self.vectorised = context, score, _Body(model), True
         self.weights = {f"model.{name}": model.get_parameter(name) for name in names}
         first = next(iter(self.weights.values()))
-        self.width, self.kind, self.device = (
-            sum(weight.numel() for weight in self.weights.values()),
-            first.dtype,
-            first.device,
-        )
+        self.width = sum(weight.numel() for weight in self.weights.values())
+        self.kind, self.device = first.dtype, first.device
 
     def __call__(
         self, batch: Batch, labels: Tensor, of: Callable[[list[Tensor], Tensor, Tensor], Tensor]
     ) -> Iterator[Tensor]:
-        """`of(gradients, logits, labels)` of one part of the batch after the other: the gradients are gone before the next part's are computed.
+        """Yield `of(gradients, logits, labels)` for each part of the batch.
 
-        labels: those to score with, (batch,); or several for each utterance, (times, batch), and then each part comes as many times, one after
-        the other. Gradients: of each parameter (some, *its shape); logits (some, classes); labels (some,).
+        A part's gradients are freed before the next part's are computed.
+        labels: (batch,), or several for each utterance, (times, batch). In the second case each part comes `times`
+        times in a row.
+        Gradients have the shape (some, *shape) for each parameter; logits (some, classes); labels (some,).
         """
         count = math.ceil(len(batch.labels) * self.width / AT_ONCE)
         size = math.ceil(len(batch.labels) / min(count, len(batch.labels)))
@@ -175,20 +183,17 @@ class PerUtterance:
                 return self._together(inputs, labels)
             except torch.OutOfMemoryError:
                 raise
-            except (
-                RuntimeError,
-                ValueError,
-            ) as error:  # what vmap raises for control flow that looks at data, and for operations it does not know
+            except (RuntimeError, ValueError) as error:
+                # vmap raises these for control flow that depends on data, and for operations it does not support.
                 self.vectorised = False
                 reason = str(error).splitlines()[0] if str(error) else type(error).__name__
                 logger.warning(
-                    "Gradients of single utterances are computed one by one, since this model cannot be vectorised: %s",
+                    "Per-utterance gradients are computed one by one, because this model cannot be vectorised: %s",
                     reason,
                 )
         each = [self._alone(tuple(part[i : i + 1] for part in inputs), labels[i : i + 1]) for i in range(len(labels))]
-        return [torch.stack(found) for found in zip(*(gradients for gradients, _ in each), strict=True)], torch.stack(
-            [logits for _, logits in each]
-        )
+        gradients = [torch.stack(found) for found in zip(*(one for one, _ in each), strict=True)]
+        return gradients, torch.stack([logits for _, logits in each])
 
     def _together(self, inputs: tuple[Tensor, ...], labels: Tensor) -> tuple[list[Tensor], Tensor]:
         def value(weights: dict[str, Tensor], label: Tensor, *one: Tensor) -> tuple[Tensor, Tensor]:
@@ -197,7 +202,7 @@ class PerUtterance:
 
         weights = {name: weight.detach() for name, weight in self.weights.items()}
         each = vmap(grad(value, has_aux=True), in_dims=(None, 0, *[0] * len(inputs)))
-        with sdpa_kernel(SDPBackend.MATH):  # of attention's kernels the one that can be vectorised
+        with sdpa_kernel(SDPBackend.MATH):  # the attention kernel that can be vectorised
             gradients, logits = each(weights, labels, *inputs)
         return [gradients[name] for name in weights], logits
 
@@ -205,33 +210,33 @@ class PerUtterance:
         with torch.enable_grad():
             logits = self.body(*inputs)
             value = self.score(logits, labels)[0]
-        return torch.autograd.grad(
-            value, list(self.weights.values()), allow_unused=True, materialize_grads=True
-        ), logits[0].detach()
+        weights = list(self.weights.values())
+        gradients = torch.autograd.grad(value, weights, allow_unused=True, materialize_grads=True)
+        return gradients, logits[0].detach()
 
 
 def flat(gradients: Sequence[Tensor]) -> Tensor:
-    """(some, parameters), of what `PerUtterance` gives."""
+    """Flatten the gradients of `PerUtterance` to (some, parameters)."""
     return torch.cat([gradient.reshape(len(gradient), -1) for gradient in gradients], dim=1)
 
 
 def squares(gradients: Sequence[Tensor], weights: Tensor | None = None) -> Tensor:
-    """Sum over utterances of their squared gradients, each times its weight (some,), if there are any; float64, flat over the parameters.
+    """Sum the squared gradients over utterances, each times its weight (some,) if given; float64, flat over parameters.
 
-    gradients: as `PerUtterance` gives them. They are summed in their own precision, tensor by tensor: a copy of all of them in float64 would take
-    longer than to compute them.
+    gradients: as `PerUtterance` gives them. They are summed in their own precision, tensor by tensor, because a float64
+    copy of all of them would take longer than computing them.
     """
     ones = torch.ones_like(gradients[0].reshape(len(gradients[0]), -1)[:, 0]) if weights is None else weights
     return torch.cat([ones @ gradient.reshape(len(ones), -1).square() for gradient in gradients]).double()
 
 
 def movable(model: nn.Module) -> list[nn.Parameter]:
-    """The parameters that are not frozen."""
+    """List the parameters that are not frozen."""
     return [parameter for parameter in model.parameters() if parameter.requires_grad]
 
 
 def pieces(flat: Tensor, parameters: Iterable[Tensor]) -> list[Tensor]:
-    """A flat tensor over some parameters, cut into their shapes."""
+    """Cut a flat tensor over some parameters into their shapes."""
     shapes = list(parameters)
     return [
         piece.view_as(shape)
@@ -239,22 +244,29 @@ def pieces(flat: Tensor, parameters: Iterable[Tensor]) -> list[Tensor]:
     ]
 
 
+def top(scores: Tensor, share: float) -> Tensor:
+    """Mark exactly the floor(share * n) largest of the n scores with True; of equal scores, the first."""
+    mask = torch.zeros_like(scores, dtype=torch.bool)
+    mask[torch.argsort(scores, descending=True, stable=True)[: math.floor(share * len(scores))]] = True
+    return mask
+
+
 def check_alpha(alpha: float | str) -> None:
-    """Raises UserError for a threshold of dampening that is neither a number nor `auto`."""
+    """Raise UserError if a threshold of dampening is neither a number nor `auto`."""
     if not is_number(alpha) and alpha != AUTO:
         raise UserError(
-            f"method.alpha is a number, or auto, which sets it by the share of the training set that is to be forgotten, not {alpha!r}."
+            f"method.alpha is a number, or auto (set by forget's share of the training set), not {alpha!r}."
         )
 
 
 def adapted(context: Context, forget: Tensor, whole: Tensor, batch_size: int) -> float:
-    """`threshold` of forget's importance over the whole training set's, at the request's share of that set."""
+    """Compute `threshold` of forget's importance over the whole training set's, at the request's share of that set."""
     share = context.count("forget", batch_size) / context.count("train", batch_size)
     return threshold(unfrozen(context, forget), unfrozen(context, whole), share)
 
 
 def unfrozen(context: Context, importance: Tensor) -> Tensor:
-    """Of an importance (parameters,) what is about the original's weights that are not frozen."""
+    """Select the entries of an importance (parameters,) that belong to unfrozen weights of the original."""
     counts = torch.cat(
         [torch.full((parameter.numel(),), parameter.requires_grad) for parameter in context.original.parameters()]
     )
@@ -262,7 +274,7 @@ def unfrozen(context: Context, importance: Tensor) -> Tensor:
 
 
 def threshold(forget: Tensor, retain: Tensor, share: float) -> float:
-    """The percentile number 100 - ln(1 + 100 * share) of forget / retain, both (parameters,); share: of the training set, in [0, 1]."""
+    """Compute the percentile number 100 - ln(1 + 100 * share) of forget / retain, (parameters,); share in [0, 1]."""
     ratio = np.nan_to_num((forget.double() / retain.double()).cpu().numpy(), nan=0.0, posinf=np.inf)
     finite = ratio[np.isfinite(ratio)]
     ratio = np.minimum(ratio, finite.max(initial=0.0))
@@ -271,9 +283,10 @@ def threshold(forget: Tensor, retain: Tensor, share: float) -> float:
 
 @torch.no_grad()
 def dampen(student: nn.Module, forget: Tensor, whole: Tensor, alpha: float, strength: float, floor: float = 0.0) -> int:
-    """Multiplies each weight with forget > alpha * whole by min(strength * whole / forget, 1), at least `floor`; gives how many there were.
+    """Multiply each weight with forget > alpha * whole by min(strength * whole / forget, 1), but at least by `floor`.
 
-    forget, whole: importances (parameters,). Frozen weights and buffers stay. Warns where nothing was dampened.
+    forget, whole: importances (parameters,). Frozen weights and buffers stay unchanged.
+    Returns the number of selected weights, and warns if there are none.
     """
     parameters, count = list(student.parameters()), 0
     for parameter, mine, all_of in zip(parameters, pieces(forget, parameters), pieces(whole, parameters), strict=True):
@@ -283,5 +296,7 @@ def dampen(student: nn.Module, forget: Tensor, whole: Tensor, alpha: float, stre
             parameter.mul_(torch.where(selected, factor, 1.0))
             count += int(selected.sum())
     if not count:
-        logger.warning("No weight is %g times as important to forget as to the whole: nothing was dampened.", alpha)
+        logger.warning(
+            "No weight is more than %g times as important to forget as overall: nothing was dampened.", alpha
+        )
     return count

@@ -1,4 +1,7 @@
-"""What the classifier sees of a batch, for methods that perturb it: sizes are in the features' own standard deviation, and padding stays padding."""
+"""Compute a classifier's features of a batch, for methods that perturb them.
+
+Perturbations are in units of each feature's own standard deviation, and padding stays unchanged.
+"""
 
 from __future__ import annotations
 
@@ -15,27 +18,32 @@ from speechforget.methods.base.method import Context
 
 @torch.no_grad()
 def features_of(model: nn.Module, batch: Batch) -> Tensor:
-    """The frontend's features of a batch, (batch, ...)."""
+    """Compute the frontend's features of a batch, (batch, ...)."""
     features: Tensor = model.frontend(*batch.inputs)  # type: ignore[operator]
     return features
 
 
 def heard(model: nn.Module, batch: Batch, features: Tensor) -> Tensor:
-    """1 in the cells of features (batch, ...) that hold sound, 0 where they are padding; broadcasts to their shape."""
+    """Mark the cells of features (batch, ...) that hold sound with 1 and padding with 0.
+
+    The result broadcasts to the features' shape.
+    """
     cells: Tensor = model.heard(features, *batch.inputs[1:2])  # type: ignore[operator]
     return cells.to(features.dtype)
 
 
 def logits_of(model: nn.Module, batch: Batch, features: Tensor) -> Tensor:
-    """What the model says, (batch, classes), of features instead of those of the batch itself; counted as one pass."""
+    """Compute the model's logits (batch, classes) of the given features; this counts as one pass."""
     logits: Tensor = model(*batch.inputs, features=features).logits
     return logits
 
 
 def deviation(context: Context, name: str, batch_size: int) -> Tensor:
-    """Standard deviation of each feature over the cells of a set that hold sound; broadcasts to the shape of one utterance's features.
+    """Compute each feature's standard deviation over the cells of a set that hold sound.
 
-    name: `forget` or `retain`. Of log-mel features one number a band; of raw samples, whose axes are all time, a single one.
+    The result broadcasts to the features of one utterance. It has one number per band for log-mel features, and a
+    single number for raw samples, which have no axis but time.
+    name: `forget` or `retain`.
     """
     model = context.original
     first = next(iter(context.batches(name, batch_size)))
@@ -50,9 +58,10 @@ def deviation(context: Context, name: str, batch_size: int) -> Tensor:
 
 
 def normal(rows: Tensor, features: Tensor, mask: Tensor, seed: int) -> Tensor:
-    """Standard normal numbers in the shape of features (batch, ...), 0 where the mask (`heard`'s) is.
+    """Draw standard normal numbers in the shape of features (batch, ...), 0 where the mask of `heard` is 0.
 
-    An utterance's depend on (seed, its number in `rows`) alone: time varies slowest, so neither padding nor the rest of the batch changes them.
+    The draws of an utterance depend on (seed, its number in `rows`) only. Time varies slowest, so neither padding nor
+    the rest of the batch changes them.
     """
     axes = range(1, features.dim())
     order = [0, *(axis for axis in axes if mask.shape[axis] > 1), *(axis for axis in axes if mask.shape[axis] == 1)]
@@ -69,7 +78,7 @@ def normal(rows: Tensor, features: Tensor, mask: Tensor, seed: int) -> Tensor:
 
 
 def alike(*features: Tensor) -> list[Tensor]:
-    """Features of several batches, (batch, ...) each, filled up with padding, which is 0, to one shape."""
+    """Pad the features of several batches, (batch, ...) each, with 0 to a common shape."""
     sizes = [max(axis) for axis in zip(*(some.shape[1:] for some in features), strict=True)]
     short = [[size - own for size, own in zip(sizes, some.shape[1:], strict=True)] for some in features]
     return [
@@ -79,12 +88,12 @@ def alike(*features: Tensor) -> list[Tensor]:
 
 
 def length(values: Tensor) -> Tensor:
-    """Euclidean norm of each utterance's values (batch, ...), in a shape that broadcasts over them."""
+    """Compute the Euclidean norm of each utterance's values (batch, ...), in a shape that broadcasts over them."""
     return torch.linalg.vector_norm(values.flatten(1), dim=1).view(-1, *[1] * (values.dim() - 1))
 
 
 def _sums(model: nn.Module, batch: Batch) -> Tensor:
-    """(3, ...): cells heard, their sum, and the sum of their squares, over utterances and time, in float64."""
+    """Count the cells with sound and sum their values and squares over utterances and time: (3, ...), float64."""
     features = features_of(model, batch).double()
     mask = heard(model, batch, features)
     over = [0, *(axis for axis in range(1, features.dim()) if mask.shape[axis] > 1)]

@@ -1,4 +1,4 @@
-"""What methods mean by layers: the last ones of a classifier, and the kernels of its convolutions and linear layers."""
+"""Find a classifier's last layers and the kernels of its convolutions and linear layers."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm)
 
 
 def own_weights(layer: nn.Module) -> list[nn.Parameter]:
-    """A layer's weights without those of normalisations."""
+    """List a layer's weights, without those of normalisations."""
     norms = {id(weight) for module in layer.modules() if isinstance(module, NORMS) for weight in module.parameters()}
     return [weight for weight in layer.parameters() if id(weight) not in norms]
 
 
 def last_layers(model: nn.Module, count: int) -> list[nn.Module]:
-    """The end of `model.layers()` that holds `count` layers; entries that only normalise come along and are not counted.
+    """Return the end of `model.layers()` that contains `count` layers with weights.
 
-    Raises UserError for a count that is not in the model.
+    Entries that only normalise are included and not counted.
+    Raises UserError if the model does not have that many layers.
     """
     layers: list[nn.Module] = model.layers()  # type: ignore[operator]
     numbers = [number for number, layer in enumerate(layers) if own_weights(layer)]
@@ -34,22 +35,23 @@ def last_layers(model: nn.Module, count: int) -> list[nn.Module]:
 
 
 def freeze_all_but(model: nn.Module, layers: Iterable[nn.Module]) -> None:
-    """Freezes what is not in the layers; what is frozen already stays so. Raises UserError where nothing is left to move."""
+    """Freeze every weight outside the layers; weights that are already frozen stay frozen.
+
+    Raises UserError if no trainable weight remains.
+    """
     kept = {id(weight) for layer in layers for weight in layer.parameters()}
     for weight in model.parameters():
         if id(weight) not in kept:
             weight.requires_grad_(False)
     if not any(weight.requires_grad for weight in model.parameters()):
-        raise UserError(
-            "Every weight of the last k layers was frozen in training, so nothing is left to move: raise k."
-        )
+        raise UserError("Every weight of the last k layers was frozen in training, so none can change: raise k.")
 
 
 def kernels(model: nn.Module) -> dict[str, nn.Parameter]:
-    """The weights, without biases, of convolutions and linear layers, by the layer's name; what is frozen is left out."""
+    """Return the trainable weights of convolutions and linear layers, without biases, by the layer's name."""
     found: dict[str, nn.Parameter] = {}
     for name, module in model.named_modules():
-        # a weight that is computed from others is none of a layer's parameters, and nothing that an optimiser moves
+        # A weight that is computed from others is not a parameter, so no optimiser changes it.
         weight = (
             dict(module.named_parameters(recurse=False)).get("weight")
             if isinstance(module, (_ConvNd, nn.Linear))
@@ -61,8 +63,11 @@ def kernels(model: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def refuse_low_rank(trainable: str, method: str) -> None:
-    """Raises NotApplicable where only low-rank updates can move: they start at zero, so neither a new start nor a change of sign means anything."""
+    """Raise NotApplicable if only low-rank updates are trainable.
+
+    They start at zero, so a reset or a change of sign has no effect on them.
+    """
     if trainable == "lora":
         raise NotApplicable(
-            f"{method} edits weights, and low-rank updates are still zero when it does: use method.trainable=all or head."
+            f"{method} edits weights while low-rank updates are still zero: use method.trainable=all or head."
         )

@@ -1,4 +1,4 @@
-"""What a method finds out once for each utterance of a set and looks up by the utterance's number in its passes."""
+"""Compute values once for each utterance of a set, and look them up by utterance number in the passes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ from speechforget.methods.base.method import Context
 
 
 class Found(nn.Module):
-    """A value for each of some utterances, kept in checkpoints. rows (utterances,): their numbers, ascending; values (utterances, ...)."""
+    """Hold one value for each of some utterances; checkpoints save them.
+
+    rows (utterances,): utterance numbers in ascending order; values (utterances, ...).
+    """
 
     rows: Tensor
     values: Tensor
@@ -26,29 +29,31 @@ class Found(nn.Module):
         self.register_buffer("values", values)
 
     def forward(self, rows: Tensor) -> Tensor:
-        """The values (batch, ...) of utterances (batch,); of one that is not among them, any."""
+        """Look up the values (batch, ...) of utterances (batch,); an unknown utterance gets an arbitrary value."""
         return self.values[torch.searchsorted(self.rows, rows.to(self.rows.device)).clamp(max=len(self.rows) - 1)]
 
 
 def find(
     context: Context, name: str, batch_size: int, of: Callable[[Batch], Sequence[Tensor]], zeros: Sequence[Tensor]
 ) -> list[Found]:
-    """What `of(batch)` says of all utterances of a set: some tensors (batch, ...); each rank does its part of the batches.
+    """Compute `of(batch)`, some tensors (batch, ...), for all utterances of a set.
 
-    An utterance's values must not depend on the rest of its batch. zeros: what each of its values is like; values of batches that differ from it in
-    shape are cut off, or filled up with zeros, at the end of each axis.
+    Each rank computes its part of the batches, and all ranks get all values. An utterance's values must not depend on
+    the rest of its batch.
+    zeros: one zero for each value, which sets its shape, dtype and device. Values of another shape are cut, or padded
+    with zeros, at the end of each axis.
     """
     rows, _ = torch.sort(torch.cat([batch.rows for batch in context.batches(name, batch_size)]))
     results = [torch.zeros(len(rows), *zero.shape, dtype=zero.dtype, device=zero.device) for zero in zeros]
     for batch in itertools.islice(context.batches(name, batch_size), collectives.rank(), None, collectives.world()):
-        places = torch.searchsorted(rows, batch.rows)
+        indices = torch.searchsorted(rows, batch.rows)
         for result, values in zip(results, of(batch), strict=True):
-            result[places.to(result.device)] = fitted(values, result.shape[1:]).to(result)
+            result[indices.to(result.device)] = fitted(values, result.shape[1:]).to(result)
     return [Found(rows.to(result.device), collectives.total(result)) for result in results]
 
 
 def fitted(values: Tensor, shape: Sequence[int]) -> Tensor:
-    """Values (batch, ...) as (batch, *shape): cut off, or filled up with zeros, at the end of each axis."""
+    """Cut values (batch, ...) to (batch, *shape), or pad them with zeros, at the end of each axis."""
     room = [
         amount
         for have, want in zip(reversed(values.shape[1:]), reversed(shape), strict=True)

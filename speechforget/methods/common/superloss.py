@@ -1,19 +1,21 @@
-"""SuperLoss: each utterance's share in the loss by how hard it is, in closed form ("structured forgetting").
+"""Weigh each utterance's loss by its difficulty with SuperLoss, in closed form ("structured forgetting").
 
-Castells, Weinzaepfel & Revaud, "SuperLoss: a generic loss for robust curriculum learning", NeurIPS 2020; with unlearning: Cheng & Amiri, "Speech
-unlearning", Interspeech 2025.
+Castells, Weinzaepfel & Revaud, "SuperLoss: a generic loss for robust curriculum learning", NeurIPS 2020.
+Applied to unlearning by Cheng & Amiri, "Speech unlearning", Interspeech 2025.
 
     sigma* = argmin_sigma  (l - tau) sigma + lambda (log sigma)^2  =  exp(-W(max(-2/e, (l - tau) / lambda) / 2))
 
-| symbol | argument                                                                                              |
-|--------|-------------------------------------------------------------------------------------------------------|
-| l      | an utterance's loss in nats; what is easier than usual (l < tau) weighs more, up to e                  |
-| tau    | running mean of l, of forget and of retain each its own: `MEMORY` tau + (1 - MEMORY) mean of the batch |
-| lambda | `strength`: without limit, all weights are 1                                                          |
-| W      | Lambert's function, principal branch                                                                  |
+| symbol | meaning                                                                                             |
+|--------|-----------------------------------------------------------------------------------------------------|
+| l      | loss of an utterance in nats; an utterance that is easier than usual (l < tau) weighs more, up to e |
+| tau    | running mean of l, one for forget and one for retain: `MEMORY` tau + (1 - MEMORY) mean of the batch |
+| lambda | `curriculum_strength`; as it goes to infinity, all weights go to 1                                  |
+| W      | Lambert's function, principal branch                                                                |
 
-sigma* is held fixed in the gradient: at the minimum over sigma, that is the gradient of the whole expression. Methods that climb a loss weigh it the
-same way before they turn its sign. The public code lets tau start at log K; here it is the mean of the first batch.
+The gradient treats sigma* as a constant. At the minimum over sigma, this is the gradient of the whole expression.
+Methods that ascend a loss weigh it the same way before they change its sign.
+
+Difference: the public code starts tau at log K. Here tau starts at the mean of the first batch.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from __future__ import annotations
 import math
 
 import torch
+from scipy.special import lambertw
 from torch import Tensor, nn
 
 from speechforget.batch import Batch
@@ -32,7 +35,11 @@ KINDS = ("forget", "retain", "both")
 
 
 class Curriculum(nn.Module):
-    """Weights of utterances; its running means go into checkpoints. on: whose losses are weighed: `forget`, `retain` or `both`."""
+    """Compute the weights of utterances; checkpoints save its running means.
+
+    strength: lambda.
+    on: the losses to weigh: `forget`, `retain` or `both`.
+    """
 
     means: Tensor
 
@@ -42,14 +49,17 @@ class Curriculum(nn.Module):
             raise UserError(f"There is no method.curriculum_on={on}: {nearest(on, KINDS)}")
         if not is_number(strength) or not strength > 0:
             raise UserError(
-                f"method.curriculum_strength must be above 0, not {strength}: the larger it is, the more alike are the weights."
+                f"method.curriculum_strength must be above 0, not {strength}: a larger number makes weights more alike."
             )
         self.strength, self.on = strength, on
         self.register_buffer("means", torch.full((2,), math.nan, dtype=torch.float64))
 
     @torch.no_grad()
     def forward(self, values: Tensor, batch: Batch) -> Tensor:
-        """Weights (batch,) of losses (batch,) in nats; moves the running means by them. Every rank calls this with its part of the batch."""
+        """Update the running means and return the weights (batch,) of losses (batch,) in nats.
+
+        Every rank calls this with its part of the batch.
+        """
         result = torch.ones_like(values)
         for number, kind in enumerate(("retain", "forget")):
             if self.on in (kind, "both"):
@@ -63,23 +73,21 @@ class Curriculum(nn.Module):
 
 
 def is_number(value: object) -> bool:
-    """Whether it is one, and neither a word nor a truth value."""
+    """Tell whether a value is a number; a bool is not."""
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def weights(values: Tensor, mean: float, strength: float) -> Tensor:
-    """sigma* of losses (batch,) in nats, given tau and lambda."""
+    """Compute sigma* of losses (batch,) in nats, given tau (`mean`) and lambda (`strength`)."""
     y = ((values.double() - mean) / strength).clamp(min=-2 / math.e) / 2
     return torch.exp(-lambert(y)).to(values.dtype)
 
 
 def lambert(y: Tensor) -> Tensor:
-    """W(y), the solution above -1 of W exp(W) = y >= -1/e, by Halley's iteration; float64 (any shape)."""
-    root = torch.sqrt(torch.clamp(2 * (math.e * y + 1), min=0))
-    w = torch.where(y < 1, -1 + root - root.square() / 3 + 11 / 72 * root**3, torch.log1p(y.clamp(min=0)))
-    for _ in range(8):
-        exponential = torch.exp(w)
-        miss = w * exponential - y
-        slope = exponential * (w + 1) - (w + 2) * miss / (2 * w + 2).clamp(min=1e-12)
-        w = torch.where(miss == 0, w, w - miss / slope.where(slope != 0, 1.0))
-    return w.clamp(min=-1)
+    """Compute W(y), the solution above -1 of W exp(W) = y >= -1/e, in float64 (any shape).
+
+    SciPy computes it on the CPU. The batch has one number per utterance, and `Curriculum` already waits for the device.
+    """
+    w = torch.as_tensor(lambertw(y.cpu().numpy()).real, device=y.device)
+    # SciPy gives nan at -1/e itself, where W is -1.
+    return torch.where(y <= -1 / math.e, -1.0, w)
