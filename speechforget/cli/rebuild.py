@@ -19,7 +19,7 @@ TOLERANCE = 1e-3
 SHOWN = 3
 
 
-class _Rebuilding:
+class _RebuildStore:
     """Rebuild one artefact in `store`; serve its parents from where they are."""
 
     def __init__(self, node: Node, store: Store) -> None:
@@ -66,7 +66,7 @@ def rebuild(node: Node, output: Path, scratch: Path, threads: int | None = None)
     if threads is not None:
         config = {**config, "trainer": {**config["trainer"], "threads": threads}}
     store = Store.of(config)
-    pipeline = Pipeline(config, _Rebuilding(node, store))
+    pipeline = Pipeline(config, _RebuildStore(node, store))
     try:
         _make(pipeline, node)
     finally:

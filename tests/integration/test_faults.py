@@ -75,7 +75,7 @@ def signals(turn: Round, attempts: int = 4, kinds: list[str] | None = None, at: 
         if hit:
             turn.note(kind, f"{crash or f'after {moment:.1f} s or at {sight}'}, {turn.shape}, {turn.sweeps} at once")
         expect(turn, kind, sweeps, codes)
-        turn.nobody_left()
+        turn.end_processes()
         if not any(codes):
             break
         dress(turn)
@@ -302,7 +302,7 @@ def full_disk(turn: Round) -> None:
             assert remount(f"size={size}")
             sweeps = turn.start()
             codes = [sweep.end() for sweep in sweeps]
-            turn.nobody_left()
+            turn.end_processes()
             for sweep, code in zip(sweeps, codes, strict=True):
                 words = clear(sweep, f"with {size} bytes of room")
                 if code and ("is full" not in words or "make room" not in words):
@@ -338,7 +338,7 @@ def read_only(turn: Round) -> None:
 
 def denied(turn: Round, sweeps: list[Sweep], codes: list[int], when: str) -> None:
     """Require that each sweep either writes nothing or names the folder that it cannot write."""
-    turn.nobody_left()
+    turn.end_processes()
     for sweep, code in zip(sweeps, codes, strict=True):
         words = clear(sweep, when)
         if code and ("annot" not in words or str(turn.output) not in words):
@@ -373,7 +373,7 @@ def corpus_changes(turn: Round, steps: int = 2) -> None:
                 code, words = sweep.end(), clear(sweep, "while the corpus changes")
                 if code and "recordings" not in words and "corpus changed" not in words:
                     raise FaultError(f"exit code {code} while the corpus changes, without saying so:\n{words}")
-            turn.nobody_left()
+            turn.end_processes()
             either = {name: held for quiet in turn.bench.known(shape) for name, held in quiet.artefacts.items()}
             if mixed := {name for name, held in artefacts(turn.output).items() if held != either.get(name)}:
                 raise FaultError(f"of neither corpus: {mixed}")
@@ -428,7 +428,7 @@ def run(turn: Round, scenario: Callable[..., None], *arguments: Any) -> None:
         ) from None
     finally:
         with suppress(FaultError):
-            turn.nobody_left(0)
+            turn.end_processes(0)
         turn.bench.injected += turn.injected
     shutil.rmtree(turn.output)
 

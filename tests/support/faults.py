@@ -255,7 +255,7 @@ class Round:
         for _ in range(2 + 2 * len(self.damaged())):
             sweeps = self.start()
             codes = [sweep.end() for sweep in sweeps]
-            self.nobody_left()
+            self.end_processes()
             if codes == [0] * len(codes):
                 break
             for sweep in sweeps:
@@ -329,7 +329,7 @@ class Round:
                 )
             )
 
-    def nobody_left(self, patience_s: float = LEAVE_S) -> None:
+    def end_processes(self, patience_s: float = LEAVE_S) -> None:
         """End processes that outlive their command. Raises FaultError if there are any."""
         until = time.monotonic() + patience_s
         while (alive := processes(self.output)) and time.monotonic() < until:
