@@ -1,5 +1,6 @@
 """With either lock, one process builds a folder, the others wait, and a dead one blocks nobody."""
 
+import errno
 import fcntl
 import json
 import logging
@@ -253,6 +254,36 @@ def test_a_waiting_process_logs_the_job_it_waits_for(
     )
     assert re.fullmatch(expected, caplog.messages[0])
     assert who_holds(tmp_path / "x.lock") is None and not list(tmp_path.iterdir())
+
+
+def test_without_flock_a_lease_is_needed_and_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    with pytest.raises(UserError, match=r"has no flock .*use lock=lease"):
+        Flock(tmp_path / "x.lock").try_acquire()
+    (tmp_path / "x.lock").unlink()
+    with locked(tmp_path / "x", "lease") as claim:
+        claim.check()
+        assert who_holds(tmp_path / "x.lock") is not None
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_lease_that_cannot_be_renewed_is_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    lease = Lease(tmp_path / "x.lock", seconds=60)
+    assert lease.try_acquire()
+    with monkeypatch.context() as patch:
+        patch.setattr("os.pwrite", refuse)
+        lease.check()  # the last heartbeat is recent, so no other process can have taken over
+        lease._fresh -= 30  # as if half of the time had passed
+        with pytest.raises(UserError, match="The lease on x could not be renewed"):
+            lease.check()
+    lease.release()
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_trial_of_one_machine_gives_a_verdict_and_leaves_nothing(tmp_path: Path) -> None:
