@@ -21,7 +21,7 @@ from speechforget.config.oracle import has_oracle
 from speechforget.models.checkpoint import read_checkpoint
 from speechforget.pipeline import Pipeline
 from speechforget.store import Artefact, Store, key_of
-from speechforget.store.dry_run import NotMadeError, looking
+from speechforget.store.dry_run import NotMadeError, dry_run
 from speechforget.store.manifest import DONE, read_done
 
 STAGES = ("split", "original", "oracle", "unlearned", "scores", "result")
@@ -129,7 +129,7 @@ def plan(config: Mapping[str, Any], costs: Costs | None = None, scratch: Path | 
     Raises what the run itself would raise for a user's mistake.
     """
     root = Path(config["output"])
-    with tempfile.TemporaryDirectory() as place, looking():
+    with tempfile.TemporaryDirectory() as place, dry_run():
         looker = Looker(Store(root, config["lock"]), costs or Costs(root), Store(scratch or Path(place)))
         pipeline = Pipeline(config, looker)
         try:

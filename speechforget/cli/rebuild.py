@@ -1,4 +1,4 @@
-"""An artefact made again from what it records of itself, in a scratch folder: an independent check of what is served."""
+"""Rebuild an artefact from its own record in a scratch folder, to check the stored one independently."""
 
 from __future__ import annotations
 
@@ -14,23 +14,25 @@ from speechforget.store import Artefact, Store, canonical, differences, key_of, 
 from speechforget.store.difference import first_difference
 from speechforget.store.graph import Node, ancestors
 
-TOLERANCE = 1e-3  # where bits cannot be expected to be the same
+# Where equal bits cannot be expected: largest allowed difference, as a share of the largest value.
+TOLERANCE = 1e-3
 SHOWN = 3
 
 
-class _Rebuilding:
-    """A store that makes one artefact again, in `store`, of parents that lie where they are."""
+class _RebuildStore:
+    """Rebuild one artefact in `store`; serve its parents from where they are."""
 
     def __init__(self, node: Node, store: Store) -> None:
         self.node, self.store = node, store
         self.parents = [parent for parent in ancestors([node]) if parent is not node]
 
     def produce(self, stage: str, name: str, inputs: Mapping[str, Any], build: Callable[[Path, str], None]) -> Artefact:
-        """See `Store.produce`. Raises UserError for a key that is neither the artefact's nor that of something it was made of."""
+        """See `Store.produce`. Raises UserError for a key that is neither the artefact's nor an ancestor's."""
         key = key_of(stage, inputs)
         if parent := _served(self.parents, key, words_for(name)):
             return Artefact(parent.folder, key, built=False)
-        # On the way to an importance an unlearned model is made, and to the original of a checkpoint a split, of which they know nothing.
+        # Building an importance also builds an unlearned model, and importing a checkpoint as an original also builds a
+        # split. Neither is a parent, so no record names it.
         on_the_way = (stage, self.node.stage) in {("unlearned", "importance"), ("split", "original")}
         if key == self.node.key or (on_the_way and not any(parent.stage == stage for parent in self.parents)):
             return self.store.produce(stage, name, inputs, build)
@@ -38,29 +40,33 @@ class _Rebuilding:
         asked = canonical(dict(inputs))
         changes = min((list(differences(before, asked)) for before in recorded), key=len, default=[])
         shown = (
-            "; ".join(f"{place}: was {old!r}, is {new!r}" for place, old, new in changes[:SHOWN])
-            or "nothing like it is recorded"
+            "; ".join(f"{path}: was {old!r}, is {new!r}" for path, old, new in changes[:SHOWN])
+            or "no such artefact is recorded"
         )
-        raise UserError(f"{self.node.folder} cannot be made again, since what makes its {stage} has changed ({shown}).")
+        raise UserError(
+            f"{self.node.folder} cannot be rebuilt, because the inputs of its {stage} have changed ({shown}): "
+            "restore the recordings, the config, or the code (`show` prints the commit)."
+        )
 
 
 def _served(parents: Iterable[Node], key: str, words: str) -> Node | None:
-    """Of the folders with a key, which may lie under several names, the one that a run with these words reads."""
+    """Return the folder that a run with this key and these words reads. Several folders may have one key."""
     found = [parent for parent in parents if parent.key == key and parent.state != "unfinished"]
     return next((parent for parent in found if parent.name == words), found[0] if found else None)
 
 
 def rebuild(node: Node, output: Path, scratch: Path, threads: int | None = None) -> Path:
-    """Makes an artefact of `output` again below `scratch`, by this code and the config of the run that made it; gives the new folder.
+    """Rebuild an artefact of `output` below `scratch` with the current code and its config; return its folder.
 
-    threads: of the process, where not as many as then. Raises UserError where it does not record its config, where a parent is gone, and where code,
-    config or recordings are not those that it was made of.
+    threads: number of threads of the process, if not the recorded one.
+    Raises UserError if the artefact does not record its config, if a parent is gone, or if code, config or recordings
+    have changed.
     """
     config = _config(node, output, scratch)
     if threads is not None:
         config = {**config, "trainer": {**config["trainer"], "threads": threads}}
     store = Store.of(config)
-    pipeline = Pipeline(config, _Rebuilding(node, store))
+    pipeline = Pipeline(config, _RebuildStore(node, store))
     try:
         _make(pipeline, node)
     finally:
@@ -68,18 +74,16 @@ def rebuild(node: Node, output: Path, scratch: Path, threads: int | None = None)
     found = sorted((store.root / node.stage).glob(f"*-{node.digits}"))
     if not found:
         raise UserError(
-            f"{node.folder} cannot be made again: the run that it records makes no such {node.stage} today."
+            f"{node.folder} cannot be rebuilt: with the current code, its recorded config gives no such {node.stage}."
         )
     return found[0]
 
 
 def _config(node: Node, output: Path, scratch: Path) -> dict[str, Any]:
-    """Of the run that made an artefact, but for where it writes to: nothing is tracked, and recordings are where they were decoded."""
+    """Return the recorded config of an artefact, but write to `scratch`, track nothing and reuse decoded audio."""
     config = _about(node).get("config")
     if not config:
-        raise UserError(
-            f"{node.folder} does not record the config that it was made with: an earlier version made it, and it cannot be made again."
-        )
+        raise UserError(f"{node.folder} cannot be rebuilt: an earlier version built it and did not record the config.")
     cache = output / "cache" if Path(config["cache"]) == Path(config["output"]) / "cache" else config["cache"]
     quiet = {"logger": {"_target_": "speechforget.tracking.loggers.no_logger"}, "plan": False, "only": None}
     return {**config, **quiet, "output": str(scratch), "cache": str(cache)}
@@ -102,17 +106,17 @@ def _make(pipeline: Pipeline, node: Node) -> None:
     elif node.stage == "scores":
         model = _served(node.parents, str((node.inputs or {}).get("model")), node.name)
         if model is None:
-            raise UserError(f"{node.folder} cannot be made again: the model that it scores is gone.")
+            raise UserError(f"{node.folder} cannot be rebuilt: the model that it scores is gone.")
         pipeline.score(model.stage, Artefact(model.folder, str(model.key), built=False))
     else:
         pipeline.result()
 
 
-def compared(node: Node, made: Path, threads: int | None = None, tolerance: float | None = None) -> tuple[bool, str]:
-    """Whether what was made again is the same, and a sentence that says how far or where not.
+def compare(node: Node, made: Path, threads: int | None = None, tolerance: float | None = None) -> tuple[bool, str]:
+    """Compare a rebuilt artefact with the stored one; return whether they agree, and a sentence with the details.
 
-    Bits must be the same where machine, versions and threads are; else numbers may be apart by `tolerance` (None: TOLERANCE), as a share of the
-    largest of their array.
+    With the same machine, versions and threads, the bits must be equal. Otherwise numbers may differ by `tolerance`
+    (None: TOLERANCE), as a share of the largest of their array.
     """
     about, now = _about(node), provenance()
     trainer = about["config"]["trainer"]
@@ -122,10 +126,10 @@ def compared(node: Node, made: Path, threads: int | None = None, tolerance: floa
     allowed = tolerance if tolerance is not None else TOLERANCE if others else 0.0
     found = first_difference(node.folder, made)
     if found is None:
-        return True, "the same to the bit"
+        return True, "equal to the bit"
     if allowed:
         within = first_difference(node.folder, made, allowed)
         if within is None:
-            return True, f"the same within {allowed:g}" + (f" (not to the bit: {', '.join(others)})" if others else "")
+            return True, f"equal within {allowed:g}" + (f" (not to the bit: {', '.join(others)})" if others else "")
         found = within
     return False, f"differs: {found}"

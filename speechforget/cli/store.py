@@ -1,4 +1,4 @@
-"""`python -m speechforget.store`: what lies in an output folder, whether it is whole, and what could go."""
+"""Inspect, verify and clean an output folder (`python -m speechforget.store`)."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from speechforget.training.runtime import settle
 
 EXAMPLES = """\
 examples:
-  python -m speechforget.store ls outputs                  every artefact, in the order of the pipeline
-  python -m speechforget.store show 3fa9                   one of them: what it was made of, and what was made of it
-  python -m speechforget.store verify                      every byte of all of them
-  python -m speechforget.store verify --rebuild 3fa9       makes it again in a scratch folder, and compares bit by bit
-  python -m speechforget.store gc                          what no result refers to; asks before it removes anything
-  python -m speechforget.store locks outputs               whether lock=flock is right there, or lock=lease is needed
+  python -m speechforget.store ls outputs                  list every artefact, in the order of the pipeline
+  python -m speechforget.store show 3fa9                   show one artefact, its parents and its children
+  python -m speechforget.store verify                      check every byte of all artefacts
+  python -m speechforget.store verify --rebuild 3fa9       rebuild it in a scratch folder and compare bit by bit
+  python -m speechforget.store gc                          remove what no result references; asks first
+  python -m speechforget.store locks outputs               test whether lock=flock works there or lock=lease is needed
 
-A key is given by its first digits, or as a folder. docs/identity.md says what is in it."""
+Give a key by its first digits, or by its folder. docs/identity.md lists what a key contains."""
 
 
 def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -38,43 +38,41 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     output = argparse.ArgumentParser(add_help=False)
     output.add_argument(
-        "--output", type=Path, default=Path("outputs"), help="where the runs wrote to (default: outputs)"
+        "--output", type=Path, default=Path("outputs"), help="output folder of the runs (default: outputs)"
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="ls | show | verify | gc | locks")
     command = commands.add_parser("ls", parents=[output], help="list every artefact with its size, cost and state")
     command.add_argument("folder", nargs="?", type=Path, help="the same as --output")
-    command.add_argument("--json", action="store_true", help="for programs: whole keys, sizes in bytes, parents")
-    command = commands.add_parser("show", parents=[output], help="everything about one artefact")
-    command.add_argument("key", help="first digits of its key, or its folder")
-    command = commands.add_parser(
-        "verify", parents=[output], help="compare every file with what was recorded when it was made"
+    command.add_argument("--json", action="store_true", help="print JSON: whole keys, sizes in bytes, parents")
+    command = commands.add_parser("show", parents=[output], help="show everything about one artefact")
+    command.add_argument("key", help="first digits of the key, or the folder")
+    command = commands.add_parser("verify", parents=[output], help="compare every file with its recorded size and hash")
+    command.add_argument(
+        "key", nargs="*", help="first digits of keys, folders of artefacts, or an output folder (default: all)"
+    )
+    command.add_argument("--rebuild", action="store_true", help="also rebuild them with the current code, and compare")
+    command.add_argument(
+        "--threads", type=int, help="with --rebuild: number of threads (default: as recorded, for equal bits)"
     )
     command.add_argument(
-        "key", nargs="*", help="first digits of keys, or folders, of artefacts or the output's own (default: all)"
-    )
-    command.add_argument(
-        "--rebuild", action="store_true", help="also make them again, by today's code, and compare what comes out"
-    )
-    command.add_argument(
-        "--threads", type=int, help="with --rebuild: threads to work with (default: as many as then, for equal bits)"
-    )
-    command.add_argument(
-        "--tolerance", type=float, help="with --rebuild: how far numbers may be apart, as a share of the largest"
+        "--tolerance", type=float, help="with --rebuild: allowed difference of numbers, as a share of the largest"
     )
     command = commands.add_parser(
-        "gc", parents=[output], help="remove what no result refers to, unfinished folders, old locks and caches"
+        "gc", parents=[output], help="remove what no result references, unfinished folders, old locks and caches"
     )
     command.add_argument("folder", nargs="?", type=Path, help="the same as --output")
-    command.add_argument("--unreferenced", action="store_true", help="only finished artefacts that no result refers to")
     command.add_argument(
-        "--days", type=float, default=7, help="how long caches, sweeps and peers must have lain untouched (default: 7)"
+        "--unreferenced", action="store_true", help="only finished artefacts that no result references"
+    )
+    command.add_argument(
+        "--days", type=float, default=7, help="remove caches, sweeps and peers unused for this many days (default: 7)"
     )
     command.add_argument("--yes", action="store_true", help="remove without asking")
     command = commands.add_parser(
-        "locks", help="find out which lock a folder needs; to be run on two machines at the same time"
+        "locks", help="test which lock a folder needs; run it on two machines at the same time"
     )
     command.add_argument("folder", type=Path)
-    command.add_argument("--seconds", type=float, default=30, help="at most so long (default: 30)")
+    command.add_argument("--seconds", type=float, default=30, help="longest time of the test (default: 30)")
     command.add_argument("--partner", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.command == "verify" and len(options.key) == 1 and graph.is_output(options.key[0]):
@@ -85,7 +83,7 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command; the exit code is 1, with one sentence, where something is bad or the user can mend something."""
+    """Run a command; return 1 if an artefact is bad, or after a user mistake, which one sentence explains."""
     print_anywhere()
     options = _arguments(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
@@ -94,7 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"Error: {error}", file=sys.stderr)
         return 1
-    except BrokenPipeError:  # `| head` has seen enough
+    except BrokenPipeError:  # the reader, such as `| head`, has closed the pipe
         sys.stderr.close()
         return 0
 
@@ -106,7 +104,7 @@ def _ls(options: argparse.Namespace) -> int:
 
 
 def _show(options: argparse.Namespace) -> int:
-    print(listing.story(graph.find(graph.read_graph(options.output), options.key)))
+    print(listing.details(graph.find(graph.read_graph(options.output), options.key)))
     return 0
 
 
@@ -123,25 +121,23 @@ def _verify(options: argparse.Namespace) -> int:
         if faults:
             print(f"{node.folder}: {'; '.join(faults)}", flush=True)
     left_out = len(chosen) - len(finished)
-    done = "made again" if options.rebuild else "looked at"
-    print(
-        f"{len(finished)} artefacts {done}, {bad} bad" + (f", {left_out} unfinished left out" if left_out else "") + "."
-    )
+    done = "rebuilt" if options.rebuild else "checked"
+    skipped = f", {left_out} unfinished skipped" if left_out else ""
+    print(f"{len(finished)} artefacts {done}, {bad} bad{skipped}.")
     if bad and not options.rebuild:
-        print("Remove the bad folders and run the same command again: it makes them anew.")
+        print("Remove the bad folders and repeat the run that built them: it builds them again.")
     return int(bool(bad))
 
 
 def _rebuilt(node: graph.Node, options: argparse.Namespace) -> list[str]:
-    """Makes an artefact again and prints how it compares; gives what is wrong with it."""
+    """Rebuild an artefact, print how it compares, and return its problems."""
     settle()
-    from speechforget.cli.rebuild import compared, rebuild
+    from speechforget.cli.rebuild import compare, rebuild
 
     with tempfile.TemporaryDirectory(prefix="speechforget-rebuild-") as scratch:
         try:
-            same, sentence = compared(
-                node, rebuild(node, options.output, Path(scratch), options.threads), options.threads, options.tolerance
-            )
+            new = rebuild(node, options.output, Path(scratch), options.threads)
+            same, sentence = compare(node, new, options.threads, options.tolerance)
         except UserError as error:
             same, sentence = False, str(error)
     if same:
@@ -155,21 +151,22 @@ def _gc(options: argparse.Namespace) -> int:
         print(f"{listing.size(each.size):>8}  {each.path}  ({each.reason})")
     if spared:
         print(
-            f"{spared} more are younger than {options.days:g} days and left alone, since somebody is making something here that may need them."
+            f"{spared} more unreferenced artefacts are kept: they are younger than {options.days:g} days, "
+            "and a running process may need them."
         )
     if not chosen:
         print("There is nothing to remove.")
         return 0
     if not options.yes:
         if not sys.stdin.isatty():
-            print("Nothing was removed: there is no terminal to ask at; add --yes to remove this.", file=sys.stderr)
+            print("Nothing was removed: there is no terminal to ask; add --yes to remove this.", file=sys.stderr)
             return 1
         if input(f"Remove {_count(chosen)}? [y/N] ").strip().lower() not in {"y", "yes"}:
             print("Nothing was removed.")
             return 0
     gone, kept = remove(options.output, chosen)
     for each in kept:
-        print(f"Kept {each.path}: somebody needs it, or is making it, by now.")
+        print(f"Kept {each.path}: a process now needs it or builds it.")
     print(f"Removed {_count(gone)}.")
     return 0
 

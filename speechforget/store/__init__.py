@@ -1,6 +1,6 @@
-"""Content-addressed folders: what made an artefact is its name, and it is made once, by whichever process comes first.
+"""Store artefacts in folders named by the hash of their inputs; each is built once, by the first process that asks.
 
-Nothing here knows of speech. docs/identity.md says what an artefact is, and what is in its key.
+This package knows nothing about speech. docs/identity.md defines an artefact and its key.
 """
 
 from speechforget.store.artefacts import Artefact, Producer, Store, once

@@ -1,4 +1,4 @@
-"""`python -m speechforget.store`: the store's commands."""
+"""Run the commands of `python -m speechforget.store`."""
 
 import sys
 

@@ -1,7 +1,7 @@
-"""Content-addressed folders: what made an artefact is its name, and it is made once.
+"""Return artefacts by the hash of their inputs, and build the missing ones.
 
-`Store.produce` gives the folder of an artefact, building it first where it is missing. A folder without `DONE` was left by a process that died;
-the next one takes it over.
+`Store.produce` returns the folder of an artefact and builds it first if it is missing. A folder without `DONE` was left
+by a process that died; the next process takes it over.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from speechforget.errors import UserError
-from speechforget.store.dry_run import only_looking
+from speechforget.store.dry_run import refuse_in_dry_run
 from speechforget.store.files import explained, make_folder, write_json
 from speechforget.store.keys import canonical, differences, key_of
 from speechforget.store.locks import locked
@@ -23,13 +23,17 @@ from speechforget.store.manifest import DONE, damage, damaged, read_done, verifi
 from speechforget.store.names import words_for
 from speechforget.store.provenance import provenance
 
-UNWRITABLE_CACHE = "The cache {folder.parent} cannot be written ({reason}): set cache=FOLDER to another place."
-KEY_DIGITS = 12  # of a key in a folder's name
+UNWRITABLE_CACHE = "The cache {folder.parent} cannot be written ({reason}): choose another folder with cache=FOLDER."
+# Digits of the key in the name of a folder.
+KEY_DIGITS = 12
 
 
 @dataclass(frozen=True)
 class Artefact:
-    """A finished folder. key: 64 hexadecimal digits. built: whether this call made it."""
+    """Name a finished folder.
+
+    key: 64 hexadecimal digits. built: whether this call built the folder.
+    """
 
     folder: Path
     key: str
@@ -37,21 +41,19 @@ class Artefact:
 
     @property
     def name(self) -> str:
-        """The words in front of the key."""
+        """Return the words in front of the key."""
         return self.folder.name[: -KEY_DIGITS - 1]
 
     @property
     def cost(self) -> dict[str, Any]:
-        """What making it took, as recorded then (empty where nothing was)."""
-        return (
-            json.loads(verified(self.folder, "cost.json").read_text(encoding="utf-8"))
-            if (self.folder / "cost.json").exists()
-            else {}
-        )
+        """Return the recorded cost of the build; empty if none was recorded."""
+        if not (self.folder / "cost.json").exists():
+            return {}
+        return dict(json.loads(verified(self.folder, "cost.json").read_text(encoding="utf-8")))
 
 
 class Producer(Protocol):
-    """What a pipeline needs of a store."""
+    """Declare the one method of a store that a pipeline calls."""
 
     def produce(self, stage: str, name: str, inputs: Mapping[str, Any], build: Callable[[Path, str], None]) -> Artefact:
         """See `Store.produce`."""
@@ -60,9 +62,10 @@ class Producer(Protocol):
 
 @dataclass(frozen=True)
 class Store:
-    """The artefacts below `root`. lock: how processes keep out of one another's way, flock or lease (docs/identity.md).
+    """Hold the artefacts below `root`.
 
-    config: of the run that asks, noted beside what it makes, so that it can be made again; in no key.
+    lock: flock or lease, how processes exclude each other (docs/identity.md, "Locks").
+    config: the config of this run. It is recorded beside new artefacts so they can be rebuilt; no key contains it.
     """
 
     root: Path
@@ -71,19 +74,19 @@ class Store:
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> Store:
-        """The store that a run's config names by `output` and `lock`."""
+        """Create the store that a config names by `output` and `lock`."""
         return cls(Path(config["output"]), config["lock"], config)
 
     def folder(self, stage: str, name: str, key: str) -> Path:
-        """Where an artefact lies, made or not."""
+        """Return the folder of an artefact, whether it exists or not."""
         return self.root / stage / f"{words_for(name)}-{key[:KEY_DIGITS]}"
 
     def produce(self, stage: str, name: str, inputs: Mapping[str, Any], build: Callable[[Path, str], None]) -> Artefact:
-        """The artefact of `stage` made of `inputs`; `build(folder, key)` fills its folder where it is missing or unfinished.
+        """Return the artefact of `stage` for `inputs`; call `build(folder, key)` if it is missing or unfinished.
 
-        name: readable words in front of the key's first digits, made fit for any file system; they identify nothing.
-        Raises UserError when a finished folder records other inputs than those asked for, when a file of it is missing or has another size, when
-        the folder cannot be written, and when another process took over meanwhile (lease).
+        name: readable words in front of the key's first digits, cleaned for every file system; no part of the identity.
+        Raises UserError if a finished folder records other inputs, if one of its files is missing or has another size,
+        if the folder cannot be written, or if another process took over the lease during the build.
         """
         key = key_of(stage, inputs)
         folder = self.folder(stage, name, key)
@@ -101,14 +104,15 @@ class Store:
 
 
 def once(folder: Path, lock: str, build: Callable[[], None]) -> None:
-    """Fills a cache folder, empty when `build` is called, unless that is done; safe for several processes at once.
+    """Fill a cache folder once; safe for several processes at the same time.
 
-    Raises UserError where the folder cannot be written. A cache that lost a file is made again.
+    `build` is called with the folder empty. A cache that lost a file is built again.
+    Raises UserError if the folder cannot be written.
     """
     with explained(folder, UNWRITABLE_CACHE):
         if _is_cached(folder):
             return
-        only_looking(folder)
+        refuse_in_dry_run(folder)
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
         except (FileExistsError, NotADirectoryError) as error:
@@ -140,7 +144,8 @@ def _build(
     config: Mapping[str, Any] | None,
 ) -> None:
     make_folder(folder)
-    (folder / DONE).unlink(missing_ok=True)  # one that was cut off
+    # A DONE that was cut off counts as unfinished, and must not stay.
+    (folder / DONE).unlink(missing_ok=True)
     write_json(folder / "inputs.json", canonical({"stage": stage, "inputs": inputs}))
     started = time.monotonic()
     build(folder, key)
@@ -153,13 +158,11 @@ def _check(folder: Path, stage: str, key: str, inputs: Mapping[str, Any], record
     try:
         recorded = json.loads((folder / "inputs.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise UserError(f"{folder} does not say what made it ({error}): remove it and run again.") from error
+        raise UserError(f"{folder / 'inputs.json'} cannot be read ({error}): remove {folder} and run again.") from error
     asked = canonical({"stage": stage, "inputs": inputs})
     if recorded != asked:
-        lines = "; ".join(
-            f"{place}: recorded {old!r}, asked {new!r}" for place, old, new in differences(recorded, asked)
-        )
-        raise UserError(f"{folder} was made of something else than is asked for ({lines}): remove it and run again.")
+        lines = "; ".join(f"{path}: recorded {old!r}, asked {new!r}" for path, old, new in differences(recorded, asked))
+        raise UserError(f"{folder} was built from other inputs than requested ({lines}): remove it and run again.")
     for name, problem in damage(folder, dict(record)):
         raise damaged(folder, name, problem)
     if record["key"] != key:

@@ -1,7 +1,10 @@
-"""What a process holds while it makes a folder: a `Flock`, or a `Lease` where flock does not reach other machines.
+"""Claim the right to build a folder: with a `Flock`, or with a `Lease` if flock does not reach other machines.
 
-Both are one file, which names its holder. A flock is the system's and ends with the process. A lease is kept by a heartbeat; whoever sees it stand
-still for `LEASE_S` seconds of their own monotonic clock takes it over, so no clock of another machine, and no clock set back, matters.
+Both are one file that names its holder. The system ends a flock together with its process. A heartbeat keeps a lease
+alive. A waiting process takes it over after it has seen no heartbeat for `LEASE_S` seconds of its own monotonic clock,
+so clocks of other machines, and clocks set back, do not matter.
+
+The package `filelock` was tried instead; docs/identity.md, "Locks", says which guarantees it cannot keep.
 """
 
 from __future__ import annotations
@@ -15,38 +18,41 @@ from pathlib import Path
 from typing import Protocol
 
 from speechforget.errors import UserError
-from speechforget.store.holders import describe, is_named, new_record, read_record, try_flock, try_flock_if_any
+from speechforget.store.holders import describe, is_named, new_record, read_record, try_flock, try_flock_if_supported
 
-LEASE_S = 60.0  # a heartbeat that stands still for this long is a dead holder's; ten seconds between two beats
-BEATS = 6  # in that time
-SETTLE_S = 1.0  # after a takeover: who renamed last within this time has it
+# After this time without a heartbeat, the holder counts as dead.
+LEASE_S = 60.0
+# Heartbeats in that time, so one every ten seconds.
+BEATS = 6
+# Wait after a takeover: the process that renamed last within this time holds the lease.
+SETTLE_S = 1.0
 
 
 class Claim(Protocol):
-    """The right to make one folder."""
+    """Declare the right to build one folder."""
 
     def try_acquire(self) -> bool:
-        """Takes it if it is free; to be called again and again (a lease expires only before the eyes of who waits)."""
+        """Take the claim if it is free. Call it repeatedly: a lease expires only while somebody watches it."""
 
     def check(self) -> None:
-        """Raises UserError when another process has taken it over."""
+        """Raise UserError if another process has taken the claim over."""
 
     def release(self) -> None:
-        """Gives it back and removes the file."""
+        """Release the claim and remove its file."""
 
 
 def make_claim(kind: str, path: Path) -> Claim:
-    """The claim of a kind, flock or lease, on the lock file `path`."""
+    """Create a claim on the lock file `path`; kind is flock or lease."""
     kinds: dict[str, type[Flock] | type[Lease]] = {"flock": Flock, "lease": Lease}
     if kind not in kinds:
         raise UserError(
-            f"lock is '{kind}': choose flock or lease (python -m speechforget.store locks outputs says which)."
+            f"lock is '{kind}': choose flock or lease (`python -m speechforget.store locks outputs` tests which)."
         )
     return kinds[kind](path)
 
 
 class _Watch:
-    """How long a text has been seen unchanged, by this process's monotonic clock."""
+    """Measure how long a text has not changed, by the monotonic clock of this process."""
 
     def __init__(self) -> None:
         self.text: str | None = None
@@ -59,7 +65,7 @@ class _Watch:
 
 
 class Flock:
-    """flock(2) on a file."""
+    """Claim by flock(2) on a file."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -67,7 +73,7 @@ class Flock:
         self._watch = _Watch()
 
     def try_acquire(self) -> bool:
-        """See `Claim`. Raises UserError where the file system has no flock."""
+        """See `Claim`. Raises UserError if the file system has no flock."""
         descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
             if self._locks(descriptor):
@@ -91,28 +97,36 @@ class Flock:
                 ) from error
             raise
         found = read_record(self.path)
-        # The file can have been removed between opening and locking it: such a lock keeps nobody out.
+        # If the file was removed between opening and locking it, this lock excludes nobody.
         if found is None or not is_named(descriptor, self.path):
             return False
         text, record = found
         if record.get("kind") == "lease":
             if self._watch.unchanged(text) >= float(record["seconds"]):
-                self.path.unlink()  # its holder, should it live, must not find this file; the next try makes a new one
+                # If the holder is alive after all, it must notice the loss. The next try creates a new file.
+                self.path.unlink()
             return False
         return True
 
     def check(self) -> None:
-        """A flock is not lost while its holder lives."""
+        """Do nothing: a living process cannot lose a flock."""
 
     def release(self) -> None:
-        """See `Claim`. Removing the file before unlocking is safe: who locks it later finds that it has no name any more, and starts over."""
+        """See `Claim`.
+
+        It is safe to remove the file before unlocking it: a process that locks it later finds it without a name and
+        starts over.
+        """
         self.path.unlink(missing_ok=True)
         os.close(self._descriptor)
         self._descriptor = -1
 
 
 class Lease:
-    """A file that its holder keeps changing. Needs nothing of the file system but exclusive creation and renaming."""
+    """Claim by a file that the holder keeps rewriting.
+
+    The file system needs only exclusive creation and atomic renaming.
+    """
 
     def __init__(self, path: Path, seconds: float | None = None) -> None:
         self.path = path
@@ -130,12 +144,12 @@ class Lease:
             self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
         except FileExistsError:
             return self._take_over()
-        if not try_flock_if_any(self._descriptor):
+        if not try_flock_if_supported(self._descriptor):
             os.close(self._descriptor)
             return False
         try:
             return self._begin()
-        except OSError:  # a full disk
+        except OSError:  # for example a full disk
             self.path.unlink(missing_ok=True)
             os.close(self._descriptor)
             raise
@@ -149,7 +163,7 @@ class Lease:
         return not self._lost
 
     def _take_over(self) -> bool:
-        """Replaces the file of a holder that is dead."""
+        """Replace the file of a dead holder."""
         found = read_record(self.path)
         if found is None:
             return False
@@ -162,8 +176,8 @@ class Lease:
         except FileNotFoundError:
             return False
         try:
-            # A flock's file; or an empty one, which a lease's holder could be about to write.
-            expired = try_flock_if_any(old) and (record.get("kind") == "flock" or still >= self.seconds)
+            # The file of a flock, or an empty file, which a new holder may be about to fill.
+            expired = try_flock_if_supported(old) and (record.get("kind") == "flock" or still >= self.seconds)
             return expired and self._replace(text, settle=False)
         finally:
             os.close(old)
@@ -172,14 +186,15 @@ class Lease:
         temporary = self.path.with_name(f".{self.path.name}.{self._record['token']}")
         self._descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
         try:
-            try_flock_if_any(self._descriptor)
+            try_flock_if_supported(self._descriptor)
             self._beats = 0
             self._write()
             found = read_record(self.path)
             won = found is not None and found[0] == text
             if won:
                 temporary.rename(self.path)
-                if settle:  # two that judged the same holder dead both get here; the second rename wins
+                # Two processes that found the same holder dead both get here; the second rename wins.
+                if settle:
                     time.sleep(min(SETTLE_S, self.seconds / 4))
                     won = self._is_mine()
         finally:
@@ -189,7 +204,7 @@ class Lease:
         return won and self._begin()
 
     def _write(self) -> None:
-        # Rewritten in place through the descriptor: a holder that lost its lease writes to a file without a name.
+        # Write through the descriptor: a holder that lost its lease then writes to a file without a name.
         text = json.dumps({**self._record, "beat": f"{self._beats:012d}"}) + "\n"
         os.pwrite(self._descriptor, text.encode(), 0)
         os.fsync(self._descriptor)
@@ -214,11 +229,14 @@ class Lease:
         while not self._stop.wait(self.seconds / BEATS) and not self._lost:
             try:
                 self._beat()
-            except OSError:  # a file system that is away for a while; `check` judges how long
+            except OSError:  # the file system may be away for a while; `check` decides how long is too long
                 continue
 
-    def _certain(self) -> bool:
-        """Whether nobody can have found the heartbeat standing still: the file is this claim's, and its last beat is not old."""
+    def _is_certain(self) -> bool:
+        """Return whether nobody can have taken the lease over.
+
+        That holds if the file is still this claim's and its last heartbeat is recent.
+        """
         try:
             self._beat()
         except OSError:
@@ -227,7 +245,7 @@ class Lease:
 
     def check(self) -> None:
         """See `Claim`."""
-        if self._certain():
+        if self._is_certain():
             return
         name, found = self.path.name.removesuffix(".lock"), read_record(self.path)
         if not self._lost:
@@ -236,15 +254,15 @@ class Lease:
             )
         who = describe(found[1]) if found else "another process"
         raise UserError(
-            f"This process was not heard of for {self.seconds:.0f} s, so {who} took over {name}: what this one made of it is dropped; "
-            "run the same command again."
+            f"This process gave no heartbeat for {self.seconds:.0f} s, so {who} took over {name}: "
+            "the work of this process on it is dropped; run the same command again."
         )
 
     def release(self) -> None:
-        """See `Claim`. Removes the file only while it is certainly this claim's; else it belongs to another, or expires."""
+        """See `Claim`. Remove the file only if it is certainly this claim's; otherwise it is another's or expires."""
         self._stop.set()
         if self._thread is not None:
             self._thread.join()
-        if self._certain():
+        if self._is_certain():
             self.path.unlink(missing_ok=True)
         os.close(self._descriptor)

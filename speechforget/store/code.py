@@ -1,6 +1,7 @@
-"""The code behind dotted names as part of a key: syntax trees of their modules and of all that these import, read and never run.
+"""Hash the code behind dotted names for a key: the syntax trees of modules and of everything they import.
 
-Comments, docstrings, formatting and words for people (what is raised, logged, printed) do not count, nor do modules that compute no number.
+Modules are read and never run. Comments, docstrings, formatting and texts for people (raised, logged or printed) do not
+count; neither do modules that compute no number.
 """
 
 from __future__ import annotations
@@ -18,24 +19,25 @@ from typing import Any
 from speechforget.errors import UserError
 
 PACKAGE = "speechforget"
-# Of this package, what computes no number, with all below it, and why. Nothing of it is in a key, nor what it alone imports.
+# Modules of this package that compute no number, with all modules below them, and what they do.
+# No key contains them, or anything that only they import.
 SILENT = {
-    "speechforget.errors": "sentences for users",
+    "speechforget.errors": "errors for users",
     "speechforget.progress": "progress bars",
-    "speechforget.tracking": "keeps learning curves, and mirrors them and comparisons",
+    "speechforget.tracking": "keeps learning curves; mirrors curves and comparisons",
     "speechforget.report": "shows results",
-    "speechforget.store": "keeps artefacts",
-    "speechforget.config.inputs": "says what is in keys, which then hold it themselves",
+    "speechforget.store": "stores artefacts",
+    "speechforget.config.inputs": "lists the inputs of keys; the keys then contain them",
     "speechforget.training.cost_meter": "counts seconds and passes",
-    "speechforget.models.lookalikes": "sentences about folders that hold something else than a model",
-    "speechforget.training.machine": "says where seconds were spent",
-    "speechforget.terminal": "text for terminals",
-    "speechforget.training.runtime": "memory and idle threads of a process",
-    "speechforget.distributed.rendezvous": "meeting place of processes",
+    "speechforget.models.lookalikes": "errors about folders that hold no model",
+    "speechforget.training.machine": "records the machine that seconds were measured on",
+    "speechforget.terminal": "formats text for terminals",
+    "speechforget.training.runtime": "tunes memory and threads of a process",
+    "speechforget.distributed.rendezvous": "lets processes find each other",
     "speechforget.distributed.group": "starts and ends processes",
     "speechforget.distributed.worker": "starts and ends processes",
 }
-# Never followed, even where they are worked on in a checkout of their own: their versions are recorded.
+# Never followed, even if installed from a local clone: their versions are recorded instead.
 LIBRARIES = {
     "torch",
     "torchaudio",
@@ -50,15 +52,16 @@ LIBRARIES = {
     "hydra",
     "omegaconf",
 }
-# Calls whose words are for people even where nothing is raised: not all that are called ...Error, as losses may be, too.
+# Calls with texts for people. Names that merely end in "Error" do not count, because a loss may have such a name.
 SPOKEN = {"print", "warn", "UserError", "NotApplicable", "ValueError", "TypeError", "RuntimeError"}
 SPEAKERS = {"logger", "logging"}
 
-Import = tuple[int, str, tuple[str, ...]]  # level, module, names: of `import a.b` there are no names
+# Level, module, names; `import a.b` has no names.
+Import = tuple[int, str, tuple[str, ...]]
 
 
 def code_hash(*targets: str, stops: Collection[str] = ()) -> str:
-    """Hash of the code behind dotted names: the syntax trees of `code_modules`."""
+    """Hash the syntax trees of `code_modules`."""
     digest = hashlib.sha256()
     for module, path in code_modules(*targets, stops=stops).items():
         digest.update(module.encode() + _read(path)[0].encode())
@@ -66,10 +69,11 @@ def code_hash(*targets: str, stops: Collection[str] = ()) -> str:
 
 
 def code_modules(*targets: str, stops: Collection[str] = ()) -> dict[str, Path]:
-    """The modules behind dotted names and every module they import, but for installed packages and SILENT ones: name -> file, sorted.
+    """Return the modules behind dotted names and all modules they import, as {name: file}, sorted by name.
 
+    Installed packages and SILENT modules are left out.
     stops: modules of this package that are not followed from within it.
-    Raises UserError when there is no such module.
+    Raises UserError if there is no such module.
     """
     waiting = [_module_of(target) for target in targets]
     mine = frozenset({PACKAGE, *(module.partition(".")[0] for module in waiting)})
@@ -83,18 +87,22 @@ def code_modules(*targets: str, stops: Collection[str] = ()) -> dict[str, Path]:
         ours = current.partition(".")[0] == PACKAGE
         reached = [name for each in _read(path)[1] for name in _reached(each, current, path, mine)]
         waiting += [name for name in reached if not ours or (name.partition(".")[0] == PACKAGE and name not in stops)]
-        if not ours:  # importing a module runs its packages, too; those of this package hold nothing
+        # Importing a module also runs the packages around it. Those of this package are empty.
+        if not ours:
             waiting += [current.rsplit(".", count)[0] for count in range(1, current.count(".") + 1)]
     return dict(sorted(found.items()))
 
 
 def is_silent(module: str) -> bool:
-    """Whether a module of this package computes no number."""
+    """Return whether a module of this package computes no number."""
     return any(module == name or module.startswith(f"{name}.") for name in SILENT)
 
 
 def _reached(statement: Import, importer: str, path: Path, mine: frozenset[str]) -> Iterator[str]:
-    """The modules that an import statement names; of `from package import module` the module and the package, unless that is this one's."""
+    """Yield the modules that an import statement loads.
+
+    For `from package import module` these are the module and the package, unless the package is this one.
+    """
     level, module, names = statement
     if level:
         package = importer if path.name == "__init__.py" else importer.rpartition(".")[0]
@@ -112,36 +120,37 @@ def _module_of(target: str) -> str:
         module = ".".join(parts[:length])
         if _source(module, frozenset(parts[:1])) is not None:
             return module
-    raise UserError(f"There is no Python module behind '{target}': mend the _target_ in its yaml.")
+    raise UserError(f"There is no Python module behind '{target}': correct the _target_ in its yaml.")
 
 
 def _source(module: str, mine: frozenset[str]) -> Path | None:
-    """The file of a module, found without importing anything (its package's `__init__` could be heavy).
+    """Find the file of a module without importing anything, because an `__init__` may be slow.
 
-    None where it has none, and for what is installed unless its first name is in `mine`: of that the version is recorded, not the code.
+    None if it has no file. Also None for installed packages unless their first name is in `mine`: for those the version
+    is recorded, not the code.
     """
     top, *rest = module.split(".")
-    place = _place(top, tuple(sys.path), top in mine)
-    if place is None or not rest:
-        return place if place is None or place.is_file() else None
-    if place.name not in {"__init__.py", top}:
+    found = _top_level(top, tuple(sys.path), top in mine)
+    if found is None or not rest:
+        return found if found is None or found.is_file() else None
+    if found.name not in {"__init__.py", top}:
         return None
-    stem = (place.parent if place.name == "__init__.py" else place).joinpath(*rest)
+    stem = (found.parent if found.name == "__init__.py" else found).joinpath(*rest)
     return next((file for file in (stem.with_suffix(".py"), stem / "__init__.py") if file.is_file()), None)
 
 
-_places: dict[tuple[str, tuple[str, ...]], Path] = {}
+_top_levels: dict[tuple[str, tuple[str, ...]], Path] = {}
 
 
-def _place(top: str, where: tuple[str, ...], installed: bool) -> Path | None:
-    """The file of a module that is no part of another, or the folder of one without `__init__`.
+def _top_level(top: str, search_path: tuple[str, ...], installed: bool) -> Path | None:
+    """Find the file of a top-level module, or the folder of a package without `__init__`.
 
-    where: `sys.path`. installed: whether it may be an installed one.
+    search_path: `sys.path`. installed: whether installed packages count.
     """
     if top in sys.stdlib_module_names or (top in LIBRARIES and not installed):
         return None
-    place = _places.get((top, where))
-    if place is None or not place.exists():
+    path = _top_levels.get((top, search_path))
+    if path is None or not path.exists():
         try:
             found = importlib.util.find_spec(top)
         except (ImportError, ValueError):
@@ -149,11 +158,11 @@ def _place(top: str, where: tuple[str, ...], installed: bool) -> Path | None:
         if found is None:
             return None
         folders = found.submodule_search_locations or ()
-        place = next((Path(folder) for folder in folders), Path("none")) if found.origin is None else Path(found.origin)
-        _places[top, where] = place
-    if (place.suffix != ".py" and not place.is_dir()) or (not installed and _is_installed(place)):
+        path = next((Path(folder) for folder in folders), Path("none")) if found.origin is None else Path(found.origin)
+        _top_levels[top, search_path] = path
+    if (path.suffix != ".py" and not path.is_dir()) or (not installed and _is_installed(path)):
         return None
-    return place
+    return path
 
 
 @functools.lru_cache(maxsize=1024)
@@ -163,21 +172,22 @@ def _is_installed(path: Path) -> bool:
 
 
 def _read(path: Path) -> tuple[str, tuple[Import, ...]]:
-    """What a file says, as text without docstrings and words for people, and what it imports."""
+    """Read a file: its syntax tree as text, without docstrings and texts for people, and its imports."""
     return _parsed(path.read_text(encoding="utf-8"))
 
 
 @functools.lru_cache(maxsize=1024)
 def _parsed(source: str) -> tuple[str, tuple[Import, ...]]:
-    """By the text itself, so that no edit is missed; a sweep asks for the same files again and again."""
+    """Parse source text. Cached by the text, not the path: a sweep reads the same files again, and misses no edit."""
     imports: list[Import] = []
     return _dump(ast.parse(source), imports), tuple(dict.fromkeys(imports))
 
 
 def _dump(node: Any, imports: list[Import], spoken: bool = False) -> str:
-    """A syntax tree as text, the same in every version of Python (`ast.dump` is not: fields came, and empty ones went), noting imports.
+    """Write a syntax tree as text, and append its imports to `imports`.
 
-    spoken: whether texts are for people, and do not count.
+    The text is the same in every version of Python. `ast.dump` is not: new versions add fields and drop empty ones.
+    spoken: whether the texts inside are for people and do not count.
     """
     if isinstance(node, list):
         return f"[{', '.join([_dump(item, imports, spoken) for item in node])}]"
@@ -212,7 +222,7 @@ def _dump(node: Any, imports: list[Import], spoken: bool = False) -> str:
 
 
 def _is_spoken(node: ast.AST, field: str, spoken: bool) -> bool:
-    """Whether the texts of a node's field are for people: names never are."""
+    """Return whether the texts in a field of a node are for people. Names never are."""
     if isinstance(node, ast.Raise):
         return True
     if isinstance(node, ast.Assert):

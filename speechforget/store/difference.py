@@ -1,4 +1,4 @@
-"""Two folders of one artefact: are they the same, to the bit or within a tolerance, and where do they first differ?"""
+"""Find the first difference of two folders of one artefact, bit by bit or within a tolerance."""
 
 from __future__ import annotations
 
@@ -16,26 +16,27 @@ import numpy as np
 from speechforget.store.keys import differences
 from speechforget.store.manifest import files_of
 
-# Where, when and for how much something was made, words, and pictures of numbers that are compared themselves.
-LEFT_OUT = {"about.json", "inputs.json", "config.yaml"}
-LEFT_OUT_KINDS = {".png", ".log"}
-LEFT_OUT_PLACES = re.compile(r"(versions|commit|model\.name)(\.|$)")  # of a result or a model
-NOT_PASSES = re.compile(
-    r"(.*\.)?(seconds|machine|peak_memory_bytes|reused)(\.|$)"
-)  # of a cost, whose passes are compared
+# Not compared: provenance, logs, and plots of numbers that are compared themselves.
+SKIPPED_FILES = {"about.json", "inputs.json", "config.yaml"}
+SKIPPED_SUFFIXES = {".png", ".log"}
+# Entries of the JSON of a result or a model that are not compared.
+SKIPPED_ENTRIES = re.compile(r"(versions|commit|model\.name)(\.|$)")
+# Entries of a cost that are not compared; its passes are.
+SKIPPED_COSTS = re.compile(r"(.*\.)?(seconds|machine|peak_memory_bytes|reused)(\.|$)")
 
 
 def first_difference(old: Path, new: Path, tolerance: float = 0.0) -> str | None:
-    """File, place in it and both values of the first difference between two folders; None where they are the same.
+    """Return file, position and both values of the first difference of two folders; None if they are equal.
 
-    tolerance: how far numbers may be apart, as a share of the largest of their array or column; 0: every bit must be the same.
+    tolerance: largest allowed difference, as a share of the largest absolute value in the array; in tables and JSON,
+        `math.isclose` with this relative and absolute tolerance. 0 requires equal bits.
     """
     files = [{path.relative_to(folder).as_posix(): path for path in files_of(folder)} for folder in (old, new)]
     for name in sorted({*files[0], *files[1]}):
-        if name in LEFT_OUT or Path(name).suffix in LEFT_OUT_KINDS:
+        if name in SKIPPED_FILES or Path(name).suffix in SKIPPED_SUFFIXES:
             continue
         if name not in files[0] or name not in files[1]:
-            return f"{name} {'was not there' if name in files[1] else 'is not made any more'}"
+            return f"{name} {'is new' if name in files[1] else 'is missing now'}"
         compare = {".safetensors": _tensors, ".npy": _array, ".csv": _table, ".json": _json}.get(
             Path(name).suffix, _text
         )
@@ -51,7 +52,7 @@ def _tensors(old: Path, new: Path, tolerance: float) -> Iterator[str]:
     before, after = load_file(old), load_file(new)
     for name in sorted({*before, *after}):
         if name not in before or name not in after:
-            yield f"{name} {'was not there' if name in after else 'is gone'}"
+            yield f"{name} {'is new' if name in after else 'is missing now'}"
             continue
         was, now = before[name].contiguous(), after[name].contiguous()
         if was.dtype != now.dtype or was.shape != now.shape:
@@ -71,22 +72,22 @@ def _array(old: Path, new: Path, tolerance: float) -> Iterator[str]:
 
 
 def _arrays(was: np.ndarray, now: np.ndarray, tolerance: float, name: str) -> Iterator[str]:
-    """Arrays of one kind and shape; a zero's sign and a NaN are bits like others."""
+    """Compare arrays of equal type and shape by their bits, including the sign of zero and NaN."""
     was, now = np.ascontiguousarray(was), np.ascontiguousarray(now)
     bits = [array.reshape(-1).view(np.uint8).reshape(-1, array.dtype.itemsize) for array in (was, now)]
     differ = (bits[0] != bits[1]).any(axis=1)
     if not differ.any():
         return
-    places = np.flatnonzero(differ)
+    indices = np.flatnonzero(differ)
     before, after = was.reshape(-1), now.reshape(-1)
     if tolerance and was.dtype.kind == "f":
         scale = float(np.nanmax(np.abs(before), initial=0.0, where=np.isfinite(before)))
-        close = np.abs(before[places].astype(np.float64) - after[places]) <= tolerance * scale
-        places = places[~close]
-    if len(places):
-        index = tuple(int(number) for number in np.unravel_index(places[0], was.shape))
-        count = f"{len(places)} of {was.size} values differ"
-        yield f"{name}{list(index)} was {before[places[0]].item()!r}, is {after[places[0]].item()!r}; {count}"
+        close = np.abs(before[indices].astype(np.float64) - after[indices]) <= tolerance * scale
+        indices = indices[~close]
+    if len(indices):
+        index = tuple(int(number) for number in np.unravel_index(indices[0], was.shape))
+        count = f"{len(indices)} of {was.size} values differ"
+        yield f"{name}{list(index)} was {before[indices[0]].item()!r}, is {after[indices[0]].item()!r}; {count}"
 
 
 def _table(old: Path, new: Path, tolerance: float) -> Iterator[str]:
@@ -103,9 +104,9 @@ def _table(old: Path, new: Path, tolerance: float) -> Iterator[str]:
 
 
 def _json(old: Path, new: Path, tolerance: float) -> Iterator[str]:
-    for place, before, after in differences(_read(old), _read(new)):
-        is_cost = old.name == "cost.json" or place.startswith("cost.")
-        if (NOT_PASSES if is_cost else LEFT_OUT_PLACES).match(place):
+    for path, before, after in differences(_read(old), _read(new)):
+        is_cost = old.name == "cost.json" or path.startswith("cost.")
+        if (SKIPPED_COSTS if is_cost else SKIPPED_ENTRIES).match(path):
             continue
         pairs = (
             zip(before, after, strict=True)
@@ -113,7 +114,7 @@ def _json(old: Path, new: Path, tolerance: float) -> Iterator[str]:
             else ()
         )
         if not (pairs and all(_near(*pair, tolerance) for pair in pairs)) and not _near(before, after, tolerance):
-            yield f"{place} was {before!r}, is {after!r}"
+            yield f"{path} was {before!r}, is {after!r}"
 
 
 def _read(path: Path) -> Mapping[str, Any]:
@@ -122,7 +123,7 @@ def _read(path: Path) -> Mapping[str, Any]:
 
 
 def _near(was: Any, now: Any, tolerance: float) -> bool:
-    """Whether two values, or texts of numbers, are equal or as near as allowed."""
+    """Return whether two values, or texts of numbers, are equal or within the tolerance."""
     if was == now or repr(was) == repr(now):
         return True
     try:

@@ -1,4 +1,4 @@
-"""A way to ask what would be made, without making it."""
+"""Find out what a run would build without building it."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 
-_looking: ContextVar[bool] = ContextVar("looking", default=False)
+_is_dry_run: ContextVar[bool] = ContextVar("is_dry_run", default=False)
 
 
 class NotMadeError(Exception):
-    """What was asked for is not there, and was only to be looked for."""
+    """Signal that a dry run needs something that does not exist yet."""
 
 
 @contextmanager
-def looking() -> Iterator[None]:
-    """Within it, caches that are not there raise NotMadeError instead of being made."""
-    token = _looking.set(True)
+def dry_run() -> Iterator[None]:
+    """Raise NotMadeError inside this context for missing caches, instead of building them."""
+    token = _is_dry_run.set(True)
     try:
         yield
     finally:
-        _looking.reset(token)
+        _is_dry_run.reset(token)
 
 
-def only_looking(what: str | Path) -> None:
-    """Raises NotMadeError within `looking`; to be called before something is made."""
-    if _looking.get():
+def refuse_in_dry_run(what: str | Path) -> None:
+    """Raise NotMadeError inside `dry_run`; call it before building anything."""
+    if _is_dry_run.get():
         raise NotMadeError(str(what))

@@ -1,4 +1,4 @@
-"""Files written whole or not at all, folders that can be written to, and one sentence where they cannot."""
+"""Write files atomically, create folders, and explain failures of both in one sentence."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from speechforget.errors import UserError
 
 DENIED = {errno.EROFS, errno.EACCES, errno.EPERM}
 FULL = {errno.ENOSPC, errno.EDQUOT}
-REFUSED = "Cannot write to {folder} ({reason}): choose another place with output=<folder>."
+REFUSED = "Cannot write to {folder} ({reason}): choose another folder with output=<folder>."
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a file whole or not at all."""
+    """Write a text file atomically."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     temporary.write_text(text, encoding="utf-8")
     temporary.replace(path)
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes JSON whole or not at all."""
+    """Write a JSON file atomically."""
     write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
 
 
 def make_folder(folder: Path) -> None:
-    """Makes the folder and its parents. Raises UserError where that is not allowed."""
+    """Create a folder and its parents. Raises UserError if that is not allowed."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -41,11 +41,14 @@ def make_folder(folder: Path) -> None:
 
 @contextmanager
 def explained(folder: Path, denied: str = REFUSED) -> Iterator[None]:
-    """Turns a full disk, and a folder beside `folder` that cannot be written to, into a UserError that names the folder and the fix."""
+    """Turn OSErrors about the parent of `folder` into a UserError that names the folder and the fix.
+
+    This covers a full disk and a folder that cannot be written.
+    """
     try:
         yield
     except OSError as error:
-        # What cannot be read elsewhere, say a recording, is another mistake with another fix.
+        # A file elsewhere, such as an unreadable recording, is another mistake with another fix.
         if not _concerns(error, folder.parent):
             raise
         if error.errno in FULL:
@@ -57,27 +60,27 @@ def explained(folder: Path, denied: str = REFUSED) -> Iterator[None]:
 
 def _full(folder: Path) -> UserError:
     return UserError(
-        f"The disk of {folder} is full: make room, then run the same command again; it goes on where this one stopped."
+        f"The disk of {folder} is full: make room, then run the same command again; "
+        "it continues where this one stopped."
     )
 
 
-def _concerns(error: OSError, place: Path) -> bool:
+def _concerns(error: OSError, folder: Path) -> bool:
     if not isinstance(error.filename, (str, bytes, os.PathLike)):
         return True
-    path, place = Path(os.fsdecode(error.filename)).absolute(), place.absolute()
-    return path.is_relative_to(place) or place.is_relative_to(path)  # the latter where a parent of it could not be made
+    path, folder = Path(os.fsdecode(error.filename)).absolute(), folder.absolute()
+    # The second case: a parent of the folder could not be created.
+    return path.is_relative_to(folder) or folder.is_relative_to(path)
 
 
 def sync(path: Path) -> None:
-    """Waits until a file's bytes, or a folder's names, would survive a power cut."""
+    """Flush a file's bytes, or a folder's names, to disk, so that they survive a power cut."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     except OSError as error:
-        if error.errno not in {
-            errno.EINVAL,
-            errno.EOPNOTSUPP,
-        }:  # some network file systems know no such thing for folders
+        # Some network file systems cannot sync folders.
+        if error.errno not in {errno.EINVAL, errno.EOPNOTSUPP}:
             raise
     finally:
         os.close(descriptor)

@@ -1,4 +1,7 @@
-"""What nobody needs any more, and its removal: never what a result was made of, never what somebody is making."""
+"""Garbage-collect artefacts that no result references, abandoned folders and locks, and unused caches.
+
+What a result depends on, and what a process is building, is never removed.
+"""
 
 from __future__ import annotations
 
@@ -16,14 +19,29 @@ from speechforget.store.locks import lock_file
 from speechforget.store.manifest import DONE, read_done
 
 POLL_S = 0.2
-LOOK_AGAIN_S = 2.0
+REFRESH_S = 2.0
 DAY_S = 86400.0
-AUDIO = ("audio", "audio-on-demand")  # caches of recordings, with their samples and without
+UNFINISHED = "unfinished, and nobody is building it"
+# Kinds of caches below `cache`, and what they hold.
+CACHES = {
+    "audio": "decoded recordings",
+    "audio-on-demand": "lengths and hashes of recordings",
+    "espeak": "synthesised recordings",
+}
+# Folders that hold no artefacts, by their pattern below an output folder.
+FOLDERS = {
+    **{f"cache/{kind}/*": what for kind, what in CACHES.items()},
+    "sweeps/*": "jobs of a sweep",
+    "peers/*": "meeting place of processes",
+}
 
 
 @dataclass(frozen=True)
 class Removable:
-    """path: a folder, or a lock file. size: bytes. reason: in words. guarded: whether its lock must be held while it is removed."""
+    """Name something that can be removed.
+
+    path: a folder or a lock file. size: bytes. guarded: whether its lock must be held during the removal.
+    """
 
     path: Path
     size: int
@@ -32,10 +50,10 @@ class Removable:
 
 
 def removable(output: Path, unreferenced_only: bool, days: float) -> tuple[list[Removable], int]:
-    """What could go from an output folder, and how many artefacts were spared though no result refers to them.
+    """Find what can be removed from an output folder; also return the number of artefacts that are spared.
 
-    days: how long caches, sweeps and peers must have lain untouched. Where somebody is making something, a finished artefact must be as old, too:
-    a run that goes on may be about to use it.
+    days: how long caches, sweeps and peers must be unused. While a process builds something, finished artefacts must be
+        that old too, because a running job may need the younger ones; these are the spared ones.
     """
     nodes = read_graph(output)
     kept = {node.folder for node in needed(node for node in nodes if node.is_root)}
@@ -45,14 +63,12 @@ def removable(output: Path, unreferenced_only: bool, days: float) -> tuple[list[
         if node.folder in kept:
             continue
         if node.state == "unfinished":
-            found += (
-                [] if unreferenced_only else [Removable(node.folder, node.size, "unfinished, and nobody is making it")]
-            )
+            found += [] if unreferenced_only else [Removable(node.folder, node.size, UNFINISHED)]
         elif busy and _age_days(node.folder) < days:
             spared += 1
         else:
-            found.append(Removable(node.folder, node.size, "no result refers to it"))
-    return found if unreferenced_only else [*found, *_locks(output), *_old(output, days)], spared
+            found.append(Removable(node.folder, node.size, "no result references it"))
+    return found if unreferenced_only else [*found, *_locks(output), *_unused(output, days)], spared
 
 
 def _age_days(folder: Path) -> float:
@@ -60,34 +76,39 @@ def _age_days(folder: Path) -> float:
 
 
 def _locks(output: Path) -> Iterator[Removable]:
-    """Lock files of dead processes: beside folders that are done, or gone. Beside an unfinished one they go with it."""
-    caches = [output / "cache" / kind for kind in (*AUDIO, "espeak")]
+    """Yield lock files of dead processes, beside folders that are finished or gone.
+
+    The lock beside an unfinished folder goes together with the folder.
+    """
     stages = [path for path in output.iterdir() if path.is_dir() and path.name not in OTHERS]
-    for place in [*stages, *(path for path in caches if path.is_dir())]:
-        for path in sorted(place.glob("*.lock")):
+    for parent in [*stages, *(output / "cache" / kind for kind in CACHES)]:
+        for path in sorted(parent.glob("*.lock")):
             folder = path.with_suffix("")
             if (read_done(folder) is not None or not folder.exists()) and who_holds(path) is None:
                 yield Removable(path, 0, "lock of a process that died")
-        for path in sorted(place.glob("*.holder")):
+        for path in sorted(parent.glob("*.holder")):
             yield Removable(path, 0, "left by an earlier version", guarded=False)
 
 
-def _old(output: Path, days: float) -> Iterator[Removable]:
-    audio = [(f"cache/{kind}/*", "decoded audio") for kind in AUDIO]
-    for pattern, what in (*audio, ("sweeps/*", "jobs of a sweep"), ("peers/*", "meeting place of processes")):
+def _unused(output: Path, days: float) -> Iterator[Removable]:
+    """Yield caches, folders of sweeps and meeting places of processes that nobody uses.
+
+    An unfinished cache that nobody builds is useless at any age, because the next run builds it from the beginning.
+    """
+    for pattern, what in FOLDERS.items():
+        is_cache = pattern.startswith("cache")
         for folder in sorted(path for path in output.glob(pattern) if path.is_dir()):
-            age = (time.time() - _touched(folder)) / DAY_S
-            if age > days and who_holds(lock_file(folder)) is None:
-                yield Removable(
-                    folder,
-                    folder_size(folder),
-                    f"{what}, untouched for {age:.0f} days",
-                    guarded=pattern.startswith("cache"),
-                )
+            if who_holds(lock_file(folder)) is not None:
+                continue
+            age = (time.time() - _last_use(folder)) / DAY_S
+            if is_cache and read_done(folder) is None:
+                yield Removable(folder, folder_size(folder), UNFINISHED)
+            elif age > days:
+                yield Removable(folder, folder_size(folder), f"{what}, unused for {age:.0f} days", guarded=is_cache)
 
 
-def _touched(folder: Path) -> float:
-    """When something in a folder was last written, or read as far as the file system keeps account of that; seconds since 1970."""
+def _last_use(folder: Path) -> float:
+    """Return the last write, or the last read if the file system records it, in seconds since 1970."""
     moments = [folder.stat().st_mtime]
     for path in folder.rglob("*"):
         status = path.lstat()
@@ -96,17 +117,17 @@ def _touched(folder: Path) -> float:
 
 
 def remove(output: Path, chosen: list[Removable]) -> tuple[list[Removable], list[Removable]]:
-    """Removes what was chosen; gives what is gone, and what was kept, since somebody needs it or is making it by now."""
+    """Remove what was chosen; return what is gone, and what was kept because a process needs or builds it by now."""
     gone: list[Removable] = []
     kept: list[Removable] = []
     in_need = _Needed(output)
     waiting = [(each, _claim(each) if each.guarded else None) for each in chosen]
-    # A dead process's lease expires only before the eyes of who waits: all of them are watched at once.
+    # The lease of a dead process expires only while somebody watches it, so watch all of them at once.
     deadline = time.monotonic() + 1.5 * LEASE_S
     while waiting:
         later: list[tuple[Removable, Lease | None]] = []
         for each, claim in waiting:
-            with explained(each.path, "{folder} cannot be removed ({reason}): that is for its owner to do."):
+            with explained(each.path, "{folder} cannot be removed ({reason}): ask its owner to remove it."):
                 if claim is None or claim.try_acquire():
                     (gone if _remove_held(each, claim, in_need) else kept).append(each)
                 elif who_holds(claim.path) is None and time.monotonic() < deadline:
@@ -124,7 +145,10 @@ def _claim(each: Removable) -> Lease:
 
 
 class _Needed:
-    """What must be kept, looked at again every few seconds: runs may go on while others are removed, or while a person thinks."""
+    """Hold what must be kept, and read it again every few seconds.
+
+    Runs may continue during the removal, or while a person thinks about the answer.
+    """
 
     def __init__(self, output: Path) -> None:
         self.output = output
@@ -134,10 +158,10 @@ class _Needed:
     def __contains__(self, folder: Path) -> bool:
         if time.monotonic() > self.until:
             nodes = read_graph(self.output)
-            # The lock under which a folder is removed makes it look as if somebody were making it: that is us.
+            # The lock of this process on a folder that it removes does not mean that the folder is being built.
             roots = [node for node in nodes if node.is_root and not (node.state == "in use" and is_mine(node.holder))]
             self.folders = {node.folder for node in needed(roots)}
-            self.until = time.monotonic() + LOOK_AGAIN_S
+            self.until = time.monotonic() + REFRESH_S
         return folder in self.folders
 
 
@@ -155,12 +179,13 @@ def _remove_held(each: Removable, claim: Lease | None, in_need: _Needed) -> bool
 
 
 def _finished_since(each: Removable) -> bool:
-    return each.reason.startswith("unfinished") and read_done(each.path) is not None
+    return each.reason == UNFINISHED and read_done(each.path) is not None
 
 
 def _remove(path: Path) -> None:
     if path.is_dir():
-        (path / DONE).unlink(missing_ok=True)  # first: what is half removed must not look whole
+        # First, so that a folder removed by half does not look finished.
+        (path / DONE).unlink(missing_ok=True)
         shutil.rmtree(path)
-    elif path.suffix != ".lock":  # a lock file goes when its lock is given back
+    elif path.suffix != ".lock":  # releasing a lock removes its file
         path.unlink(missing_ok=True)

@@ -1,4 +1,7 @@
-"""All artefacts below an output folder, and who was made of whom: read off their `inputs.json`, which hold the keys of their parents."""
+"""Read the graph of all artefacts below an output folder.
+
+`inputs.json` of each artefact holds the keys of its parents.
+"""
 
 from __future__ import annotations
 
@@ -16,27 +19,25 @@ from speechforget.store.keys import key_of
 from speechforget.store.locks import lock_file
 from speechforget.store.manifest import DONE, damage, read_done
 
-STAGES = (
-    "split",
-    "original",
-    "oracle",
-    "importance",
-    "unlearned",
-    "scores",
-    "result",
-)  # in the order of the pipeline; others follow
-RESULT = "result"  # what nothing is made of, and everything is made for
-SPARE = {"importance": "original"}  # of which no result is made, kept for the next one as long as what they are about
-OTHERS = {"cache", "sweeps", "peers"}  # folders of an output that hold no artefacts
+# In the order of the pipeline; other stages follow.
+STAGES = ("split", "original", "oracle", "importance", "unlearned", "scores", "result")
+# The last stage: no artefact depends on a result.
+RESULT = "result"
+# No result depends on these stages. They spare the next run work, and are kept as long as the parent of this stage.
+SPARE = {"importance": "original"}
+# Folders of an output that hold no artefacts.
+OTHERS = {"cache", "sweeps", "peers"}
 FOLDER = re.compile(rf"(?P<name>.+)-(?P<digits>[0-9a-f]{{{KEY_DIGITS}}})")
 KEY = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass
 class Node:
-    """One artefact's folder as it lies there. key: as its inputs give it (None where these cannot be read), size in bytes, seconds from its cost.
+    """Describe one artefact as found on disk.
 
-    state: done, damaged, in use (somebody is making it) or unfinished. holder: who is making it.
+    key: computed from its inputs; None if they cannot be read. size: bytes. seconds: from its cost.
+    state: done, damaged, in use (a process builds it) or unfinished. holder: the record of that process.
+    results: number of results that depend on it.
     """
 
     folder: Path
@@ -56,18 +57,18 @@ class Node:
 
     @property
     def is_root(self) -> bool:
-        """Whether what this one was made of must be kept: a result that was finished, or anything that is being made."""
+        """Return whether the ancestors must be kept: for finished results, and for artefacts being built."""
         return self.state == "in use" or (self.stage == RESULT and self.state != "unfinished")
 
 
 def read_graph(output: Path) -> list[Node]:
-    """Every artefact below `output`, in the order of the pipeline, with parents, children and the number of results made of it.
+    """Read every artefact below `output`, in the order of the pipeline, with parents and children.
 
-    Raises UserError where there is no such folder.
+    Raises UserError if there is no such folder.
     """
     if not output.is_dir():
         raise UserError(
-            f"There is no folder '{output}': name the one that runs wrote to with --output (by default outputs)."
+            f"There is no folder '{output}': pass the output folder of your runs with --output (default: outputs)."
         )
     nodes = [node for stage in _stages(output) for node in _read_stage(stage)]
     _connect(nodes)
@@ -75,7 +76,7 @@ def read_graph(output: Path) -> list[Node]:
 
 
 def is_output(asked: str) -> bool:
-    """Whether a word names a folder that is no artefact's and no key's first digits."""
+    """Return whether a word names an output folder, not an artefact's folder or the first digits of a key."""
     folder = Path(asked)
     return folder.is_dir() and not FOLDER.fullmatch(folder.resolve().name) and not re.fullmatch("[0-9a-f]+", asked)
 
@@ -96,7 +97,7 @@ def _read_stage(stage: Path) -> Iterator[Node]:
 
 
 def read_node(folder: Path, name: str, digits: str) -> Node:
-    """One artefact, without its relatives."""
+    """Read one artefact, without parents and children."""
     inputs, problem = _read_inputs(folder)
     key = key_of(folder.parent.name, inputs) if inputs is not None else None
     holder = who_holds(lock_file(folder))
@@ -124,7 +125,7 @@ def read_node(folder: Path, name: str, digits: str) -> Node:
 
 
 def named_otherwise(digits: str, key: str | None, recorded: str) -> list[str]:
-    """What is wrong where inputs, DONE and the folder's name do not give one key."""
+    """List the problems if inputs, DONE and the name of the folder give different keys."""
     if key is None:
         return []
     wrong = (
@@ -144,7 +145,7 @@ def _read_inputs(folder: Path) -> tuple[dict[str, Any] | None, str | None]:
         recorded = json.loads((folder / "inputs.json").read_text(encoding="utf-8"))
         inputs = recorded["inputs"]
         if recorded["stage"] != folder.parent.name or not isinstance(inputs, dict):
-            return None, "inputs.json is about another stage"
+            return None, "inputs.json names another stage"
     except FileNotFoundError:
         return None, "inputs.json is missing"
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -153,7 +154,7 @@ def _read_inputs(folder: Path) -> tuple[dict[str, Any] | None, str | None]:
 
 
 def folder_size(path: Path) -> int:
-    """Bytes of all files below a folder, or of a file; of what vanishes meanwhile nothing."""
+    """Return the bytes of a file, or of all files below a folder. Files that vanish meanwhile count nothing."""
     size = 0
     for each in [path] if path.is_file() else path.rglob("*"):
         try:
@@ -171,7 +172,7 @@ def _seconds(folder: Path) -> float | None:
 
 
 def keys_in(value: Any) -> Iterator[str]:
-    """Every text of 64 hexadecimal digits in a JSON value."""
+    """Yield every string of 64 hexadecimal digits in a JSON value."""
     if isinstance(value, str):
         yield from [value] if KEY.fullmatch(value) else []
     elif isinstance(value, dict):
@@ -199,7 +200,7 @@ def _connect(nodes: list[Node]) -> None:
 
 
 def ancestors(nodes: Iterable[Node]) -> list[Node]:
-    """The nodes and all that they were made of."""
+    """Return the nodes and all their ancestors."""
     found: dict[int, Node] = {}
     waiting = list(nodes)
     while waiting:
@@ -211,7 +212,7 @@ def ancestors(nodes: Iterable[Node]) -> list[Node]:
 
 
 def needed(roots: Iterable[Node]) -> list[Node]:
-    """What must be kept for the roots' sake: what they were made of, and finished artefacts that spare the next result what those already cost."""
+    """Return what must be kept for `roots`: their ancestors, and finished artefacts that spare the next run work."""
     kept = ancestors(roots)
     spared = [
         child
@@ -223,7 +224,7 @@ def needed(roots: Iterable[Node]) -> list[Node]:
 
 
 def find(nodes: list[Node], asked: str) -> Node:
-    """The one artefact that a key's first digits, or a folder, name. Raises UserError where there is none, or several."""
+    """Find the artefact with these first digits of a key, or this folder. Raises UserError if none or several match."""
     digits = asked.rstrip("/").rpartition("/")[2]
     named = [node for node in nodes if node.folder.name == digits]
     found = named or [
@@ -231,7 +232,8 @@ def find(nodes: list[Node], asked: str) -> Node:
     ]
     if not found:
         raise UserError(
-            f"No artefact is named '{asked}': give the first digits of a key, or a folder, as `python -m speechforget.store ls` does."
+            f"No artefact is named '{asked}': give the first digits of a key, or a folder, "
+            "as `python -m speechforget.store ls` prints them."
         )
     if len(found) > 1:
         way_out = (

@@ -1,4 +1,4 @@
-"""What a lock file says of its holder, and whether it is locked."""
+"""Read who holds a lock file, and test whether it is locked."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ Record = dict[str, Any]
 
 
 def read_record(path: Path) -> tuple[str, Record] | None:
-    """The text of a lock file and what it says (empty where that is not readable); None where there is no file."""
+    """Return the text of a lock file and its parsed record; None if the file does not exist.
+
+    The record is empty if the text is not a JSON object.
+    """
     try:
         text = path.read_text(encoding="utf-8", errors="replace")
     except FileNotFoundError:
@@ -33,7 +36,10 @@ def read_record(path: Path) -> tuple[str, Record] | None:
 
 
 def who_holds(path: Path) -> Record | None:
-    """Who seems to hold the lock file `path` (empty where it does not say); None where it is free. Takes and writes nothing."""
+    """Return the record of the apparent holder of a lock file; None if it is free. Never locks or writes.
+
+    The record is empty if the file does not name its holder.
+    """
     found = read_record(path)
     if found is None:
         return None
@@ -42,21 +48,21 @@ def who_holds(path: Path) -> Record | None:
         if record.get("kind") == "lease":
             return record if time.time() - path.stat().st_mtime < 2 * float(record["seconds"]) else None
         descriptor = os.open(path, os.O_RDONLY)
-    except FileNotFoundError:  # given back meanwhile
+    except FileNotFoundError:  # released meanwhile
         return None
     try:
-        return None if try_flock_if_any(descriptor, fcntl.LOCK_SH) else record
+        return None if try_flock_if_supported(descriptor, fcntl.LOCK_SH) else record
     finally:
         os.close(descriptor)
 
 
 def is_mine(record: Record | None) -> bool:
-    """Whether a holder is this process."""
+    """Return whether this process wrote a record."""
     return record is not None and (record.get("host"), record.get("pid")) == (socket.gethostname(), os.getpid())
 
 
 def is_named(descriptor: int, path: Path) -> bool:
-    """Whether `path` is still a name of the open file."""
+    """Return whether `path` still names the open file."""
     try:
         return os.path.samestat(os.fstat(descriptor), path.stat())
     except FileNotFoundError:
@@ -64,45 +70,49 @@ def is_named(descriptor: int, path: Path) -> bool:
 
 
 def try_flock(descriptor: int, kind: int = fcntl.LOCK_EX) -> bool:
-    """Whether the descriptor could be locked at once. Raises OSError where the file system has no flock."""
+    """Try to lock a descriptor without waiting. Raises OSError if the file system has no flock."""
     try:
         fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
     except OSError as error:
-        if error.errno in {errno.EAGAIN, errno.EACCES, errno.ESTALE}:  # ESTALE: removed on another machine a moment ago
+        # ESTALE: another machine has just removed the file.
+        if error.errno in {errno.EAGAIN, errno.EACCES, errno.ESTALE}:
             return False
         raise
     return True
 
 
-def job() -> str | None:
-    """The SLURM job that this process belongs to, as squeue names it."""
+def try_flock_if_supported(descriptor: int, kind: int = fcntl.LOCK_EX) -> bool:
+    """Try to lock a descriptor; also return True if the file system has no flock.
+
+    A lease takes the flock too, if there is one, so that processes with lock=flock stay out.
+    """
+    try:
+        return try_flock(descriptor, kind)
+    except OSError:  # without flock, nobody can hold one
+        return True
+
+
+def slurm_job() -> str | None:
+    """Return the SLURM job of this process, in the form that squeue prints."""
     array, task = (os.environ.get(f"SLURM_ARRAY_{name}") for name in ("JOB_ID", "TASK_ID"))
     return f"{array}_{task}" if array and task else os.environ.get("SLURM_JOB_ID")
 
 
 def new_record(kind: str) -> Record:
-    """What this process writes into a lock file that it holds."""
+    """Return the record that this process writes into a lock file that it holds."""
     started = time.strftime("%Y-%m-%dT%H:%M:%S%z")
     return {
         "kind": kind,
         "host": socket.gethostname(),
         "pid": os.getpid(),
-        "job": job(),
+        "job": slurm_job(),
         "started": started,
         "token": secrets.token_hex(8),
     }
 
 
-def try_flock_if_any(descriptor: int, kind: int = fcntl.LOCK_EX) -> bool:
-    """A lease is flocked as well, where that works, so that processes with lock=flock keep out of it; False if such a one holds it."""
-    try:
-        return try_flock(descriptor, kind)
-    except OSError:  # no flock here: nobody can be using it
-        return True
-
-
 def describe(record: Record) -> str:
-    """A holder in words: its job, if it has one, process and machine."""
+    """Describe a holder by its job (if any), process and machine."""
     if "pid" not in record:
         return "another process"
     process = f"process {record['pid']} on {record['host']}"

@@ -1,4 +1,4 @@
-"""What names an artefact: the sha256 of its stage and its inputs in one canonical form."""
+"""Compute the key of an artefact: the sha256 of its stage and its inputs in canonical form."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 
 def canonical(value: Any) -> Any:
-    """The same value in the one form that is hashed: sorted string keys, lists for tuples, 5 for 5.0."""
+    """Convert a value to the form that is hashed: sorted string keys, lists for tuples, 5 for 5.0."""
     if isinstance(value, Mapping):
         return {str(name): canonical(value[name]) for name in sorted(value, key=str)}
     if isinstance(value, (list, tuple)):
@@ -22,15 +22,15 @@ def canonical(value: Any) -> Any:
 
 
 def key_of(stage: str, inputs: Mapping[str, Any]) -> str:
-    """sha256 of the stage's name and its inputs, 64 hexadecimal digits."""
+    """Hash the name of a stage and its inputs with sha256; 64 hexadecimal digits."""
     text = json.dumps(canonical({"stage": stage, "inputs": inputs}), sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def differences(old: Any, new: Any, place: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """Where two JSON values differ, as (dotted place, old, new)."""
+def differences(old: Any, new: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Yield (dotted path, old, new) for each difference of two JSON values."""
     if isinstance(old, dict) and isinstance(new, dict):
         for name in sorted(old.keys() | new.keys()):
-            yield from differences(old.get(name), new.get(name), f"{place}.{name}".lstrip("."))
+            yield from differences(old.get(name), new.get(name), f"{path}.{name}".lstrip("."))
     elif old != new:
-        yield place, old, new
+        yield path, old, new

@@ -1,4 +1,4 @@
-"""What `ls`, `show` and `verify` print."""
+"""Format the output of `ls`, `show` and `verify`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ HEADER = ("stage", "name", "key", "size", "seconds", "state", "results")
 
 
 def table(nodes: list[Node]) -> str:
-    """One line for each artefact; results: how many were made of it."""
+    """Format one line per artefact. Column results: how many results depend on it."""
     rows = [
         (node.stage, node.name, node.digits, size(node.size), _number(node.seconds), _state(node), str(node.results))
         for node in nodes
@@ -34,7 +34,7 @@ def table(nodes: list[Node]) -> str:
 
 
 def as_json(nodes: list[Node]) -> str:
-    """The same for programs: size in bytes, seconds unrounded, whole keys, parents as keys."""
+    """Format the same as JSON, with sizes in bytes, unrounded seconds, whole keys, and parents as keys."""
     rows = [
         {
             "stage": node.stage,
@@ -55,7 +55,7 @@ def as_json(nodes: list[Node]) -> str:
 
 
 def size(count: int) -> str:
-    """Bytes as a person reads them."""
+    """Format a number of bytes with a decimal unit."""
     if count < 1000:
         return f"{count} B"
     number = float(count)
@@ -74,8 +74,8 @@ def _state(node: Node) -> str:
     return f"in use: {describe(node.holder)}" if node.state == "in use" and node.holder is not None else node.state
 
 
-def story(node: Node) -> str:
-    """Everything about one artefact: what it was made of and what was made of it, its inputs, files, cost and commit."""
+def details(node: Node) -> str:
+    """Format everything about one artefact: parents, children, inputs, files, cost and commit."""
     about, cost = (_read(node.folder / f"{name}.json") for name in ("about", "cost"))
     record = read_done(node.folder)
     lines = [
@@ -84,17 +84,16 @@ def story(node: Node) -> str:
         f"state    {_state(node)}{'; ' if node.problems else ''}{'; '.join(node.problems)}",
         f"results  {node.results}",
     ]
-    lines += [f"made     {about['time']} on {about['host']}, commit {about['commit'] or 'unknown'}"] if about else []
+    lines += [f"built    {about['time']} on {about['host']}, commit {about['commit'] or 'unknown'}"] if about else []
     lines += [f"cost     {', '.join(f'{name} {value}' for name, value in cost.items())}"] if cost else []
-    lines += ["", "made of", *_tree(node, "parents"), "", "what was made of it", *_tree(node, "children"), "", "inputs"]
+    lines += ["", "depends on", *_tree(node, "parents"), "", "used by", *_tree(node, "children"), "", "inputs"]
     lines += [f"  {line}" for line in json.dumps(node.inputs, indent=1, ensure_ascii=False).splitlines()]
     lines += ["", "files"]
     recorded = record["files"] if record else {}
     for path in files_of(node.folder):
         name = path.relative_to(node.folder).as_posix()
-        lines.append(
-            f"  {size(path.stat().st_size):>8}  {recorded.get(name, {}).get('sha256', 'not recorded')[:KEY_DIGITS]}  {name}"
-        )
+        digits = recorded.get(name, {}).get("sha256", "not recorded")[:KEY_DIGITS]
+        lines.append(f"  {size(path.stat().st_size):>8}  {digits}  {name}")
     return "\n".join(lines)
 
 
@@ -107,17 +106,17 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _tree(node: Node, direction: str) -> list[str]:
-    """The relatives of one direction, each with its own below it; what was listed before is not followed again."""
+    """List parents or children recursively, indented; follow each artefact once."""
     lines: list[str] = []
     seen: set[str] = set()
 
     def add(relatives: list[Node], indent: str) -> None:
         for relative in relatives:
-            place = f"{relative.stage}/{relative.folder.name}"
+            name = f"{relative.stage}/{relative.folder.name}"
             state = "" if relative.state == "done" else f" ({_state(relative)})"
-            lines.append(f"{indent}{place}{state}")
-            if place not in seen:
-                seen.add(place)
+            lines.append(f"{indent}{name}{state}")
+            if name not in seen:
+                seen.add(name)
                 add(getattr(relative, direction), indent + "  ")
 
     add(getattr(node, direction), "  ")
@@ -125,7 +124,7 @@ def _tree(node: Node, direction: str) -> list[str]:
 
 
 def faults(node: Node) -> Iterator[str]:
-    """What is wrong with a finished artefact, every byte of it looked at."""
+    """Yield the problems of a finished artefact after comparing every byte."""
     record = read_done(node.folder)
     if record is None:
         return

@@ -1,4 +1,4 @@
-"""One process makes a folder; the others wait, and say for whom."""
+"""Let one process build a folder while the others wait and log for whom they wait."""
 
 from __future__ import annotations
 
@@ -16,22 +16,25 @@ from speechforget.store.holders import describe, read_record
 
 logger = logging.getLogger(__name__)
 
-POLL_S = (0.02, 2.0)  # first and longest pause between two tries: many processes of a cluster may wait for one file
-SAY_S = 300.0  # longest pause between two lines about it
+# First and longest pause between two tries: many processes of a cluster may wait for one file.
+POLL_S = (0.02, 2.0)
+# Longest pause between two log lines.
+LOG_S = 300.0
 
 _held: dict[Path, Claim] = {}
 
 
 def lock_file(folder: Path) -> Path:
-    """The file beside a folder that says who is making it."""
+    """Return the path of the lock file beside a folder."""
     return folder.with_name(f"{folder.name}.lock")
 
 
 @contextmanager
 def locked(folder: Path, lock: str = "flock", patience_s: float = 2.0, denied: str = REFUSED) -> Iterator[Claim]:
-    """Holds the lock beside `folder`; says whom it waits for, and since when, after `patience_s` seconds and then less and less often.
+    """Hold the lock beside `folder`.
 
-    lock: flock or lease. Raises UserError, with the sentence `denied`, where the lock's file cannot be written.
+    After `patience_s` seconds of waiting, and then less and less often, log who holds the lock and since when.
+    lock: flock or lease. Raises UserError, with the sentence `denied`, if the lock file cannot be written.
     """
     claim = make_claim(lock, lock_file(folder))
     with explained(folder, denied):
@@ -45,38 +48,41 @@ def locked(folder: Path, lock: str = "flock", patience_s: float = 2.0, denied: s
 
 
 def check_held(folder: Path) -> None:
-    """Raises UserError where this process made `folder` under a lease, and lost it. Cheap; for long builds, between two epochs."""
+    """Raise UserError if this process builds `folder` under a lease and has lost it.
+
+    Cheap enough for long builds to call between two epochs.
+    """
     claim = _held.get(folder.absolute())
     if claim is not None:
         claim.check()
 
 
 def _wait(folder: Path, claim: Claim, patience_s: float) -> None:
-    started, pause, say = time.monotonic(), POLL_S[0], patience_s
+    started, pause, interval = time.monotonic(), POLL_S[0], patience_s
     next_line = patience_s
     while not claim.try_acquire():
         waited = time.monotonic() - started
         if waited >= next_line:
             found = read_record(lock_file(folder))
             logger.info(
-                "Waiting for %s, which %s, %s so far.",
+                "Waiting for %s: %s, %s so far.",
                 folder.name,
-                _story(found[1] if found else {}),
+                _who_builds(found[1] if found else {}),
                 _duration(waited),
             )
-            say = min(2 * say, SAY_S)
-            next_line = waited + say
+            interval = min(2 * interval, LOG_S)
+            next_line = waited + interval
         time.sleep(pause)
         pause = min(1.3 * pause, POLL_S[1])
 
 
-def _story(record: dict[str, Any]) -> str:
+def _who_builds(record: dict[str, Any]) -> str:
     since = f" since {_clock(record['started'])}" if "started" in record else ""
-    return f"{describe(record)} is making{since}"
+    return f"{describe(record)} has been building it{since}"
 
 
 def _clock(text: str) -> str:
-    """A recorded time on this machine's clock, with the date if that is not today's."""
+    """Return a recorded time in this machine's time zone, with the date if it is not today."""
     moment = datetime.fromisoformat(text).astimezone()
     return moment.strftime("%H:%M" if moment.date() == datetime.now().astimezone().date() else "%Y-%m-%d %H:%M")
 

@@ -1,7 +1,8 @@
-"""`DONE`: the last file of a folder, with the size and the sha256 of every other one.
+"""Read and write `DONE`, the manifest of a finished folder: size and sha256 of every other file.
 
-It is written after all of them have reached the disk, so a folder that has it is whole; without it, or with half of it, the folder is unfinished.
-Looking at sizes is cheap and done at every use; hashes are looked at by `verified` and by `python -m speechforget.store verify`.
+`DONE` is written last, after all other files have reached the disk. So a folder with it is complete; a folder without
+it, or with half of it, is unfinished. Sizes are cheap and compared at every use. `verified` and
+`python -m speechforget.store verify` compare hashes.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +18,16 @@ from speechforget.errors import UserError
 from speechforget.store.files import sync
 
 DONE = "DONE"
-TRACKERS = {"wandb", "csv", "tensorboard"}  # folders that trackers may append to later
-FEW = 64  # files of a cache whose sizes are recorded
+# Folders that trackers may append to later.
+TRACKERS = {"wandb", "csv", "tensorboard"}
+# Only caches of at most this many files record their sizes and hashes.
+FEW = 64
 
 
 def files_of(folder: Path) -> Iterator[Path]:
-    """Every file that belongs to an artefact, in a fixed order."""
-    for place, folders, names in os.walk(folder):
-        here = Path(place)
+    """Yield every file that belongs to an artefact, in a fixed order."""
+    for parent, folders, names in os.walk(folder):
+        here = Path(parent)
         if here == folder:
             folders[:] = [name for name in folders if name not in TRACKERS]
         folders.sort()
@@ -32,31 +35,34 @@ def files_of(folder: Path) -> Iterator[Path]:
 
 
 def write_done(folder: Path, key: str, check: Callable[[], None]) -> None:
-    """Records every file of `folder` and finishes it, unless `check` raises at the last moment."""
-    files: dict[str, dict[str, Any]] = {}
-    for path in _without_leftovers(folder):
-        sync(path)
-        files[path.relative_to(folder).as_posix()] = {"bytes": path.stat().st_size, "sha256": sha256(path)}
-    for place in {folder, *(path.parent for path in (folder / name for name in files))}:
-        sync(place)
+    """Record every file of `folder` and finish it, unless `check` raises just before `DONE` appears."""
+    files = _synced(folder, _without_leftovers(folder))
+    for parent in {folder, *((folder / name).parent for name in files)}:
+        sync(parent)
     _write(folder, {"key": key, "files": files}, check)
 
 
 def write_cache_done(folder: Path, check: Callable[[], None]) -> None:
-    """Finishes a cache. Of more than a few files nothing is recorded: they can be made again, and are looked at where they are read."""
+    """Finish a cache.
+
+    Beyond `FEW` files, none is recorded: caches can be rebuilt, and their files are checked when they are read.
+    """
     paths = list(files_of(folder))
-    few = len(paths) <= FEW
-    if few:
-        for path in paths:
-            sync(path)
+    files: dict[str, dict[str, Any]] = {}
+    if len(paths) <= FEW:
+        files = _synced(folder, paths)
     else:
         os.sync()
-    files = (
-        {path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": sha256(path)} for path in paths}
-        if few
-        else {}
-    )
     _write(folder, {"key": folder.name, "files": files}, check)
+
+
+def _synced(folder: Path, paths: Iterable[Path]) -> dict[str, dict[str, Any]]:
+    """Flush files to disk; return size and sha256 of each by its path in the folder."""
+    files: dict[str, dict[str, Any]] = {}
+    for path in paths:
+        sync(path)
+        files[path.relative_to(folder).as_posix()] = {"bytes": path.stat().st_size, "sha256": sha256(path)}
+    return files
 
 
 def _write(folder: Path, record: dict[str, Any], check: Callable[[], None]) -> None:
@@ -69,7 +75,10 @@ def _write(folder: Path, record: dict[str, Any], check: Callable[[], None]) -> N
 
 
 def _without_leftovers(folder: Path) -> Iterator[Path]:
-    """The files, without those that a process was killed over before it could rename them (see `files.write_text`)."""
+    """Yield the files of an artefact; remove temporary files of killed processes.
+
+    A process killed inside `files.write_text` leaves such a file.
+    """
     for path in files_of(folder):
         stem, _, number = path.name.rpartition(".")
         if stem.startswith(".") and number.isdigit():
@@ -79,13 +88,13 @@ def _without_leftovers(folder: Path) -> Iterator[Path]:
 
 
 def sha256(path: Path) -> str:
-    """Of a file's bytes, 64 hexadecimal digits."""
+    """Hash the bytes of a file; 64 hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_done(folder: Path) -> dict[str, Any] | None:
-    """What DONE records; None where it is missing or was cut off, which is an unfinished folder."""
+    """Return the content of DONE; None if it is missing or was cut off, so the folder is unfinished."""
     try:
         record = json.loads((folder / DONE).read_bytes())
     except (FileNotFoundError, NotADirectoryError, ValueError):
@@ -99,7 +108,7 @@ def _is_whole(held: Any) -> bool:
 
 
 def damage(folder: Path, record: dict[str, Any], hashes: bool = False) -> Iterator[tuple[str, str]]:
-    """Recorded files that are not as recorded, as (name, what is wrong); the bytes are looked at if `hashes`."""
+    """Yield (name, problem) for each file that differs from its record; compare bytes only if `hashes`."""
     for name, recorded in record["files"].items():
         path = folder / name
         try:
@@ -107,7 +116,7 @@ def damage(folder: Path, record: dict[str, Any], hashes: bool = False) -> Iterat
             if size != recorded["bytes"]:
                 yield name, f"has {size} bytes instead of {recorded['bytes']}"
             elif hashes and sha256(path) != recorded.get("sha256"):
-                yield name, "has other bytes than it had"
+                yield name, "has other bytes than recorded"
         except FileNotFoundError:
             yield name, "is missing"
         except OSError as error:
@@ -115,20 +124,23 @@ def damage(folder: Path, record: dict[str, Any], hashes: bool = False) -> Iterat
 
 
 def damaged(folder: Path, name: str, problem: str) -> UserError:
-    """The error that names the folder, the file and the fix."""
+    """Create the error that names the folder, the file and the fix."""
     return UserError(
         f"{folder} is damaged, {name} {problem}: remove the folder and run again "
-        f"(python -m speechforget.store verify --output {folder.parent.parent} looks at all)."
+        f"(`python -m speechforget.store verify --output {folder.parent.parent}` checks all folders)."
     )
 
 
 def verified(folder: Path, name: str) -> Path:
-    """The path of a file of a finished folder, after its bytes were compared with what DONE records. Raises UserError where they differ."""
+    """Return the path of a file in a finished folder after comparing its bytes with DONE.
+
+    Raises UserError if they differ, if the folder is unfinished, or if the file is not recorded.
+    """
     record = read_done(folder)
     if record is None:
-        raise UserError(f"{folder} is not finished: run the command that makes it again.")
+        raise UserError(f"{folder} is not finished: run the command that builds it again.")
     if name not in record["files"]:
-        raise damaged(folder, name, "was never part of it")
+        raise damaged(folder, name, "is not recorded in DONE")
     for found, problem in damage(folder, {"files": {name: record["files"][name]}}, hashes=True):
         raise damaged(folder, found, problem)
     return folder / name

@@ -1,17 +1,19 @@
-"""Words in front of a key, made fit for any file system: they are for readers and identify nothing, so what does not fit is left out."""
+"""Clean the words in front of a key for every file system.
+
+The words are for readers and identify nothing, so characters that do not fit are dropped.
+"""
 
 from __future__ import annotations
 
 import re
 import unicodedata
 
-LONGEST = (
-    100  # bytes in UTF-8: with the key and `.lock` below the 143 that encrypted file systems allow, and below W&B's 128
-)
+# Bytes in UTF-8. With key and `.lock` this stays below the 143 of encrypted file systems and below the 128 of W&B.
+LONGEST = 100
 
 
 def words_for(name: str) -> str:
-    """A name without what file systems, shells or W&B refuse, of at most LONGEST bytes; letters of all scripts stay."""
+    """Replace characters that file systems, shells or W&B refuse; cut to LONGEST bytes. Letters of all scripts stay."""
     plain = re.sub(r"[^\w.+=,%@-]+", "_", unicodedata.normalize("NFC", name))
     cut = plain.encode()[:LONGEST].decode(errors="ignore")
     return cut.lstrip(".-").rstrip(".") or "_"

@@ -1,4 +1,4 @@
-"""Where an artefact was made and with what: recorded beside it, never part of its key."""
+"""Record where and with what an artefact was built; this is never part of its key."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ RECORDED_VERSIONS = ("speechforget", "torch", "torchaudio", "lightning", "numpy"
 
 
 def provenance() -> dict[str, Any]:
-    """Commit, versions, host and time of a build: recorded beside an artefact, never part of its key."""
+    """Return commit, versions, host and time, for `about.json`."""
     versions: dict[str, str | None] = {}
     for package in RECORDED_VERSIONS:
         try:
@@ -30,7 +30,7 @@ def provenance() -> dict[str, Any]:
 
 
 def commit() -> str | None:
-    """The commit that this package's checkout is at, with `-changed` where files differ from it; None outside a checkout."""
+    """Return the git commit of this package, with `-changed` if files differ from it; None outside a git clone."""
     folder = Path(__file__).resolve().parent
     try:
         run = subprocess.run(

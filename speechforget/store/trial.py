@@ -1,7 +1,8 @@
-"""`python -m speechforget.store locks FOLDER`: does flock keep processes of two machines apart in this folder?
+"""Test whether flock excludes processes of two machines in a folder (`python -m speechforget.store locks FOLDER`).
 
-The processes that run this at the same time meet in FOLDER by files. Whoever gets the flock holds it and says so; the others try it. If one of them
-gets it, too, flock is the machine's own affair there, and `lock=lease` is needed.
+Processes that run this at the same time find each other through files in FOLDER. The first to get the flock holds it
+and reports so; the others try to get it. If another one gets it too, flock does not reach across machines there, and
+`lock=lease` is needed.
 """
 
 from __future__ import annotations
@@ -23,16 +24,22 @@ from typing import Any
 from speechforget.store.files import explained, make_folder, write_json
 from speechforget.store.holders import try_flock
 
-PLACE = ".lock-trial"
+TRIAL_FOLDER = ".lock-trial"
 TURN_S = 0.1
 LINGER_S = 10.0
-TRIES = 8  # in vain, before a process believes that it is kept out
-HOW_TO_TEST_TWO = "srun -N2 --ntasks-per-node=1 python -m speechforget.store locks"
+# Failed tries after which a process counts as excluded.
+TRIES = 8
+TEST_TWO_NODES = "srun -N2 --ntasks-per-node=1 python -m speechforget.store locks"
 
 
 @dataclass
 class Trial:
-    """One process's part. `seen`: the others, as they last wrote of themselves; one that stopped writing is none."""
+    """Hold the part of one process in the trial.
+
+    tries: failed tries while another process held the flock. both: whether two held it at the same time.
+    no_flock: whether the file system has no flock. beside: names of those that held it together with this process.
+    seen: the last report of every other process. others: the reports of those that still take turns.
+    """
 
     folder: Path
     host: str = field(default_factory=socket.gethostname)
@@ -41,53 +48,52 @@ class Trial:
     tries: int = 0
     holds: bool = False
     both: bool = False
-    bare: bool = False  # no flock here at all
-    beside: list[str] = field(default_factory=list)  # who held it while this one did, as far as it saw
+    no_flock: bool = False
+    beside: list[str] = field(default_factory=list)
     ended: bool = False
     seen: dict[str, dict[str, Any]] = field(default_factory=dict)
     others: dict[str, dict[str, Any]] = field(default_factory=dict)
 
-    def tell(self) -> None:
-        """Writes of itself, and reads the others."""
+    def report(self) -> None:
+        """Report this process and read the reports of the others."""
         self.turns += 1
-        mine = {
-            name: getattr(self, name) for name in ("host", "turns", "tries", "holds", "both", "bare", "beside", "ended")
-        }
+        names = ("host", "turns", "tries", "holds", "both", "no_flock", "beside", "ended")
+        mine = {name: getattr(self, name) for name in names}
         write_json(self.folder / f"{self.name}.json", mine)
         for path in self.folder.glob("[0-9a-f]*.json"):
             if path.stem == self.name:
                 continue
             try:
                 found = json.loads(path.read_text(encoding="utf-8"))
-            except (OSError, ValueError):  # it left meanwhile
+            except (OSError, ValueError):  # its process has left
                 continue
-            # What an earlier trial left does not count turns.
+            # A file left by an earlier trial does not count its turns.
             if path.stem in self.seen and found["turns"] != self.seen[path.stem]["turns"]:
                 self.others[path.stem] = found
             self.seen[path.stem] = found
 
     def is_there(self, name: str) -> bool:
-        """Whether another has not left."""
+        """Return whether another process is still in the trial."""
         return (self.folder / f"{name}.json").exists()
 
     def turn(self, descriptor: int) -> None:
-        """Tries the flock, or goes on holding it; and looks whether somebody else holds it as well."""
-        self.tell()
-        if not self.holds and not self.bare:
+        """Try the flock, or keep holding it, and check whether another process holds it too."""
+        self.report()
+        if not self.holds and not self.no_flock:
             try:
                 self.holds = try_flock(descriptor, fcntl.LOCK_EX)
             except OSError:
-                self.bare = True
+                self.no_flock = True
             held_elsewhere = any(other["holds"] for other in self.others.values())
             self.tries += held_elsewhere and not self.holds
         self.beside = [name for name, other in self.others.items() if self.holds and other["holds"]]
-        # What is read of another may be old, so it counts only when the other saw this one hold the lock beside it.
+        # A report may be old, so it counts only if the other also saw this process hold the flock.
         self.both = self.both or any(self.name in self.others[name]["beside"] for name in self.beside)
         self.ended = self._knows_enough()
 
     def _knows_enough(self) -> bool:
-        """Whether all know enough: the lock was seen held twice, or everybody but its holder tried it in vain."""
-        if self.both or self.bare or any(other["both"] or other["bare"] for other in self.others.values()):
+        """Return whether the trial is decided: two held the flock, or all but its holder tried it without success."""
+        if self.both or self.no_flock or any(other["both"] or other["no_flock"] for other in self.others.values()):
             return True
         tried = [
             *(other["tries"] for other in self.others.values() if not other["holds"]),
@@ -97,12 +103,15 @@ class Trial:
 
 
 def try_locks(folder: Path, seconds: float, partner: bool = False) -> int:
-    """Runs the trial for at most `seconds`, prints one line, and gives 0 if that is a verdict. partner: be the second process on this machine."""
-    place = folder / PLACE
-    make_folder(place)
-    with explained(place):
-        trial = Trial(place)
-        with _file(place / "flock") as descriptor, _leaving(trial):
+    """Run the trial for at most `seconds` and print one line; return 0 if that is a verdict.
+
+    partner: be the second process on this machine, which prints nothing.
+    """
+    meeting = folder / TRIAL_FOLDER
+    make_folder(meeting)
+    with explained(meeting):
+        trial = Trial(meeting)
+        with _file(meeting / "flock") as descriptor, _leaving(trial):
             if not partner:
                 _meet(trial, seconds / 2)
             second = None if trial.others or partner else _second(folder, seconds)
@@ -122,19 +131,19 @@ def try_locks(folder: Path, seconds: float, partner: bool = False) -> int:
 def _meet(trial: Trial, seconds: float) -> None:
     deadline = time.monotonic() + seconds
     while not trial.others and time.monotonic() < deadline:
-        trial.tell()
+        trial.report()
         time.sleep(TURN_S)
 
 
 def _linger(trial: Trial) -> None:
-    """Stays until the others have seen how it ended."""
+    """Stay until the others have seen the end."""
     deadline = time.monotonic() + LINGER_S
-    trial.tell()
+    trial.report()
     while time.monotonic() < deadline and not all(
         other["ended"] for name, other in trial.others.items() if trial.is_there(name)
     ):
         time.sleep(TURN_S)
-        trial.tell()
+        trial.report()
 
 
 def _second(folder: Path, seconds: float) -> subprocess.Popen[bytes]:
@@ -153,7 +162,7 @@ def _file(path: Path) -> Iterator[int]:
 
 @contextmanager
 def _leaving(trial: Trial) -> Iterator[None]:
-    """Cleans up: one's own file, and, after the last one, the folder."""
+    """Remove the report of this process; the last process also removes the folder."""
     try:
         yield
     finally:
@@ -168,7 +177,7 @@ def _leaving(trial: Trial) -> Iterator[None]:
 
 
 def _is_old(trial: Trial, name: str, found: dict[str, Any]) -> bool:
-    """Whether a process has stopped counting its turns."""
+    """Return whether a process no longer takes turns."""
     time.sleep(5 * TURN_S)
     try:
         return bool(json.loads((trial.folder / f"{name}.json").read_text(encoding="utf-8"))["turns"] == found["turns"])
@@ -179,27 +188,26 @@ def _is_old(trial: Trial, name: str, found: dict[str, Any]) -> bool:
 def _remove_if_empty(folder: Path) -> None:
     try:
         folder.rmdir()
-    except OSError:  # somebody came
+    except OSError:  # another process has joined
         return
 
 
 def verdict(trial: Trial, folder: Path) -> tuple[int, str]:
-    """The exit code and the sentence."""
+    """Return the exit code and the sentence to print."""
     hosts = sorted({trial.host, *(other["host"] for other in trial.others.values())})
     between = " and ".join(hosts)
-    everybody = [*trial.others.values(), {"both": trial.both, "bare": trial.bare}]
-    if any(each["bare"] for each in everybody):
-        return 0, f"{folder} knows no flock: use lock=lease."
+    everybody = [*trial.others.values(), {"both": trial.both, "no_flock": trial.no_flock}]
+    if any(each["no_flock"] for each in everybody):
+        return 0, f"The file system of {folder} has no flock: use lock=lease."
     if any(each["both"] for each in everybody):
-        return 0, f"flock does not keep processes on {between} apart in {folder}: use lock=lease."
+        return 0, f"flock does not exclude processes on {between} from each other in {folder}: use lock=lease."
     if not trial.ended:
-        return (
-            1,
-            f"No verdict, the others were not heard of in time: repeat with a larger --seconds, at the same time as {HOW_TO_TEST_TWO} {folder}.",
+        return 1, (
+            "No verdict, because the other processes did not answer in time: "
+            f"repeat with a larger --seconds, all at the same time: {TEST_TWO_NODES} {folder}"
         )
     if len(hosts) > 1:
-        return 0, f"flock keeps {between} apart in {folder}: lock=flock, the default, is right."
-    return (
-        0,
-        f"flock works on {between}; only this machine was tested, so for several repeat with: {HOW_TO_TEST_TWO} {folder}",
+        return 0, f"flock excludes processes on {between} from each other in {folder}: keep lock=flock, the default."
+    return 0, (
+        f"flock works on {between}. Only this machine was tested; to test two nodes, run: {TEST_TWO_NODES} {folder}"
     )

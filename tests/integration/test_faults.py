@@ -1,7 +1,8 @@
-"""Faults at random, and the same numbers afterwards (docs/faults.md).
+"""Inject random faults and require the same numbers afterwards (docs/faults.md).
 
-SPEECHFORGET_FAULTS=200 pytest tests/test_faults.py -m nightly -n0 -s   that many faults, and a table of them
-SPEECHFORGET_FAULT_SEED=7                                             other faults; the round that a failure names is repeated with its own seed
+    SPEECHFORGET_FAULTS=200 pytest tests/integration/test_faults.py -m nightly -n0 -s
+
+injects 200 faults and prints a table. SPEECHFORGET_FAULT_SEED=7 selects other faults; a failure names its own seed.
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ SIGHTS = [
     "result/*/result.json",
 ]
 YEAR_S = 365.25 * 24 * 3600
-ROOM = 3_000_000  # bytes; a whole sweep takes less
+# Bytes of a disk that is large enough for a whole sweep.
+ROOM = 3_000_000
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +48,7 @@ def make_bench(small: list[str], tones: Path, tmp_path_factory: pytest.TempPathF
 
 
 def signals(turn: Round, attempts: int = 4, kinds: list[str] | None = None, at: str | None = None) -> None:
-    """Kills and stops processes of sweeps that start from nothing, again and again."""
+    """Kill and stop processes of sweeps that start with an empty output."""
     possible = kinds or [
         "SIGKILL of a parent",
         "SIGKILL at a file operation",
@@ -71,9 +73,9 @@ def signals(turn: Round, attempts: int = 4, kinds: list[str] | None = None, at: 
         hit = sweeps[0].end() != 0 if crash else strike(turn, kind, sweeps, moment, sight)
         codes = [sweep.end() for sweep in sweeps]
         if hit:
-            turn.tell(kind, f"{crash or f'after {moment:.1f} s or at {sight}'}, {turn.shape}, {turn.sweeps} at once")
+            turn.note(kind, f"{crash or f'after {moment:.1f} s or at {sight}'}, {turn.shape}, {turn.sweeps} at once")
         expect(turn, kind, sweeps, codes)
-        turn.nobody_left()
+        turn.end_processes()
         if not any(codes):
             break
         dress(turn)
@@ -81,7 +83,7 @@ def signals(turn: Round, attempts: int = 4, kinds: list[str] | None = None, at: 
 
 
 def strike(turn: Round, kind: str, sweeps: list[Sweep], moment: float, sight: str | None) -> bool:
-    """Waits for the moment, or for the sight of a file; whether there was anybody left to hit."""
+    """Wait for a moment, or for a file to appear, and send the signal. Return whether a process was left to hit."""
     role = kind.rpartition(" ")[2] if kind.endswith(("job", "rank")) else "parent"
     while role not in processes(turn.output).values() and running(sweeps) == sweeps:
         time.sleep(0.05)
@@ -111,24 +113,23 @@ def strike(turn: Round, kind: str, sweeps: list[Sweep], moment: float, sight: st
 
 
 def running(sweeps: list[Sweep]) -> list[Sweep]:
-    """Those that have not ended."""
+    """Return the sweeps that have not ended."""
     return [sweep for sweep in sweeps if sweep.process.poll() is None]
 
 
 def seen(turn: Round, sight: str | None) -> set[Path]:
-    """Files of a pattern."""
+    """Return the files that match a pattern."""
     return set(turn.output.glob(sight)) if sight else set()
 
 
 def expect(turn: Round, kind: str, sweeps: list[Sweep], codes: list[int]) -> None:
-    """What a disturbed command may end like; whoever was not hit must not notice."""
+    """Require an exit code that fits the fault, and no effect on sweeps that were not hit."""
     for sweep, code in zip(sweeps, codes, strict=True):
-        loky = (
-            kind == "SIGINT" and turn.shape == "joblib"
-        )  # whose processes, interrupted while they start, print stacks before any code of ours runs
+        # joblib's processes, interrupted while they start, print stack traces before our code runs.
+        loky = kind == "SIGINT" and turn.shape == "joblib"
         words = sweep.words() if loky else clear(sweep, f"after {kind} (exit code {code})")
         if code == 1 and "same command" not in words:
-            raise FaultError(f"exit code 1 after {kind}, and no word of what to do:\n{words}")
+            raise FaultError(f"exit code 1 after {kind}, without saying what to do:\n{words}")
     allowed = {
         "SIGINT": {130},
         "SIGTERM": {-15, 143},
@@ -143,11 +144,11 @@ def expect(turn: Round, kind: str, sweeps: list[Sweep], codes: list[int]) -> Non
         raise FaultError(f"exit codes {codes} after {kind}:\n" + "\n".join(sweep.words() for sweep in sweeps))
 
 
-# Things that lie about, and clocks
+# Files of dead processes, and wrong clocks
 
 
 def dress(turn: Round, chance: float = 0.3) -> None:
-    """Perhaps a clock that was wrong, or something that a dead process left."""
+    """Sometimes add wrong file times, or files that a dead process left."""
     if turn.draw.random() < chance:
         clock(turn)
     if turn.draw.random() < chance:
@@ -155,18 +156,18 @@ def dress(turn: Round, chance: float = 0.3) -> None:
 
 
 def clock(turn: Round) -> None:
-    """File times of the far past or future."""
+    """Set file times far in the past or future."""
     paths = [path for path in turn.output.rglob("*") if turn.draw.random() < 0.5]
     years = turn.draw.choice([-40, -1, 1, 60])
     for path in paths:
         moment = time.time() + years * YEAR_S * turn.draw.random()
         with suppress(OSError):
             os.utime(path, (moment, moment))
-    turn.tell("file times", f"{len(paths)} files up to {years} years off")
+    turn.note("file times", f"{len(paths)} files up to {years} years off")
 
 
 def leftover(turn: Round) -> None:
-    """Files that a process leaves when it dies, where an artefact lies or will lie."""
+    """Create files that a dying process leaves in or beside the folder of an artefact."""
     name = turn.draw.choice(sorted(turn.bench.quiet(turn.shape).artefacts))
     folder = turn.output / name
     if turn.draw.random() < 0.4:
@@ -186,7 +187,7 @@ def leftover(turn: Round) -> None:
         which = turn.draw.choice(sorted(texts))
         folder.parent.mkdir(parents=True, exist_ok=True)
         folder.with_name(f"{folder.name}.lock").write_text(texts[which].replace("'", '"').replace("None", "null"))
-        turn.tell("stale lock", f"{which} at {name}")
+        turn.note("stale lock", f"{which} at {name}")
         return
     own = {
         "scores": ["loss.partial.npy", "logits.rank7.npy"],
@@ -200,14 +201,14 @@ def leftover(turn: Round) -> None:
     if read_done(folder) is None:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / which).write_bytes(turn.draw.randbytes(turn.draw.choice([0, 100, 5000])))
-        turn.tell("stale file", f"{which} in {name}")
+        turn.note("stale file", f"{which} in {name}")
 
 
 # Damage
 
 
 def damage(turn: Round, number: int = 10) -> None:
-    """Bytes of finished artefacts and caches, where some of what depends on them has to be made anew."""
+    """Damage finished artefacts and caches, and remove some artefacts so that others are read again."""
     copy_quiet(turn)
     for folder in sorted(turn.output.glob("*/*/DONE")):
         if turn.draw.random() < {"result": 0.6, "scores": 0.4, "unlearned": 0.3}.get(folder.parts[-3], 0.1):
@@ -222,31 +223,31 @@ def damage(turn: Round, number: int = 10) -> None:
     for path in turn.draw.sample(files, number if turn.shape != "ranks" else number // 2):
         artefact = turn.artefact_of(path)
         kind = "cache" if artefact.startswith("cache") else path.name
-        turn.tell(f"damage: {kind}", f"{spoil(path, turn.draw)} {path.relative_to(turn.output)}", artefact)
+        turn.note(f"damage: {kind}", f"{spoil(path, turn.draw)} {path.relative_to(turn.output)}", artefact)
     dress(turn)
     turn.settle()
 
 
 def checkpoints(turn: Round, number: int = 4) -> None:
-    """Checkpoints of unfinished models."""
+    """Damage checkpoints of unfinished models."""
     copy_quiet(turn)
     kept = turn.bench.quiet(turn.shape).checkpoints
     for name in turn.draw.sample(sorted(kept), min(number, len(kept))):
         folder = turn.output / name
         shutil.rmtree(folder)
         shutil.copytree(turn.draw.choice(kept[name]), folder)
-        turn.tell("damage: checkpoint", f"{spoil(folder / 'checkpoint.ckpt', turn.draw)} {name}", name)
+        turn.note("damage: checkpoint", f"{spoil(folder / 'checkpoint.ckpt', turn.draw)} {name}", name)
     dress(turn)
     turn.settle()
 
 
 def copy_quiet(turn: Round) -> None:
-    """A finished sweep."""
+    """Copy a finished sweep into the output."""
     shutil.copytree(turn.bench.quiet(turn.shape).output, turn.output, ignore=shutil.ignore_patterns("sweeps"))
 
 
 def spoil(path: Path, draw: Random, way: str = "") -> str:
-    """Flips bytes of a file, cuts it off or removes it; says which."""
+    """Flip bytes of a file, truncate it or remove it; return a description."""
     data = bytearray(path.read_bytes())
     way = (way or draw.choice(["flip", "flip", "cut", "remove"])) if data else "remove"
     if way == "remove":
@@ -256,11 +257,11 @@ def spoil(path: Path, draw: Random, way: str = "") -> str:
         length = draw.choice([0, draw.randrange(len(data))])
         path.write_bytes(data[:length])
         return f"cut to {length} of {len(data)} bytes:"
-    places = [draw.randrange(len(data)) for _ in range(draw.randint(1, 8))]
-    for place in places:
-        data[place] ^= draw.randint(1, 255)
+    indices = [draw.randrange(len(data)) for _ in range(draw.randint(1, 8))]
+    for index in indices:
+        data[index] ^= draw.randint(1, 255)
     path.write_bytes(data)
-    return f"bytes {places} flipped of"
+    return f"bytes {indices} flipped of"
 
 
 # Disks
@@ -268,7 +269,7 @@ def spoil(path: Path, draw: Random, way: str = "") -> str:
 
 @contextmanager
 def own_disk(turn: Round, size: int) -> Iterator[Callable[[str], bool]]:
-    """A file system in memory for the round's output; gives what remounts it with other options."""
+    """Mount a file system in memory as the output; yield a function that remounts it with other options."""
     turn.output.mkdir(parents=True)
     mounted = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(turn.output)],
@@ -287,38 +288,38 @@ def own_disk(turn: Round, size: int) -> Iterator[Callable[[str], bool]]:
             )
         )
     finally:
-        for _ in range(100):  # a process that is being ended may still be in it
+        for _ in range(100):  # an ending process may still use it
             if not subprocess.run(["umount", str(turn.output)], capture_output=True, check=False).returncode:
                 break
             time.sleep(0.1)
 
 
 def full_disk(turn: Round) -> None:
-    """A disk that is full sooner or later, twice, then large enough."""
+    """Use a disk that is too small twice, then one that is large enough."""
     sizes = sorted(turn.draw.randrange(4096, ROOM) for _ in range(2))
     with own_disk(turn, sizes[0]) as remount:
         for size in sizes:
             assert remount(f"size={size}")
             sweeps = turn.start()
             codes = [sweep.end() for sweep in sweeps]
-            turn.nobody_left()
+            turn.end_processes()
             for sweep, code in zip(sweeps, codes, strict=True):
                 words = clear(sweep, f"with {size} bytes of room")
                 if code and ("is full" not in words or "make room" not in words):
-                    raise FaultError(f"exit code {code} on a full disk of {size} bytes, and no word of that:\n{words}")
+                    raise FaultError(f"exit code {code} on a full disk of {size} bytes, without saying so:\n{words}")
             if any(codes):
-                turn.tell("full disk", f"{size} bytes")
+                turn.note("full disk", f"{size} bytes")
         assert remount("size=64m")
         turn.settle()
 
 
 def read_only(turn: Round) -> None:
-    """An output that becomes read-only while sweeps run, or was so from the start."""
+    """Make the output read-only while sweeps run, and before they start."""
     with own_disk(turn, 64 << 20) as remount:
         sweeps = turn.start()
         time.sleep(turn.draw.uniform(1, 8))
         while not remount("ro") and any(sweep.process.poll() is None for sweep in sweeps):
-            time.sleep(0.001)  # not while a file is open for writing
+            time.sleep(0.001)  # the remount fails while a file is open for writing
         codes = [sweep.end() for sweep in sweeps]
         denied(turn, sweeps, codes, "read-only meanwhile")
         assert remount("ro")
@@ -327,31 +328,30 @@ def read_only(turn: Round) -> None:
         assert remount("rw")
         turn.settle()
         assert remount("ro")
-        turn.tell("read-only", "cached runs")
+        turn.note("read-only", "cached runs")
         for single in (True, False):
             sweep = turn.bench.start(turn.output, turn.shape, turn.corpus, single=single)
             if sweep.end():
-                raise FaultError(
-                    f"a cached {'run' if single else 'sweep'} on a read-only output fails:\n{clear(sweep, 'on a read-only output')}"
-                )
+                words = clear(sweep, "on a read-only output")
+                raise FaultError(f"a cached {'run' if single else 'sweep'} on a read-only output fails:\n{words}")
 
 
 def denied(turn: Round, sweeps: list[Sweep], codes: list[int], when: str) -> None:
-    """Either it needed to write nothing, or it says where it cannot."""
-    turn.nobody_left()
+    """Require that each sweep either writes nothing or names the folder that it cannot write."""
+    turn.end_processes()
     for sweep, code in zip(sweeps, codes, strict=True):
         words = clear(sweep, when)
         if code and ("annot" not in words or str(turn.output) not in words):
-            raise FaultError(f"exit code {code}, {when}, and no word of that:\n{words}")
+            raise FaultError(f"exit code {code}, {when}, without saying so:\n{words}")
     if any(codes):
-        turn.tell("read-only", when)
+        turn.note("read-only", when)
 
 
 # Corpora
 
 
 def corpus_changes(turn: Round, steps: int = 2) -> None:
-    """The corpus is another one for some time: between two commands, or while one runs."""
+    """Change the corpus for some time, between two commands or while one runs."""
     turn.corpus = Path(shutil.copytree(turn.bench.tones, turn.output.with_name(f"{turn.output.name}-corpus")))
     shape = turn.shape
     turn.bench.quiet(shape)
@@ -360,7 +360,7 @@ def corpus_changes(turn: Round, steps: int = 2) -> None:
         other = other_corpus(turn.bench, variant)
         turn.bench.quiet(shape, other)
         if turn.draw.random() < 0.5:
-            turn.tell(f"corpus {variant}", "between runs")
+            turn.note(f"corpus {variant}", "between runs")
             change_corpus(turn.corpus, variant)
             turn.settle(*turn.bench.known(shape), corpus=other)
         else:
@@ -368,12 +368,12 @@ def corpus_changes(turn: Round, steps: int = 2) -> None:
             moment = turn.draw.uniform(0.8, 8)
             time.sleep(moment)
             change_corpus(turn.corpus, variant)
-            turn.tell(f"corpus {variant}", f"after {moment:.1f} s")
+            turn.note(f"corpus {variant}", f"after {moment:.1f} s")
             for sweep in sweeps:
                 code, words = sweep.end(), clear(sweep, "while the corpus changes")
                 if code and "recordings" not in words and "corpus changed" not in words:
-                    raise FaultError(f"exit code {code} while the corpus changes, and no word of that:\n{words}")
-            turn.nobody_left()
+                    raise FaultError(f"exit code {code} while the corpus changes, without saying so:\n{words}")
+            turn.end_processes()
             either = {name: held for quiet in turn.bench.known(shape) for name, held in quiet.artefacts.items()}
             if mixed := {name for name, held in artefacts(turn.output).items() if held != either.get(name)}:
                 raise FaultError(f"of neither corpus: {mixed}")
@@ -382,15 +382,15 @@ def corpus_changes(turn: Round, steps: int = 2) -> None:
 
 
 def other_corpus(bench: Bench, variant: str) -> Path:
-    """The corpus in a variant, for a quiet sweep."""
-    folder = bench.place / f"corpus-{variant}"
+    """Return a changed copy of the corpus for an undisturbed sweep."""
+    folder = bench.folder / f"corpus-{variant}"
     if not folder.exists():
         change_corpus(Path(shutil.copytree(bench.tones, folder)), variant)
     return folder
 
 
 def change_corpus(corpus: Path, variant: str) -> None:
-    """A recording is rewritten, removed or added, always the same one."""
+    """Rewrite, remove or add one fixed recording."""
     if variant == "removed":
         (corpus / "word2" / "speaker1_NO_0.wav").unlink()
         return
@@ -399,7 +399,7 @@ def change_corpus(corpus: Path, variant: str) -> None:
 
 
 def restore_corpus(turn: Round) -> None:
-    """The recordings as they were, with their old times or with new ones."""
+    """Restore the recordings, with their old times or new ones."""
     assert turn.corpus is not None
     shutil.rmtree(turn.corpus)
     shutil.copytree(turn.bench.tones, turn.corpus, copy_function=turn.draw.choice([shutil.copy, shutil.copy2]))
@@ -416,7 +416,7 @@ SCENARIOS: dict[Callable[[Round], None], float] = {
 
 
 def run(turn: Round, scenario: Callable[..., None], *arguments: Any) -> None:
-    """One round; what it says when it fails is enough to repeat it."""
+    """Run one round. Its error contains what is needed to repeat it."""
     turn.bench.rounds.append(f"{scenario.__name__}, {turn.shape}, {turn.sweeps} at once")
     try:
         scenario(turn, *arguments)
@@ -428,34 +428,33 @@ def run(turn: Round, scenario: Callable[..., None], *arguments: Any) -> None:
         ) from None
     finally:
         with suppress(FaultError):
-            turn.nobody_left(0)
+            turn.end_processes(0)
         turn.bench.injected += turn.injected
     shutil.rmtree(turn.output)
 
 
 def random_round(bench: Bench, seed: int) -> None:
-    """Everything about it follows from its seed."""
+    """Run a round that its seed determines completely."""
     draw = Random(seed)
     (scenario,) = draw.choices([*SCENARIOS], [*SCENARIOS.values()])
-    (shape,) = draw.choices(
-        ["one", "joblib", "ranks"], [9, 2, 1] if scenario is damage else [4, 2, 2]
-    )  # it matters little for what only reads
+    # The shape matters little for damage, which only concerns reading.
+    (shape,) = draw.choices(["one", "joblib", "ranks"], [9, 2, 1] if scenario is damage else [4, 2, 2])
     (sweeps,) = draw.choices([1, 2, 4], [12, 3, 1] if shape == "one" else [12, 1, 0])
     run(Round(bench, seed, shape, sweeps), scenario)
 
 
 def a_bad_day(turn: Round) -> None:
-    """One fault of each important kind, one after another."""
+    """Inject one fault of each important kind in sequence."""
     with own_disk(turn, 1_100_000) as remount:
         (sweep,) = turn.start()
         assert sweep.end() == 1 and "is full: make room" in clear(sweep, "on a full disk")
-        turn.tell("full disk", "1100000 bytes")
+        turn.note("full disk", "1100000 bytes")
         assert remount(f"size={ROOM * 4}")
         sweeps = turn.start()
         assert strike(turn, "SIGKILL of a parent", sweeps, 60, "*/*/checkpoint.ckpt") and sweeps[0].end() == -9
-        turn.tell("SIGKILL of a parent", "at its first checkpoint")
+        turn.note("SIGKILL of a parent", "at its first checkpoint")
         for path in turn.output.glob("*/*/checkpoint.ckpt"):
-            turn.tell("damage: checkpoint", spoil(path, turn.draw, "flip"), turn.artefact_of(path))
+            turn.note("damage: checkpoint", spoil(path, turn.draw, "flip"), turn.artefact_of(path))
         clock(turn)
         leftover(turn)
         turn.settle()
@@ -463,7 +462,7 @@ def a_bad_day(turn: Round) -> None:
             (next(turn.output.glob("split/*/utterances.csv")), "flip"),
             (next(turn.output.glob("result/*/forget.txt")), "cut"),
         ):
-            turn.tell("damage", spoil(path, turn.draw, way), turn.artefact_of(path))
+            turn.note("damage", spoil(path, turn.draw, way), turn.artefact_of(path))
         turn.settle()
     assert [each.outcome for each in turn.injected if each.kind == "damage"] == ["error", "error"]
 
@@ -475,7 +474,8 @@ def test_a_bad_day_ends_in_the_quiet_numbers(make_bench: Callable[..., Bench]) -
 
 @pytest.mark.nightly
 @pytest.mark.skipif(
-    not FAULTS, reason="set SPEECHFORGET_FAULTS to a number of faults; tests/test_ranks.py kills a rank, too"
+    not FAULTS,
+    reason="set SPEECHFORGET_FAULTS to a number of faults; tests/distributed/test_ranks.py kills a rank, too",
 )
 def test_a_rank_that_is_killed_or_stopped_costs_a_repetition(make_bench: Callable[..., Bench]) -> None:
     bench = make_bench("only=original", "seed=0")
@@ -485,7 +485,7 @@ def test_a_rank_that_is_killed_or_stopped_costs_a_repetition(make_bench: Callabl
 
 
 def table(injected: list[Injected]) -> str:
-    """How many faults of each kind there were, and how they ended."""
+    """Format how many faults of each kind there were, and how they ended."""
     counts = Counter((kind, each.outcome) for each in injected for kind in (each.kind, "~ all"))
     head = f"{'fault':28} injected  quiet numbers again  clear error first  not needed, found by verify  failed"
     lines = []

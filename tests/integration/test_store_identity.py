@@ -1,22 +1,19 @@
-"""docs/identity.md says what is in the keys that the pipeline really uses; what a folder says of itself is enough to make it again."""
+"""Compare docs/identity.md with the keys that the pipeline uses, and rebuild artefacts from their own record."""
 
 import json
 import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from safetensors.torch import load_file, save_file
 
 from speechforget import pipeline
 from speechforget.cli import rebuild
 from speechforget.cli.store import main
 from speechforget.store import key_of, read_done
-from speechforget.store.difference import first_difference
 from speechforget.store.manifest import write_done
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "identity.md"
@@ -25,7 +22,7 @@ ROW = re.compile(r"\| (?P<stage>\w+) \| (?P<inputs>(?:`\w+`(?:, )?)+) \| .+ \|")
 
 @pytest.fixture(scope="module")
 def recorded(configure, tmp_path_factory: pytest.TempPathFactory) -> dict[Path, dict]:
-    """inputs.json of every artefact of one run."""
+    """Run one small experiment and return `inputs.json` of every artefact by its folder."""
     output = tmp_path_factory.mktemp("identity")
     pipeline.run(configure(f"output={output}", "train.epochs=1", "method=ssd"))
     return {path.parent: json.loads(path.read_text()) for path in output.glob("*/*/inputs.json")}
@@ -58,7 +55,7 @@ def test_a_folder_is_named_by_its_inputs(recorded: dict[Path, dict]) -> None:
         assert "inputs.json" in done["files"] and "DONE" not in done["files"]
 
 
-def test_the_original_of_the_table_knows_no_request(recorded: dict[Path, dict]) -> None:
+def test_the_key_of_an_original_contains_no_request(recorded: dict[Path, dict]) -> None:
     (original,) = [record for record in recorded.values() if record["stage"] == "original"]
     assert original["inputs"]["without"] is None
 
@@ -67,17 +64,18 @@ def verify(output: Path, *arguments: str) -> int:
     return main(["verify", "--rebuild", "--output", str(output), *arguments])
 
 
-@pytest.mark.parametrize("stage", ["split", "original", "importance", "scores", "result"])
-def test_an_artefact_is_made_again_to_the_bit(stage: str, recorded: dict[Path, dict], capsys) -> None:
-    folder = folder_of(output_of(recorded), stage)
-    before = sorted(path for path in output_of(recorded).rglob("*") if "cache" not in path.parts)
-    assert verify(output_of(recorded), str(folder)) == 0
-    assert f"{folder}: the same to the bit" in capsys.readouterr().out
-    assert sorted(path for path in output_of(recorded).rglob("*") if "cache" not in path.parts) == before
+def test_artefacts_are_rebuilt_to_the_bit(recorded: dict[Path, dict], capsys) -> None:
+    output = output_of(recorded)
+    folders = [folder_of(output, stage) for stage in ("split", "original", "importance", "scores", "result")]
+    before = sorted(path for path in output.rglob("*") if "cache" not in path.parts)
+    assert verify(output, *map(str, folders)) == 0
+    out = capsys.readouterr().out
+    assert all(f"{folder}: equal to the bit" in out for folder in folders)
+    assert sorted(path for path in output.rglob("*") if "cache" not in path.parts) == before
 
 
 def plant(folder: Path, change: Callable[[Path], None]) -> None:
-    """Changes a folder so that its own record does not show it."""
+    """Change a folder and its record together, so that only a rebuild finds the change."""
     record = read_done(folder)
     assert record is not None
     change(folder)
@@ -121,7 +119,7 @@ def test_a_planted_difference_is_named(
         assert verify(tmp_path / "out", str(folder), "--tolerance", "0.1") == 0
 
 
-def test_of_two_folders_with_one_key_the_finished_one_of_that_name_is_read(recorded, tmp_path: Path, capsys) -> None:
+def test_scores_are_rebuilt_from_the_finished_model_of_their_name(recorded, tmp_path: Path, capsys) -> None:
     shutil.copytree(output_of(recorded), tmp_path / "out", symlinks=True)
     original = folder_of(tmp_path / "out", "original")
     for name in ("another", "unfinished"):
@@ -134,19 +132,19 @@ def test_of_two_folders_with_one_key_the_finished_one_of_that_name_is_read(recor
     assert "names 3 artefacts (" in (said := capsys.readouterr().err) and "give one of these names" in said
 
 
-def test_what_cannot_be_made_again_is_said(recorded, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+def test_an_artefact_that_cannot_be_rebuilt_is_an_error(recorded, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     folder = folder_of(output_of(recorded), "scores")
     with monkeypatch.context() as patch:
         patch.setattr(pipeline, "code_of", lambda *targets: "edited")
         assert verify(output_of(recorded), str(folder)) == 1
-    assert "cannot be made again, since what makes its scores has changed (code: was" in capsys.readouterr().out
+    assert "cannot be rebuilt, because the inputs of its scores have changed (code: was" in capsys.readouterr().out
     monkeypatch.setattr(rebuild, "_about", lambda node: {})
     assert verify(output_of(recorded), str(folder)) == 1
-    assert "does not record the config" in capsys.readouterr().out
+    assert "did not record the config" in capsys.readouterr().out
 
 
 @pytest.mark.nightly
-def test_every_artefact_of_a_sweep_is_made_again_to_the_bit(configure, tmp_path: Path, capsys) -> None:
+def test_every_artefact_of_a_sweep_is_rebuilt_to_the_bit(configure, tmp_path: Path, capsys) -> None:
     for method in ("scrub", "ssd", "salun", "fisher", "finetune"):
         for task in ("task=class", "task=sample", "task=sample task.by=speaker"):
             pipeline.run(configure(f"output={tmp_path}", f"method={method}", *task.split()))
@@ -155,108 +153,4 @@ def test_every_artefact_of_a_sweep_is_made_again_to_the_bit(configure, tmp_path:
     pipeline.run(configure(f"output={tmp_path}", f"original.checkpoint={original}", "oracle=train"))
     count = len(list(tmp_path.glob("*/*/inputs.json")))
     assert verify(tmp_path) == 0
-    assert capsys.readouterr().out.count("the same to the bit") == count
-
-
-Write = Callable[[Path, Any], None]
-
-
-def write_text(path: Path, text: Any) -> None:
-    path.write_text(text)
-
-
-def write_tensor(path: Path, value: Any) -> None:
-    save_file({"w": torch.tensor(value)}, path)
-
-
-@pytest.mark.parametrize(
-    ("name", "write", "old", "new", "tolerance", "found"),
-    [
-        ("a.npy", np.save, np.float32([1, 2]), np.float32([1, 2]), 0, None),
-        (
-            "a.npy",
-            np.save,
-            np.float32([0, 1]),
-            np.float32([-0.0, 1]),
-            0,
-            "a.npy: [0] was 0.0, is -0.0; 1 of 2 values differ",
-        ),
-        ("a.npy", np.save, np.float32([np.nan, 1]), np.float32([np.nan, 1]), 0, None),
-        (
-            "a.npy",
-            np.save,
-            np.float32([np.nan, 1]),
-            np.float32([2, 1]),
-            0.1,
-            "a.npy: [0] was nan, is 2.0; 1 of 2 values differ",
-        ),
-        ("a.npy", np.save, np.float64([1, 100]), np.float64([1.05, 100]), 1e-3, None),
-        (
-            "a.npy",
-            np.save,
-            np.float64([1, 100]),
-            np.float64([1.2, 100]),
-            1e-3,
-            "a.npy: [0] was 1.0, is 1.2; 1 of 2 values differ",
-        ),
-        (
-            "a.npy",
-            np.save,
-            np.int64([[1], [3]]),
-            np.int64([[1], [4]]),
-            0.9,
-            "a.npy: [1, 0] was 3, is 4; 1 of 2 values differ",
-        ),
-        ("a.npy", np.save, np.int64([1]), np.int32([1]), 0, "a.npy: was int64 (1,), is int32 (1,)"),
-        ("w.safetensors", write_tensor, 1.0, 1.5, 0, "w.safetensors: w[0] was 1.0, is 1.5; 1 of 1 values differ"),
-        (
-            "a.csv",
-            write_text,
-            "id,loss\nx,0.5\n",
-            "id,loss\nx,0.50001\n",
-            0,
-            "a.csv: line 2, column loss was '0.5', is '0.50001'",
-        ),
-        ("a.csv", write_text, "id,loss\nx,0.5\n", "id,loss\nx,0.50001\n", 1e-3, None),
-        ("a.csv", write_text, "id,loss\nx,0.5\n", "id,loss\n", 1e-3, "a.csv: had 2 lines, has 1"),
-        (
-            "a.json",
-            write_text,
-            '{"commit": "a", "b": {"c": [1, 2.0]}}',
-            '{"commit": "b", "b": {"c": [1, 2.0]}}',
-            0,
-            None,
-        ),
-        ("cost.json", write_text, '{"seconds": 1, "forward": 3}', '{"seconds": 2, "forward": 3}', 0, None),
-        (
-            "cost.json",
-            write_text,
-            '{"shared": {"forward": 3}}',
-            '{"shared": {"forward": 4}}',
-            0,
-            "cost.json: shared.forward was 3, is 4",
-        ),
-        ("a.json", write_text, '{"cost": {"x": {"seconds": 1}}}', '{"cost": {"x": {"seconds": 2}}}', 0, None),
-        (
-            "a.json",
-            write_text,
-            '{"cost": {"x": {"forward": 1}}}',
-            '{"cost": {"x": {"forward": 2}}}',
-            0,
-            "a.json: cost.x.forward was 1, is 2",
-        ),
-        ("model.json", write_text, '{"seconds": 1}', '{"seconds": 2}', 0, "model.json: seconds was 1, is 2"),
-        ("a.json", write_text, '{"b": {"c": 1}}', '{"b": {"c": 2}}', 0, "a.json: b.c was 1, is 2"),
-        ("forget.txt", write_text, "a\nb\n", "a\nc\n", 0.5, "forget.txt: line 2 was b'b', is b'c'"),
-    ],
-)
-def test_the_first_difference_is_named(
-    name: str, write: Write, old: Any, new: Any, tolerance: float, found: str | None, tmp_path: Path
-) -> None:
-    for folder, value in (("old", old), ("new", new)):
-        (tmp_path / folder).mkdir()
-        write(tmp_path / folder / name, value)
-        (tmp_path / folder / "about.json").write_text(folder)
-    assert first_difference(tmp_path / "old", tmp_path / "new", tolerance) == found
-    (tmp_path / "new" / name).unlink()
-    assert first_difference(tmp_path / "old", tmp_path / "new", tolerance) == f"{name} is not made any more"
+    assert capsys.readouterr().out.count("equal to the bit") == count

@@ -1,8 +1,9 @@
-"""Faults, injected at random into small sweeps, and what must be true afterwards (docs/faults.md).
+"""Inject random faults into small sweeps and check what must hold afterwards (docs/faults.md).
 
-A `Round` works in one output folder: it injects faults, then `settle` repeats the command undisturbed until the numbers are those of a quiet sweep;
-on the way a damaged folder may be named by one clear error and is removed, as the error says. Everything is drawn from the round's seed.
-Which faults there are is in test_faults.py. What goes wrong raises `FaultError`.
+A `Round` works in one output folder. It injects faults; then `settle` repeats the command without faults until the
+numbers equal those of an undisturbed sweep. Meanwhile an error may name a damaged folder, which is then removed as the
+error asks. The seed of a round determines everything. test_faults.py defines the faults. A broken promise raises
+`FaultError`.
 """
 
 from __future__ import annotations
@@ -28,24 +29,29 @@ from speechforget.cli.store import main as store
 from speechforget.store import read_done
 
 ROOT = Path(__file__).parents[2]
-PATIENCE_S = 240.0  # for one command: longer is a hang
-LEAVE_S = 20.0  # for processes to end after the command that started them
-MARK = "SPEECHFORGET_FAULTS_OUTPUT"  # in the environment of everything that a round starts
-CRASH = "SPEECHFORGET_FAULTS_CRASH"  # "<role>:<n>": a process of this role kills itself before its n-th operation on a file of the output
+# A command that takes longer hangs.
+PATIENCE_S = 240.0
+# Time for processes to end after the command that started them.
+LEAVE_S = 20.0
+# Set in the environment of every process that a round starts.
+MARK = "SPEECHFORGET_FAULTS_OUTPUT"
+# "<role>:<n>": a process of this role kills itself before its n-th operation on a file of the output.
+CRASH = "SPEECHFORGET_FAULTS_CRASH"
+# Words of the command line that identify a role; every other process is a parent.
 ROLES = {
     "rank": "speechforget.distributed.worker",
     "job": "popen_loky",
     "helper": "resource_tracker",
-}  # by words of the command line; else: parent
+}
 SHAPES = {"one": [], "joblib": ["launch=joblib"], "ranks": ["trainer.devices=2"]}
 HOOK = """
 import os, signal, sys
-place, (role, number) = os.environ["{MARK}"], os.environ["{CRASH}"].split(":")
+output, (role, number) = os.environ["{MARK}"], os.environ["{CRASH}"].split(":")
 words = " ".join(sys.orig_argv)
 mine = next((name for name, word in {ROLES}.items() if word in words), "parent")
 left = [int(number)]
 def hook(event, arguments):
-    if event in ("open", "os.rename", "os.remove", "os.mkdir", "os.rmdir") and str(arguments[0]).startswith(place):
+    if event in ("open", "os.rename", "os.remove", "os.mkdir", "os.rmdir") and str(arguments[0]).startswith(output):
         if event != "open" or (arguments[1] or "r")[0] != "r" or arguments[2] & 3:
             left[0] -= 1
             if left[0] == 0:
@@ -56,13 +62,16 @@ if mine == role:
 
 
 class FaultError(AssertionError):
-    """Something that a fault must not lead to."""
+    """Signal that a fault had a forbidden effect."""
 
 
 @dataclass
 class Injected:
-    """A fault. artefact: what it damaged, where it did. outcome: quiet; error or verify, where an error of the command or
-    the store's check named the artefact first; or failed, with its round.
+    """Record a fault.
+
+    artefact: what it damaged, if anything.
+    outcome: quiet (the numbers are right again), error (an error of the command named the artefact first), verify
+        (`store verify` named it first) or failed.
     """
 
     kind: str
@@ -73,46 +82,51 @@ class Injected:
 
 @dataclass
 class Sweep:
-    """A started command and where its words go."""
+    """Hold a started command and the path of its log."""
 
     process: subprocess.Popen[bytes]
     log: Path
 
     def end(self, patience_s: float = PATIENCE_S) -> int:
-        """Its exit code. Raises FaultError when it hangs."""
+        """Wait for the exit code. Raises FaultError if the command hangs."""
         try:
             return self.process.wait(patience_s)
         except subprocess.TimeoutExpired:
-            raise FaultError(f"it hangs (more than {patience_s:.0f} s):\n{self.words()}") from None
+            raise FaultError(f"the command hangs (more than {patience_s:.0f} s):\n{self.words()}") from None
 
     def words(self, kind: str = "err") -> str:
-        """What it printed."""
+        """Return what the command printed."""
         return self.log.with_suffix(f".{kind}").read_text(errors="replace")
 
 
 @dataclass
 class Quiet:
-    """An undisturbed sweep: its artefacts, and every checkpoint that it had on the way, by artefact."""
+    """Hold an undisturbed sweep: its artefacts, and every checkpoint written on the way, by artefact."""
 
     output: Path
     artefacts: dict[str, Any]
     checkpoints: dict[str, list[Path]]
 
 
+def restore_interrupt() -> None:
+    """Handle SIGINT by default: a pytest in the background ignores it, and its children inherit that."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def processes(output: Path) -> dict[int, str]:
-    """Those that a round started on `output` and that live, with their roles."""
+    """Return the living processes that a round started on `output`, with their roles."""
     found: dict[int, str] = {}
     mark = f"{MARK}={output}".encode()
-    for place in Path("/proc").glob("[0-9]*"):
+    for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            if mark in (place / "environ").read_bytes().split(b"\0"):
-                words = (place / "cmdline").read_bytes().decode(errors="replace").replace("\0", " ")
-                found[int(place.name)] = next((role for role, word in ROLES.items() if word in words), "parent")
+            if mark in (folder / "environ").read_bytes().split(b"\0"):
+                words = (folder / "cmdline").read_bytes().decode(errors="replace").replace("\0", " ")
+                found[int(folder.name)] = next((role for role, word in ROLES.items() if word in words), "parent")
     return found
 
 
 def artefacts(output: Path) -> dict[str, Any]:
-    """What the finished artefacts of `output` hold: the names of their files, weights by their hash, results without wall times."""
+    """Return the content of finished artefacts: file names, hash of weights, results without wall times."""
     found: dict[str, Any] = {}
     for done in output.glob("*/*/DONE"):
         folder, record = done.parent, read_done(done.parent)
@@ -131,28 +145,28 @@ def artefacts(output: Path) -> dict[str, Any]:
 
 
 class Bench:
-    """Where rounds happen: the corpus, quiet sweeps to compare with, and the count of faults."""
+    """Hold what rounds share: the corpus, undisturbed sweeps to compare with, and the injected faults."""
 
-    def __init__(self, place: Path, small: Iterable[str], tones: Path, sweep: Iterable[str]) -> None:
-        self.place, self.tones, self.sweep = place, tones, [*sweep]
+    def __init__(self, folder: Path, small: Iterable[str], tones: Path, sweep: Iterable[str]) -> None:
+        self.folder, self.tones, self.sweep = folder, tones, [*sweep]
         self.small = [override for override in small if not override.startswith("dataset.root=")]
         self.injected: list[Injected] = []
         self.rounds: list[str] = []
         self._quiet: dict[tuple[str, str], Quiet] = {}
         self._started = 0
-        (place / "hook").mkdir(parents=True)
-        (place / "logs").mkdir()
-        (place / "hook" / "sitecustomize.py").write_text(HOOK.format(MARK=MARK, CRASH=CRASH, ROLES=ROLES))
+        (folder / "hook").mkdir(parents=True)
+        (folder / "logs").mkdir()
+        (folder / "hook" / "sitecustomize.py").write_text(HOOK.format(MARK=MARK, CRASH=CRASH, ROLES=ROLES))
 
     def start(
         self, output: Path, shape: str, corpus: Path | None = None, crash: str = "", single: bool = False
     ) -> Sweep:
-        """Starts the sweep as a user would; single: only its first job, without -m."""
+        """Start the sweep as a user does. single: start only its first job, without -m."""
         self._started += 1
-        log = self.place / "logs" / str(self._started)
+        log = self.folder / "logs" / str(self._started)
         environment = {**os.environ, "OMP_NUM_THREADS": "1", MARK: str(output), "WANDB_MODE": "offline"}
         if crash:
-            environment |= {CRASH: crash, "PYTHONPATH": str(self.place / "hook")}
+            environment |= {CRASH: crash, "PYTHONPATH": str(self.folder / "hook")}
         asked = [word.partition(",")[0] for word in self.sweep] if single else ["-m", *self.sweep]
         line = [
             sys.executable,
@@ -164,28 +178,32 @@ class Bench:
             f"output={output}",
         ]
         with log.with_suffix(".out").open("wb") as out, log.with_suffix(".err").open("wb") as err:
-            # A pytest in the background ignores SIGINT, and its children would, too.
             process = subprocess.Popen(
-                line, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stdout=out, stderr=err, start_new_session=True,
-                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509  (it touches no lock)
-            )  # fmt: skip
+                line,
+                cwd=ROOT,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=err,
+                start_new_session=True,
+                preexec_fn=restore_interrupt,  # noqa: PLW1509
+            )
         return Sweep(process, log)
 
     def quiet(self, shape: str, corpus: Path | None = None) -> Quiet:
-        """The undisturbed sweep of a shape over this corpus or another one; joblib's numbers are those of one process."""
+        """Return the undisturbed sweep of a shape over a corpus. joblib gives the numbers of one process."""
         name = ("ranks" if shape == "ranks" else "one", corpus.name if corpus else "same")
         if name not in self._quiet:
-            output, kept = self.place / f"quiet-{name[0]}-{name[1]}", self.place / f"checkpoints-{name[0]}-{name[1]}"
+            output, kept = self.folder / f"quiet-{name[0]}-{name[1]}", self.folder / f"checkpoints-{name[0]}-{name[1]}"
             sweep = self.start(output, name[0], corpus)
             found: dict[str, list[Path]] = {}
             while sweep.process.poll() is None:
                 for path in output.glob("*/*/checkpoint.ckpt"):
-                    with contextlib.suppress(OSError):  # replaced or removed meanwhile
+                    with contextlib.suppress(OSError):  # the checkpoint was replaced or removed meanwhile
                         if not (version := kept / f"{path.parent.name}-{path.stat().st_ino}").exists():
                             version.mkdir(parents=True)
-                            os.link(
-                                path, version / path.name
-                            )  # a second name of this very version, which will be replaced, never written to
+                            # A second name keeps this version: checkpoints are replaced, never written to.
+                            os.link(path, version / path.name)
                             for beside in path.parent.glob("checkpoint.sha256"):
                                 shutil.copy(beside, version)
                             found.setdefault(path.parent.relative_to(output).as_posix(), []).append(version)
@@ -196,57 +214,59 @@ class Bench:
         return self._quiet[name]
 
     def known(self, shape: str) -> list[Quiet]:
-        """All quiet sweeps of a shape so far, whatever the corpus."""
+        """Return all undisturbed sweeps of a shape so far, over any corpus."""
         return [quiet for name, quiet in self._quiet.items() if (name[0] == "ranks") == (shape == "ranks")]
 
 
 class Round:
-    """Faults in one output folder. sweeps: how many are started at once."""
+    """Inject faults into one output folder. sweeps: how many run at the same time."""
 
     def __init__(self, bench: Bench, seed: int, shape: str, sweeps: int = 1) -> None:
         self.bench, self.seed, self.shape, self.sweeps = bench, seed, shape, sweeps
         self.draw = Random(seed)
-        self.output = bench.place / f"round-{seed}"
+        self.output = bench.folder / f"round-{seed}"
         self.corpus: Path | None = None
         self.injected: list[Injected] = []
         self.told: list[str] = []
 
-    def tell(self, kind: str, detail: str, artefact: str | None = None) -> None:
-        """Notes a fault."""
+    def note(self, kind: str, detail: str, artefact: str | None = None) -> None:
+        """Record a fault."""
         self.injected.append(Injected(kind, detail, artefact))
         self.told.append(f"{kind}: {detail}")
 
     def start(self, crash: str = "") -> list[Sweep]:
-        """The sweeps; the first may crash."""
+        """Start the sweeps; the first one may crash."""
         return [
             self.bench.start(self.output, self.shape, self.corpus, crash if not number else "")
             for number in range(self.sweeps)
         ]
 
     def damaged(self) -> set[str]:
-        """Artefacts that a fault of this round damaged, and that have not been made anew."""
+        """Return the artefacts that this round damaged and that still exist."""
         return {each.artefact for each in self.injected if each.artefact and (self.output / each.artefact).exists()}
 
     def settle(self, *others: Quiet, corpus: Path | None = None) -> None:
-        """Repeats the command until it has the numbers of the quiet sweep; what it names as damaged is removed, nothing else is.
+        """Repeat the command until it gives the numbers of the undisturbed sweep.
 
-        others: further quiet sweeps whose artefacts may be there, too. corpus: what the recordings are equal to now, if not to the bench's.
+        Only folders that an error names as damaged are removed.
+        others: more undisturbed sweeps, of which artefacts may exist. corpus: the corpus that the recordings equal now,
+            if it is not the one of the bench.
         """
         for _ in range(2 + 2 * len(self.damaged())):
             sweeps = self.start()
             codes = [sweep.end() for sweep in sweeps]
-            self.nobody_left()
+            self.end_processes()
             if codes == [0] * len(codes):
                 break
             for sweep in sweeps:
                 self.remove_named(sweep, codes)
         else:
-            raise FaultError("repeating does not mend it")
+            raise FaultError("repeating the command does not repair it")
         self.verify()
         self.compare(self.bench.quiet(self.shape, corpus), *others)
 
     def remove_named(self, sweep: Sweep, codes: list[int]) -> None:
-        """Does what the errors of a sweep ask for. Raises FaultError where they do not say which damaged folder to remove."""
+        """Remove the folders that the errors of a sweep name. Raises FaultError if they name no damaged folder."""
         words = clear(sweep, "after the faults")
         asked = "\n".join(line for line in words.splitlines() if "emove" in line)
         named = {
@@ -264,12 +284,12 @@ class Round:
             shutil.rmtree(self.output / str(artefact), ignore_errors=True)
 
     def artefact_of(self, path: Path) -> str:
-        """The artefact or cache, relative to the output, that a file belongs to."""
+        """Return the artefact or cache of a file, relative to the output."""
         parts = path.relative_to(self.output).parts
         return "/".join(parts[: 3 if parts[0] == "cache" else 2])
 
     def verify(self) -> None:
-        """What is damaged and was not needed by the command must be found by the store's own check; it is removed, and the command repeated."""
+        """Require `store verify` to name all damage that the command did not need; remove it and repeat the command."""
         words = io.StringIO()
         with contextlib.redirect_stdout(words), contextlib.redirect_stderr(words):
             code = store(["verify", "--output", str(self.output)])
@@ -290,7 +310,10 @@ class Round:
             raise FaultError(f"exit code {code} after removing what `store verify` named:\n{sweep.words()}")
 
     def compare(self, quiet: Quiet, *others: Quiet) -> None:
-        """Raises FaultError unless the output holds what the quiet sweep holds, to the bit; and nothing else but artefacts of `others`."""
+        """Raise FaultError unless the output equals that of the undisturbed sweep, to the bit.
+
+        Beyond it, only artefacts of `others` may exist.
+        """
         wanted, found = quiet.artefacts, artefacts(self.output)
         allowed = {name: held for other in others for name, held in other.artefacts.items()} | wanted
         wrong = [name for name in wanted if name not in found] + [
@@ -300,14 +323,14 @@ class Round:
             raise FaultError(
                 "\n".join(
                     [
-                        "other than in a quiet sweep:",
+                        "differs from the undisturbed sweep:",
                         *(f"{name}: {found.get(name)} for {allowed.get(name)}" for name in wrong),
                     ]
                 )
             )
 
-    def nobody_left(self, patience_s: float = LEAVE_S) -> None:
-        """Raises FaultError when processes outlive their command; ends them."""
+    def end_processes(self, patience_s: float = LEAVE_S) -> None:
+        """End processes that outlive their command. Raises FaultError if there are any."""
         until = time.monotonic() + patience_s
         while (alive := processes(self.output)) and time.monotonic() < until:
             time.sleep(0.05)
@@ -319,7 +342,7 @@ class Round:
 
 
 def same_bytes(mine: Path, theirs: Path) -> bool:
-    """Whether an artefact's recorded files are what it recorded, and the same ones as in the other."""
+    """Return whether the files of an artefact match its record, and the record lists the same files as the other."""
     record, other = read_done(mine), read_done(theirs)
     if record is None or other is None or record["files"].keys() != other["files"].keys():
         return False
@@ -333,7 +356,7 @@ def same_bytes(mine: Path, theirs: Path) -> bool:
 
 
 def clear(sweep: Sweep, when: str) -> str:
-    """The errors of a sweep. Raises FaultError for a stack trace, and for a failure without a sentence."""
+    """Return the errors of a sweep. Raises FaultError if there is a stack trace, or a failure without a sentence."""
     words = sweep.words()
     if "Traceback" in words + sweep.words("out"):
         raise FaultError(f"a stack trace {when}:\n{(sweep.words('out') + words)[-6000:]}")

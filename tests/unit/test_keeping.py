@@ -267,7 +267,7 @@ def test_an_importance_that_nobody_finishes_goes(tmp_path: Path) -> None:
 def test_an_importance_can_be_looked_at_and_verified(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     made = graph(tmp_path, 0)
     assert main(["show", made["importance"].key[:12], "--output", str(tmp_path)]) == 0
-    above, _, below = capsys.readouterr().out.partition("what was made of it")
+    above, _, below = capsys.readouterr().out.partition("used by")
     assert made["original"].folder.name in above and "nothing" in below
     assert main(["verify", "--output", str(tmp_path)]) == 0
     (made["importance"].folder / "weights").write_bytes(b"y" * 20)

@@ -11,7 +11,7 @@ from support.made_corpora import MakeCorpus, index, make_librispeech
 
 from speechforget._torchaudio import torchaudio
 from speechforget.errors import UserError
-from speechforget.store.dry_run import NotMadeError, looking
+from speechforget.store.dry_run import NotMadeError, dry_run
 
 
 def test_librispeech_tests_whole_chapters_and_trains_on_every_speaker(
@@ -73,7 +73,7 @@ def test_librispeech_is_fetched_where_it_is_missing(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(torchaudio.datasets, "LIBRISPEECH", unreachable)
     with pytest.raises(UserError, match=r"no route to host.*openslr"):
         index("librispeech", tmp_path / "new", download=True)
-    with looking(), pytest.raises(NotMadeError):
+    with dry_run(), pytest.raises(NotMadeError):
         index("librispeech", tmp_path / "new", download=True)
     monkeypatch.setattr(torchaudio.datasets, "LIBRISPEECH", lambda root, url, download: make_librispeech(Path(root)))
     assert len(index("librispeech", tmp_path / "new", download=True).table) == 114

@@ -1,8 +1,9 @@
-"""`python -m speechforget.store`: lists, shows, verifies and removes; never what a result needs."""
+"""`python -m speechforget.store` lists, shows, verifies and removes artefacts, but never what a result needs."""
 
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -14,9 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from speechforget.cli.store import main
-from speechforget.store import Artefact, Store, claims, locked
+from speechforget.store import Artefact, Store, claims, locked, once
 from speechforget.store.gc import removable, remove
-from speechforget.store.graph import read_graph
 
 
 @pytest.fixture(autouse=True)
@@ -30,7 +30,7 @@ def fill(folder: Path, key: str) -> None:
 
 
 def run(root: Path, seed: int = 0) -> dict[str, Artefact]:
-    """What a run leaves, in small."""
+    """Build the artefacts of a small run."""
     store = Store(root)
     made = {"split": store.produce("split", "toy-word", {"corpus": "f" * 64}, fill)}
     made["original"] = store.produce("original", f"toy-seed{seed}", {"split": made["split"].key, "seed": seed}, fill)
@@ -46,6 +46,17 @@ def run(root: Path, seed: int = 0) -> dict[str, Artefact]:
     inputs = {"models": models, "scores": {name: made[f"scores {name}"].key for name in models}}
     made["result"] = store.produce("result", f"none-toy-seed{seed}", inputs, fill)
     return made
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("finished")
+    run(root)
+    return root
+
+
+def folder_of(root: Path, stage: str) -> Path:
+    return next(path.parent for path in sorted(root.glob(f"{stage}/*/DONE")))
 
 
 def test_ls_lists_the_graph_in_order(tmp_path: Path, capsys) -> None:
@@ -79,31 +90,27 @@ def test_ls_lists_the_graph_in_order(tmp_path: Path, capsys) -> None:
     assert split["bytes"] == sum(path.stat().st_size for path in made["split"].folder.iterdir())
 
 
-def test_show_tells_what_an_artefact_is_made_of(tmp_path: Path, capsys) -> None:
+def test_show_lists_parents_and_children(tmp_path: Path, capsys) -> None:
     made = run(tmp_path)
     assert main(["show", made["unlearned"].key[:7], "--output", str(tmp_path)]) == 0
     first = capsys.readouterr().out
     assert main(["show", str(made["unlearned"].folder), "--output", str(tmp_path)]) == 0
     assert capsys.readouterr().out == first
-    above, _, below = first.partition("what was made of it")
+    above, _, below = first.partition("used by")
     assert made["original"].folder.name in above and made["split"].folder.name in above
     assert made["result"].folder.name in below and made["oracle"].folder.name not in first
     for words in (made["unlearned"].key, "weights", "seconds 12.5", "commit", '"original"'):
         assert words in first
 
 
-@pytest.mark.parametrize(("asked", "words"), [("zzz", "No artefact"), ("", "more digits")])
-def test_a_key_that_names_none_or_many_is_a_sentence(asked: str, words: str, tmp_path: Path, capsys) -> None:
-    run(tmp_path)
-    if not asked:  # the first digit that two keys share
-        digits = [node.digits[0] for node in read_graph(tmp_path)] + [
-            node.digits[0] for node in (run(tmp_path, 1) and read_graph(tmp_path))
-        ]
-        asked = max(digits, key=digits.count)
-        run(tmp_path, 2)
-    assert main(["show", asked, "--output", str(tmp_path)]) == 1
-    error = capsys.readouterr().err
-    assert words in error and len(error.splitlines()) == 1
+def test_a_key_that_names_none_or_many_is_one_sentence(finished: Path, tmp_path: Path, capsys) -> None:
+    twin = folder_of(finished, "oracle").name[-12:][0] + "0123456789a"
+    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "original" / f"toy-seed9-{twin}").mkdir()
+    for asked, words in (("zzz", "No artefact is named 'zzz'"), (twin[0], "give more digits")):
+        assert main(["show", asked, "--output", str(tmp_path)]) == 1
+        error = capsys.readouterr().err
+        assert words in error and len(error.splitlines()) == 1
     assert main(["ls", "--output", str(tmp_path / "nowhere")]) == main(["ls", str(tmp_path / "nowhere")]) == 1
     assert "There is no folder" in capsys.readouterr().err
 
@@ -121,7 +128,7 @@ def edit(path: Path, old: str, new: str) -> None:
 
 
 HARMS = {
-    "a flipped bit": (lambda folder: flip(folder / "weights"), "weights has other bytes"),
+    "a flipped bit": (lambda folder: flip(folder / "weights"), "weights has other bytes than recorded"),
     "a cut file": (lambda folder: os.truncate(folder / "weights", 7), "weights has 7 bytes instead of 2000"),
     "a lost file": (lambda folder: (folder / "cost.json").unlink(), "cost.json is missing"),
     "edited inputs": (lambda folder: edit(folder / "inputs.json", '"seed": 0', '"seed": 9'), "the folder is named"),
@@ -134,23 +141,21 @@ HARMS = {
 }
 
 
-@pytest.mark.parametrize("harm", HARMS)
-def test_verify_finds_each_kind_of_damage(harm: str, tmp_path: Path, capsys) -> None:
-    made = run(tmp_path)
-    assert main(["verify", "--output", str(tmp_path)]) == main(["verify", str(tmp_path)]) == 0
-    assert "8 artefacts looked at, 0 bad." in capsys.readouterr().out
-    do, words = HARMS[harm]
-    do(made["original"].folder)
-    assert main(["verify", "--output", str(tmp_path)]) == 1
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith(str(tmp_path / "original")) and words in lines[0]
-    assert lines[1] == "8 artefacts looked at, 1 bad."
-    assert main(["verify", made["oracle"].key[:12], "--output", str(tmp_path)]) == 0
+def test_verify_finds_each_kind_of_damage(finished: Path, tmp_path: Path, capsys) -> None:
+    assert main(["verify", "--output", str(finished)]) == main(["verify", str(finished)]) == 0
+    assert "8 artefacts checked, 0 bad." in capsys.readouterr().out
+    for harm, (do, words) in HARMS.items():
+        root = Path(shutil.copytree(finished, tmp_path / harm))
+        do(folder_of(root, "original"))
+        assert main(["verify", "--output", str(root)]) == 1, harm
+        lines = capsys.readouterr().out.splitlines()
+        assert lines[0].startswith(str(root / "original")) and words in lines[0]
+        assert lines[1] == "8 artefacts checked, 1 bad."
+        assert main(["verify", folder_of(root, "oracle").name[-12:], "--output", str(root)]) == 0
+        capsys.readouterr()
 
 
-def test_gc_without_a_terminal_removes_nothing_unless_told_so(
-    tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_gc_without_a_terminal_needs_yes(tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch) -> None:
     made = run(tmp_path)
     other = Store(tmp_path).produce("original", "toy-seed9", {"split": made["split"].key, "seed": 9}, fill)
     (tmp_path / "oracle" / "toy-seed9-0123456789ab").mkdir()
@@ -170,19 +175,20 @@ def test_gc_without_a_terminal_removes_nothing_unless_told_so(
     assert not list(tmp_path.rglob("*.lock"))
 
 
-@pytest.mark.parametrize(("answer", "left"), [("y", False), ("", True), ("no", True)])
-def test_gc_asks(answer: str, left: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gc_asks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     other = Store(tmp_path).produce("original", "toy", {}, fill)
-    asked = []
+    asked: list[str] = []
+    answers = iter(["", "no", "y"])
     monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
-    monkeypatch.setattr("builtins.input", lambda words: asked.append(words) or answer)
-    assert main(["gc", "--output", str(tmp_path)]) == 0
-    assert re.fullmatch(r"Remove 1 folder, \d\.\d kB\? \[y/N\] ", asked[0])
-    assert other.folder.exists() == left
+    monkeypatch.setattr("builtins.input", lambda words: asked.append(words) or next(answers))
+    for left in (True, True, False):
+        assert main(["gc", "--output", str(tmp_path)]) == 0
+        assert re.fullmatch(r"Remove 1 folder, \d\.\d kB\? \[y/N\] ", asked.pop())
+        assert other.folder.exists() == left
 
 
 @pytest.mark.parametrize("lock", ["flock", "lease"])
-def test_gc_leaves_alone_what_is_being_made_and_what_that_needs(lock: str, tmp_path: Path, capsys) -> None:
+def test_gc_keeps_what_is_being_built_and_its_parents(lock: str, tmp_path: Path, capsys) -> None:
     code = (
         "import sys\nfrom pathlib import Path\nfrom speechforget.store import Store\n"
         "def build(folder, key):\n    print('building', flush=True)\n    sys.stdin.read()\n"
@@ -195,7 +201,7 @@ def test_gc_leaves_alone_what_is_being_made_and_what_that_needs(lock: str, tmp_p
         assert process.stdin is not None and process.stdout is not None
         process.stdout.readline()
         assert main(["gc", "--output", str(tmp_path), "--yes"]) == 0
-        assert "1 more are younger" in capsys.readouterr().out
+        assert "1 more unreferenced artefacts are kept: they are younger than 7 days" in capsys.readouterr().out
         assert original.folder.exists() and young.folder.exists()
         assert main(["gc", "--output", str(tmp_path), "--yes", "--days", "0"]) == 0
         assert original.folder.exists() and not young.folder.exists()
@@ -204,7 +210,7 @@ def test_gc_leaves_alone_what_is_being_made_and_what_that_needs(lock: str, tmp_p
     assert list(tmp_path.glob("unlearned/*/DONE"))
 
 
-def test_gc_keeps_what_has_become_needed_since_it_looked(tmp_path: Path) -> None:
+def test_gc_keeps_what_is_needed_since_it_listed_it(tmp_path: Path) -> None:
     store = Store(tmp_path)
     original, oracle = (store.produce("original", "toy", {"seed": seed}, fill) for seed in (0, 1))
     (tmp_path / "scores" / "toy-0123456789ab").mkdir(parents=True)
@@ -217,42 +223,68 @@ def test_gc_keeps_what_has_become_needed_since_it_looked(tmp_path: Path) -> None
     assert {each.path for each in kept} == {original.folder, tmp_path / "scores" / "toy-0123456789ab"}
 
 
-def test_gc_removes_the_locks_of_the_dead_and_old_caches(tmp_path: Path) -> None:
-    original = run(tmp_path)["original"]
-    dead = {"kind": "lease", "host": "elsewhere", "pid": 1, "token": "t", "seconds": 0.5}
-    stale = [original.folder.with_name(f"{original.folder.name}.lock"), tmp_path / "scores" / "gone-0123456789ab.lock"]
-    for path in stale:
-        path.write_text(json.dumps(dead))
-        os.utime(path, (time.time() - 1e6,) * 2)
-    stale.append(original.folder.with_name(f"{original.folder.name}.holder"))
+def age(days: float, *paths: Path) -> None:
+    for path in paths:
+        os.utime(path, (time.time() - days * 86400,) * 2)
+
+
+DEAD = {"kind": "lease", "host": "elsewhere", "pid": 1, "token": "t", "seconds": 0.5}
+CACHES = ("cache/audio", "cache/audio-on-demand", "cache/espeak")
+
+
+def test_gc_removes_locks_of_dead_processes(tmp_path: Path) -> None:
+    original = Store(tmp_path).produce("result", "toy", {}, fill).folder
+    stale = [original.with_name(f"{original.name}.lock"), tmp_path / "scores" / "gone-0123456789ab.lock"]
+    for cache in CACHES:
+        once(tmp_path / cache / "built", "flock", lambda: None)
+        stale += [tmp_path / cache / "built.lock", tmp_path / cache / "gone.lock"]
+    (tmp_path / "scores").mkdir()
+    for number, path in enumerate(stale):
+        path.write_text(json.dumps(DEAD) if number % 2 else json.dumps({**DEAD, "kind": "flock"}))
+        age(10, path)
+    stale.append(original.with_name(f"{original.name}.holder"))
     stale[-1].write_text("process 1 on elsewhere")
-    places = ("cache/audio", "cache/audio-on-demand", "sweeps", "peers")
-    for name, days in (("old", 10), ("new", 1)):
-        for folder in (tmp_path / place / name for place in places):
-            folder.mkdir(parents=True)
-            (folder / "file").write_text("x")
-            for path in (folder / "file", folder):
-                os.utime(path, (time.time() - days * 86400,) * 2)
-    assert main(["gc", "--output", str(tmp_path), "--yes"]) == 0
-    assert original.folder.exists()
+    with locked(tmp_path / "cache" / "audio" / "held"):
+        assert main(["gc", "--output", str(tmp_path), "--yes"]) == 0
+        assert (tmp_path / "cache" / "audio" / "held.lock").exists()
     assert not [path for path in stale if path.exists()]
-    for place in places:
-        assert [path.name for path in (tmp_path / place).iterdir()] == ["new"]
+    assert original.exists() and all((tmp_path / cache / "built").exists() for cache in CACHES)
+
+
+def test_gc_removes_unused_and_abandoned_caches(tmp_path: Path, capsys) -> None:
+    parents = (*CACHES, "sweeps", "peers")
+    for name, days in (("old", 10), ("new", 1)):
+        for folder in (tmp_path / parent / name for parent in parents):
+            once(folder, "flock", lambda folder=folder: (folder / "file").write_text("x"))
+            age(days, *folder.iterdir(), folder)
+    for cache in CACHES:
+        (tmp_path / cache / "abandoned").mkdir()
+        (tmp_path / cache / "abandoned.lock").touch()
+        (tmp_path / cache / "in use").mkdir()
+        (tmp_path / cache / "unfinished").mkdir()
+    with locked(tmp_path / CACHES[0] / "in use"), locked(tmp_path / CACHES[1] / "in use", "lease"):
+        (tmp_path / CACHES[2] / "in use").rmdir()
+        assert main(["gc", "--output", str(tmp_path), "--yes"]) == 0
+    out = capsys.readouterr().out
+    assert "lengths and hashes of recordings, unused for 10 days" in out and "unfinished, and nobody is building" in out
+    left = {parent: sorted(path.name for path in (tmp_path / parent).iterdir()) for parent in parents}
+    assert left == {parent: ["in use", "new"] if parent in CACHES[:2] else ["new"] for parent in parents}
 
 
 EDGES = st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), max_size=12)
 
 
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(EDGES, st.sets(st.integers(0, 6)), st.sets(st.integers(0, 6)))
-def test_gc_removes_exactly_what_no_result_was_made_of(
+def test_gc_removes_exactly_what_no_result_needs(
     edges: list[tuple[int, int]], results: set[int], unfinished: set[int]
 ) -> None:
-    """Artefact n is made of some with smaller numbers; results and unfinished ones lie among them."""
-    with tempfile.TemporaryDirectory() as place, pytest.MonkeyPatch.context() as patch:
+    """Parents of artefact n have smaller numbers; some artefacts are results, and some are unfinished."""
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         patch.setattr("speechforget.store.manifest.sync", lambda path: None)
+        patch.setattr("os.fsync", lambda descriptor: None)
         patch.setattr("speechforget.store.artefacts.provenance", dict)
-        root = Path(place)
+        root = Path(folder)
         made: dict[int, Artefact] = {}
         parents = {number: {low for low, high in edges if high == number and low < number} for number in range(7)}
         for number in range(7):
@@ -265,5 +297,5 @@ def test_gc_removes_exactly_what_no_result_was_made_of(
         needed = set(results - unfinished)
         for number in reversed(range(7)):
             needed |= parents[number] if number in needed else set()
-        assert main(["gc", "--output", place, "--yes"]) == 0
+        assert main(["gc", "--output", folder, "--yes"]) == 0
         assert {number for number in range(7) if made[number].folder.exists()} == needed

@@ -1,17 +1,18 @@
-"""A folder is whole, unfinished or damaged, and never taken for another of the three; where nothing can be written, a sentence says so."""
+"""A folder is finished, unfinished or damaged, and the store always knows which; failed writes are one sentence."""
 
 import errno
+import itertools
 import json
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from speechforget.errors import UserError
-from speechforget.store import Artefact, Store, once, verified
+from speechforget.store import Artefact, Store, once, read_done, verified
 
 
 def build(folder: Path, key: str) -> None:
@@ -37,7 +38,7 @@ def test_done_records_every_file_but_the_trackers(tmp_path: Path) -> None:
     assert not list(tmp_path.rglob("*.lock")) and not list(tmp_path.rglob(".*"))
 
 
-def test_what_a_killed_write_left_is_no_part_of_an_artefact(tmp_path: Path) -> None:
+def test_a_temporary_file_of_a_killed_process_is_no_part_of_an_artefact(tmp_path: Path) -> None:
     def interrupted(folder: Path, key: str) -> None:
         (folder / ".value.4711").write_text("half")
         build(folder, key)
@@ -47,41 +48,35 @@ def test_what_a_killed_write_left_is_no_part_of_an_artefact(tmp_path: Path) -> N
     assert ".value.4711" not in json.loads((artefact.folder / "DONE").read_text())["files"]
 
 
-@pytest.mark.parametrize("harm", ["truncate", "remove", "remove deep"])
-def test_a_damaged_folder_is_an_error_that_names_folder_file_and_fix(harm: str, tmp_path: Path) -> None:
+HARMS: list[tuple[str, Callable[[Path], None]]] = [
+    ("weights", lambda path: os.truncate(path, 999)),
+    ("weights", Path.unlink),
+    ("parts/one.csv", Path.unlink),
+]
+
+
+@pytest.mark.parametrize(("name", "harm"), HARMS)
+def test_a_damaged_folder_is_an_error_that_names_folder_file_and_fix(name: str, harm, tmp_path: Path) -> None:
     artefact = made(tmp_path)
-    name = "parts/one.csv" if harm == "remove deep" else "weights"
-    if harm == "truncate":
-        os.truncate(artefact.folder / name, 999)
-    else:
-        (artefact.folder / name).unlink()
+    harm(artefact.folder / name)
     with pytest.raises(UserError) as caught:
         made(tmp_path)
-    assert (
-        str(artefact.folder) in str(caught.value)
-        and name in str(caught.value)
-        and "remove the folder" in str(caught.value)
-    )
+    assert all(words in str(caught.value) for words in (str(artefact.folder), name, "remove the folder"))
 
 
-@pytest.mark.parametrize("text", ["", "{", '{"key": "', "12", "null", '{"key": "abc"}'])
-def test_a_done_that_was_cut_off_is_an_unfinished_folder(text: str, tmp_path: Path) -> None:
+def test_a_done_that_was_cut_off_is_an_unfinished_folder(tmp_path: Path) -> None:
     artefact = made(tmp_path)
-    (artefact.folder / "DONE").write_text(text)
-    assert made(tmp_path).built
-    assert not made(tmp_path).built
-
-
-def test_every_prefix_of_done_is_unfinished(tmp_path: Path) -> None:
-    from speechforget.store import read_done
-
-    artefact = made(tmp_path)
-    whole = (artefact.folder / "DONE").read_text().rstrip()
-    for length in range(len(whole)):
-        (artefact.folder / "DONE").write_text(whole[:length])
+    done = artefact.folder / "DONE"
+    done.write_text("{")
+    assert made(tmp_path).built and not made(tmp_path).built
+    for text in ("12", "null", '{"key": "abc"}'):
+        done.write_text(text)
         assert read_done(artefact.folder) is None
-    (artefact.folder / "DONE").write_text(whole)
+    made(tmp_path)
     assert read_done(artefact.folder) is not None
+    for length in reversed(range(len(done.read_text().rstrip()))):
+        os.truncate(done, length)
+        assert read_done(artefact.folder) is None, length
 
 
 def test_a_done_of_another_artefact_is_damage(tmp_path: Path) -> None:
@@ -98,18 +93,18 @@ def test_a_file_is_verified_by_its_bytes(tmp_path: Path) -> None:
     with (artefact.folder / "weights").open("r+b") as file:
         file.seek(500)
         file.write(b"X")
-    assert not made(tmp_path).built  # the cheap look sees sizes only
+    assert not made(tmp_path).built  # this cheap check compares sizes only
     with pytest.raises(UserError, match="weights has other bytes"):
         verified(artefact.folder, "weights")
     assert verified(artefact.folder, "parts/one.csv").exists()
-    with pytest.raises(UserError, match="never part of it"):
+    with pytest.raises(UserError, match="other is not recorded in DONE"):
         verified(artefact.folder, "other")
     (artefact.folder / "DONE").unlink()
     with pytest.raises(UserError, match="not finished"):
         verified(artefact.folder, "weights")
 
 
-def test_a_failed_build_is_left_to_be_resumed(tmp_path: Path) -> None:
+def test_a_failed_build_can_be_resumed(tmp_path: Path) -> None:
     def fail(folder: Path, key: str) -> None:
         (folder / "checkpoint").write_text("half way")
         raise ZeroDivisionError
@@ -123,7 +118,7 @@ def test_a_failed_build_is_left_to_be_resumed(tmp_path: Path) -> None:
     assert Store(tmp_path).produce("stage", "name", {}, resume).built
 
 
-def test_a_cache_that_lost_something_is_made_again(tmp_path: Path) -> None:
+def test_a_damaged_cache_is_built_again(tmp_path: Path) -> None:
     calls = []
 
     def fill() -> None:
@@ -143,39 +138,39 @@ def test_a_cache_that_lost_something_is_made_again(tmp_path: Path) -> None:
     assert not list(tmp_path.rglob("*.lock"))
 
 
-def test_an_unknown_lock_is_a_sentence(tmp_path: Path) -> None:
+def test_an_unknown_lock_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="choose flock or lease"):
         Store(tmp_path, "flok").produce("stage", "name", {}, build)
 
 
 @pytest.fixture
 def mount(tmp_path: Path) -> Iterator:
-    """mount(options) -> a small file system of its own, where that is allowed."""
-    place = tmp_path / "mounted"
-    place.mkdir()
+    """Return mount(options), which mounts a small file system in memory; skip if that is not allowed."""
+    folder = tmp_path / "mounted"
+    folder.mkdir()
 
     def mounted(options: str) -> Path:
         run = subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(place)], capture_output=True, text=True, check=False
+            ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)], capture_output=True, text=True, check=False
         )
         if run.returncode:
             pytest.skip(f"no file system can be mounted here: {run.stderr.strip()}")
-        return place
+        return folder
 
     if shutil.which("mount") is None:
         pytest.skip("there is no mount command")
     yield mounted
-    subprocess.run(["umount", "-l", str(place)], capture_output=True, check=False)
+    subprocess.run(["umount", "-l", str(folder)], capture_output=True, check=False)
 
 
 @pytest.mark.parametrize("lock", ["flock", "lease"])
-def test_a_read_only_output_is_used_and_not_written(lock: str, mount, tmp_path: Path) -> None:
+def test_a_read_only_output_can_be_used(lock: str, mount, tmp_path: Path) -> None:
     root = mount("size=1m")
     artefact = made(root)
     once(root / "cache", lock, lambda: None)
     subprocess.run(["mount", "-o", "remount,ro", str(root)], check=True)
-    found = Store(root, lock).produce("stage", "name", {"a": 1}, lambda folder, key: pytest.fail("built"))
-    once(root / "cache", lock, lambda: pytest.fail("built"))
+    found = Store(root, lock).produce("stage", "name", {"a": 1}, lambda folder, key: pytest.fail("built again"))
+    once(root / "cache", lock, lambda: pytest.fail("built again"))
     assert found.folder == artefact.folder and not found.built
     assert verified(found.folder, "weights").exists()
     with pytest.raises(UserError, match=r"Cannot write to .*other-.*output=<folder>"):
@@ -185,7 +180,7 @@ def test_a_read_only_output_is_used_and_not_written(lock: str, mount, tmp_path: 
 
 
 @pytest.mark.parametrize("lock", ["flock", "lease"])
-def test_a_full_disk_is_a_sentence_and_nothing_is_finished(lock: str, mount) -> None:
+def test_a_full_disk_is_one_sentence_and_finishes_nothing(lock: str, mount) -> None:
     root = mount("size=256k")
 
     def fill(folder: Path, key: str) -> None:
@@ -201,28 +196,27 @@ def test_a_full_disk_is_a_sentence_and_nothing_is_finished(lock: str, mount) -> 
     assert Store(root, lock).produce("stage", "name", {}, build).built
 
 
-@pytest.mark.parametrize(
-    ("number", "words"),
-    [(errno.EROFS, "output=<folder>"), (errno.EACCES, "output=<folder>"), (errno.ENOSPC, "make room")],
-)
-@pytest.mark.parametrize("call", ["os.open", "os.mkdir", "os.fsync", "os.rename", "pathlib.Path.write_text"])
-def test_any_call_that_fails_so_gives_the_sentence(
-    call: str, number: int, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The root user of a container is stopped by no permission, so the system's answers are put in place of its calls."""
+def test_each_failing_call_gives_the_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Replace system calls by failing ones, because permissions do not stop the root user of a container."""
+    calls = ("os.open", "os.mkdir", "os.fsync", "os.rename", "pathlib.Path.write_text")
+    answers = {errno.EROFS: "output=<folder>", errno.EACCES: "output=<folder>", errno.ENOSPC: "make room"}
+    for call, (number, words) in itertools.product(calls, answers.items()):
 
-    def refuse(*_: object, **__: object) -> None:
-        raise OSError(number, os.strerror(number))
+        def refuse(*_: object, number: int = number, **__: object) -> None:
+            raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(call, refuse)
-    if call == "os.rename":
-        monkeypatch.setattr("pathlib.Path.replace", refuse)
-    with pytest.raises(UserError, match=words):
-        Store(tmp_path).produce("stage", "name", {}, lambda folder, key: None)
-    assert not list(tmp_path.rglob("DONE"))
+        root = tmp_path / f"{call} {number}"
+        root.mkdir()
+        with monkeypatch.context() as patch:
+            patch.setattr(call, refuse)
+            if call == "os.rename":
+                patch.setattr("pathlib.Path.replace", refuse)
+            with pytest.raises(UserError, match=words):
+                Store(root).produce("stage", "name", {}, lambda folder, key: None)
+        assert not list(root.rglob("DONE")), call
 
 
-def test_what_cannot_be_read_elsewhere_is_another_mistake(tmp_path: Path) -> None:
+def test_an_unreadable_file_elsewhere_is_another_mistake(tmp_path: Path) -> None:
     def read(folder: Path, key: str) -> None:
         raise PermissionError(errno.EACCES, "Permission denied", "/recordings/yes.wav")
 

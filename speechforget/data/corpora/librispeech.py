@@ -15,7 +15,7 @@ from speechforget.data.corpora.completeness import check_counts, check_listed
 from speechforget.data.corpora.speaker_split import test_subset
 from speechforget.errors import UserError, nearest
 from speechforget.seeding import uniform
-from speechforget.store.dry_run import only_looking
+from speechforget.store.dry_run import refuse_in_dry_run
 
 logger = logging.getLogger(__name__)
 
@@ -113,7 +113,7 @@ def _absent(subset: str, places: list[Path]) -> str:
 def _download(top: Path, subset: str) -> None:
     from speechforget._torchaudio import torchaudio
 
-    only_looking(top)
+    refuse_in_dry_run(top)
     logger.info("librispeech: fetching %s to %s", subset, top)
     try:
         torchaudio.datasets.LIBRISPEECH(str(top), url=subset, download=True)

@@ -14,7 +14,7 @@ from speechforget.data.corpora.base import Corpus, identities, recordings, requi
 from speechforget.data.split import drawn_share
 from speechforget.errors import UserError
 from speechforget.seeding import order
-from speechforget.store.dry_run import only_looking
+from speechforget.store.dry_run import refuse_in_dry_run
 
 logger = logging.getLogger(__name__)
 
@@ -96,7 +96,7 @@ def _folder(root: str | Path | None, download: bool) -> Path:
 def _download(top: Path) -> None:
     from speechforget._torchaudio import torchaudio
 
-    only_looking(top)
+    refuse_in_dry_run(top)
     logger.info("speech_commands: fetching 2.4 GB to %s", top)
     try:
         torchaudio.datasets.SPEECHCOMMANDS(str(top), url=ARCHIVE, download=True)
