@@ -48,7 +48,7 @@ def on_slurm(test: Callable[..., None]) -> Callable[..., None]:
 
 @pytest.fixture
 def start(small: list[str]) -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    """start(arguments ...) starts `python run.py` in the background; what is left in the end is interrupted, which cancels its jobs."""
+    """start(arguments ...) starts `python run.py` in the background; the end of the test interrupts it."""
     processes: list[subprocess.Popen[str]] = []
 
     def begin(*arguments: str, **environment: str) -> subprocess.Popen[str]:
@@ -169,7 +169,7 @@ def test_a_sweep_trains_shared_models_once_and_first(command, small, configure, 
 
 
 def decode(config: dict[str, Any]) -> None:
-    """Decodes the run's corpus into its cache, and divides it elsewhere: where a first wave or a plan may start from."""
+    """Decode the corpus of a run into its cache, and split it elsewhere: a first wave or a plan can start then."""
     with tempfile.TemporaryDirectory() as elsewhere:
         divide(config, Store(Path(elsewhere)))
 
@@ -201,7 +201,7 @@ def test_a_first_wave_that_cannot_be_made_says_why(configure, tmp_path: Path, ca
     assert [job.stage for job in wave] == ["original", "oracle"]
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(
-        "No first wave for 2 of 3 jobs, whose models cannot be told from here: dataset.root=/not/here is not a folder"
+        "No first wave for 2 of 3 jobs, which cannot be planned on this machine: dataset.root=/not/here is not a folder"
     )
 
 
@@ -317,9 +317,10 @@ def test_four_sweeps_at_once_train_each_model_once(start, tmp_path: Path) -> Non
 
 
 def broken_srun(folder: Path, begins: bool, times: int) -> str:
-    """The command that puts before srun one that fails so many times, after the task began or before it, and goes on to what comes next in PATH."""
+    """Return a setup command: a wrapper of srun that fails `times` times, before or after the rank began."""
     folder.mkdir()
-    words = "srun: error: Unable to create step: no port is free\\nsrun: error: Timed out waiting for job step to complete\\n"
+    words = "srun: error: Unable to create step: no port is free\\n"
+    words += "srun: error: Timed out waiting for job step to complete\\n"
     fails = [*([': > "$SPEECHFORGET_BEGUN"'] if begins else []), f"printf '{words}' >&2", "exit 150"]
     count = [
         f'echo try >> "{folder}/$SLURM_JOB_ID"',
@@ -347,7 +348,7 @@ def test_what_slurm_could_not_start_is_tried_again_and_in_the_end_told(command, 
     )
     # SLURM records CANCELLED, by nobody, where it looks after its jobs while one ends.
     assert re.search(
-        r"\((FAILED|CANCELLED)\); it said: srun: error: Unable to create step: no port is free; log: \S+_log.out\n",
+        r"\((FAILED|CANCELLED)\); last line: srun: error: Unable to create step: no port is free; log: \S+_log.out\n",
         done.stderr,
     ), done.stderr
     wait_for(lambda: not list((tmp_path / "outputs").glob("sweeps/*/jobs/begun*")), seconds=20)
@@ -428,7 +429,7 @@ def test_processes_that_die_are_told(start, tmp_path: Path) -> None:
     os.kill(int(task), signal.SIGKILL)
     code, out, err = ended(process)
     assert code == 1 and out.count("  failed ") == 1 and out.count("  done ") == 1, out + err
-    assert re.search(rf"process {victim} ended without a result; it said: .+; log: \S+{victim}_0_log.out", err), err
+    assert re.search(rf"process {victim} ended without a result; last line: .+; log: \S+{victim}_0_log.out", err), err
 
 
 def mistake(done: subprocess.CompletedProcess[str]) -> str:
@@ -499,8 +500,8 @@ class Gone:
         ("OUT_OF_MEMORY", 7.0, "failed", "launch.memory_gb"),
         ("TIMEOUT", 7.0, "failed", "launch.minutes"),
         ("COMPLETED", 70.0, "failed", "without a result"),
-        ("RUNNING", 70.0, "failed", "accounting says RUNNING"),
-        ("", 70.0, "failed", "accounting, if there is any, knows nothing of it"),
+        ("RUNNING", 70.0, "failed", "accounting: RUNNING"),
+        ("", 70.0, "failed", "accounting has no record of it"),
         ("COMPLETED", 7.0, None, ""),  # its result may be on its way over a network file system
         ("RUNNING", 7.0, None, ""),
         ("REQUEUED", 7.0, None, ""),

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from speechforget.distributed import group
-from speechforget.distributed.environment import Place, place
+from speechforget.distributed.environment import JobRank, job_rank
 from speechforget.distributed.rendezvous import start_worker
 from speechforget.errors import Diverged, RankError, UserError
 from speechforget.pipeline import Pipeline
@@ -64,7 +64,8 @@ class Failing(Method):
 class Both(Method):
     def passes(self):
         from speechforget.methods.base.method import Pass
-        return [Pass("both", 5, 0.01, length="longer"), Pass("both", 3, 0.01, "batch", length=4), Pass("mix", 7, 0.01, "frozen")]
+        both = [Pass("both", 5, 0.01, length="longer"), Pass("both", 3, 0.01, "batch", length=4)]
+        return [*both, Pass("mix", 7, 0.01, "frozen")]
 
     def loss(self, student, batch, current):
         from speechforget.methods.common.losses import cross_entropy
@@ -160,7 +161,7 @@ def test_a_forget_batch_beside_a_retain_batch_is_shared_right(configure, toys: P
 
 @pytest.mark.slow
 def test_a_sweep_of_several_processes_never_mixes_its_jobs(command, small, toys: Path, tmp_path: Path) -> None:
-    """The trap: rank 1 fails in the first job while rank 0 goes on, and meets rank 0 of the first job in the second one."""
+    """The trap: rank 1 fails in the first job, and its rank 0 goes on and meets rank 1 of the second job."""
     sweep = ["-m", *small, *EXACT, "method=failing_raise,finetune"]
     more = ["trainer.devices=2", f"output={tmp_path / 'together'}", "--config-dir", str(toys / "conf")]
     together = command(*sweep, *more, env={"PYTHONPATH": str(toys)})
@@ -227,7 +228,7 @@ def test_more_tasks_than_devices_is_one_sentence(command, small, tmp_path: Path)
         f"output={tmp_path}",
         env={"RANK": "0", "WORLD_SIZE": "3", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1"},
     )
-    assert run.returncode == 1 and "3 tasks were started for 1 devices" in run.stderr and "Traceback" not in run.stderr
+    assert run.returncode == 1 and "3 ranks were started for 1 devices" in run.stderr and "Traceback" not in run.stderr
     sweep = ["-m", *small, f"output={tmp_path}", "launch=joblib", "trainer.devices=2", "seed=0,1"]
     at_once = command(*sweep, env={"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1"})
     assert at_once.returncode == 1 and "launch=local" in at_once.stderr and "Traceback" not in at_once.stderr
@@ -235,31 +236,20 @@ def test_more_tasks_than_devices_is_one_sentence(command, small, tmp_path: Path)
     assert alone.returncode == 1 and "trainer.nodes=1" in alone.stderr
 
 
-def test_places_are_read_from_the_environment() -> None:
+def test_ranks_are_read_from_the_environment() -> None:
     batch = {"SLURM_JOB_ID": "7", "SLURM_PROCID": "0", "SLURM_NTASKS": "4"}
     step = {**batch, "SLURM_STEP_ID": "0", "SLURM_PROCID": "3", "SLURM_STEP_NUM_TASKS": "4", "SLURM_LOCALID": "1"}
-    assert place({}) == Place() and place(batch) == Place()  # a batch script is no task of a step
-    assert place(step) == Place(3, 4, 1, "slurm-7-0-0")
-    assert (
-        place({**step, "SLURM_RESTART_COUNT": "2"}).job != place(step).job
-    )  # a requeued job meets itself, not what it was
-    elastic = {
-        "RANK": "1",
-        "WORLD_SIZE": "2",
-        "LOCAL_RANK": "0",
-        "MASTER_ADDR": "node1",
-        "MASTER_PORT": "29500",
-        "TORCHELASTIC_RUN_ID": "x",
-    }
-    assert place({**step, **elastic}) == Place(1, 2, 0, "torchrun-x-node1-29500")
-    local = {
-        "SUBMITIT_EXECUTOR": "local",
-        "SUBMITIT_LOCAL_JOB_ID": "9",
-        "SUBMITIT_LOCAL_GLOBALID": "1",
-        "SUBMITIT_LOCAL_NTASKS": "2",
-    }
-    assert place(local) == Place(1, 2, 0, "local-9")
-    assert place({**local, "SPEECHFORGET_START": "1"}).job == "local-9-1"
+    assert job_rank({}) == JobRank() and job_rank(batch) == JobRank()  # a batch script is not a step
+    assert job_rank(step) == JobRank(3, 4, 1, "slurm-7-0-0")
+    requeued = job_rank({**step, "SLURM_RESTART_COUNT": "2"})
+    assert requeued.job != job_rank(step).job  # so that ranks of different starts never meet
+    elastic = {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "TORCHELASTIC_RUN_ID": "x"}
+    elastic |= {"MASTER_ADDR": "node1", "MASTER_PORT": "29500"}
+    assert job_rank({**step, **elastic}) == JobRank(1, 2, 0, "torchrun-x-node1-29500")
+    local = {"SUBMITIT_EXECUTOR": "local", "SUBMITIT_LOCAL_JOB_ID": "9"}
+    local |= {"SUBMITIT_LOCAL_GLOBALID": "1", "SUBMITIT_LOCAL_NTASKS": "2"}
+    assert job_rank(local) == JobRank(1, 2, 0, "local-9")
+    assert job_rank({**local, "SPEECHFORGET_START": "1"}).job == "local-9-1"
 
 
 def test_a_worker_ends_when_its_team_is_gone() -> None:
@@ -268,7 +258,7 @@ def test_a_worker_ends_when_its_team_is_gone() -> None:
     with Listener(("127.0.0.1", 0), authkey=b"secret") as listener:
         process = start_worker(0, 0, *listener.address, "secret")
         connection = listener.accept()
-        assert group.hear(connection)["rank"] == 0  # type: ignore[index]
+        assert group.receive(connection)["rank"] == 0  # type: ignore[index]
         process.send_signal(
             signal.SIGTERM
         )  # a cluster warns every process of a job; the one that runs the command decides
@@ -280,9 +270,9 @@ def test_a_worker_ends_when_its_team_is_gone() -> None:
 
 def test_a_team_that_is_closed_lets_nobody_in_any_more(tmp_path: Path) -> None:
     """A thread left at the door would let in the workers of the next team, and ask them for the wrong secret."""
-    closed = group.Team(1, 1, Place(0, 1, 0, ""), str(tmp_path))
+    closed = group.Team(1, 1, JobRank(0, 1, 0, ""), str(tmp_path))
     closed.close()
-    assert not closed.doorman.is_alive()
+    assert not closed.acceptor.is_alive()
 
 
 @given(st.lists(st.sampled_from(["done", "user", "error", "consequence", "lost"]), min_size=2, max_size=5))

@@ -1,4 +1,4 @@
-"""What is in a key: every leaf of the config but for those that are listed with a reason, and the code that computes numbers."""
+"""Keys contain every config leaf that is not listed with a reason, and the code that computes numbers."""
 
 import copy
 import functools
@@ -61,7 +61,7 @@ class Keys:
 
 
 def divided(config: dict[str, Any], store: Keys) -> Data:
-    """The same recordings for every config: what `dataset.corpus` makes of them is in the fingerprint, which is another test's."""
+    """Return the same recordings for every config; another test proves that `dataset.corpus` is in the fingerprint."""
     split = store.produce("split", "", dividing_choices(config["dataset"]), None)
     return Data(Audio(Path(), Path(), TABLE, "", TABLE[:0]), TABLE, ["a", "b", "c"], split.key)
 
@@ -274,15 +274,18 @@ def test_the_document_shows_this_table() -> None:
     assert table["text"]() in table["PAGE"].read_text(encoding="utf-8")
 
 
+MODELS = {"original", "oracle", "importance", "unlearned"}
+
+
 @pytest.mark.parametrize(
     ("module", "stages"),
     [
-        ("training.loop", {"original", "oracle", "importance", "unlearned"}),
-        ("data.batches.streams", {"original", "oracle", "importance", "unlearned", "scores"}),
+        ("training.loop", MODELS),
+        ("data.batches.streams", {*MODELS, "scores"}),
         ("stages.train", {"original", "oracle"}),
         ("stages.unlearn", {"importance", "unlearned"}),
-        ("distributed.batch_norm", {"original", "original of a checkpoint", "oracle", "importance", "unlearned", "scores"}),
-        ("data.audio.files", {"split", "original", "oracle", "importance", "unlearned", "scores"}),
+        ("distributed.batch_norm", {"original of a checkpoint", *MODELS, "scores"}),
+        ("data.audio.files", {"split", *MODELS, "scores"}),
         ("stages.score", {"scores"}),
         ("evaluation.compare", {"result"}),
     ],
