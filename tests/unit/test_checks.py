@@ -154,10 +154,10 @@ def test_what_cannot_be_right_is_refused(
 ) -> None:
     config = copy.deepcopy(configure("task=sample"))
     *above, name = key.split(".")
-    place = config
+    options = config
     for group in above:
-        place = place[group]
-    place[name] = value
+        options = options[group]
+    options[name] = value
     with pytest.raises(UserError, match=words):
         check(config)
 

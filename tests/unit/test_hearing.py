@@ -25,7 +25,7 @@ def config(seconds: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("lengths", "asked", "heard", "said"),
+    ("lengths", "asked", "used", "said"),
     [
         (
             [1.0] * 88 + [2.05] * 12,
@@ -46,19 +46,19 @@ def config(seconds: Any) -> dict[str, Any]:
     ],
 )
 def test_the_share_that_is_cropped_is_said(
-    lengths: list[float], asked: Any, heard: float, said: str, caplog: pytest.LogCaptureFixture
+    lengths: list[float], asked: Any, used: float, said: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
     given = config(asked)
     found = with_seconds(given, pd.Series(lengths))
-    assert found["dataset"]["seconds"] == heard and given == config(asked)
+    assert found["dataset"]["seconds"] == used and given == config(asked)
     assert said in caplog.text and (said or "longer" not in caplog.text)
 
 
-def test_auto_hears_99_percent_and_lengths_stay_where_they_are_even_tenths() -> None:
+def test_auto_covers_99_percent_and_keeps_lengths_that_are_even_tenths() -> None:
     lengths = pd.Series(np.random.default_rng(0).gamma(3.0, 1.0, 5000))
-    heard = with_seconds(config("auto"), lengths)["dataset"]["seconds"]
-    assert 0.99 <= (lengths <= heard).mean() < 0.995
+    used = with_seconds(config("auto"), lengths)["dataset"]["seconds"]
+    assert 0.99 <= (lengths <= used).mean() < 0.995
     assert [rounded_up(tenth / 10) for tenth in range(1, 100)] == [tenth / 10 for tenth in range(1, 100)]
     with pytest.raises(UserError, match="set a number, up to 600"):
         with_seconds(config("auto"), pd.Series([700.0] * 3))
