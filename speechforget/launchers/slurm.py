@@ -211,8 +211,9 @@ def python_path() -> str:
 
     A job runs the same interpreter, so an installed package needs no entry.
     """
-    root = str(Path(speechforget.__file__).resolve().parents[1])
-    roots = [] if root in {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")} else [root]
+    root = Path(speechforget.__file__).resolve().parents[1]
+    installed = {Path(sysconfig.get_path(name)).resolve() for name in ("purelib", "platlib")}
+    roots = [] if root in installed else [str(root)]
     given = [str(Path(path).absolute()) for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
     return os.pathsep.join(dict.fromkeys([*roots, *given]))
 

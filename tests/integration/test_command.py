@@ -6,6 +6,7 @@ import math
 import re
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -15,11 +16,13 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
 from speechforget.cli import main as command_line
-from speechforget.cli.arguments import expand_home
+from speechforget.cli.arguments import SUBCOMMANDS, expand_home
+from speechforget.cli.command import main
 from speechforget.cli.messages import explain
 from speechforget.cli.sweep import SWEEP
 from speechforget.config.validate import check
 from speechforget.errors import Diverged, NotApplicable
+from speechforget.launchers.slurm import python_path
 
 ROOT = Path(__file__).parents[2]
 CONF = ROOT / "conf"
@@ -221,3 +224,23 @@ def test_the_home_folder_is_understood_behind_a_key(monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("HOME", "/home/anna")
     given = ["dataset.root=~/a b", "+x.y=~", "-m", "~method.epochs", "a=b~/c", "task.ids=list~.txt"]
     assert expand_home(given) == ["dataset.root=/home/anna/a b", "+x.y=/home/anna", *given[2:]]
+
+
+def test_the_first_word_can_be_a_sub_command(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    for name in SUBCOMMANDS:
+        monkeypatch.setattr(sys, "argv", ["speechforget", name, "--help"])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert ended.value.code == 0 and capsys.readouterr().out.startswith("usage: ")
+    assert str(Path.cwd()) in sys.path
+
+
+def test_a_job_imports_this_checkout_but_needs_no_path_to_an_installed_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", "/one:two")
+    given = ["/one", str(Path("two").absolute())]
+    assert python_path().split(":") == [str(ROOT), *given]
+    installed = Path(sysconfig.get_path("purelib")).resolve()
+    monkeypatch.setattr("sysconfig.get_path", lambda name: str(installed))
+    monkeypatch.setattr("speechforget.__file__", str(installed / "speechforget" / "__init__.py"))
+    assert python_path().split(":") == given
