@@ -75,7 +75,7 @@ class Local:
         return "failed", f"process {job.id} ended without a result{job.last_words}{job.log}"
 
     def cancel(self, jobs: Sequence[Job]) -> None:
-        """Wait, interrupt, kill: a terminal's Ctrl-C reached the jobs, and a second signal would stop their clean-up."""
+        """Wait, interrupt, kill: a terminal's Ctrl-C reached the jobs; a second signal would stop their clean-up."""
         for signum, seconds in ((None, 2.0), (signal.SIGINT, SECONDS_TO_END), (signal.SIGKILL, SECONDS_TO_END)):
             for job in jobs:
                 process = job.handle._process

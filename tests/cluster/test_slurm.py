@@ -275,7 +275,7 @@ def test_an_interrupt_cancels_what_was_handed_in(start, small, tmp_path: Path) -
     jobs = wait_for(lambda: len(jobs_of(tmp_path)) == 4 and jobs_of(tmp_path))
     process.send_signal(signal.SIGINT)
     code, _, err = ended(process)
-    assert code == 130 and "Cancelled 4 jobs" in err and "The same command goes on" in err
+    assert code == 130 and "Cancelled 4 jobs" in err and "The same command resumes" in err
     wait_for(lambda: all(row[0].startswith("CANCELLED") for row in accounting(jobs, "State").values()))
 
 
