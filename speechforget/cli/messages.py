@@ -30,7 +30,7 @@ def explain(error: BaseException) -> str | None:
     if isinstance(error, UserError):
         return str(error)
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        return "The disk is full: free some space, then run the same command again; it resumes where this one stopped."
+        return "The disk is full: make room, then run the same command again; it resumes where this one stopped."
     if isinstance(error, RankError):
         return f"{error}. Finished work is kept: the same command resumes from there."
     if type(error).__name__ == "TerminatedWorkerError":  # joblib's, which is not imported here
