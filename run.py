@@ -1,16 +1,6 @@
-"""`python run.py` compares an original, an oracle and an unlearned speech model; `python run.py --help` says what can be chosen."""
+"""Run speechforget from a checkout: `python run.py` is the command `speechforget` of an installed package."""
 
-import hydra
-from omegaconf import DictConfig
-
-from speechforget.cli.main import guard, job
-
-
-@hydra.main(version_base="1.3", config_path="conf", config_name="config")
-def main(config: DictConfig) -> float:
-    """One job of the command line."""
-    return job(config)
-
+from speechforget.cli.command import main
 
 if __name__ == "__main__":
-    guard(main)
+    main()

@@ -28,6 +28,7 @@ from pathlib import Path
 from composed import ROOT, config_of, told
 
 import speechforget.cli.main  # sets what must be set before torch is loaded
+from speechforget.cli.messages import explain
 from speechforget.errors import NotApplicable, UserError, nearest
 from speechforget.pipeline import Pipeline
 from speechforget.progress import bar
@@ -112,7 +113,7 @@ def perform(job: Job) -> Outcome:
     except NotApplicable as error:
         return Outcome(job, NOT_APPLICABLE, str(error))
     except Exception as error:
-        reason = speechforget.cli.main.explain(error)
+        reason = explain(error)
         if reason is None:
             logger.exception("%s", " ".join(job.overrides))
         return Outcome(job, FAILED, reason or f"{type(error).__name__}: {error}")

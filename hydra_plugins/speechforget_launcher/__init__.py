@@ -1,4 +1,4 @@
-"""Hydra's way to clusters: `launch=slurm` and `launch=submitit_local` (docs/slurm.md).
+"""Plugins of Hydra: the launchers of `launch=slurm` and `launch=submitit_local` (docs/slurm.md), a sweeper, `my_conf`.
 
-Hydra imports every module here whose name has no leading underscore at the start of every command, so `launcher.py` imports nothing that takes time.
+Hydra imports these modules at the start of every command, so they import nothing slow.
 """

@@ -1,7 +1,7 @@
-"""The launchers that Hydra finds: a sweep's jobs through submitit, the models that they share first.
+"""Launch the jobs of a sweep through submitit, and the models that they share first.
 
-They are hydra-submitit-launcher's, which runs a job; how jobs are handed in and waited for is ours, since that one hands in all at once and stops
-waiting at the first job that failed.
+hydra-submitit-launcher runs each job. speechforget.launchers submits jobs and waits for them, since
+hydra-submitit-launcher submits all at once and stops waiting at the first failed job.
 """
 
 from __future__ import annotations
@@ -18,52 +18,52 @@ if TYPE_CHECKING:
     from hydra.types import HydraContext, TaskFunction
     from omegaconf import DictConfig
 
-    from speechforget.launchers.jobs import Queue
+    from speechforget.launchers.queue import Queue
 
 try:
     from hydra_plugins.hydra_submitit_launcher.submitit_launcher import BaseSubmititLauncher
-except ImportError:  # an extra: whoever launches without it is told so
+except ImportError:  # an extra; launching without it is a UserError
 
     class BaseSubmititLauncher(Launcher):  # type: ignore[no-redef]
-        """Stands in until there is something to launch."""
+        """Replace the missing class until a sweep is launched."""
 
         def __init__(self, **_: Any) -> None:
             self.config: DictConfig | None = None
 
         def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-            """See Hydra's `Launcher`."""
+            """Keep what Hydra passes to a launcher."""
             self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
 
 
 class SubmititLauncher(BaseSubmititLauncher):
-    """What both share; everything else is imported when there is something to launch."""
+    """Launch through a queue; import the queue only then."""
 
     @abstractmethod
     def queue(self, folder: Path) -> Queue:
-        """Where jobs are handed in. folder: for what submitit writes, and for logs."""
+        """Return the queue for the jobs. folder: for submitit's files and the logs."""
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """Runs all jobs and waits for all of them. Raises UserError where submitit is missing or nothing could be handed in."""
+        """Run all jobs and wait for them. Raises UserError where submitit is missing or no job could be submitted."""
         from speechforget.launchers.watch import launch
 
         return launch(self, job_overrides, initial_job_idx)
 
 
 class SlurmLauncher(SubmititLauncher):
-    """Jobs of SLURM, in arrays."""
+    """Run jobs on SLURM, in arrays."""
 
     def queue(self, folder: Path) -> Queue:
-        """See the class above."""
+        """Return the queue for the jobs."""
         from speechforget.launchers.slurm import Slurm
 
         return Slurm(folder)
 
 
 class LocalLauncher(SubmititLauncher):
-    """Processes of this machine, by the same path as on SLURM."""
+    """Run jobs as processes of this machine, by the same code as on SLURM."""
 
     def queue(self, folder: Path) -> Queue:
-        """See the class above."""
+        """Return the queue for the jobs."""
         from speechforget.launchers.local import Local
 
         return Local(folder)

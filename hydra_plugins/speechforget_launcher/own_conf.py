@@ -1,4 +1,4 @@
-"""The user's own configuration: a folder `my_conf` where the command is given is searched behind speechforget's, as --config-dir my_conf would be."""
+"""Search the folder `my_conf` in the current folder for configurations, as --config-dir my_conf does."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from hydra.plugins.search_path_plugin import SearchPathPlugin
 
 
 class OwnConf(SearchPathPlugin):
-    """Found by Hydra."""
+    """Extend the search path; Hydra finds and calls this."""
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
-        """Adds the folder where there is one."""
+        """Add `my_conf` if it exists."""
         folder = Path.cwd() / "my_conf"
         if folder.is_dir():
             search_path.append("speechforget", f"file://{folder}")

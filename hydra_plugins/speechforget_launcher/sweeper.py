@@ -1,4 +1,4 @@
-"""Hydra's own sweeper, which composes every job's config before the first job starts; here only as many as show what is wrong with any."""
+"""Check a sweep quickly: compose only enough jobs to find every wrong override and pair of overrides."""
 
 from __future__ import annotations
 
@@ -10,22 +10,23 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 
 
 class PairwiseSweeper(BasicSweeper):
-    """Composes jobs until every two values of the sweep have met in one: 100 of 3,500 jobs, and seconds rather than minutes."""
+    """Check jobs until every pair of values has occurred: 100 of 3,500 jobs, in seconds instead of minutes."""
 
     def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
-        """Raises what composing a job raises."""
+        """Raise what composing a job raises."""
         super().validate_batch_is_legal(list(pairwise_cover(batch)))
 
 
 def pairwise_cover(jobs: Sequence[Sequence[str]]) -> Iterator[Sequence[str]]:
-    """Those jobs that hold two overrides that met in none before; in an order in which that is soon true of none."""
+    """Greedy pairwise cover: yield each job with a pair of overrides not yet seen."""
     met: set[tuple[str, ...]] = set()
-    for job in sorted(jobs, key=_scattered):
+    for job in sorted(jobs, key=_hash):
         pairs = set(combinations(job, min(2, len(job))))
         if pairs - met or not met:
             met |= pairs
             yield job
 
 
-def _scattered(job: Sequence[str]) -> bytes:
+def _hash(job: Sequence[str]) -> bytes:
+    """Order jobs as if at random, so that few of them cover all pairs."""
     return hashlib.sha256("\x1f".join(job).encode()).digest()

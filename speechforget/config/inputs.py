@@ -1,6 +1,6 @@
-"""What is in the key of an artefact: every leaf of the config that is not listed here, and the code that computes its numbers.
+"""Decide what is in the key of an artefact: every config leaf not listed here, and the code that computes its numbers.
 
-docs/identity.md tells readers the same; its table of modules is made by scripts/code_table.py.
+docs/identity.md explains this to readers; scripts/code_table.py makes its table of modules.
 """
 
 from __future__ import annotations
@@ -10,64 +10,64 @@ from typing import Any, NamedTuple
 
 from speechforget.store import code_hash
 
-# Leaves of the config that change no number, or whose effect is in every key by another name, with all below them: why.
+# Config leaves (with all leaves below them) that change no number, or that are in every key by another name -> why.
 UNCOUNTED = {
-    "output": "a place",
-    "cache": "a place",
-    "lock": "keeps processes apart",
+    "output": "a path",
+    "cache": "a path",
+    "lock": "how processes exclude each other",
     "plan": "builds nothing",
-    "only": "says where to stop",
-    "logger": "a mirror",
-    "launch": "says where jobs run",
-    "oracle": "whether there is an oracle: a result holds its key, or none",
-    "original.checkpoint": "a place: the bytes of its files are in `checkpoint`",
-    "original.labels": "what the outputs are called is in `labels`",
-    "task": "which utterances it names is in `without`, `forgotten`, `request` and `nonmembers`",
-    "tuned_for": "is compared with the run, and refused where it differs",
-    "tuned_from": "is compared with the method, and warned of where it differs",
-    "tuned_to": "is compared with the method, and warned of where it differs",
-    "dataset.name": "words in front of the key",
-    "dataset.root": "a place: what lies there is in `corpus`",
-    "dataset.corpus": "the whole table that it makes, and all bytes, are in `corpus`",
-    "dataset.on_bad_audio": "the recordings that are left are in `corpus`",
-    "dataset.cache": "the same samples, read from elsewhere",
+    "only": "where a run stops",
+    "logger": "copies of results elsewhere",
+    "launch": "where jobs run",
+    "oracle": "a result contains the key of its oracle, or none",
+    "original.checkpoint": "a path: the bytes of its files are in `checkpoint`",
+    "original.labels": "the names of the outputs are in `labels`",
+    "task": "its utterances are in `without`, `forgotten`, `request` and `nonmembers`",
+    "tuned_for": "compared with the run; a difference is an error",
+    "tuned_from": "compared with the method; a difference is a warning",
+    "tuned_to": "compared with the method; a difference is a warning",
+    "dataset.name": "part of the folder name, before the key",
+    "dataset.root": "a path: the recordings are in `corpus`",
+    "dataset.corpus": "its whole table and all bytes are in `corpus`",
+    "dataset.on_bad_audio": "the recordings that remain are in `corpus`",
+    "dataset.cache": "the same samples, from another file",
     "dataset.resident": "the same samples, in other memory",
-    "model.name": "words in front of the key",
-    "train.name": "words for readers",
-    "method.name": "words in front of the key",
-    "method.requests": "what may be asked; a number of it counts where it is referred to",
-    "method.reason": "a sentence",
-    "method.tune": "what a search tries",
-    "method.tried": "requests that a warning goes by",
-    "metrics.name": "words for readers",
+    "model.name": "part of the folder name, before the key",
+    "train.name": "a name for readers",
+    "method.name": "part of the folder name, before the key",
+    "method.requests": "allowed requests; its numbers count through the keys that refer to them",
+    "method.reason": "a sentence for readers",
+    "method.tune": "the search space",
+    "method.tried": "the condition of a warning",
+    "metrics.name": "a name for readers",
     "trainer.accelerator": "changes rounding only",
     "trainer.devices": "changes rounding only",
     "trainer.nodes": "changes rounding only",
     "trainer.compile": "changes rounding only",
     "trainer.threads": "changes rounding only",
 }
-HEARING = ("sample_rate", "seconds", "lengths")  # of a dataset: what the classifier is given of a recording
-WINDOWS = "windows"  # of a dataset: what only scores depend on
+HEARING = ("sample_rate", "seconds", "lengths")  # keys of a dataset that decide the input of the classifier
+WINDOWS = "windows"  # key of a dataset on which only scores depend
 
 
 def decisive(group: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """A group of the config, such as `model`, without what changes no number (UNCOUNTED)."""
+    """Return a config group, such as `model`, without the leaves that change no number (UNCOUNTED)."""
     return {
-        name: decisive(place, value)
-        if isinstance(value, Mapping) and any(listed.startswith(f"{place}.") for listed in UNCOUNTED)
+        name: decisive(path, value)
+        if isinstance(value, Mapping) and any(listed.startswith(f"{path}.") for listed in UNCOUNTED)
         else value
         for name, value in options.items()
-        if (place := f"{group}.{name}") not in UNCOUNTED
+        if (path := f"{group}.{name}") not in UNCOUNTED
     }
 
 
 def dividing_choices(dataset: Mapping[str, Any]) -> dict[str, Any]:
-    """What decides how a corpus is divided: all of a dataset that is not counted later."""
+    """Return what decides how a corpus is split: all keys of a dataset that no later stage counts."""
     return {name: value for name, value in decisive("dataset", dataset).items() if name not in {*HEARING, WINDOWS}}
 
 
 class Code(NamedTuple):
-    """What decides a stage's numbers: modules with all that they import, but for `stops`, which belong to other stages."""
+    """The code that decides the numbers of a stage: `roots` and all their imports, except `stops` of other stages."""
 
     roots: tuple[str, ...]
     stops: tuple[str, ...]
@@ -77,7 +77,8 @@ def _code(roots: str, stops: str) -> Code:
     return Code(*(tuple(f"speechforget.{name}" for name in names.split()) for names in (roots, stops)))
 
 
-_DIVIDED = "data.audio.cache data.split data.requests.select "  # what these decided is in the keys of later stages: split, forgotten utterances, non-members
+# The keys of later stages contain the results of these: split, forgotten utterances, non-members.
+_DIVIDED = "data.audio.cache data.split data.requests.select "
 _METHODS = "models.lora methods.base.switches "
 _TRAINED = _code(
     "stages.train stages.build data.batches.augment",
@@ -105,15 +106,15 @@ CODE = {
 
 
 def code_of(stage: str, *targets: str) -> str:
-    """Hash of the code that computes a stage's numbers. targets: dotted names of the model, method or metrics that the config chose.
+    """Hash the code that computes the numbers of a stage.
 
-    Raises UserError for a name behind which there is no module.
+    targets: dotted names of the model, method or metrics in the config. Raises UserError for a name without a module.
     """
     return code_hash(*CODE[stage].roots, *targets, stops=CODE[stage].stops)
 
 
 def targets_in(options: Any) -> Iterator[str]:
-    """Every `_target_` in a config, at whatever depth."""
+    """Yield every `_target_` of a config, at any depth."""
     if isinstance(options, Mapping):
         yield from [str(options["_target_"])] if "_target_" in options else []
         for value in options.values():

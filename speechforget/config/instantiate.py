@@ -13,8 +13,8 @@ from speechforget.errors import UserError
 def instantiate_target(options: Mapping[str, Any], group: str, **arguments: Any) -> Any:
     """Build the object that `_target_` names.
 
-    group: the config group, for error messages. arguments: passed on beside the options.
-    Raises UserError for an option that the target does not take, and for one of the wrong type.
+    group: the config group, for error messages. arguments: passed beside the options.
+    Raises UserError for an unknown option and for a value of the wrong type.
     """
     _check_types(options, group)
     try:
@@ -31,20 +31,17 @@ def instantiate_target(options: Mapping[str, Any], group: str, **arguments: Any)
 
 
 def _check_types(options: Mapping[str, Any], group: str) -> None:
-    """Raises UserError for a plain number, word or truth value that is of another kind than its argument."""
+    """Raise UserError where a number, a string or a truth value has another type than its argument."""
     try:
         target = get_class(options["_target_"])
-        kinds = [
-            kind for kind in reversed(target.__mro__) if "__init__" in vars(kind)
-        ]  # one may hand the rest of its arguments on to another
+        # A class may pass arguments on to its parent, so those of all constructors count.
+        kinds = [kind for kind in reversed(target.__mro__) if "__init__" in vars(kind)]
         hints = {name: hint for kind in kinds for name, hint in get_type_hints(kind.__init__).items()}  # type: ignore[misc]
-    except Exception:  # the target itself is wrong, which building it says better
+    except Exception:  # the target itself is wrong; building it gives the better message
         return
     for name, kind in hints.items():
         value = options.get(name)
         if kind in {int, float, bool, str} and value is not None:
-            fits = isinstance(value, (int, float) if kind is float else kind) and (
-                kind is bool or not isinstance(value, bool)
-            )
-            if not fits:
-                raise UserError(f"{group}.{name} must be of the kind '{kind.__name__}', not {value!r}.")
+            fits = isinstance(value, (int, float) if kind is float else kind)
+            if not fits or (kind is not bool and isinstance(value, bool)):
+                raise UserError(f"{group}.{name} must be of the type '{kind.__name__}', not {value!r}.")

@@ -1,9 +1,11 @@
-"""What can be said of a config before anything is made: numbers that are numbers, shares that are shares, names that exist."""
+"""Check a configuration before anything is decoded or trained: types, ranges, choices, and keys that have no effect."""
 
 from __future__ import annotations
 
 import importlib
 import inspect
+import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,83 +14,173 @@ from speechforget.config.seconds import AUTO, LONGEST
 from speechforget.data.requests.options import WAYS, counting, unused
 from speechforget.errors import NotApplicable, UserError, nearest
 
-WITHOUT_CURRICULUM = {"curriculum_on": "both", "curriculum_strength": 10.0}  # as conf/config.yaml has them
-SHARES = {"test"}  # of a corpus's options, those that are shares of its recordings
+WITHOUT_CURRICULUM = {"curriculum_on": "both", "curriculum_strength": 10.0}  # defaults of conf/config.yaml
+SHARES = {"test"}  # options of corpora that are shares of the recordings
 PRECISIONS = ("32-true", "tf32-true", "64-true", "bf16-mixed", "16-mixed")
 
 
 def check(config: Mapping[str, Any]) -> None:
-    """Raises UserError for the first thing in the config that cannot be right; NotApplicable for a key that does not count beside the others."""
-    check_places(config)
+    """Raise UserError for the first wrong value, NotApplicable for a key that has no effect beside the others."""
+    check_folders(config)
     if not isinstance(config["plan"], bool):
         raise UserError(f"plan must be true or false, not {config['plan']!r}.")
     whole(config, "seed", 0)
-    whole(config["task"], "seed", 0, "task.")
     check_task(config)
     check_method(config["method"])
     check_dataset(config["dataset"])
     check_train(config["train"])
     check_trainer(config["trainer"])
     choice(config, "lock", ("flock", "lease"))
-    check_origin(config)
+    check_original(config)
 
 
-def check_places(config: Mapping[str, Any]) -> None:
-    """Where things are written: an empty name would be the current folder, or with what is added to it the system's root."""
+def check_folders(config: Mapping[str, Any]) -> None:
+    """Check where files are written: an empty name would mean the current folder, or the root of the file system."""
     for name in ("output", "cache"):
         if not isinstance(config[name], str) or not config[name].strip():
             raise UserError(f"{name} must be the name of a folder, not {config[name]!r}.")
 
 
 def check_task(config: Mapping[str, Any]) -> None:
-    """A key of the task that is set though it decides nothing would look as if it did."""
+    """Check the request as far as that needs no recordings; `select` checks the rest on the corpus."""
     task = config["task"]
-    if task["kind"] not in ("class", "sample"):
-        return  # who reads the request says what there is
+    choice(task, "kind", ("class", "sample"), "task.")
+    whole(task, "seed", 0, "task.")
     if "balanced" in task:
         choice(task, "balanced", (True, False), "task.")
+    _check_unused(config)
+    keys = counting(task)
+    if "number" in keys:
+        whole(task, "number", 1, "task.")
+    if "percent" in keys:
+        _check_percent(task["percent"])
+    for name in {"classes", "values"} & set(keys):
+        _check_names(f"task.{name}", task[name])
+    if "share" in keys:
+        _check_share(task["share"])
+    if "fewest" in keys and task["fewest"] is not None:
+        whole(task, "fewest", 0, "task.")
+    if "pattern" in keys:
+        _check_pattern(task["pattern"])
+    if "list" in keys and not task["balanced"]:
+        raise UserError("Published requests are balanced: set task.balanced=true, or draw a request: task.by=random.")
+    if "ids" in keys and task["ids"] is None:
+        raise UserError("task.ids is not set: give a text file with one utterance id per line.")
+
+
+def _check_unused(config: Mapping[str, Any]) -> None:
+    """Refuse a key of the task that is set and has no effect."""
+    task = config["task"]
     for name, default in unused(config).items():
         keys = counting(task)
-        asked = (
-            "task=class"
-            if task["kind"] == "class"
-            else f"task.by={task['by']}{'' if (task['kind'], task['by']) in WAYS else ', a column,'}"
-        )
+        column = "" if (task["kind"], task.get("by")) in WAYS else ", a column,"
+        asked = "task=class" if task["kind"] == "class" else f"task.by={task['by']}{column}"
         beside = f"{asked} and task.{keys[0]}" if task["kind"] == "class" or keys[0] == "values" else asked
         *others, last = (f"task.{key}" for key in keys)
         do = f"{', '.join(others)} and {last} do" if others else f"{last} does"
-        raise NotApplicable(f"task.{name} does not count with {beside}: {do}. Leave it at {_yaml(default)}.")
+        raise NotApplicable(f"task.{name} has no effect with {beside}: {do}. Leave it at {_yaml(default)}.")
 
 
-def check_method(method: Mapping[str, Any]) -> None:
-    """What a switch would do that is off."""
-    for name, default in WITHOUT_CURRICULUM.items():
-        if method.get("curriculum") is None and method.get(name, default) != default:
-            raise NotApplicable(
-                f"method.{name} does not count without a curriculum: set method.curriculum=superloss, or leave it at {default}."
+def _check_percent(percent: Any) -> None:
+    try:
+        fits = not isinstance(percent, bool) and 0 < float(percent) < 100
+    except (TypeError, ValueError):
+        fits = False
+    if not fits:
+        raise UserError(
+            f"task.percent must be a share of the training utterances, above 0 and below 100, not {percent!r}."
+        )
+
+
+def _check_names(option: str, named: Any) -> None:
+    values = named if isinstance(named, list | tuple) else [named]
+    if not values:
+        raise UserError(f"{option} is empty: name at least one, or leave {option}=null to draw some.")
+    for value in values:
+        if not isinstance(value, str | int | float) or isinstance(value, bool) or _is_nan(value):
+            raise UserError(
+                f"{option} contains {_yaml(value)}, which is not a name: "
+                "quote words such as yes, no, on, off, null, nan."
             )
 
 
-def check_origin(config: Mapping[str, Any]) -> None:
-    """Where the original comes from, and whether there is an oracle."""
+def _is_nan(value: Any) -> bool:
+    return isinstance(value, float) and math.isnan(value)
+
+
+def _check_share(share: Any) -> None:
+    try:
+        low, high = (float(bound) for bound in share)
+    except (TypeError, ValueError):
+        low = high = math.nan
+    if not 0 < low <= high < 100:
+        raise UserError(
+            "task.share must be [lowest, highest], in percent of the training utterances, such as [2.5,5], "
+            f"not {share}."
+        )
+
+
+def _check_pattern(pattern: Any) -> None:
+    if not isinstance(pattern, str) or not pattern:
+        raise UserError(f"task.pattern must be a regular expression over utterance ids, in quotes, not {pattern!r}.")
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise UserError(
+            f"task.pattern={pattern} is not a regular expression ({error}): write one such as '/anna_'."
+        ) from None
+
+
+def check_method(method: Mapping[str, Any]) -> None:
+    """Check the tried shares of a method, and refuse numbers of a curriculum that is off."""
+    for name, default in WITHOUT_CURRICULUM.items():
+        if method.get("curriculum") is None and method.get(name, default) != default:
+            raise NotApplicable(
+                f"method.{name} has no effect without a curriculum: "
+                f"set method.curriculum=superloss, or leave it at {default}."
+            )
+    tried = method.get("tried") or {}
+    if not isinstance(tried, Mapping):
+        raise UserError(f"method.tried must be a mapping of class and sample to shares, or null, not {tried!r}.")
+    for kind, ends in tried.items():
+        _check_tried(kind, ends)
+
+
+def _check_tried(kind: str, ends: Any) -> None:
+    fits = (
+        isinstance(ends, list | tuple)
+        and len(ends) == 2
+        and all(isinstance(end, int | float) for end in ends)
+        and 0 <= ends[0] <= ends[1] <= 1
+    )
+    if ends is not None and not fits:
+        raise UserError(
+            f"method.tried.{kind} must be [lowest, highest], two shares of the training recordings from 0 to 1, "
+            f"not {ends}."
+        )
+
+
+def check_original(config: Mapping[str, Any]) -> None:
+    """Check where the original comes from, and whether the run has an oracle."""
     choice(config, "oracle", ("auto", "train", "none"))
     checkpoint, labels = config["original"]["checkpoint"], config["original"]["labels"]
     if checkpoint is not None and not isinstance(checkpoint, str):
         raise UserError(f"original.checkpoint must be a folder, not {checkpoint!r}.")
     if labels is not None and checkpoint is None:
-        raise UserError("original.labels names the outputs of original.checkpoint: set that, too.")
+        raise UserError("original.labels names the outputs of original.checkpoint: set original.checkpoint, too.")
     if not isinstance(labels, (list, dict, type(None))):
         raise UserError(
-            f"original.labels must be a list of names or a mapping of the checkpoint's names to the corpus's, not {labels!r}."
+            "original.labels must be a list of names, or a mapping of the checkpoint's names to the corpus's, "
+            f"not {labels!r}."
         )
     if config["only"] is not None:
         choice(config, "only", ("original", "oracle"))
     if config["only"] == "oracle" and not has_oracle(config):
-        raise UserError("only=oracle asks for what this run does not have: set oracle=train, too.")
+        raise UserError("only=oracle needs a run with an oracle: set oracle=train, too.")
 
 
 def check_dataset(dataset: Mapping[str, Any]) -> None:
-    """The keys that every corpus has."""
+    """Check the keys that every corpus has."""
     whole(dataset, "sample_rate", 1000, "dataset.")
     if dataset["seconds"] != AUTO:
         number(dataset, "seconds", 0.01, LONGEST, "dataset.", f", or {AUTO}")
@@ -105,24 +197,25 @@ def check_dataset(dataset: Mapping[str, Any]) -> None:
 
 
 def check_corpus(dataset: Mapping[str, Any]) -> None:
-    """The options of this corpus; an experiment can bring some that are another one's."""
+    """Check the options of the chosen corpus: an experiment can set options of another corpus."""
     module, _, function = str(dataset["corpus"]["_target_"]).rpartition(".")
     try:
         known = inspect.signature(getattr(importlib.import_module(module), function)).parameters
-    except (ImportError, ValueError, AttributeError):  # who calls it says what is wrong
+    except (ImportError, ValueError, AttributeError):  # building the corpus explains it
         return
     unknown = sorted(set(dataset["corpus"]) - {"_target_", *known})
     if unknown and not any(parameter.kind is parameter.VAR_KEYWORD for parameter in known.values()):
         there = nearest(unknown[0], set(known) - {"root", "label", "cache"})
         raise UserError(
-            f"The dataset {dataset['name']} has no option dataset.corpus.{unknown[0]}: {there}; an experiment that sets it is for another dataset."
+            f"The dataset {dataset['name']} has no option dataset.corpus.{unknown[0]}: {there}; "
+            "an experiment that sets it is for another dataset."
         )
     for name in SHARES & set(dataset["corpus"]) if module.startswith("speechforget.") else ():
         number(dataset["corpus"], name, 0, 1, "dataset.corpus.")
 
 
 def check_train(train: Mapping[str, Any]) -> None:
-    """The recipe of original and oracle."""
+    """Check the recipe of original and oracle."""
     whole(train, "epochs", 1, "train.")
     whole(train, "batch_size", 1, "train.")
     number(train, "learning_rate", 0, 100, "train.")
@@ -133,7 +226,7 @@ def check_train(train: Mapping[str, Any]) -> None:
 
 
 def check_trainer(trainer: Mapping[str, Any]) -> None:
-    """The hardware."""
+    """Check the hardware."""
     choice(trainer, "accelerator", ("cpu", "gpu"), "trainer.")
     choice(trainer, "precision", PRECISIONS, "trainer.")
     whole(trainer, "threads", 1, "trainer.")
@@ -143,29 +236,25 @@ def check_trainer(trainer: Mapping[str, Any]) -> None:
 
 
 def _yaml(value: Any) -> str:
-    """As it is written on the command line."""
-    return (
-        {None: "null", True: "true", False: "false"}.get(value, str(value))
-        if isinstance(value, (bool, type(None)))
-        else str(value)
-    )
+    """Write a value as on the command line."""
+    return {None: "null", True: "true", False: "false"}[value] if isinstance(value, bool | None) else str(value)
 
 
 def choice(options: Mapping[str, Any], name: str, known: tuple[Any, ...], prefix: str = "") -> None:
-    """One of some values."""
+    """Raise UserError unless the value is one of `known`."""
     if options[name] not in known:
         raise UserError(f"There is no {prefix}{name}={options[name]}: {nearest(str(options[name]), known)}")
 
 
 def whole(options: Mapping[str, Any], name: str, low: int, prefix: str = "") -> None:
-    """A whole number of at least `low`."""
+    """Raise UserError unless the value is a whole number of at least `low`."""
     value = options[name]
     if isinstance(value, bool) or not isinstance(value, int) or value < low:
         raise UserError(f"{prefix}{name} must be a whole number of at least {low}, not {value!r}.")
 
 
 def number(options: Mapping[str, Any], name: str, low: float, high: float, prefix: str = "", more: str = "") -> None:
-    """A number from `low` to `high`. more: what else it may be, for the sentence."""
+    """Raise UserError unless the value is a number from `low` to `high`. more: also allowed."""
     value = options[name]
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
         raise UserError(f"{prefix}{name} must be a number from {low:g} to {high:g}{more}, not {value!r}.")

@@ -1,1 +1,1 @@
-"""Several processes that work on one artefact."""
+"""Several processes that build one artefact together."""

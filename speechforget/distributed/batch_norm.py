@@ -1,6 +1,7 @@
-"""Batch-norm whose statistics are those of the whole batch, over all ranks.
+"""Batch-norm with the statistics of the whole batch, over all ranks.
 
-torch's own SyncBatchNorm does this on GPUs only. With one rank, or where each holds the whole batch (`ranks.alone`), this is torch's batch-norm.
+torch's SyncBatchNorm does this on GPUs only. With one rank, or where each rank has the whole batch
+(`collectives.alone`), this is torch's batch-norm.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ from speechforget.distributed import collectives
 
 
 class _Normalise(torch.autograd.Function):
-    """Batch normalisation (Ioffe & Szegedy, ICML 2015) with one sum over ranks on the way there and one on the way back.
+    """Batch normalisation (Ioffe & Szegedy, ICML 2015) with one sum over ranks in each direction.
 
-    Statistics are joined in float64, so that the mean square minus the squared mean loses nothing that the input held.
+    Statistics are summed in float64, so that the mean square minus the squared mean keeps the precision of the input.
     """
 
     @staticmethod
@@ -48,18 +49,18 @@ class _Normalise(torch.autograd.Function):
 
 
 def _along(values: Tensor, like: Tensor) -> Tensor:
-    """One value a feature, in a shape that broadcasts over (batch, features, ...)."""
+    """Reshape one value per feature to broadcast over (batch, features, ...)."""
     return values.view(1, -1, *[1] * (like.dim() - 2))
 
 
 class GlobalBatchNorm(_BatchNorm):
-    """A batch-norm of any number of dimensions, for inputs (batch, features, ...)."""
+    """Batch-norm over all ranks, for inputs (batch, features, ...) of any number of dimensions."""
 
     def _check_input_dim(self, input: Tensor) -> None:
-        """Any shape that has features."""
+        """Accept any shape that has features."""
 
     def forward(self, input: Tensor) -> Tensor:
-        """Normalises by the batch of all ranks where torch's batch-norm would by the batch of this one."""
+        """Normalise by the batch of all ranks where torch's batch-norm uses the batch of one rank."""
         by_batch = self.training or self.running_mean is None
         if collectives.world() == 1 or not by_batch:
             return super().forward(input)
@@ -72,7 +73,7 @@ class GlobalBatchNorm(_BatchNorm):
 
     @torch.no_grad()
     def _remember(self, mean: Tensor, variance: Tensor) -> None:
-        """Moves the running statistics, as torch's batch-norm does."""
+        """Update the running statistics as torch's batch-norm does."""
         if not (self.training and self.track_running_stats) or self.running_mean is None or self.running_var is None:
             return
         factor = self.momentum
@@ -84,7 +85,7 @@ class GlobalBatchNorm(_BatchNorm):
 
 
 def globalised(model: nn.Module) -> nn.Module:
-    """The model with every batch-norm replaced by a global one that holds the same parameters and buffers."""
+    """Replace every batch-norm of the model by a global one with the same parameters and buffers."""
     if isinstance(model, _BatchNorm) and not isinstance(model, GlobalBatchNorm):
         norm = GlobalBatchNorm(model.num_features, model.eps, model.momentum, model.affine, model.track_running_stats)
         norm.weight, norm.bias = model.weight, model.bias

@@ -1,7 +1,7 @@
-"""The processes that work on one artefact together, as sums: who am I of how many, and what do all of us have together.
+"""Rank, world size and sums over the ranks that build one artefact together.
 
-One process alone is rank 0 of 1, and every function here then gives back what it was given. A group is joined by `worker.py`; nobody else needs
-to know of it. Sums are the same to the bit on all ranks, so replicas that start equal stay equal.
+A single process is rank 0 of 1, and every function here then returns its input. `worker` joins the process group.
+Sums are equal to the bit on all ranks, so replicas that start equal stay equal.
 """
 
 from __future__ import annotations
@@ -13,24 +13,24 @@ from typing import Any
 import torch
 from torch import Tensor, distributed, nn
 
-BUCKET = 25_000_000  # gradient entries summed at once; bounds the copy that summing needs
+BUCKET = 25_000_000  # gradient entries per all-reduce; limits the memory of the flat copy
 
 _state = {"alone": False}
 
 
 def world() -> int:
-    """How many ranks there are."""
+    """Return the number of ranks."""
     return distributed.get_world_size() if distributed.is_initialized() and not _state["alone"] else 1
 
 
 def rank() -> int:
-    """The number of this one, from 0."""
+    """Return the rank of this process, from 0."""
     return distributed.get_rank() if distributed.is_initialized() and not _state["alone"] else 0
 
 
 @contextmanager
 def alone() -> Iterator[None]:
-    """Within it, this process is rank 0 of 1: for work that every rank does whole."""
+    """Make this process rank 0 of 1 within the block, for work that every rank does on the whole batch."""
     before = _state["alone"]
     _state["alone"] = True
     try:
@@ -40,9 +40,9 @@ def alone() -> Iterator[None]:
 
 
 def part_of_loss(whole: bool, loss: Callable[[], Tensor]) -> Tensor:
-    """This rank's part of a step's loss; the parts of all ranks sum to it, and so do their gradients.
+    """Return this rank's part of a step's loss; the parts of all ranks sum to the loss, and so do their gradients.
 
-    whole: whether each rank holds the whole batch of the step (one too small to be shared out) instead of its share.
+    whole: whether each rank has the whole batch of the step (one too small to be split) instead of its share.
     """
     ranks = world()
     if ranks == 1 or not whole:
@@ -52,7 +52,7 @@ def part_of_loss(whole: bool, loss: Callable[[], Tensor]) -> Tensor:
 
 
 def total(tensor: Tensor) -> Tensor:
-    """The sum of a tensor over all ranks, on all of them; no gradient goes through it."""
+    """Sum a tensor over all ranks; every rank gets the sum. No gradient flows through it."""
     if world() == 1:
         return tensor
     result = tensor.detach().clone().contiguous()
@@ -61,7 +61,7 @@ def total(tensor: Tensor) -> Tensor:
 
 
 def agreed(value: Any) -> Any:
-    """Rank 0's value, on all ranks: for what only one process can decide, such as whether a file exists."""
+    """Return rank 0's value on all ranks, for what one process must decide, such as whether a file exists."""
     if world() == 1:
         return value
     parcel = [value]
@@ -70,19 +70,19 @@ def agreed(value: Any) -> Any:
 
 
 def barrier() -> None:
-    """Returns when every rank has come here."""
+    """Wait for all ranks."""
     if world() > 1:
         distributed.barrier()
 
 
 @torch.no_grad()
 def share_state(*modules: nn.Module) -> None:
-    """Gives every rank rank 0's parameters and buffers."""
+    """Copy the parameters and buffers of rank 0 to all ranks."""
     if world() == 1:
         return
     for module in modules:
         for tensor in [*module.parameters(), *module.buffers()]:
-            whole = tensor.contiguous()  # itself, unless it is a view of something else
+            whole = tensor.contiguous()  # a copy only where the tensor is a view
             distributed.broadcast(whole, src=0)
             if whole is not tensor:
                 tensor.copy_(whole)
@@ -90,12 +90,11 @@ def share_state(*modules: nn.Module) -> None:
 
 @torch.no_grad()
 def sum_gradients(*models: nn.Module) -> None:
-    """Replaces each gradient by its sum over all ranks. What has a gradient on any rank has one on all; what has none anywhere keeps none."""
+    """Replace each gradient by its sum over all ranks. A parameter without a gradient on every rank keeps none."""
     if world() == 1:
         return
-    for bucket in _buckets(
-        [parameter for model in models for parameter in model.parameters() if parameter.requires_grad]
-    ):
+    trained = [parameter for model in models for parameter in model.parameters() if parameter.requires_grad]
+    for bucket in _buckets(trained):
         device, kind = bucket[0].device, bucket[0].dtype
         present = torch.tensor([float(parameter.grad is not None) for parameter in bucket], device=device, dtype=kind)
         pieces = [torch.zeros_like(parameter) if parameter.grad is None else parameter.grad for parameter in bucket]
@@ -108,7 +107,7 @@ def sum_gradients(*models: nn.Module) -> None:
 
 
 def _buckets(parameters: Sequence[nn.Parameter]) -> Iterable[list[nn.Parameter]]:
-    """Neighbours of one kind and device, about BUCKET entries together."""
+    """Yield groups of consecutive parameters of one dtype and device, about BUCKET entries each."""
     bucket: list[nn.Parameter] = []
     for parameter in parameters:
         alike = bucket and (bucket[0].dtype, bucket[0].device) == (parameter.dtype, parameter.device)
@@ -122,7 +121,7 @@ def _buckets(parameters: Sequence[nn.Parameter]) -> Iterable[list[nn.Parameter]]
 
 @torch.no_grad()
 def check_replicas(model: nn.Module, moment: str) -> None:
-    """Raises RuntimeError where the ranks' weights and buffers are not equal to the bit: a model made of several would be wrong."""
+    """Raise RuntimeError where weights or buffers of the ranks differ in any bit: the saved model would be wrong."""
     if world() == 1:
         return
     sums = [tensor.double().sum() for tensor in [*model.parameters(), *model.buffers()]]
@@ -133,5 +132,6 @@ def check_replicas(model: nn.Module, moment: str) -> None:
     distributed.all_reduce(high, op=distributed.ReduceOp.MAX)
     if not torch.equal(low, high) and not torch.isnan(mine).any():
         raise RuntimeError(
-            f"The {world()} replicas of the model differ {moment}: something in the method or the model is not summed over ranks"
+            f"The {world()} replicas of the model differ {moment}: "
+            "something in the method or the model is not summed over ranks"
         )

@@ -1,6 +1,6 @@
-"""Dropout (Srivastava et al., JMLR 2014) whose masks belong to utterances: in one epoch an utterance has the same mask in whatever batch and process.
+"""Dropout (Srivastava et al., JMLR 2014) with masks drawn per utterance: in one epoch, batch and process do not matter.
 
-torch draws masks for a batch as it comes, so that a batch that is shared out over two processes would get others than it gets in one.
+torch draws masks per batch, so a batch that is split over two processes would get other masks than in one process.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from speechforget.seeding import seed_from
 
 KINDS = {nn.Dropout: functional.dropout, nn.Dropout1d: functional.dropout1d, nn.Dropout2d: functional.dropout2d}
 
-# Of the step under way: whose inputs are whose rows, the salt of its draws, and the rows of the batch that the model is hearing just now.
+# Of the current step: pairs of inputs and their rows, the salt of its draws, and the rows of the model's current input.
 _step: dict[str, Any] = {"batches": (), "salt": (), "rows": None}
 
 
 class UtteranceDropout(_DropoutNd):
-    """Stands in for the `number`th dropout of a model, of a `kind` of torch's; outside of `drawn_for` it is just that."""
+    """Replace the `number`th dropout of a model, of torch's class `kind`; outside `drawn_for` it behaves like it."""
 
     def __init__(self, kind: type[_DropoutNd], probability: float, number: int) -> None:
         super().__init__(probability)
         self.kind, self.number = kind, number
 
-    @torch.compiler.disable  # what is drawn for changes with each step, which a compiler would take for a new program
+    @torch.compiler.disable  # the rows change with each step, which would trigger a recompilation
     def forward(self, input: Tensor) -> Tensor:
-        """Zeroes entries, or whole channels where the kind does, and scales the others up."""
+        """Zero entries, or whole channels for the channel-wise kinds, and scale the others up."""
         rows = _step["rows"]
         if not self.training or self.p == 0 or rows is None or len(rows) != len(input):
             return KINDS[self.kind](input, self.p, self.training)
@@ -43,27 +43,27 @@ class UtteranceDropout(_DropoutNd):
 
 
 def by_utterance(model: nn.Module) -> nn.Module:
-    """The model with each of torch's dropouts replaced."""
-    places = [(parent, name, child) for parent in model.modules() for name, child in parent.named_children()]
+    """Replace each dropout of torch in the model."""
     found = [
         (parent, name, child)
-        for parent, name, child in places
+        for parent in model.modules()
+        for name, child in parent.named_children()
         if isinstance(child, _DropoutNd) and type(child) in KINDS
     ]
     for number, (parent, name, child) in enumerate(found):
         setattr(parent, name, UtteranceDropout(type(child), child.p, number).train(child.training))
-    model.register_forward_pre_hook(_hear)
+    model.register_forward_pre_hook(_note_rows)
     return model
 
 
 @torch.compiler.disable
-def _hear(_: nn.Module, arguments: tuple[Any, ...]) -> None:
+def _note_rows(_: nn.Module, arguments: tuple[Any, ...]) -> None:
     _step["rows"] = next((rows for first, rows in _step["batches"] if arguments and first is arguments[0]), None)
 
 
 @contextmanager
 def drawn_for(batch: Batch | Pair, *salt: int | str) -> Iterator[None]:
-    """Within it, a model that hears the batch (or a half of the pair) draws by the utterances' numbers and the salt: seed and pass."""
+    """Draw masks for the batch, or a half of the pair, by the utterances' rows and the salt: seed and pass."""
     _step.update(batches=[(half.inputs[0], half.rows) for half in halves(batch) if half.inputs], salt=salt)
     try:
         yield
@@ -72,7 +72,7 @@ def drawn_for(batch: Batch | Pair, *salt: int | str) -> Iterator[None]:
 
 
 def as_before() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-    """For `torch.utils.checkpoint`: what the backward pass computes again draws what it drew at first, though the step is over by then."""
+    """Return contexts for `torch.utils.checkpoint`: the recomputation in the backward pass draws the same masks."""
     return nullcontext(), _recalled(dict(_step))
 
 
@@ -87,21 +87,21 @@ def _recalled(step: dict[str, Any]) -> Iterator[None]:
 
 
 def bits(rows: Tensor, count: int, seed: int) -> Tensor:
-    """`draws.uniform` on the rows' device, times 2**53: int64 (len(rows), count)."""
+    """Return `seeding.uniform` times 2**53, drawn on the device of the rows: int64 (len(rows), count)."""
     start = _mix(rows + seed)
     steps = torch.arange(1, count + 1, device=rows.device) * _signed(0x9E3779B97F4A7C15)
     return _shifted(_mix(start[:, None] + steps), 11)
 
 
 def _mix(state: Tensor) -> Tensor:
-    """SplitMix64's finaliser; torch's int64 wraps around as the algorithm wants."""
+    """Apply the finaliser of SplitMix64; torch's int64 wraps around as the algorithm needs."""
     state = (state ^ _shifted(state, 30)) * _signed(0xBF58476D1CE4E5B9)
     state = (state ^ _shifted(state, 27)) * _signed(0x94D049BB133111EB)
     return state ^ _shifted(state, 31)
 
 
 def _shifted(state: Tensor, bits: int) -> Tensor:
-    """To the right, with zeros coming in: int64's own shift would repeat the sign."""
+    """Shift right and fill with zeros: the shift of int64 would repeat the sign bit."""
     return (state >> bits) & ((1 << (64 - bits)) - 1)
 
 

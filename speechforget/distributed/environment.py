@@ -1,4 +1,4 @@
-"""Which task of a job this process is, read from the environment that a cluster or torchrun set."""
+"""Read this process's rank in its job from the environment that SLURM, submitit or torchrun set."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Place:
-    """rank of world tasks, local_rank on this machine. job: the same for all tasks of one start of a job, and for nothing else."""
+class JobRank:
+    """Rank `rank` of `world`, and `local_rank` on its machine. job: an id of this start, equal on all ranks."""
 
     rank: int = 0
     world: int = 1
@@ -17,29 +17,25 @@ class Place:
     job: str = ""
 
 
-def place(environment: Mapping[str, str] = os.environ) -> Place:
-    """This process's place among the tasks of its job: of torchrun (or whatever sets RANK and WORLD_SIZE), submitit on this machine, or srun."""
+def job_rank(environment: Mapping[str, str] = os.environ) -> JobRank:
+    """Return this process's rank: of torchrun (or any launcher that sets RANK, WORLD_SIZE), local submitit, or srun."""
     get = environment.get
     if "RANK" in environment and "WORLD_SIZE" in environment and "MASTER_ADDR" in environment:
-        job = [
-            "torchrun",
-            get("TORCHELASTIC_RUN_ID", ""),
-            get("MASTER_ADDR", ""),
-            get("MASTER_PORT", ""),
-            get("TORCHELASTIC_RESTART_COUNT", ""),
-        ]
-        return _place("RANK", "WORLD_SIZE", "LOCAL_RANK", job, environment)
+        names = ("TORCHELASTIC_RUN_ID", "MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_RESTART_COUNT")
+        job = ["torchrun", *(get(name, "") for name in names)]
+        return _job_rank("RANK", "WORLD_SIZE", "LOCAL_RANK", job, environment)
     if get("SUBMITIT_EXECUTOR") == "local" and "SUBMITIT_LOCAL_GLOBALID" in environment:
         job = ["local", get("SUBMITIT_LOCAL_JOB_ID", ""), get("SPEECHFORGET_START", "")]
-        return _place("SUBMITIT_LOCAL_GLOBALID", "SUBMITIT_LOCAL_NTASKS", "SUBMITIT_LOCAL_LOCALID", job, environment)
-    if "SLURM_STEP_ID" in environment and "SLURM_PROCID" in environment:  # a batch script itself is no step
+        rank, world, local_rank = "SUBMITIT_LOCAL_GLOBALID", "SUBMITIT_LOCAL_NTASKS", "SUBMITIT_LOCAL_LOCALID"
+        return _job_rank(rank, world, local_rank, job, environment)
+    if "SLURM_STEP_ID" in environment and "SLURM_PROCID" in environment:  # a batch script is not a step
         job = ["slurm", get("SLURM_JOB_ID", ""), get("SLURM_STEP_ID", ""), get("SLURM_RESTART_COUNT", "0")]
-        return _place("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID", job, environment)
-    return Place()
+        return _job_rank("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID", job, environment)
+    return JobRank()
 
 
-def _place(rank: str, world: str, local_rank: str, job: list[str], environment: Mapping[str, str]) -> Place:
-    return Place(
+def _job_rank(rank: str, world: str, local_rank: str, job: list[str], environment: Mapping[str, str]) -> JobRank:
+    return JobRank(
         int(environment[rank]),
         int(environment.get(world, "1")),
         int(environment.get(local_rank, "0")),

@@ -1,4 +1,4 @@
-"""What the team and its workers say to each other: JSON over one connection, so what arrives is data, never code."""
+"""Messages between a team and its workers: JSON over one connection, so that what arrives is data and never code."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from typing import Any
 Message = dict[str, Any]
 
 
-def tell(connection: Connection, message: Message) -> None:
-    """Sends JSON."""
-    with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # that the worker is gone shows when it is heard
+def send(connection: Connection, message: Message) -> None:
+    """Send a message as JSON."""
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the next `receive` reports the lost peer
         connection.send_bytes(json.dumps(message).encode())
 
 
-def hear(connection: Connection) -> Message | None:
-    """The next message; None when the line is broken."""
+def receive(connection: Connection) -> Message | None:
+    """Return the next message; None when the connection is broken."""
     try:
         return json.loads(connection.recv_bytes())
     except (OSError, EOFError):
@@ -28,11 +28,11 @@ def hear(connection: Connection) -> Message | None:
 
 @dataclass(frozen=True)
 class Order:
-    """What to build; plain values, so it can be sent to another process.
+    """An artefact to build, as plain values that can be sent to another process.
 
-    stage: original, oracle, unlearned or scores. config: the whole resolved config of the run. folder, key, name: the artefact's.
-    split: the key of the divided corpus that the order is about. title: for the progress bar. model: the folder of the model that the work
-    starts from, if any.
+    stage: original, oracle, unlearned or scores. config: the whole resolved config of the run. folder, key, name: of
+    the artefact. split: the key of the split. title: for the progress bar. model: the folder of the model to start
+    from, if any.
     """
 
     stage: str

@@ -1,13 +1,12 @@
-"""A worker: one rank on one device, that builds what it is ordered to, and ends when nobody orders any more.
+"""Run one rank on one device: build what the team orders, and exit when its connection breaks.
 
-It holds one connection to the process that runs the command. When that breaks, for whatever reason, the worker ends at once, in the middle of
-whatever it does: so no worker outlives its team. For each order the ranks form a process group of their own, and leave it afterwards.
+A worker has one connection to the process that runs the command. When that breaks, for any reason, the worker exits at
+once, in the middle of its work: no worker outlives its team. The ranks form a new process group for each order.
 """
 
 from __future__ import annotations
 
 import fcntl
-import json
 import logging
 import os
 import queue
@@ -24,48 +23,44 @@ from datetime import timedelta
 from multiprocessing.connection import Client, Connection
 from typing import Any
 
-from speechforget.distributed.protocol import Message, Order, tell
+from speechforget.distributed.protocol import Message, Order, receive, send
 from speechforget.distributed.rendezvous import FINISHED, LOST
 from speechforget.errors import Diverged, NotApplicable, UserError
 from speechforget.terminal import print_anywhere
 
-LEFT_ALONE = 3  # exit code when the connection broke
+ORPHANED = 3  # exit code after a broken connection
 SECONDS_TO_CONNECT = 30.0
-SIOCGIFADDR = 0x8915  # of Linux: the address of an interface
+SIOCGIFADDR = 0x8915  # Linux: get the address of an interface
 Build = Callable[[Order], None]
 Prepare = Callable[[Mapping[str, Any]], Any]
 
 
 def work(rank: int, host: str, port: int, build: Build, prepare: Prepare) -> int:
-    """Takes orders until told to finish.
+    """Carry out orders until told to finish; return the exit code.
 
-    build: carries out an order. prepare: makes this process ready for a trainer's device.
+    build: carries out one order. prepare: makes this process ready for the device of a trainer.
     """
     print_anywhere()
-    for name in (
-        "SIGINT",
-        "SIGTERM",
-        "SIGUSR1",
-        "SIGUSR2",
-    ):  # those are for the process that runs the command; the connection ends this one
-        signal.signal(getattr(signal, name), signal.SIG_IGN)
+    # These signals are for the process that runs the command; the broken connection ends this one.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)
     connection = connect(host, port, os.environ.pop("SPEECHFORGET_SECRET").encode())
     if connection is None:
         return LOST
-    tell(connection, {"rank": rank, "process": os.getpid(), "host": socket.gethostname()})
+    send(connection, {"rank": rank, "process": os.getpid(), "host": socket.gethostname()})
     inbox: queue.Queue[Message] = queue.Queue()
     threading.Thread(target=listen, args=(connection, inbox), daemon=True).start()
     logging.basicConfig(level=logging.INFO if rank == 0 else logging.ERROR, format="%(message)s", stream=sys.stderr)
-    logging.getLogger("speechforget.data").setLevel(logging.WARNING)  # the process that gives the orders has said it
+    logging.getLogger("speechforget.data").setLevel(logging.WARNING)  # the team's process has logged this
     while True:
         message = inbox.get()
         if message.get("finish"):
             return FINISHED
-        tell(connection, answer(message, rank, connection, inbox, build, prepare))
+        send(connection, answer(message, rank, connection, inbox, build, prepare))
 
 
 def connect(host: str, port: int, secret: bytes) -> Connection | None:
-    """The line to the team; None when nobody answers."""
+    """Return the connection to the team; None when no team answers."""
     until = time.monotonic() + SECONDS_TO_CONNECT
     while time.monotonic() < until:
         try:
@@ -76,12 +71,10 @@ def connect(host: str, port: int, secret: bytes) -> Connection | None:
 
 
 def listen(connection: Connection, inbox: queue.Queue[Message]) -> None:
-    """Fills the inbox; ends the process when the line breaks."""
-    while True:
-        try:
-            inbox.put(json.loads(connection.recv_bytes()))
-        except (OSError, EOFError):
-            os._exit(LEFT_ALONE)
+    """Put messages into the inbox; exit the process when the connection breaks."""
+    while (message := receive(connection)) is not None:
+        inbox.put(message)
+    os._exit(ORPHANED)
 
 
 def answer(
@@ -92,7 +85,7 @@ def answer(
     build: Build,
     prepare: Prepare,
 ) -> Message:
-    """Carries out one order; says how it went."""
+    """Carry out one order and return the result as a message."""
     try:
         with group(message, rank, connection, inbox, prepare):
             build(Order(**message["order"]))
@@ -116,23 +109,22 @@ def answer(
 def group(
     message: Message, rank: int, connection: Connection, inbox: queue.Queue[Message], prepare: Prepare
 ) -> Iterator[None]:
-    """The process group of one order: rank 0 opens a store on `message["host"]` and tells the others its port through the team."""
+    """Form the process group of one order: rank 0 opens a store on `message["host"]`; the team passes its port on."""
     import torch
     from torch import distributed
 
     host, world = message["host"], message["world"]
     gpu = message["order"]["config"]["trainer"]["accelerator"] == "gpu"
+    # By default gloo takes the interface of the machine's name, often the loopback.
     if (interface := interface_towards(host)) is not None:
-        os.environ.setdefault(
-            "GLOO_SOCKET_IFNAME", interface
-        )  # else gloo takes the one that the machine's name leads to, often the loopback
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
     if rank == 0:
         listener = socket.create_server((host, 0))
         port = listener.getsockname()[1]
         store = distributed.TCPStore(
             host, port, world, True, wait_for_workers=False, master_listen_fd=listener.detach()
         )
-        tell(connection, {"port": port})
+        send(connection, {"port": port})
     else:
         store = distributed.TCPStore(host, inbox.get()["port"], world, False, wait_for_workers=False)
     if gpu and torch.cuda.is_available():
@@ -141,12 +133,12 @@ def group(
         "cpu:gloo,cuda:nccl" if gpu else "gloo", store=store, rank=rank, world_size=world, timeout=timedelta(hours=2)
     )
     yield
-    distributed.barrier()  # the store lives with rank 0: nobody leaves before all have what they need
-    distributed.destroy_process_group()  # after a failure the process itself ends: taking leave of ranks that hang would hang, too
+    distributed.barrier()  # rank 0 owns the store: no rank may leave while another one needs it
+    distributed.destroy_process_group()  # not after a failure: it would wait for ranks that hang
 
 
 def interface_towards(host: str) -> str | None:
-    """The name of the network interface by which this machine reaches a host; None where that cannot be told."""
+    """Return the name of the network interface that leads to a host; None where it cannot be determined."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:  # connecting it sends nothing
         probe.connect((host, 9))
         mine = probe.getsockname()[0]

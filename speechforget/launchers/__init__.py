@@ -1,1 +1,1 @@
-"""The mechanics of `launch=slurm` and `launch=submitit_local`."""
+"""Launch sweeps for `launch=slurm` and `launch=submitit_local`."""

@@ -1,4 +1,4 @@
-"""What a job's log says of why the job ended."""
+"""Find the reason why a job ended in its log."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import re
 from itertools import takewhile
 from pathlib import Path
 
-END_BYTES, LONGEST = 16384, 300  # how much of a log is read; of a line shown
+END_BYTES, LONGEST = 16384, 300  # read from the end of a log, in bytes; shown of a line, in characters
 SLURM = ("srun: ", "slurmstepd: ")
-NO_CAUSE = re.compile(r"Exited with exit code \d+$")  # what srun adds where the program itself has said why
+NO_CAUSE = re.compile(r"Exited with exit code \d+$")  # added by srun after the program's own message
 COLOUR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
 
 def last_words(log: Path) -> str:
-    """The line that says why: the last one or, where SLURM had the last word, its first error since the program's own. Empty where there is none."""
+    """Return the last line of a log, or SLURM's first error if SLURM wrote the last lines; empty if there is none."""
     try:
         with log.open("rb") as file:
             file.seek(max(0, log.stat().st_size - END_BYTES))

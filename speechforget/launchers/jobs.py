@@ -1,4 +1,4 @@
-"""A job of a sweep: what travels to where it runs (`Work`), and what the launching process knows of it (`Job`)."""
+"""A job of a sweep: what is pickled and sent to run it (`Work`), and its state in the launching process (`Job`)."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ import pickle
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from hydra.core.singleton import Singleton
 from hydra.core.utils import JobReturn, JobStatus, filter_overrides
 from omegaconf import DictConfig
 
-from speechforget.cli.main import SWEEP
+from speechforget.cli.sweep import SWEEP
 from speechforget.launchers.job_logs import last_words
 from speechforget.store import write_json
 
 if TYPE_CHECKING:
     from hydra_plugins.speechforget_launcher.launcher import SubmititLauncher
 
-START = "SPEECHFORGET_START"  # how often a job was put back into the queue; the same for all tasks of one start
+START = "SPEECHFORGET_START"  # environment: how often a job was requeued, equal on all ranks of one start
 
 
 class Work:
-    """Runs one job of a sweep; submitit pickles it. outcomes: the folder for the file that says how it ended."""
+    """Run one job of a sweep; submitit pickles this. outcomes: the folder for the file with the outcome."""
 
     def __init__(self, launcher: SubmititLauncher, overrides: Sequence[str], number: int, outcomes: Path) -> None:
         self.launcher = launcher
@@ -36,18 +36,18 @@ class Work:
         self.starts = 0
 
     def __call__(self) -> JobReturn:
-        """In the job: what Hydra's launcher for submitit does there."""
-        logging.getLogger("submitit").propagate = False  # it prints by itself
+        """Run the job, as Hydra's launcher for submitit does."""
+        logging.getLogger("submitit").propagate = False  # submitit has its own handler
         os.environ |= {SWEEP: str(self.outcomes), START: str(self.starts)}
         return self.launcher(self.overrides, "hydra.sweep.dir", self.number, str(self.number), self.state)
 
     def load(self) -> DictConfig:
-        """The job's config, Hydra's part included."""
+        """Compose the config of the job, with Hydra's own part."""
         assert self.launcher.hydra_context is not None and self.launcher.config is not None
         return self.launcher.hydra_context.config_loader.load_sweep_config(self.launcher.config, self.overrides)
 
     def checkpoint(self) -> Any:
-        """In the job, on preemption and shortly before the time limit: what shall run when it starts again. The artefacts' folders hold the rest."""
+        """Return what to run after a requeue; submitit calls this on preemption and before the time limit."""
         import submitit
 
         self.starts += 1
@@ -56,7 +56,7 @@ class Work:
 
 @dataclass(eq=False)
 class Job:
-    """config: resolved. stage: original or oracle where the job belongs to the first wave. handle: submitit's, once it was handed in."""
+    """One job. config: resolved. stage: original or oracle in the first wave. handle: submitit's, if submitted."""
 
     work: Work
     config: Mapping[str, Any]
@@ -64,62 +64,62 @@ class Job:
     handle: Any = None
     ended: bool = False
     missing_since: float | None = None
-    value: float = math.inf  # for a search, in which a job that returns nothing is as bad as can be
+    value: float = math.inf  # objective; a job without a result is the worst trial of a search
 
     @property
     def id(self) -> str:
-        """Of the cluster."""
+        """Return the id that the cluster gave."""
         return str(self.handle.job_id)
 
     @property
     def title(self) -> str:
-        """For a person."""
+        """Describe the job in messages."""
         words = " ".join(filter_overrides(self.work.overrides))
         return f"{self.stage} for {words}" if self.stage else words
 
     @property
     def log(self) -> str:
-        """Where to read what task 0 printed, as the end of a sentence."""
-        path = Path(self._task_0.paths.stdout)
+        """Name the log of rank 0, as the end of a sentence."""
+        path = Path(self._rank_0.paths.stdout)
         return f"; log: {path}" if path.exists() else " before it began"
 
     @property
     def last_words(self) -> str:
-        """What task 0 or SLURM said last of why it ended, within a sentence; empty where they said nothing."""
-        words = last_words(Path(self._task_0.paths.stdout))
-        return f"; it said: {words}" if words else ""
+        """Quote the last line of rank 0 or of SLURM, within a sentence; empty where there is none."""
+        words = last_words(Path(self._rank_0.paths.stdout))
+        return f"; last line: {words}" if words else ""
 
     @property
     def result_file(self) -> Path:
-        """What submitit leaves when task 0 has returned; the other tasks return nothing of interest."""
-        return Path(self._task_0.paths.result_pickle)
+        """Return the file that submitit writes when rank 0 has returned; the other ranks return nothing useful."""
+        return Path(self._rank_0.paths.result_pickle)
 
     @property
-    def _task_0(self) -> Any:
+    def _rank_0(self) -> Any:
         return self.handle.task(0)
 
     @property
     def outcome_file(self) -> Path:
-        """What the job leaves when it could say itself how it ended."""
+        """Return the file in which the job itself records its outcome."""
         return self.work.outcomes / f"{self.work.number}.json"
 
     @property
     def outcome(self) -> Mapping[str, Any]:
-        """How it ended; empty before."""
+        """Return the recorded outcome; empty before there is one."""
         try:
             return dict(json.loads(self.outcome_file.read_text(encoding="utf-8")))
         except (OSError, ValueError):
             return {}
 
     def finish(self) -> bool:
-        """Takes what the job returned; False where that cannot be read yet."""
+        """Read what the job returned; return False where that is not readable yet."""
         try:
             kind, returned = pickle.loads(self.result_file.read_bytes())
         except (OSError, EOFError, pickle.UnpicklingError):
             return False
         if kind == "error":
             lines = [line for line in str(returned).splitlines() if line.strip()]
-            self.end("failed", f"{lines[-1].strip() if lines else 'it said nothing'}{self.log}")
+            self.end("failed", f"{lines[-1].strip() if lines else 'no message'}{self.log}")
         elif returned.status is not JobStatus.COMPLETED:
             self.end("failed", f"{returned._return_value!r}{self.log}")
         else:
@@ -127,7 +127,7 @@ class Job:
         return True
 
     def end(self, outcome: str, reason: str) -> None:
-        """Notes how the job ended, unless it has done so itself."""
+        """Record the outcome, unless the job itself has."""
         self.ended = True
         if not self.outcome_file.exists():
             overrides = filter_overrides(self.work.overrides)
@@ -136,33 +136,5 @@ class Job:
             )
 
     def report(self) -> JobReturn:
-        """For Hydra, which would end the whole sweep for a job that failed: `command.summarise` is where failures are told."""
+        """Report success to Hydra, which stops a sweep at a failed job; `cli.sweep.summarise` reports failures."""
         return JobReturn(overrides=self.work.overrides, status=JobStatus.COMPLETED, _return_value=self.value)
-
-
-@dataclass(frozen=True)
-class Sight:
-    """A job as the queue sees it: waiting, running, ending or gone; why it waits."""
-
-    state: str
-    reason: str = ""
-
-
-class Queue(Protocol):
-    """Where jobs are handed in. name: for a person. folder: submitit's files and the logs. patience: seconds between two looks, at most."""
-
-    name: str
-    folder: Path
-    patience: float
-
-    def submit(self, jobs: Sequence[Job], after: Sequence[Job]) -> None:
-        """Hands in jobs that start when those of `after` have ended, however they ended. Raises UserError where they are refused."""
-
-    def look(self, jobs: Sequence[Job]) -> dict[Job, Sight]:
-        """How jobs that have not ended stand."""
-
-    def fate(self, job: Job, missing: float) -> tuple[str, str] | None:
-        """The outcome and a sentence for a job that is gone, or ending, without a result for `missing` seconds; None while it may still come."""
-
-    def cancel(self, jobs: Sequence[Job]) -> None:
-        """Ends jobs."""

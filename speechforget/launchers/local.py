@@ -1,4 +1,4 @@
-"""This machine as a queue of jobs: submitit's local executor, a few jobs at once."""
+"""Run jobs as processes of this machine, a few at once, through submitit's local executor."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ from typing import Any
 
 from speechforget.config.validate import whole
 from speechforget.errors import UserError
-from speechforget.launchers.jobs import Job, Sight
+from speechforget.launchers.jobs import Job
+from speechforget.launchers.queue import Sight
 from speechforget.launchers.slurm import import_submitit, python_path
 
-WEEK_MIN = 7 * 24 * 60  # submitit wants a limit
+WEEK_MIN = 7 * 24 * 60  # submitit requires a time limit
 SECONDS_TO_END = 10.0
 
 
 class Local:
-    """See `_jobs.Queue`."""
+    """Implement `queue.Queue` on this machine."""
 
     name = "process"
     patience = 1.0
@@ -31,11 +32,11 @@ class Local:
         self.slots: dict[int, Job] = {}
 
     def submit(self, jobs: Sequence[Job], after: Sequence[Job]) -> None:
-        """Into a list of our own, for submitit has none here."""
+        """Add jobs to a list, as submitit's local executor has no queue."""
         for job in jobs:
             whole(job.config["launch"], "jobs_at_once", 1, "launch.")
             if job.config["trainer"]["nodes"] != 1:
-                raise UserError("launch=submitit_local has one machine: set trainer.nodes=1, or use launch=slurm.")
+                raise UserError("launch=submitit_local uses one machine: set trainer.nodes=1, or use launch=slurm.")
         self.waiting += [(job, after) for job in jobs]
         self._start()
 
@@ -57,26 +58,24 @@ class Local:
         devices = trainer["devices"]
         executor = LocalExecutor(self.folder)
         executor.update_parameters(timeout_min=WEEK_MIN, tasks_per_node=devices, stderr_to_stdout=True)
-        if trainer["accelerator"] == "gpu" and gpus:  # jobs at the same time take different ones as far as they go
-            executor.update_parameters(
-                gpus_per_node=devices,
-                visible_gpus=[gpus[(slot * devices + index) % len(gpus)] for index in range(devices)],
-            )
+        if trainer["accelerator"] == "gpu" and gpus:  # simultaneous jobs share GPUs only where there are too few
+            chosen = [gpus[(slot * devices + index) % len(gpus)] for index in range(devices)]
+            executor.update_parameters(gpus_per_node=devices, visible_gpus=chosen)
         return executor
 
     def look(self, jobs: Sequence[Job]) -> dict[Job, Sight]:
-        """Starts what may start."""
+        """Start jobs that may start, then return all states."""
         self._start()
         return {job: _sight(job) for job in jobs}
 
     def fate(self, job: Job, missing: float) -> tuple[str, str] | None:
-        """The result lies on this machine, so it is there when the process is gone."""
+        """Give up soon: the result is on this machine, so it exists when the process has ended."""
         if job.handle._process.poll() is None or missing < 1.0:
             return None
         return "failed", f"process {job.id} ended without a result{job.last_words}{job.log}"
 
     def cancel(self, jobs: Sequence[Job]) -> None:
-        """Jobs of a terminal have heard its Ctrl-C already: a second signal would cut short how they end."""
+        """Wait, interrupt, kill: a terminal's Ctrl-C reached the jobs; a second signal would stop their clean-up."""
         for signum, seconds in ((None, 2.0), (signal.SIGINT, SECONDS_TO_END), (signal.SIGKILL, SECONDS_TO_END)):
             for job in jobs:
                 process = job.handle._process
@@ -101,7 +100,7 @@ def _sight(job: Job) -> Sight:
 
 
 def visible_gpus() -> list[int]:
-    """Numbers of the GPUs that jobs may use, without loading torch."""
+    """Return the indices of the GPUs that jobs may use, without loading torch."""
     chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
     if chosen is not None:
         return [int(word) for word in chosen.split(",") if word.strip().isdigit()]

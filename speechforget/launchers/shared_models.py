@@ -1,4 +1,4 @@
-"""The first wave: each original and oracle that a sweep needs and nobody has built yet, once, before the jobs that share it."""
+"""Plan the first wave of a sweep: build each missing original and oracle once, before the jobs that share it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from speechforget.cli.main import explain
+from speechforget.cli.messages import explain
 from speechforget.errors import NotApplicable
 from speechforget.launchers.jobs import Job, Work
 
@@ -16,9 +16,10 @@ STAGES = ("original", "oracle")
 
 
 def first_wave(jobs: Sequence[Job]) -> list[Job]:
-    """Jobs that build what `jobs` share; none for a single job. Jobs whose method is not defined for their request end here.
+    """Return jobs that build the shared models of `jobs`; none for a single job.
 
-    Says of which jobs it cannot tell what they share, and why; they are handed in all the same.
+    Jobs with a method that is not defined for their request end here. Jobs that cannot be planned from this machine are
+    named with the reason, and submitted all the same.
     """
     from speechforget.cli.plan import Costs, plan
 
@@ -36,9 +37,7 @@ def first_wave(jobs: Sequence[Job]) -> list[Job]:
                 sentence = explain(error)
                 if sentence is None:
                     raise
-                unknown[sentence] += (
-                    1  # a mistake, perhaps of this machine alone, which need not see the recordings: the job itself will say
-                )
+                unknown[sentence] += 1  # may be true of this machine alone, which need not see the recordings
                 continue
             for one in planned:
                 if one.stage in STAGES and not one.exists and one.identity not in wave and job.config["only"] is None:
@@ -46,11 +45,8 @@ def first_wave(jobs: Sequence[Job]) -> list[Job]:
     if len(jobs) < 2:
         return []
     for sentence, number in unknown.items():
-        print(
-            f"No first wave for {number} of {len(jobs)} jobs, whose models cannot be told from here: {sentence}",
-            file=sys.stderr,
-            flush=True,
-        )
+        line = f"No first wave for {number} of {len(jobs)} jobs, which cannot be planned on this machine: {sentence}"
+        print(line, file=sys.stderr, flush=True)
     return list(wave.values())
 
 

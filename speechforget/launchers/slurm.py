@@ -1,6 +1,6 @@
-"""SLURM as a queue of jobs: arrays through submitit, watched with squeue, with sacct's word on what is gone.
+"""Run jobs on SLURM: submit arrays through submitit, watch them with squeue, and ask sacct how a missing job ended.
 
-squeue alone is asked whether a job lives, so a requeued job is never taken for an ended one, and a cluster without accounting works, too.
+Only squeue decides whether a job is alive: a requeued job never counts as ended, and no accounting is needed.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr
 from io import StringIO
@@ -23,15 +24,18 @@ from typing import Any
 import speechforget
 from speechforget.config.validate import number, whole
 from speechforget.errors import UserError
-from speechforget.launchers.jobs import Job, Sight
+from speechforget.launchers.jobs import Job
+from speechforget.launchers.queue import Sight
 
+WAITING = {"PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT", "RESV_DEL_HOLD"}
+WAITING |= {"SUSPENDED"}
 ENDS = ("CANCELLED", "FAILED", "TIMEOUT", "OUT_OF_MEMORY", "NODE_FAIL", "BOOT_FAIL", "DEADLINE", "COMPLETED")
-SURE_S, LOST_S = 6.0, 60.0  # without a result: for accounting's word to be taken; before a job is given up without it
-ARRAY = 1000  # jobs of an array; SLURM's own limit where nobody has raised it
-STRAGGLERS_S = 60  # that the tasks of a job may go on after the first of them has ended
+SURE_S, LOST_S = 6.0, 60.0  # without a result: until accounting is trusted; until a job is given up without it
+ARRAY = 1000  # jobs of an array; SLURM's default limit
+STRAGGLERS_S = 60  # for the other ranks of a job after the first one has ended
 TRIES = 3
-# srun at times starts nothing: two on a node that want the same port (SrunPortRange), a controller that is busy. Then nothing is lost yet, and a
-# second try mostly goes well. Whether a task began is its own word, since srun's exit codes do not tell.
+# srun sometimes starts nothing: two on a node take the same port (SrunPortRange), or the controller is busy. Nothing is
+# lost then, and a second try mostly works. A rank records its start in a file, since srun's exit codes do not tell.
 BEGIN = """bash -c ': > "$SPEECHFORGET_BEGUN"; exec "$@"' task"""
 START_AGAIN = f"""\
 srun() {{
@@ -50,7 +54,7 @@ srun() {{
 
 
 class Slurm:
-    """See `_jobs.Queue`."""
+    """Implement `queue.Queue` on SLURM."""
 
     name = "SLURM job"
     patience = 10.0
@@ -59,12 +63,13 @@ class Slurm:
         import_submitit("slurm")
         if shutil.which("sbatch") is None or shutil.which("srun") is None:
             raise UserError(
-                "launch=slurm needs sbatch and srun on this machine; launch=submitit_local runs the same jobs here without SLURM."
+                "launch=slurm needs sbatch and srun on this machine; "
+                "launch=submitit_local runs the same jobs here without SLURM."
             )
         self.folder = folder
 
     def submit(self, jobs: Sequence[Job], after: Sequence[Job]) -> None:
-        """Jobs of the same size are an array."""
+        """Submit jobs of the same size as one array."""
         sizes: dict[str, list[Job]] = {}
         for job in jobs:
             sizes.setdefault(json.dumps(parameters(job.config), sort_keys=True), []).append(job)
@@ -87,7 +92,7 @@ class Slurm:
         )
         executor.update_parameters(**options)
         try:
-            with outside_of_jobs(), uninterrupted(), redirect_stderr(StringIO()):  # submitit prints what it raises
+            with outside_of_jobs(), uninterrupted(), redirect_stderr(StringIO()):  # submitit also prints the error
                 for job, handle in zip(jobs, executor.submit_array([job.work for job in jobs]), strict=True):
                     job.handle = handle
         except (FailedJobError, FailedSubmissionError) as error:
@@ -97,48 +102,39 @@ class Slurm:
             ) from error
 
     def look(self, jobs: Sequence[Job]) -> dict[Job, Sight]:
-        """All the user's jobs at once: a call that names ids fails when the last of them is gone."""
+        """Ask for all jobs of the user at once: squeue fails for ids that it has forgotten."""
         line = ["squeue", "--noheader", "--array", f"--user={getpass.getuser()}", "--format=%i|%T|%r"]
         asked = subprocess.run(line, capture_output=True, text=True, check=False)
-        if asked.returncode:  # a controller that is busy or restarts: nothing is known, so nothing has ended
+        if asked.returncode:  # the controller is busy or restarts: assume that nothing has ended
             return {job: Sight("waiting", "squeue does not answer") for job in jobs}
         rows = {row[0]: row[1:] for text in asked.stdout.splitlines() if len(row := text.split("|")) == 3}
         return {job: _sight(*rows[job.id]) if job.id in rows else Sight("gone") for job in jobs}
 
     def fate(self, job: Job, missing: float) -> tuple[str, str] | None:
-        """What accounting says, once that can be trusted; where it knows nothing, what the controller remembers for some minutes."""
+        """Ask accounting, once it can be trusted; else the controller, which forgets after some minutes."""
         state = accounted(job.id) or (remembered(job.id) if missing > SURE_S else "")
         word = state.split(" ")[0]
         sure = missing > (LOST_S if word == "COMPLETED" else SURE_S)
         if state.startswith("CANCELLED by ") or (word in ENDS and sure):
             return _verdict(job, state)
         if missing > LOST_S:
-            known = f"accounting says {state}" if state else "accounting, if there is any, knows nothing of it"
-            return "failed", f"SLURM job {job.id} is gone and left no result ({known}){job.last_words}{job.log}"
+            known = f"accounting: {state}" if state else "accounting has no record of it"
+            return "failed", f"SLURM job {job.id} is gone without a result ({known}){job.last_words}{job.log}"
         return None
 
     def cancel(self, jobs: Sequence[Job]) -> None:
-        """By their ids."""
+        """Cancel jobs by their ids."""
         subprocess.run(["scancel", *(job.id for job in jobs)], check=False)
 
 
 def _sight(state: str, reason: str) -> Sight:
-    if state in (
-        "PENDING",
-        "CONFIGURING",
-        "REQUEUED",
-        "REQUEUE_HOLD",
-        "REQUEUE_FED",
-        "SPECIAL_EXIT",
-        "RESV_DEL_HOLD",
-        "SUSPENDED",
-    ):
+    if state in WAITING:
         return Sight("waiting", "" if reason == "None" else reason)
     return Sight("ending" if state in ("COMPLETING", *ENDS) else "running")
 
 
 def accounted(job: str) -> str:
-    """A job's state by sacct; empty where there is no accounting, or none yet of this job."""
+    """Return a job's state from sacct; empty without accounting, or before it knows the job."""
     try:
         line = ["sacct", "--allocations", "--noheader", "--parsable2", "--format=State", f"--jobs={job}"]
         asked = subprocess.run(line, capture_output=True, text=True, check=False)
@@ -148,14 +144,13 @@ def accounted(job: str) -> str:
 
 
 def remembered(job: str) -> str:
-    """The state of a job that has ended, as the controller knows it for MinJobAge (300 seconds unless set); empty when it is forgotten.
+    """Return an ended job's state from the controller, which forgets it after MinJobAge (300 s by default); then empty.
 
-    At times SLURM cancels a waiting task of an array without a word to accounting.
+    SLURM sometimes cancels a waiting job of an array without telling accounting.
     """
     try:
-        asked = subprocess.run(
-            ["scontrol", "show", "job", "--oneliner", job], capture_output=True, text=True, check=False
-        )
+        line = ["scontrol", "show", "job", "--oneliner", job]
+        asked = subprocess.run(line, capture_output=True, text=True, check=False)
     except OSError:
         return ""
     found = re.search(r"\bJobState=(\w+)", asked.stdout) if asked.returncode == 0 else None
@@ -164,9 +159,7 @@ def remembered(job: str) -> str:
 
 
 def _verdict(job: Job, state: str) -> tuple[str, str]:
-    if state.startswith(
-        "CANCELLED by "
-    ):  # without the last words SLURM itself ended it, as where it lost sight of a job
+    if state.startswith("CANCELLED by "):  # plain CANCELLED: SLURM itself ended it, as after losing a node
         return "cancelled", f"SLURM job {job.id} was cancelled ({state}){job.log}"
     hint = {
         "OUT_OF_MEMORY": "; ask for more with launch.memory_gb",
@@ -176,11 +169,11 @@ def _verdict(job: Job, state: str) -> tuple[str, str]:
 
 
 def parameters(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What submitit's executor is told of one job: its size from `trainer`, the rest from `launch`. Raises UserError."""
+    """Return submitit's parameters of one job: its size from `trainer`, the rest from `launch`. Raises UserError."""
     trainer, launch = config["trainer"], config["launch"]
     check_launch(launch)
     devices = trainer["devices"]
-    together = [f"--wait={STRAGGLERS_S}", "--kill-on-bad-exit=0"]  # task 0 itself decides what a lost task means
+    together = [f"--wait={STRAGGLERS_S}", "--kill-on-bad-exit=0"]  # rank 0 decides what a lost rank means
     return {
         "nodes": trainer["nodes"],
         "tasks_per_node": devices,
@@ -193,7 +186,7 @@ def parameters(config: Mapping[str, Any]) -> dict[str, Any]:
         "slurm_signal_delay_s": launch["notice_seconds"],
         "slurm_array_parallelism": launch["jobs_at_once"],
         "slurm_setup": [f"export PYTHONPATH={shlex.quote(python_path())}", *launch["setup"]],
-        # Since SLURM 22.05 srun does not take the number of cores from sbatch.
+        # Since SLURM 22.05 srun does not inherit the number of cores from sbatch.
         "slurm_srun_args": ["--export=ALL", f"--cpus-per-task={trainer['threads']}", *together],
         "slurm_additional_parameters": {
             "requeue": True,
@@ -203,29 +196,31 @@ def parameters(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check_launch(launch: Mapping[str, Any]) -> None:
-    """Raises UserError for the first number that cannot be right."""
+    """Raise UserError for the first wrong number."""
     for name, low in (("minutes", 1), ("jobs_at_once", 1), ("restarts", 0), ("notice_seconds", 1)):
         whole(launch, name, low, "launch.")
     if launch["memory_gb"] is not None:
         number(launch, "memory_gb", 0.1, 1e5, "launch.")
-    if (
-        60 * (launch["minutes"] - 1) < launch["notice_seconds"]
-    ):  # SLURM gives notice up to a minute early: a job would never do anything
-        raise UserError(
-            "launch.minutes must be at least a minute more than launch.notice_seconds, when a job goes back into the queue."
-        )
+    # SLURM may give notice a minute early: such a job would be requeued before it did anything.
+    if 60 * (launch["minutes"] - 1) < launch["notice_seconds"]:
+        raise UserError("launch.minutes must exceed launch.notice_seconds by at least a minute.")
 
 
 def python_path() -> str:
-    """So that a job imports this very checkout, wherever the command was given."""
-    roots = [Path(sys.argv[0]).resolve().parent, Path(speechforget.__file__).resolve().parents[1]]
-    given = os.environ.get("PYTHONPATH", "").split(os.pathsep)
-    return os.pathsep.join(dict.fromkeys([*map(str, roots), *(str(Path(path).absolute()) for path in given if path)]))
+    """Return a PYTHONPATH with which a job imports this very speechforget, from any current folder.
+
+    A job runs the same interpreter, so an installed package needs no entry.
+    """
+    root = Path(speechforget.__file__).resolve().parents[1]
+    installed = {Path(sysconfig.get_path(name)).resolve() for name in ("purelib", "platlib")}
+    roots = [] if root in installed else [str(root)]
+    given = [str(Path(path).absolute()) for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
+    return os.pathsep.join(dict.fromkeys([*roots, *given]))
 
 
 @contextmanager
 def outside_of_jobs() -> Iterator[None]:
-    """Where the command itself runs in a job, sbatch must not take that job's size from the environment for the new one's."""
+    """Hide the variables of the surrounding SLURM job, from which sbatch would take the size of the new job."""
     inside = "SLURM_JOB_ID" in os.environ
     names = [
         name
@@ -241,7 +236,7 @@ def outside_of_jobs() -> Iterator[None]:
 
 @contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Ctrl-C waits, for sbatch too, until it is known what was handed in: what nobody knows of nobody would cancel."""
+    """Defer Ctrl-C until sbatch has returned job ids, so no submitted job is left running."""
     heard: list[int] = []
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     before = signal.signal(signal.SIGINT, lambda number, _: heard.append(number))
@@ -255,7 +250,7 @@ def uninterrupted() -> Iterator[None]:
 
 
 def import_submitit(choice: str) -> None:
-    """Raises UserError where it is missing."""
+    """Raise UserError where submitit or Hydra's launcher for it is missing."""
     try:
         import hydra_plugins.hydra_submitit_launcher  # noqa: F401
         import submitit  # noqa: F401

@@ -1,4 +1,4 @@
-"""A sweep from the launching process: hand in, wait for all, account for each."""
+"""Submit the jobs of a sweep, wait for all of them, and record the outcome of each."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 from hydra.core.utils import JobReturn, setup_globals
 from omegaconf import DictConfig, OmegaConf
 
-from speechforget.cli.main import SWEEP
+from speechforget.cli.sweep import SWEEP
 from speechforget.config.validate import check
 from speechforget.errors import NotApplicable, UserError
-from speechforget.launchers.jobs import Job, Queue, Sight, Work
+from speechforget.launchers.jobs import Job, Work
+from speechforget.launchers.queue import Queue, Sight
 from speechforget.launchers.shared_models import first_wave
 from speechforget.store import make_folder
 
@@ -24,11 +25,11 @@ if TYPE_CHECKING:
     from hydra_plugins.speechforget_launcher.launcher import SubmititLauncher
 
 SECONDS_BETWEEN_LINES = 10.0
-SECONDS_OF_DOUBT = 2.0  # until the next look while a job is gone without a result
+SECONDS_OF_DOUBT = 2.0  # between looks while a job is gone without a result
 
 
 def launch(launcher: SubmititLauncher, job_overrides: Sequence[Sequence[str]], start: int) -> Sequence[JobReturn]:
-    """See `SubmititLauncher.launch`."""
+    """Run all jobs and wait for them. Raises UserError where submitit is missing or no job could be submitted."""
     setup_globals()
     outcomes = Path(os.environ[SWEEP])
     works = [Work(launcher, overrides, start + index, outcomes) for index, overrides in enumerate(job_overrides)]
@@ -52,7 +53,7 @@ def launch(launcher: SubmititLauncher, job_overrides: Sequence[Sequence[str]], s
 
 
 def resolved(work: Work) -> Mapping[str, Any]:
-    """A job's config, without Hydra's own part."""
+    """Compose and resolve the config of a job, without Hydra's own part."""
     config = work.load()
     return {str(key): _plain(config, str(key)) for key in config if key != "hydra"}
 
@@ -63,7 +64,7 @@ def _plain(config: DictConfig, key: str) -> Any:
 
 
 def plan_here(launcher: SubmititLauncher, job_overrides: Sequence[Sequence[str]], start: int) -> Sequence[JobReturn]:
-    """Planning is done at once in this process."""
+    """Plan all jobs in this process."""
     from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 
     assert launcher.hydra_context is not None and launcher.task_function is not None and launcher.config is not None
@@ -73,29 +74,26 @@ def plan_here(launcher: SubmititLauncher, job_overrides: Sequence[Sequence[str]]
 
 
 def run(queue: Queue, first: Sequence[Job], jobs: Sequence[Job]) -> None:
-    """Hands everything in and returns when all has ended. An interrupt cancels what has not ended, and nothing else."""
+    """Submit all jobs and wait for them. An interrupt cancels exactly the jobs that have not ended."""
     everything = [*first, *jobs]
     try:
         if first:
             queue.submit(first, [])
-            say(
-                f"First {len(first)} {'model' if len(first) == 1 else 'models'} that the jobs share{numbers(queue, first)}."
-            )
+            say(f"First {counted(first, 'model')} that the jobs share{ids(queue, first)}.")
         queue.submit(jobs, first)
-        say(
-            f"{'Then' if first else 'Handed in:'} {len(jobs)} {'job' if len(jobs) == 1 else 'jobs'}{numbers(queue, jobs)}; logs: {queue.folder}"
-        )
+        begin = "Then" if first else "Submitted:"
+        say(f"{begin} {counted(jobs, 'job')}{ids(queue, jobs)}; logs: {queue.folder}")
         watch(queue, everything)
     except (KeyboardInterrupt, UserError):
         left = [job for job in everything if job.handle is not None and not job.ended]
         if left:
             queue.cancel(left)
-            say(f"Cancelled {len(left)} {'job' if len(left) == 1 else 'jobs'}{numbers(queue, left)}.")
+            say(f"Cancelled {counted(left, 'job')}{ids(queue, left)}.")
         raise
 
 
 def watch(queue: Queue, jobs: Sequence[Job]) -> None:
-    """Returns when all jobs have ended. Results are files, so they are seen at once; the queue is asked ever more seldom."""
+    """Wait until all jobs have ended. Results are files and seen at once; the queue is asked less and less often."""
     pause, next_look, sights, progress = 1.0, 0.0, dict[Job, Sight](), Progress()
     while left := [job for job in jobs if not job.ended]:
         looked = time.monotonic() >= next_look
@@ -114,7 +112,7 @@ def watch(queue: Queue, jobs: Sequence[Job]) -> None:
 
 
 def settle(queue: Queue, job: Job, sight: Sight | None, there: set[str]) -> None:
-    """Ends a job that has a result, or that will never have one. sight: None between two looks. there: names of submitit's files."""
+    """End a job that has a result or never will. sight: None between looks. there: names of submitit's files."""
     if job.handle is None:
         return
     if not (job.result_file.name in there and job.finish()):
@@ -134,13 +132,13 @@ def settle(queue: Queue, job: Job, sight: Sight | None, there: set[str]) -> None
 
 
 class Progress:
-    """One line when something changed, every ten seconds at most."""
+    """Print one line when states changed, every ten seconds at most."""
 
     def __init__(self) -> None:
         self.last, self.time = "", time.monotonic()
 
     def show(self, jobs: Sequence[Job], sights: Mapping[Job, Sight]) -> None:
-        """Prints the line if it is due."""
+        """Print the line if it is due."""
         if time.monotonic() - self.time < SECONDS_BETWEEN_LINES:
             return
         ended = [job for job in jobs if job.ended]
@@ -150,19 +148,21 @@ class Progress:
         )
         why = f" ({', '.join(reason for reason, _ in reasons.most_common(2))})" if reasons else ""
         failed = sum(job.outcome.get("outcome") in ("failed", "cancelled") for job in ended)
-        parts = [
-            f"{states['running']} running",
-            f"{states['waiting']} waiting{why}",
-            *([f"{failed} failed"] if failed else []),
-        ]
+        parts = [f"{states['running']} running", f"{states['waiting']} waiting{why}"]
+        parts += [f"{failed} failed"] if failed else []
         line = f"{len(ended)} of {len(jobs)} ended, {', '.join(parts)}"
         if line != self.last:
             say(line)
             self.last, self.time = line, time.monotonic()
 
 
-def numbers(queue: Queue, jobs: Sequence[Job]) -> str:
-    """Job ids in brackets, arrays in short: 15_[0-3], 16. Nothing where none has one yet."""
+def counted(jobs: Sequence[Job], noun: str) -> str:
+    """Write how many, as in `3 jobs`."""
+    return f"{len(jobs)} {noun}{'' if len(jobs) == 1 else 's'}"
+
+
+def ids(queue: Queue, jobs: Sequence[Job]) -> str:
+    """Write job ids in brackets, arrays in short form: 15_[0-3], 16. Empty where no job has an id yet."""
     arrays: dict[str, list[str]] = {}
     for job in jobs:
         if job.handle is not None:
@@ -174,13 +174,10 @@ def numbers(queue: Queue, jobs: Sequence[Job]) -> str:
 
 def _range(indices: Sequence[str]) -> str:
     whole = [int(index) for index in indices]
-    return (
-        f"{whole[0]}-{whole[-1]}"
-        if whole == list(range(whole[0], whole[0] + len(whole))) and len(whole) > 1
-        else ",".join(indices)
-    )
+    consecutive = len(whole) > 1 and whole == list(range(whole[0], whole[0] + len(whole)))
+    return f"{whole[0]}-{whole[-1]}" if consecutive else ",".join(indices)
 
 
 def say(line: str) -> None:
-    """To the person who waits."""
+    """Print a line for the waiting user."""
     print(line, file=sys.stderr, flush=True)

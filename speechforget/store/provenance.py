@@ -32,6 +32,8 @@ def provenance() -> dict[str, Any]:
 def commit() -> str | None:
     """Return the git commit of this package, with `-changed` if files differ from it; None outside a git clone."""
     folder = Path(__file__).resolve().parent
+    if "site-packages" in folder.parts:  # an environment inside another project's checkout would name that one's commit
+        return None
     try:
         run = subprocess.run(
             ["git", "-C", str(folder), "describe", "--always", "--dirty=-changed", "--abbrev=12"],

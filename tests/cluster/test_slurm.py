@@ -1,4 +1,4 @@
-"""Sweeps as jobs of SLURM, on a real one where there is one; and the same through submitit on this machine alone."""
+"""Sweeps on SLURM, if this machine has one, and through submitit as processes of this machine."""
 
 import itertools
 import json
@@ -48,7 +48,7 @@ def on_slurm(test: Callable[..., None]) -> Callable[..., None]:
 
 @pytest.fixture
 def start(small: list[str]) -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    """start(arguments ...) starts `python run.py` in the background; what is left in the end is interrupted, which cancels its jobs."""
+    """start(arguments ...) starts `python run.py` in the background; the end of the test interrupts it."""
     processes: list[subprocess.Popen[str]] = []
 
     def begin(*arguments: str, **environment: str) -> subprocess.Popen[str]:
@@ -144,32 +144,32 @@ def undisturbed(command, small, tmp_path_factory: pytest.TempPathFactory) -> byt
 
 @on_slurm
 def test_a_sweep_trains_shared_models_once_and_first(command, small, configure, tmp_path: Path) -> None:
-    sweep = ["method=none,random_label", "seed=0,1"]
+    sweep = ["method=none,random_label"]
     decode(configure(f"output={tmp_path / 'slurm'}"))
     done = command(*small, *slurm(tmp_path / "slurm", *sweep))
     assert done.returncode == 0, done.stderr
-    assert "First 4 models" in done.stderr and done.stdout.count("  done ") == 4
+    assert "First 2 models" in done.stderr and done.stdout.count("  done ") == 2
     for stage in ("original", "oracle"):
-        assert len(list((tmp_path / "slurm" / stage).glob("*/DONE"))) == 2
+        assert len(list((tmp_path / "slurm" / stage).glob("*/DONE"))) == 1
 
     times = accounting(jobs_of(tmp_path / "slurm"), "JobName", "State", "Start", "End")
     first = [row for row in times.values() if row[0] == "speechforget-first"]
     methods = [row for row in times.values() if row[0] == "speechforget"]
-    assert len(first) == len(methods) == 4
+    assert len(first) == len(methods) == 2
     assert max(row[3] for row in first) <= min(row[2] for row in methods)
     logs = [path.read_text() for path in (tmp_path / "slurm").glob("sweeps/*/jobs/*_log.out")]
-    assert sum("only=original" in log for log in logs) == sum("only=oracle" in log for log in logs) == 2
+    assert sum("only=original" in log for log in logs) == sum("only=oracle" in log for log in logs) == 1
 
     alone = command("-m", *small, *sweep, f"output={tmp_path / 'alone'}")
     assert alone.returncode == 0, alone.stderr
-    assert len(figures(tmp_path / "alone")) == 4 and figures(tmp_path / "slurm") == figures(tmp_path / "alone")
+    assert len(figures(tmp_path / "alone")) == 2 and figures(tmp_path / "slurm") == figures(tmp_path / "alone")
 
     work = SimpleNamespace(overrides=[], launcher=None, outcomes=tmp_path)
     assert first_wave([Job(work, configure("launch=slurm", f"output={tmp_path / 'slurm'}"))] * 2) == []  # type: ignore[arg-type]
 
 
 def decode(config: dict[str, Any]) -> None:
-    """Decodes the run's corpus into its cache, and divides it elsewhere: where a first wave or a plan may start from."""
+    """Decode the corpus of a run into its cache, and split it elsewhere: a first wave or a plan can start then."""
     with tempfile.TemporaryDirectory() as elsewhere:
         divide(config, Store(Path(elsewhere)))
 
@@ -201,26 +201,32 @@ def test_a_first_wave_that_cannot_be_made_says_why(configure, tmp_path: Path, ca
     assert [job.stage for job in wave] == ["original", "oracle"]
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(
-        "No first wave for 2 of 3 jobs, whose models cannot be told from here: dataset.root=/not/here is not a folder"
+        "No first wave for 2 of 3 jobs, which cannot be planned on this machine: dataset.root=/not/here is not a folder"
     )
 
 
 @on_slurm
-def test_a_job_that_was_preempted_and_ran_out_of_time_ends_the_same(start, undisturbed: bytes, tmp_path: Path) -> None:
+@pytest.mark.parametrize("preempted", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_a_job_that_ran_out_of_time_and_was_preempted_ends_the_same(
+    preempted: bool, start, undisturbed: bytes, tmp_path: Path
+) -> None:
     process = start(*slurm(tmp_path, *LONG, "launch.partition=debug"))
     wait_for(lambda: checkpoint(tmp_path))
     (job,) = jobs_of(tmp_path)
     subprocess.run(["scancel", "--signal=USR2", job], check=True)  # what SLURM sends before the time limit
     wait_for(lambda: int(restarts(job)) == 1 and state(job) == "RUNNING")
     wait_for(lambda: "Going on from the checkpoint" in log_of(tmp_path, job))
-    moment = checkpoint(tmp_path)[0].stat().st_mtime_ns
-    wait_for(lambda: checkpoint(tmp_path)[0].stat().st_mtime_ns != moment)
-    line = ["sbatch", "--parsable", "--partition=high", "--exclusive", "--output=/dev/null", "--wrap=true"]
-    urgent = subprocess.run(line, capture_output=True, text=True, check=True, cwd=tmp_path).stdout.strip()
+    if preempted:
+        moment = checkpoint(tmp_path)[0].stat().st_mtime_ns
+        wait_for(lambda: checkpoint(tmp_path)[0].stat().st_mtime_ns != moment)
+        line = ["sbatch", "--parsable", "--partition=high", "--exclusive", "--output=/dev/null", "--wrap=true"]
+        urgent = subprocess.run(line, capture_output=True, text=True, check=True, cwd=tmp_path).stdout.strip()
     code, out, err = ended(process)
     assert code == 0 and "  done " in out, err
-    assert accounting([urgent], "State")[urgent] == ["COMPLETED"]
-    assert restarts(job) == "2" and log_of(tmp_path, job).count("Going on from the checkpoint") == 2
+    starts = 2 if preempted else 1
+    assert restarts(job) == str(starts) and log_of(tmp_path, job).count("Going on from the checkpoint") == starts
+    if preempted:
+        assert accounting([urgent], "State")[urgent] == ["COMPLETED"]
     assert weights(tmp_path) == undisturbed
 
 
@@ -258,8 +264,8 @@ def test_a_cancelled_job_is_reported_at_once_and_the_others_go_on(start, tmp_pat
     code, out, err = ended(process)
     assert code == 1 and out.count("  cancelled ") == 2 and out.count("  done ") == 1, out + err
     for job in (waiting, running):
-        place = r" before it began" if job == waiting else rf"; log: \S+{job}_0_log.out"
-        assert re.search(rf"SLURM job {job} was cancelled \(CANCELLED by (\d+|somebody)\){place}\n", err), err
+        log = r" before it began" if job == waiting else rf"; log: \S+{job}_0_log.out"
+        assert re.search(rf"SLURM job {job} was cancelled \(CANCELLED by (\d+|somebody)\){log}\n", err), err
     assert len(list(tmp_path.glob("original/*/DONE"))) == 1
 
 
@@ -269,7 +275,7 @@ def test_an_interrupt_cancels_what_was_handed_in(start, small, tmp_path: Path) -
     jobs = wait_for(lambda: len(jobs_of(tmp_path)) == 4 and jobs_of(tmp_path))
     process.send_signal(signal.SIGINT)
     code, _, err = ended(process)
-    assert code == 130 and "Cancelled 4 jobs" in err and "The same command goes on" in err
+    assert code == 130 and "Cancelled 4 jobs" in err and "The same command resumes" in err
     wait_for(lambda: all(row[0].startswith("CANCELLED") for row in accounting(jobs, "State").values()))
 
 
@@ -317,9 +323,10 @@ def test_four_sweeps_at_once_train_each_model_once(start, tmp_path: Path) -> Non
 
 
 def broken_srun(folder: Path, begins: bool, times: int) -> str:
-    """The command that puts before srun one that fails so many times, after the task began or before it, and goes on to what comes next in PATH."""
+    """Return a setup command: a wrapper of srun that fails `times` times, before or after the rank began."""
     folder.mkdir()
-    words = "srun: error: Unable to create step: no port is free\\nsrun: error: Timed out waiting for job step to complete\\n"
+    words = "srun: error: Unable to create step: no port is free\\n"
+    words += "srun: error: Timed out waiting for job step to complete\\n"
     fails = [*([': > "$SPEECHFORGET_BEGUN"'] if begins else []), f"printf '{words}' >&2", "exit 150"]
     count = [
         f'echo try >> "{folder}/$SLURM_JOB_ID"',
@@ -345,9 +352,9 @@ def test_what_slurm_could_not_start_is_tried_again_and_in_the_end_told(command, 
     assert done.returncode == 1 and done.stdout.count("  done ") == done.stdout.count("  failed ") == 1, (
         done.stdout + done.stderr
     )
-    # SLURM records CANCELLED, by nobody, where it looks after its jobs while one ends.
+    # SLURM records a plain CANCELLED if it checks its jobs while one ends.
     assert re.search(
-        r"\((FAILED|CANCELLED)\); it said: srun: error: Unable to create step: no port is free; log: \S+_log.out\n",
+        r"\((FAILED|CANCELLED)\); last line: srun: error: Unable to create step: no port is free; log: \S+_log.out\n",
         done.stderr,
     ), done.stderr
     wait_for(lambda: not list((tmp_path / "outputs").glob("sweeps/*/jobs/begun*")), seconds=20)
@@ -428,7 +435,7 @@ def test_processes_that_die_are_told(start, tmp_path: Path) -> None:
     os.kill(int(task), signal.SIGKILL)
     code, out, err = ended(process)
     assert code == 1 and out.count("  failed ") == 1 and out.count("  done ") == 1, out + err
-    assert re.search(rf"process {victim} ended without a result; it said: .+; log: \S+{victim}_0_log.out", err), err
+    assert re.search(rf"process {victim} ended without a result; last line: .+; log: \S+{victim}_0_log.out", err), err
 
 
 def mistake(done: subprocess.CompletedProcess[str]) -> str:
@@ -491,7 +498,7 @@ class Gone:
     ("state", "missing", "outcome", "words"),
     [
         ("CANCELLED by 0", 0.0, "cancelled", "was cancelled"),
-        ("CANCELLED", 7.0, "failed", "without a result"),  # by nobody
+        ("CANCELLED", 7.0, "failed", "without a result"),  # not by a user
         ("CANCELLED", 1.0, None, ""),
         ("scontrol: CANCELLED", 7.0, "cancelled", "was cancelled"),
         ("scontrol: CANCELLED", 1.0, None, ""),  # accounting may be late
@@ -499,8 +506,8 @@ class Gone:
         ("OUT_OF_MEMORY", 7.0, "failed", "launch.memory_gb"),
         ("TIMEOUT", 7.0, "failed", "launch.minutes"),
         ("COMPLETED", 70.0, "failed", "without a result"),
-        ("RUNNING", 70.0, "failed", "accounting says RUNNING"),
-        ("", 70.0, "failed", "accounting, if there is any, knows nothing of it"),
+        ("RUNNING", 70.0, "failed", "accounting: RUNNING"),
+        ("", 70.0, "failed", "accounting has no record of it"),
         ("COMPLETED", 7.0, None, ""),  # its result may be on its way over a network file system
         ("RUNNING", 7.0, None, ""),
         ("REQUEUED", 7.0, None, ""),

@@ -1,14 +1,18 @@
-"""Several processes as a whole: whoever starts them, whichever of them fails."""
+"""A team of several processes: started in every way, failing on any rank."""
 
 from __future__ import annotations
 
+import json
 import os
+import queue
 import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -16,10 +20,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
-from speechforget.distributed import group
-from speechforget.distributed.environment import Place, place
+from speechforget.distributed import group, worker
+from speechforget.distributed.environment import JobRank, job_rank
+from speechforget.distributed.protocol import Order
 from speechforget.distributed.rendezvous import start_worker
-from speechforget.errors import Diverged, RankError, UserError
+from speechforget.errors import Diverged, NotApplicable, RankError, UserError
 from speechforget.pipeline import Pipeline
 from speechforget.store import Store
 
@@ -27,7 +32,7 @@ ROOT = Path(__file__).parents[2]
 EXACT = ["trainer.precision=64-true", "train.epochs=2"]
 TOY = """
 import os, signal, time
-from speechforget import ranks
+from speechforget.distributed import collectives
 from speechforget.errors import UserError
 from speechforget.methods.base.method import Method
 
@@ -38,7 +43,7 @@ class Failing(Method):
         self.how = how
 
     def prepare(self, student, context):
-        if ranks.rank() == 1:
+        if collectives.rank() == 1:
             if self.how == "raise":
                 raise ZeroDivisionError("broken on purpose")
             if self.how == "kill":
@@ -46,14 +51,14 @@ class Failing(Method):
             if self.how == "mistake":
                 raise UserError("That number is wrong: take another.")
         if self.how == "diverge":
-            next(student.parameters()).data.add_(ranks.rank())
+            next(student.parameters()).data.add_(collectives.rank())
 
     def passes(self):
         from speechforget.methods.base.method import Pass
         return [Pass("forget", 4, 0.0)]
 
     def loss(self, student, batch, current):
-        if self.how == "diverge" and ranks.rank() == 1:
+        if self.how == "diverge" and collectives.rank() == 1:
             next(student.parameters()).data.add_(1.0)
         if self.how == "overflow":
             student.head.weight.data.fill_(float("inf"))
@@ -64,7 +69,8 @@ class Failing(Method):
 class Both(Method):
     def passes(self):
         from speechforget.methods.base.method import Pass
-        return [Pass("both", 5, 0.01, length="longer"), Pass("both", 3, 0.01, "batch", length=4), Pass("mix", 7, 0.01, "frozen")]
+        both = [Pass("both", 5, 0.01, length="longer"), Pass("both", 3, 0.01, "batch", length=4)]
+        return [*both, Pass("mix", 7, 0.01, "frozen")]
 
     def loss(self, student, batch, current):
         from speechforget.methods.common.losses import cross_entropy
@@ -77,7 +83,7 @@ class Both(Method):
 
 @pytest.fixture(scope="module")
 def toys(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A method that fails on rank 1, in the way its yaml says, and a place with an original and an oracle."""
+    """A method that fails on rank 1, as its yaml says, and a folder for outputs."""
     folder = tmp_path_factory.mktemp("toys")
     (folder / "toy_team.py").write_text(TOY)
     (folder / "conf" / "method").mkdir(parents=True)
@@ -91,7 +97,7 @@ def toys(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 def workers() -> list[int]:
-    """Processes of workers whose parent is this one."""
+    """Return the process ids of this process's workers."""
     found = []
     for entry in Path("/proc").glob("[0-9]*"):
         try:
@@ -104,7 +110,7 @@ def workers() -> list[int]:
 
 
 def failing(configure, toys: Path, how: str) -> Pipeline:
-    """A run of the failing method whose original is there, with a team that stands ready."""
+    """Return a run of the failing method with a finished original and a started team."""
     config = configure(f"output={toys / 'outputs'}", *EXACT, "trainer.devices=2")
     group.open_team(config)._gather()
     config["method"] = {"name": f"failing_{how}", "requests": ["class"], "_target_": "toy_team.Failing", "how": how}
@@ -113,54 +119,83 @@ def failing(configure, toys: Path, how: str) -> Pipeline:
     return pipeline
 
 
-@pytest.mark.parametrize(
-    ("how", "error", "words"),
-    [
-        ("raise", RankError, r"rank 1 \(process \d+ on .*\) failed: ZeroDivisionError: broken on purpose"),
-        ("kill", RankError, r"rank 1 \(process \d+ on .*\) failed: killed by SIGKILL"),
-        ("mistake", UserError, "^That number is wrong: take another.$"),
-        ("diverge", RankError, "replicas of the model differ"),
-        ("overflow", Diverged, "^The method failing_overflow diverged in pass 1 of 1: "),
-    ],
-)
-def test_a_failing_rank_fails_its_job_soon_and_leaves_nothing(
-    how: str, error: type, words: str, configure, toys: Path
-) -> None:
+def fails(configure, toys: Path, how: str, error: type, words: str) -> None:
+    """Let a rank fail and assert that the error is right, no worker is left and nothing counts as finished."""
     pipeline = failing(configure, toys, how)
     original = pipeline.train("original")
     started = time.monotonic()
     with pytest.raises(error, match=words):
         pipeline.unlearn(original)
-    took = time.monotonic() - started
+    assert time.monotonic() - started < 600  # a rank that waits for a lost one gives up after two hours only
     assert not workers()
     assert not list(toys.glob(f"outputs/unlearned/failing_{how}-*/DONE"))
-    fresh = Pipeline(
-        configure(f"output={toys / 'outputs'}", *EXACT, "trainer.devices=2", "method=none"), Store(toys / "outputs")
-    )
-    original = fresh.train("original")
-    assert (
-        fresh.unlearn(original).folder / "DONE"
-    ).exists()  # the next job has a fresh team, and no lock stands in its way
-    assert took < 600  # ranks that wait for one that is gone give up after two hours (`worker.group`)
+
+
+# The order of these tests saves starts of teams: a failure ends a team, and any other order starts the next one.
+def test_a_rank_that_raises_fails_its_job_and_the_next_job_has_a_fresh_team(configure, toys: Path) -> None:
+    words = r"rank 1 \(process \d+ on .*\) failed: ZeroDivisionError: broken on purpose"
+    fails(configure, toys, "raise", RankError, words)
+    config = configure(f"output={toys / 'outputs'}", *EXACT, "trainer.devices=2", "method=none")
+    fresh = Pipeline(config, Store(toys / "outputs"))
+    assert (fresh.unlearn(fresh.train("original")).folder / "DONE").exists()  # no lock is left either
+
+
+def test_a_killed_rank_fails_its_job(configure, toys: Path) -> None:
+    fails(configure, toys, "kill", RankError, r"rank 1 \(process \d+ on .*\) failed: killed by SIGKILL")
 
 
 def test_a_forget_batch_beside_a_retain_batch_is_shared_right(configure, toys: Path) -> None:
     """Shares of the two halves are unequal, and at the end of a round too small to be shared out."""
     models = []
     for devices in (1, 2):
-        place = toys / f"both{devices}"
-        config = configure(f"output={place}", *EXACT, f"trainer.devices={devices}", "task=sample", "task.percent=9")
+        output = toys / f"both{devices}"
+        config = configure(f"output={output}", *EXACT, f"trainer.devices={devices}", "task=sample", "task.percent=9")
         config["method"] = {"name": "both", "requests": ["sample"], "_target_": "toy_team.Both"}
-        pipeline = Pipeline(config, Store(place))
+        pipeline = Pipeline(config, Store(output))
         models.append(load_file(pipeline.unlearn(pipeline.train("original")).folder / "weights.safetensors"))
     start = load_file(pipeline.train("original").folder / "weights.safetensors")
     assert all(float((models[0][name] - models[1][name]).abs().max()) < 1e-9 for name in start)
     assert any(float((models[0][name] - start[name]).abs().max()) > 1e-3 for name in start)
 
 
+def test_replicas_that_differ_fail_their_job(configure, toys: Path) -> None:
+    fails(configure, toys, "diverge", RankError, "replicas of the model differ")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("how", "error", "words"),
+    [
+        ("mistake", UserError, "^That number is wrong: take another.$"),
+        ("overflow", Diverged, "^The method failing_overflow diverged in pass 1 of 1: "),
+    ],
+)
+def test_a_mistake_on_a_rank_is_the_sentence_of_its_job(
+    how: str, error: type, words: str, configure, toys: Path
+) -> None:
+    fails(configure, toys, how, error, words)
+
+
+@pytest.mark.parametrize("error", [UserError, NotApplicable, Diverged, OSError, ZeroDivisionError])
+def test_an_error_of_a_rank_arrives_as_it_was(error: type[Exception], monkeypatch: pytest.MonkeyPatch) -> None:
+    def build(order: Order) -> None:
+        raise error(28, "No space") if error is OSError else error("It is wrong.")
+
+    monkeypatch.setattr(worker, "group", lambda *_: nullcontext())
+    order = {"order": asdict(Order("original", {}, "", "", "", "", ""))}
+    said = worker.answer(order, 1, None, queue.Queue(), build, lambda trainer: None)  # type: ignore[arg-type]
+    team = team_of(2)
+    with pytest.raises(RankError if error is ZeroDivisionError else error, match=r"No space|It is wrong") as caught:
+        team._raise({1: json.loads(json.dumps(said))})
+    if isinstance(caught.value, OSError):
+        assert caught.value.errno == 28
+    if isinstance(caught.value, RankError):
+        assert "rank 1" in str(caught.value) and "ZeroDivisionError" in str(caught.value)
+
+
 @pytest.mark.slow
 def test_a_sweep_of_several_processes_never_mixes_its_jobs(command, small, toys: Path, tmp_path: Path) -> None:
-    """The trap: rank 1 fails in the first job while rank 0 goes on, and meets rank 0 of the first job in the second one."""
+    """The trap: rank 1 fails in the first job, and its rank 0 goes on and meets rank 1 of the second job."""
     sweep = ["-m", *small, *EXACT, "method=failing_raise,finetune"]
     more = ["trainer.devices=2", f"output={tmp_path / 'together'}", "--config-dir", str(toys / "conf")]
     together = command(*sweep, *more, env={"PYTHONPATH": str(toys)})
@@ -227,7 +262,7 @@ def test_more_tasks_than_devices_is_one_sentence(command, small, tmp_path: Path)
         f"output={tmp_path}",
         env={"RANK": "0", "WORLD_SIZE": "3", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1"},
     )
-    assert run.returncode == 1 and "3 tasks were started for 1 devices" in run.stderr and "Traceback" not in run.stderr
+    assert run.returncode == 1 and "3 ranks were started for 1 devices" in run.stderr and "Traceback" not in run.stderr
     sweep = ["-m", *small, f"output={tmp_path}", "launch=joblib", "trainer.devices=2", "seed=0,1"]
     at_once = command(*sweep, env={"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1"})
     assert at_once.returncode == 1 and "launch=local" in at_once.stderr and "Traceback" not in at_once.stderr
@@ -235,31 +270,20 @@ def test_more_tasks_than_devices_is_one_sentence(command, small, tmp_path: Path)
     assert alone.returncode == 1 and "trainer.nodes=1" in alone.stderr
 
 
-def test_places_are_read_from_the_environment() -> None:
+def test_ranks_are_read_from_the_environment() -> None:
     batch = {"SLURM_JOB_ID": "7", "SLURM_PROCID": "0", "SLURM_NTASKS": "4"}
     step = {**batch, "SLURM_STEP_ID": "0", "SLURM_PROCID": "3", "SLURM_STEP_NUM_TASKS": "4", "SLURM_LOCALID": "1"}
-    assert place({}) == Place() and place(batch) == Place()  # a batch script is no task of a step
-    assert place(step) == Place(3, 4, 1, "slurm-7-0-0")
-    assert (
-        place({**step, "SLURM_RESTART_COUNT": "2"}).job != place(step).job
-    )  # a requeued job meets itself, not what it was
-    elastic = {
-        "RANK": "1",
-        "WORLD_SIZE": "2",
-        "LOCAL_RANK": "0",
-        "MASTER_ADDR": "node1",
-        "MASTER_PORT": "29500",
-        "TORCHELASTIC_RUN_ID": "x",
-    }
-    assert place({**step, **elastic}) == Place(1, 2, 0, "torchrun-x-node1-29500")
-    local = {
-        "SUBMITIT_EXECUTOR": "local",
-        "SUBMITIT_LOCAL_JOB_ID": "9",
-        "SUBMITIT_LOCAL_GLOBALID": "1",
-        "SUBMITIT_LOCAL_NTASKS": "2",
-    }
-    assert place(local) == Place(1, 2, 0, "local-9")
-    assert place({**local, "SPEECHFORGET_START": "1"}).job == "local-9-1"
+    assert job_rank({}) == JobRank() and job_rank(batch) == JobRank()  # a batch script is not a step
+    assert job_rank(step) == JobRank(3, 4, 1, "slurm-7-0-0")
+    requeued = job_rank({**step, "SLURM_RESTART_COUNT": "2"})
+    assert requeued.job != job_rank(step).job  # so that ranks of different starts never meet
+    elastic = {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "TORCHELASTIC_RUN_ID": "x"}
+    elastic |= {"MASTER_ADDR": "node1", "MASTER_PORT": "29500"}
+    assert job_rank({**step, **elastic}) == JobRank(1, 2, 0, "torchrun-x-node1-29500")
+    local = {"SUBMITIT_EXECUTOR": "local", "SUBMITIT_LOCAL_JOB_ID": "9"}
+    local |= {"SUBMITIT_LOCAL_GLOBALID": "1", "SUBMITIT_LOCAL_NTASKS": "2"}
+    assert job_rank(local) == JobRank(1, 2, 0, "local-9")
+    assert job_rank({**local, "SPEECHFORGET_START": "1"}).job == "local-9-1"
 
 
 def test_a_worker_ends_when_its_team_is_gone() -> None:
@@ -268,7 +292,7 @@ def test_a_worker_ends_when_its_team_is_gone() -> None:
     with Listener(("127.0.0.1", 0), authkey=b"secret") as listener:
         process = start_worker(0, 0, *listener.address, "secret")
         connection = listener.accept()
-        assert group.hear(connection)["rank"] == 0  # type: ignore[index]
+        assert group.receive(connection)["rank"] == 0  # type: ignore[index]
         process.send_signal(
             signal.SIGTERM
         )  # a cluster warns every process of a job; the one that runs the command decides
@@ -278,17 +302,23 @@ def test_a_worker_ends_when_its_team_is_gone() -> None:
     assert process.wait(10) == 3
 
 
-def test_a_team_that_is_closed_lets_nobody_in_any_more(tmp_path: Path) -> None:
+def test_a_closed_team_accepts_no_connection(tmp_path: Path) -> None:
     """A thread left at the door would let in the workers of the next team, and ask them for the wrong secret."""
-    closed = group.Team(1, 1, Place(0, 1, 0, ""), str(tmp_path))
+    closed = group.Team(1, 1, JobRank(0, 1, 0, ""), str(tmp_path))
     closed.close()
-    assert not closed.doorman.is_alive()
+    assert not closed.acceptor.is_alive()
+
+
+def team_of(size: int) -> group.Team:
+    """A team without processes."""
+    one = group.Team.__new__(group.Team)
+    one.members = {rank: group.Member(rank, None, f"rank {rank}") for rank in range(size)}  # type: ignore[arg-type]
+    return one
 
 
 @given(st.lists(st.sampled_from(["done", "user", "error", "consequence", "lost"]), min_size=2, max_size=5))
 def test_of_several_failures_the_cause_is_named(kinds: list[str]) -> None:
-    one = group.Team.__new__(group.Team)
-    one.members = {rank: group.Member(rank, None, f"rank {rank}") for rank in range(len(kinds))}  # type: ignore[arg-type]
+    one = team_of(len(kinds))
     messages = {
         "user": {"failed": "user", "reason": "mistake"},
         "error": {"failed": "error", "reason": "own", "stack": "ZeroDivisionError"},

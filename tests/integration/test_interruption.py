@@ -33,6 +33,6 @@ def test_ctrl_c_in_training_is_one_sentence(more: list[str], small: list[str], t
             os.killpg(command.pid, signal.SIGKILL)
     assert (
         command.returncode == 130
-        and err.splitlines()[-1] == "Interrupted. The same command goes on where this one stopped."
+        and err.splitlines()[-1] == "Interrupted. The same command resumes where this one stopped."
     ), err
     assert "Traceback" not in out + err and "Error" not in err and not list(tmp_path.glob("original/*/DONE"))

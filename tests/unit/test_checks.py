@@ -1,4 +1,4 @@
-"""What is said of a command before anything is made: keys that would change nothing, places that are none, streams of few signs."""
+"""Configurations are checked before anything is decoded: keys without effect, wrong values; any text can be printed."""
 
 from __future__ import annotations
 
@@ -90,11 +90,11 @@ def test_keys_that_do_not_count_change_no_request(asked: dict[str, Any], data: s
     [
         (
             ["task=sample", "task.number=2"],
-            "task.number does not count with task.by=random: task.percent, task.balanced and task.seed do. Leave it",
+            "task.number has no effect with task.by=random: task.percent, task.balanced and task.seed do. Leave it",
         ),
         (
             ["task=sample", "task.by=ids", "task.percent=3"],
-            "task.percent does not count with task.by=ids: task.ids and task.seed do",
+            "task.percent has no effect with task.by=ids: task.ids and task.seed do",
         ),
         (
             ["task=sample", "task.by=speaker", "task.balanced=false"],
@@ -104,14 +104,14 @@ def test_keys_that_do_not_count_change_no_request(asked: dict[str, Any], data: s
             ["task=sample", "task.by=speaker", "task.values=[a]", "task.share=[1,2]"],
             "and task.values: task.values does. Leave it at null.",
         ),
-        (["task=sample", "task.list.name=mine-word"], "task.list does not count"),
+        (["task=sample", "task.list.name=mine-word"], "task.list has no effect"),
         (
             ["task.classes=[word1]", "task.percent=5"],
-            "task.percent does not count with task=class and task.classes: task.classes does",
+            "task.percent has no effect with task=class and task.classes: task.classes does",
         ),
-        (["task.classes=[word1]", "task.seed=2"], "task.seed does not count"),
-        (["task.percent=5", "task.number=2"], "task.number does not count with task=class and task.percent"),
-        (["method.curriculum_on=forget"], "method.curriculum_on does not count without a curriculum"),
+        (["task.classes=[word1]", "task.seed=2"], "task.seed has no effect"),
+        (["task.percent=5", "task.number=2"], "task.number has no effect with task=class and task.percent"),
+        (["method.curriculum_on=forget"], "method.curriculum_on has no effect without a curriculum"),
     ],
 )
 def test_a_key_that_does_not_count_is_refused_with_those_that_do(
@@ -154,12 +154,38 @@ def test_what_cannot_be_right_is_refused(
 ) -> None:
     config = copy.deepcopy(configure("task=sample"))
     *above, name = key.split(".")
-    place = config
+    options = config
     for group in above:
-        place = place[group]
-    place[name] = value
+        options = options[group]
+    options[name] = value
     with pytest.raises(UserError, match=words):
         check(config)
+
+
+WRONG = {
+    "class": {
+        "number": [0, 1.5, "two", None, True],
+        "percent": [0, 100, "many", True, float("nan")],
+        "classes": [[], [True], [None], [float("nan")], {"a": 1}],
+        "seed": [-1, "one"],
+    },
+    "sample": {"percent": [0, 200, "many"], "seed": [0.5]},
+    "speaker": {"number": [0], "values": [[]], "share": [3, [5, 2], ["a", "b"], [0, 5]], "fewest": [-1, "many"]},
+    "pattern": {"pattern": [None, "(", 3]},
+    "ids": {"ids": [None]},
+    "published": {"balanced": [False]},
+}
+
+
+def test_a_wrong_value_of_a_task_is_refused_without_recordings(configure: Callable[..., dict[str, Any]]) -> None:
+    for by, keys in WRONG.items():
+        plain = configure(*(["task=class"] if by == "class" else ["task=sample"]))
+        plain["task"] |= {"by": by} if by not in DEFAULTS else {}
+        for key, values in keys.items():
+            for value in values:
+                with pytest.raises(UserError, match=rf"task\.{key}|Published requests are balanced"):
+                    check({**plain, "task": {**plain["task"], key: value}})
+                    pytest.fail(f"task.{key}={value} with {by} is accepted")
 
 
 @pytest.mark.parametrize("alone", [True, False])

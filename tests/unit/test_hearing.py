@@ -1,4 +1,4 @@
-"""How much of a recording is heard: what stays unheard is said, and `auto` is a number before anything is made of it."""
+"""`dataset.seconds`: cropped recordings are warned of, and `auto` is a number before anything is built."""
 
 from __future__ import annotations
 
@@ -25,42 +25,42 @@ def config(seconds: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("lengths", "asked", "heard", "said"),
+    ("lengths", "asked", "used", "said"),
     [
         (
             [1.0] * 88 + [2.05] * 12,
             1.0,
             1.0,
-            "12 % of the recordings are longer than the 1 s heard, and are cropped: dataset.seconds=2.1 hears all",
+            "12 % of the recordings are longer than the 1 s used, and are cropped: dataset.seconds=2.1 uses all",
         ),
         (
             [1.0] * 995 + [9.97] * 5,
             1.0,
             1.0,
-            "0.5 % of the recordings are longer than the 1 s heard, and are cropped: dataset.seconds=10 hears all",
+            "0.5 % of the recordings are longer than the 1 s used, and are cropped: dataset.seconds=10 uses all",
         ),
         ([1.0] * 10, 1.0, 1.0, ""),
         ([0.6] * 10, "auto", 0.6, "clinic: dataset.seconds=auto is 0.6"),
-        ([1.0] * 985 + [1.31] * 10 + [7.0] * 5, "auto", 1.4, "0.5 % of the recordings are longer than the 1.4 s heard"),
+        ([1.0] * 985 + [1.31] * 10 + [7.0] * 5, "auto", 1.4, "0.5 % of the recordings are longer than the 1.4 s used"),
         ([0.04, 0.05], "auto", 0.1, ""),
     ],
 )
 def test_the_share_that_is_cropped_is_said(
-    lengths: list[float], asked: Any, heard: float, said: str, caplog: pytest.LogCaptureFixture
+    lengths: list[float], asked: Any, used: float, said: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
     given = config(asked)
     found = with_seconds(given, pd.Series(lengths))
-    assert found["dataset"]["seconds"] == heard and given == config(asked)
+    assert found["dataset"]["seconds"] == used and given == config(asked)
     assert said in caplog.text and (said or "longer" not in caplog.text)
 
 
-def test_auto_hears_99_percent_and_lengths_stay_where_they_are_even_tenths() -> None:
+def test_auto_covers_99_percent_and_keeps_lengths_that_are_even_tenths() -> None:
     lengths = pd.Series(np.random.default_rng(0).gamma(3.0, 1.0, 5000))
-    heard = with_seconds(config("auto"), lengths)["dataset"]["seconds"]
-    assert 0.99 <= (lengths <= heard).mean() < 0.995
+    used = with_seconds(config("auto"), lengths)["dataset"]["seconds"]
+    assert 0.99 <= (lengths <= used).mean() < 0.995
     assert [rounded_up(tenth / 10) for tenth in range(1, 100)] == [tenth / 10 for tenth in range(1, 100)]
-    with pytest.raises(UserError, match="set how many seconds are heard, up to 600"):
+    with pytest.raises(UserError, match="set a number, up to 600"):
         with_seconds(config("auto"), pd.Series([700.0] * 3))
 
 

@@ -1,4 +1,4 @@
-"""What is in a key: every leaf of the config but for those that are listed with a reason, and the code that computes numbers."""
+"""Keys contain every config leaf that is not listed with a reason, and the code that computes numbers."""
 
 import copy
 import functools
@@ -61,7 +61,7 @@ class Keys:
 
 
 def divided(config: dict[str, Any], store: Keys) -> Data:
-    """The same recordings for every config: what `dataset.corpus` makes of them is in the fingerprint, which is another test's."""
+    """Return the same recordings for every config; another test proves that `dataset.corpus` is in the fingerprint."""
     split = store.produce("split", "", dividing_choices(config["dataset"]), None)
     return Data(Audio(Path(), Path(), TABLE, "", TABLE[:0]), TABLE, ["a", "b", "c"], split.key)
 
@@ -86,13 +86,13 @@ def keys(config: dict[str, Any]) -> list[str]:
     return list(store.keys.values())
 
 
-def leaves(value: Any, place: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple[str | int, ...], Any]]:
-    """(place, value) of whatever holds no more places."""
+def leaves(value: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple[str | int, ...], Any]]:
+    """Yield (path, value) of every leaf."""
     pairs = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for name, inner in pairs:
-        yield from leaves(inner, (*place, name))
+        yield from leaves(inner, (*path, name))
     if not pairs:
-        yield place, value
+        yield path, value
 
 
 def changed(value: Any) -> Any:
@@ -106,8 +106,8 @@ def changed(value: Any) -> Any:
     return 17 if value is None or value.startswith("${") else f"{value} more"
 
 
-def listed(place: tuple[str | int, ...]) -> bool:
-    names = [str(name) for name in place]
+def listed(path: tuple[str | int, ...]) -> bool:
+    names = [str(name) for name in path]
     return any(".".join(names[:length]) in UNCOUNTED for length in range(1, len(names) + 1))
 
 
@@ -132,31 +132,33 @@ def resolved(config: DictConfig) -> dict[str, Any]:
     return OmegaConf.to_container(config, resolve=True)  # type: ignore[return-value]
 
 
-def with_leaf(config: Any, place: tuple[str | int, ...], value: Any) -> Any:
-    """A copy with another value in one place."""
-    if not place:
+def with_leaf(config: Any, path: tuple[str | int, ...], value: Any) -> Any:
+    """Return a copy with another value at one path."""
+    if not path:
         return value
     copied = copy.copy(config)
-    copied[place[0]] = with_leaf(config[place[0]], place[1:], value)
+    copied[path[0]] = with_leaf(config[path[0]], path[1:], value)
     return copied
 
 
 def misplaced(config: dict[str, Any], root: tuple[str, ...]) -> dict[str, str]:
-    """The leaves below `root` whose change does not do what the list says."""
+    """Return the leaves below `root` that count although they are listed, or do not count and are not listed."""
     before, wrong = keys(config), {}
     inside = config
     for name in root:
         inside = inside[name]
-    for place, value in leaves(inside, root):
-        counts = keys(with_leaf(config, place, changed(value))) != before
-        if counts == listed(place):
-            wrong[".".join(map(str, place))] = "is listed and counts" if counts else "is in no key and is not listed"
+    for path, value in leaves(inside, root):
+        counts = keys(with_leaf(config, path, changed(value))) != before
+        if counts == listed(path):
+            wrong[".".join(map(str, path))] = "is listed and counts" if counts else "is in no key and is not listed"
     return wrong
 
 
-@pytest.mark.parametrize(("group", "name"), [(group, name) for group, names in GROUPS.items() for name in names])
-def test_every_leaf_is_in_a_key_or_on_the_list(group: str, name: str, composed: dict[str, DictConfig]) -> None:
-    assert not misplaced(resolved(with_choice(composed["class"], group, name)), (group,))
+@pytest.mark.parametrize("group", GROUPS)
+def test_every_leaf_is_in_a_key_or_on_the_list(group: str, composed: dict[str, DictConfig]) -> None:
+    for name in GROUPS[group]:
+        wrong = misplaced(resolved(with_choice(composed["class"], group, name)), (group,))
+        assert not wrong, (group, name, wrong)
 
 
 def test_every_leaf_outside_of_these_groups_is_in_a_key_or_on_the_list(composed: dict[str, DictConfig]) -> None:
@@ -178,31 +180,28 @@ def test_every_leaf_of_the_list_exists(composed: dict[str, DictConfig]) -> None:
         "tuned_from": {},
         "tuned_to": {},
     }
+    whole = OmegaConf.create({**config, "method": {**config["method"], "tune": {}}})
     for leaf, reason in UNCOUNTED.items():
-        assert (
-            reason
-            and OmegaConf.select(
-                OmegaConf.create({**config, "method": {**config["method"], "tune": {}}}), leaf, default=17
-            )
-            != 17
-        ), leaf
+        assert reason and OmegaConf.select(whole, leaf, default=17) != 17, leaf
 
 
-@pytest.mark.parametrize("name", GROUPS["method"])
-def test_a_number_that_depends_on_the_request_counts_where_it_is_referred_to(
-    name: str, composed: dict[str, DictConfig]
-) -> None:
+def test_a_number_that_depends_on_the_request_counts_where_it_is_referred_to(composed: dict[str, DictConfig]) -> None:
+    for name in GROUPS["method"]:
+        check_numbers_of_requests(name, composed)
+
+
+def check_numbers_of_requests(name: str, composed: dict[str, DictConfig]) -> None:
     requests = OmegaConf.to_container(OmegaConf.load(CONF / "method" / f"{name}.yaml"))["requests"]
     for kind in requests if isinstance(requests, dict) else ():
-        for place, value in leaves(requests[kind]):
+        for path, value in leaves(requests[kind]):
             config = with_choice(composed[kind], "method", name)
             before = keys(resolved(config))
-            OmegaConf.update(config, ".".join(map(str, ("method", "requests", kind, *place))), changed(value))
-            assert keys(resolved(config)) != before, (kind, place)
+            OmegaConf.update(config, ".".join(map(str, ("method", "requests", kind, *path))), changed(value))
+            assert keys(resolved(config)) != before, (kind, path)
 
 
 class Stated:
-    """A checkpoint of the user's."""
+    """A checkpoint of a user."""
 
     digest, labels, kind, files, model = "d" * 64, ("a", "b", "c"), "speechforget", (), {}
 
@@ -221,9 +220,9 @@ def test_the_split_counts_for_what_is_made_of_a_checkpoint(
         run = Pipeline(config, Keys())
         return run.unlearn(run.train("original")).key
 
-    place = tuple(leaf.split("."))
+    path = tuple(leaf.split("."))
     value = OmegaConf.select(OmegaConf.create(config), leaf)
-    assert unlearned(with_leaf(config, place, changed(value))) != unlearned(config)
+    assert unlearned(with_leaf(config, path, changed(value))) != unlearned(config)
 
 
 table = runpy.run_path(str(ROOT / "scripts" / "code_table.py"))
@@ -231,7 +230,7 @@ table = runpy.run_path(str(ROOT / "scripts" / "code_table.py"))
 
 @pytest.fixture
 def edited(monkeypatch: pytest.MonkeyPatch) -> set[Path]:
-    """Files that are read as if somebody had edited them."""
+    """Paths of files that are read as if they were edited."""
     paths: set[Path] = set()
     read = functools.cache(store_code._read)
 
@@ -274,18 +273,18 @@ def test_the_document_shows_this_table() -> None:
     assert table["text"]() in table["PAGE"].read_text(encoding="utf-8")
 
 
+MODELS = {"original", "oracle", "importance", "unlearned"}
+
+
 @pytest.mark.parametrize(
     ("module", "stages"),
     [
-        ("training.loop", {"original", "oracle", "importance", "unlearned"}),
-        ("data.batches.streams", {"original", "oracle", "importance", "unlearned", "scores"}),
+        ("training.loop", MODELS),
+        ("data.batches.streams", {*MODELS, "scores"}),
         ("stages.train", {"original", "oracle"}),
         ("stages.unlearn", {"importance", "unlearned"}),
-        (
-            "distributed.batch_norm",
-            {"original", "original of a checkpoint", "oracle", "importance", "unlearned", "scores"},
-        ),
-        ("data.audio.files", {"split", "original", "oracle", "importance", "unlearned", "scores"}),
+        ("distributed.batch_norm", {"original of a checkpoint", *MODELS, "scores"}),
+        ("data.audio.files", {"split", *MODELS, "scores"}),
         ("stages.score", {"scores"}),
         ("evaluation.compare", {"result"}),
     ],

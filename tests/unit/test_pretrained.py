@@ -114,7 +114,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"architecture": {"hiden_size": 3}}, "did you mean 'hidden_size'"),
     ({"architecture": {"conv_pos_batch_norm": True}}, "batch norm over the positions"),
     ({"pretrained": "./nowhere"}, "There is no model.pretrained"),
-    ({"gradient_checkpointing": 3}, "must be of the kind 'bool'"),
+    ({"gradient_checkpointing": 3}, "must be of the type 'bool'"),
 ]
 
 

@@ -17,7 +17,7 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from speechforget.cli.main import summarise
+from speechforget.cli.sweep import summarise
 from speechforget.errors import UserError
 from speechforget.evaluation.compare import compare
 from speechforget.evaluation.tables import Scores, Tables

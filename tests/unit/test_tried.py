@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from speechforget.config.tried import untried
+from speechforget.config.validate import check_method
 from speechforget.errors import UserError
 from speechforget.pipeline import Pipeline
 from speechforget.store import Store
@@ -39,18 +41,26 @@ def test_a_share_outside_is_one_sentence(tried: Any, kind: str, forget: int, war
         )
 
 
-@pytest.mark.parametrize("ends", [0.1, [0.1], [0.2, 0.1], [0, 10], ["a", "b"]])
-def test_a_range_must_be_one(ends: Any) -> None:
-    with pytest.raises(UserError, match=r"method\.tried\.class must be \[lowest, highest\]"):
-        untried(config({"class": ends}), 1, 100)
+def test_a_range_must_be_two_ascending_shares() -> None:
+    for ends in (0.1, [0.1], [0.2, 0.1], [0, 10], ["a", "b"]):
+        with pytest.raises(UserError, match=r"method\.tried\.class must be \[lowest, highest\]"):
+            check_method({"tried": {"class": ends}})
+    with pytest.raises(UserError, match=r"method\.tried must be a mapping"):
+        check_method({"tried": 0.1})
+    check_method({"tried": {"class": [0, 1], "sample": None}})
 
 
-@pytest.mark.parametrize("method", sorted(path.stem for path in (ROOT / "conf" / "method").glob("*.yaml")))
-def test_the_corpora_on_which_numbers_were_chosen_warn_of_nothing(configure, method: str) -> None:
-    """Ten words of espeak, and forty words and thirty speakers of arabic_speech_commands, as the hash divides them."""
-    for forget in (89, 104, 21, 33):
-        assert untried(configure(f"method={method}", "task=class"), forget, 1000) is None
-    assert untried(configure(f"method={method}", "task=sample"), 50, 1000) is None
+def test_the_corpora_on_which_numbers_were_chosen_warn_of_nothing(configure) -> None:
+    """Ten words of espeak; forty words and thirty speakers of arabic_speech_commands, as the hash splits them."""
+    shares = {"class": (89, 104, 21, 33), "sample": (50,)}
+    usual = configure()["method"]["tried"]
+    for path in sorted((ROOT / "conf" / "method").glob("*.yaml")):
+        own = yaml.safe_load(path.read_text()).get("tried", {})
+        chosen = {"name": path.stem, "tried": None if own is None else {**usual, **own}}
+        for kind, numbers in shares.items():
+            assert not [each for each in numbers if untried({"method": chosen, "task": {"kind": kind}}, each, 1000)], (
+                path
+            )
 
 
 def test_the_warning_comes_first_and_stays_with_the_result(
