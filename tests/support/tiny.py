@@ -68,6 +68,12 @@ class Problem:
         self.forget, self.forgotten = torch.tensor(list(forget)), forgotten
         self.retain = rows[~torch.isin(rows, self.forget)]
 
+    def double(self) -> Problem:
+        """Return the same problem in float64."""
+        exact = copy.copy(self)
+        exact.waveform = self.waveform.double()
+        return exact
+
     def batches(self, rows: Tensor, size: int) -> Iterator[Batch]:
         for part in rows.split(size):
             lengths = 32 - part % 3
