@@ -25,12 +25,12 @@ def dampening(case: Case, epochs: int) -> Method:
     return kind(alpha=numbers["alpha"], dampening=numbers["lambda"], batch_size=numbers["importance_batch"])
 
 
-def fisher(case: Case, epochs: int) -> Method:
+def fisher(case: Case, epochs: int) -> Fisher:
     information = "empirical" if case.entry["variant"] == "empirical" else "expected"
     return Fisher(alpha=case.numbers["alpha"], batch_size=case.entry["batch_size"], information=information)
 
 
-def influence(case: Case, epochs: int) -> Method:
+def influence(case: Case, epochs: int) -> Influence:
     numbers = case.numbers
     return Influence(
         numbers["alpha"],
@@ -49,14 +49,9 @@ def given_noise(case: Case, method: Method, shift: int = 0) -> Method:
 
 
 @pytest.mark.parametrize("entry", cases("ssd", "lfssd"))
-def test_dampening(entry: dict) -> None:
+def test_dampening_its_importances_and_what_they_select(entry: dict) -> None:
     case = Case(entry)
     check(case, partial(dampening, case))
-
-
-@pytest.mark.parametrize("entry", cases("ssd", "lfssd"))
-def test_importances_and_what_they_select(entry: dict) -> None:
-    case = Case(entry)
     found = {
         name: IMPORTANCE[case.name](case.context(), name, case.numbers["importance_batch"])
         for name in ("forget", "train")
@@ -66,8 +61,9 @@ def test_importances_and_what_they_select(entry: dict) -> None:
 
 
 @pytest.mark.parametrize("entry", cases("fisher", "fishernew"))
-def test_fisher(entry: dict) -> None:
+def test_fisher_and_its_information(entry: dict) -> None:
     case = Case(entry)
+    assert far(case, "fisher", fisher(case, 1).fisher(case.context())) == (entry["flag"] == "defect")
     if entry["repository"].startswith("AdityaGolatkar"):
         check(case, lambda epochs: given_noise(case, fisher(case, epochs)))
         return
@@ -86,21 +82,11 @@ def test_fisher(entry: dict) -> None:
     assert max(shares) < 0.5 if entry["flag"] == "defect" else min(shares) > 0.8
 
 
-@pytest.mark.parametrize("entry", cases("fisher", "fishernew"))
-def test_fisher_information(entry: dict) -> None:
-    case = Case(entry)
-    method = fisher(case, 1)
-    assert isinstance(method, Fisher)
-    assert far(case, "fisher", method.fisher(case.context())) == (entry["flag"] == "defect")
-
-
 @pytest.mark.parametrize("entry", cases("influence"))
 def test_influence(entry: dict) -> None:
     case = Case(entry)
-    method = influence(case, 1)
-    assert isinstance(method, Influence)
     check(case, partial(influence, case))
-    assert case.far("step", method.step(case.context())) == (entry["flag"] == "defect")
+    assert case.far("step", influence(case, 1).step(case.context())) == (entry["flag"] == "defect")
 
 
 def far(case: Case, prefix: str, ours: Tensor) -> bool:

@@ -63,14 +63,11 @@ def test_l1_sparse(entry: dict) -> None:
 
 
 @pytest.mark.parametrize("entry", cases("cfk", "euk", "unslucfk"))
-def test_cf_k_and_eu_k(entry: dict) -> None:
+def test_cf_k_and_eu_k_train_and_reset_the_same_layers(entry: dict) -> None:
     case = Case(entry)
     check(case, partial(last_k, case))
-
-
-@pytest.mark.parametrize("entry", cases("cfk", "euk"))
-def test_the_same_layers_are_trained_and_begin_again(entry: dict) -> None:
-    case = Case(entry)
+    if case.name == "unslucfk":
+        return
     student = Network(case.state("before"))
     last_k(case, 1).prepare(student, case.context())
     assert [name for name, weight in student.named_parameters() if weight.requires_grad] == case.arrays[
