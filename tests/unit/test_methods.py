@@ -258,19 +258,16 @@ def test_labels_are_drawn_anew_in_each_epoch_only_if_asked() -> None:
         assert torch.equal(first, second) != redraw
 
 
-@pytest.mark.parametrize(
-    ("name", "changes", "hint"),
-    [
+def test_a_mistake_in_a_number_is_one_sentence() -> None:
+    for name, changes, hint in [
         ("random_label", {"order": "joined"}, "joint"),
         ("salun", {"mask_share": 0.0}, "mask_share"),
         ("finetune", {"batch_norm": "eval"}, "frozen"),
         ("finetune", {"batch_size": 0}, "at least 1"),
         ("finetune", {"optimizer": {"name": "adma"}}, "adam"),
-    ],
-)
-def test_a_mistake_in_a_number_is_one_sentence(name: str, changes: dict, hint: str) -> None:
-    with pytest.raises(UserError, match=hint):
-        run(SAMPLES, build(name, **changes))
+    ]:
+        with pytest.raises(UserError, match=hint):
+            run(SAMPLES, build(name, **changes))
 
 
 # ---- the driver
