@@ -26,9 +26,8 @@ from support.made_corpora import MakeCorpus
 from speechforget.data.corpora import crema_d, librispeech, ravdess
 from speechforget.training.runtime import settle
 
-pytest.register_assert_rewrite(
-    "support.golden", "support.tiny"
-)  # what fails in them says what it found, such as the list of misses
+# Failing assertions in these modules print their values, such as the list of misses.
+pytest.register_assert_rewrite("support.reference_cases", "support.tiny")
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])  # cores may be shared
 settings.load_profile("patient")
 settle()  # as the command line does, before torch is loaded

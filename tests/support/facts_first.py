@@ -1,4 +1,4 @@
-"""Facts of the methods that the paper compares, and of doing nothing."""
+"""Declare the facts of the classic methods, and of `none`."""
 
 from support.facts import E, F, Facts, R
 

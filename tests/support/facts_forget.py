@@ -1,12 +1,14 @@
-"""Facts of the methods that shift boundaries, smooth answers, or need no retain data."""
+"""Declare the facts of the methods that shift boundaries, smooth outputs, or need no retain data."""
 
 from support.facts import E, F, Facts, R
 
-SEARCHES, STEPS = 3, 10  # AMUN's attacks on each utterance, for seven radii
+# AMUN attacks each utterance three times to bisect seven radii.
+SEARCHES, STEPS = 3, 10
 KEPT = round(0.3 * R)
 FORGET = Facts(cost=(0, E * F))
 DRAWS = 25
-NOISE = 4  # samples: UNSIR's noise_batch_size here
+# UNSIR's noise_batch_size here.
+NOISE = 4
 FACTS = {
     "delete": Facts(cost=(E * F, E * F), variants=[({"batch_norm": "train"}, {}), ({"batch_norm": "batch"}, {})]),
     "boundary_shrink": Facts(
@@ -32,7 +34,8 @@ FACTS = {
     ),
     "unsir": Facts(
         cost=(0, 40 * NOISE + -(-KEPT // 4) * NOISE + 3 * KEPT),
-        forget="moves",  # noise of so small a problem is like nothing in it
+        # The noise learned on so small a problem resembles none of its utterances.
+        forget="moves",
         faster={"impair_learning_rate": 0.02, "repair_learning_rate": 0.01},
         variants=[
             (

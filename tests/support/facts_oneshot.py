@@ -1,4 +1,4 @@
-"""Facts of the methods that edit the weights at once."""
+"""Declare the facts of the methods that edit the weights at once."""
 
 from support.facts import F, Facts, R
 from support.tiny import CLASSES

@@ -1,4 +1,4 @@
-"""Facts of the methods that train on retain only, and of two controls."""
+"""Declare the facts of the methods that train on retain only, and of two controls."""
 
 from support.facts import E, F, Facts, R
 

@@ -1,8 +1,12 @@
-"""A tiny problem with batch-norm on which every method runs in a moment, and a context that lets none touch what it did not declare."""
+"""Run any method on a tiny problem with batch-norm in a moment.
+
+The context and the streams fail the test when a method asks for data that it did not declare.
+"""
 
 from __future__ import annotations
 
 import copy
+import io
 import itertools
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache
@@ -29,7 +33,7 @@ EPOCHS = 2
 
 
 class Tiny(nn.Module):
-    """A convolution with batch-norm over short waveforms."""
+    """A classifier of short waveforms: one convolution with batch-norm, and a head."""
 
     def __init__(self, seed: int) -> None:
         super().__init__()
@@ -56,7 +60,7 @@ class Tiny(nn.Module):
 
 
 class Problem:
-    """Tones of four pitches; some of them, or a whole class, are to be forgotten. All streams end in a batch of one."""
+    """Tones of four pitches, and a request to forget some of them or a class. All streams end in a batch of one."""
 
     def __init__(self, forget: Iterable[int], forgotten: tuple[int, ...] = ()) -> None:
         rows = torch.arange(46)
@@ -67,6 +71,12 @@ class Problem:
         self.waveform = torch.sin(pitch[:, None] * torch.arange(32)) + noise
         self.forget, self.forgotten = torch.tensor(list(forget)), forgotten
         self.retain = rows[~torch.isin(rows, self.forget)]
+
+    def double(self) -> Problem:
+        """Return the same problem in float64."""
+        exact = copy.copy(self)
+        exact.waveform = self.waveform.double()
+        return exact
 
     def batches(self, rows: Tensor, size: int) -> Iterator[Batch]:
         for part in rows.split(size):
@@ -82,7 +92,7 @@ class Problem:
         return [batch for part in parts for batch in self.batches(part, size)]
 
     def stream(self, current: Pass, index: int, share: float = 1.0) -> Iterator[Any]:
-        """The steps of a pass."""
+        """Yield the steps of a pass."""
         if current.stream == "nothing":
             assert isinstance(current.length, int)
             return iter([nothing() for _ in range(current.length)])
@@ -109,7 +119,7 @@ CLASS = Problem(range(2, 46, CLASSES), forgotten=(2,))
 
 @cache
 def original() -> Tiny:
-    """Trained until it is right on nearly everything."""
+    """Train the original until it is right on nearly everything."""
     model = Tiny(0)
     optimizer = torch.optim.Adam(model.parameters(), lr=0.05)
     for _ in range(60):
@@ -119,15 +129,20 @@ def original() -> Tiny:
     return model.eval()
 
 
-def options_of(name: str, kind: str = "class") -> dict[str, Any]:
-    """What the method's yaml says for a kind of request."""
+@cache
+def resolved(name: str, kind: str) -> dict[str, Any]:
     config = OmegaConf.create({"method": OmegaConf.load(CONF / f"{name}.yaml"), "task": {"kind": kind}})
     options: Any = OmegaConf.to_container(config.method, resolve=True)
     return dict(options)
 
 
+def options_of(name: str, kind: str = "class") -> dict[str, Any]:
+    """Return the options of the method's yaml for a kind of request."""
+    return copy.deepcopy(resolved(name, kind))
+
+
 def build(name: str, **changes: object) -> Method:
-    """The yaml's method, for two epochs and batches of four."""
+    """Build the yaml's method for two epochs and batches of four."""
     options = options_of(name)
     small = {"epochs": EPOCHS, "forget_epochs": 1, **{key: 4 for key in options if key.endswith("batch_size")}}
     options.update({key: value for key, value in small.items() if key in options})
@@ -137,7 +152,7 @@ def build(name: str, **changes: object) -> Method:
 def context_of(
     problem: Problem, method: Method, watch: Callable[[nn.Module], nn.Module] = lambda model: model
 ) -> Context:
-    """A context that fails the test when a method asks for data it did not declare."""
+    """Return a context that fails the test when the method asks for data that it did not declare."""
 
     def batches(name: str, size: int) -> Iterator[Batch]:
         assert {"train": {"forget", "retain"}}.get(name, {name}) <= method.needs, (
@@ -157,7 +172,7 @@ def context_of(
 
 
 def guarded(problem: Problem, method: Method) -> Callable[[Pass, int], Iterator[Any]]:
-    """The problem's streams, with the same guard."""
+    """Return the problem's streams with the same guard."""
 
     def stream(current: Pass, index: int) -> Iterator[Any]:
         used = {"forget": {"forget"}, "retain": {"retain"}, "nothing": set()}.get(current.stream, {"forget", "retain"})
@@ -168,7 +183,7 @@ def guarded(problem: Problem, method: Method) -> Callable[[Pass, int], Iterator[
 
 
 def student_of(method: Method) -> Tiny:
-    """A copy of the original, with what the method must not move frozen."""
+    """Copy the original and freeze the weights that the method must not move."""
     student = copy.deepcopy(original())
     restrict(student, method.trainable)
     return student
@@ -190,7 +205,7 @@ def accuracy(problem: Problem, student: nn.Module, method: Method) -> Callable[[
 
 
 def driver_of(problem: Problem, student: nn.Module, method: Method) -> Driver:
-    """A driver that knows how many steps there will be, as that of a real run."""
+    """Return a driver that knows the number of steps, as in a real run."""
     return Driver(
         method,
         student,
@@ -206,8 +221,40 @@ def run(problem: Problem, method: Method) -> Tiny:
     return student
 
 
+def run_pass(driver: Driver, optimizer: torch.optim.Optimizer, problem: Problem, index: int) -> bool:
+    """Run one pass as Lightning does, and return whether the method stops."""
+    driver.start_pass(index, optimizer)
+    for batch in problem.stream(driver.plan[index], index, driver.method.retain_share):
+        optimizer.zero_grad()
+        driver.loss(batch, index).backward()
+        driver.after_backward(index, optimizer)
+        optimizer.step()
+        driver.after_step()
+    return driver.end_pass(index)
+
+
+def run_interrupted(problem: Problem, make: Callable[[], Method]) -> Driver:
+    """Run a method that stops after every pass and resumes from a checkpoint; return the last driver."""
+    saved = io.BytesIO()
+    for index in range(len(make().passes())):
+        method = make()
+        student = student_of(method)
+        method.prepare(student, context_of(problem, method))
+        driver = driver_of(problem, student, method)
+        parts = (student, method, optimizer := driver.make_optimizer())
+        if index:
+            saved.seek(0)
+            for part, state in zip(parts, torch.load(saved, weights_only=True), strict=True):
+                part.load_state_dict(state)
+        stops = run_pass(driver, optimizer, problem, index)
+        torch.save([part.state_dict() for part in parts], saved := io.BytesIO())
+        if stops:
+            break
+    return driver
+
+
 def forget_loss(problem: Problem, model: nn.Module) -> float:
-    """Mean cross-entropy on forget in nats, in evaluation mode."""
+    """Compute the mean cross-entropy on forget in nats, in evaluation mode."""
     with torch.no_grad():
         logits = model.eval()(problem.waveform[problem.forget], problem.lengths[problem.forget]).logits
     return float(functional.cross_entropy(logits, problem.labels[problem.forget]))
@@ -218,7 +265,7 @@ def forget_batch(problem: Problem, size: int = 99) -> Batch:
 
 
 def prepared(problem: Problem, name: str, **changes: Any) -> tuple[Any, nn.Module]:
-    """The method and a student that is some way from the original."""
+    """Return the prepared method, and a student that differs from the original."""
     method = build(name, **changes)
     student = student_of(method)
     method.prepare(student, context_of(problem, method))

@@ -1,4 +1,4 @@
-"""AMUN and UNSIR, which find inputs for themselves, against loops written from their formulas, and what each promises."""
+"""Compare AMUN and UNSIR, which optimise inputs, with loops written from their formulas."""
 
 from __future__ import annotations
 
@@ -85,7 +85,8 @@ def test_amun_hears_adversarial_examples_in_the_place_of_forget_and_retain_as_it
     method, student = prepared(SAMPLES, "amun", radii=[3.0])
     rows = torch.tensor([3, 20, 5, 40])
     batch = next(SAMPLES.batches(rows, 4))
-    quieter = batch._replace(inputs=(batch.inputs[0][:, :31] * 0.9, batch.inputs[1] - 1))  # what augmentation may do
+    # Augmentation may change forget utterances like this.
+    quieter = batch._replace(inputs=(batch.inputs[0][:, :31] * 0.9, batch.inputs[1] - 1))
     loss = method.loss(student.eval(), quieter, Pass("mix", 4, 0.1))
     expected = 0.0
     for i, row in enumerate(rows.tolist()):
@@ -124,7 +125,8 @@ def test_noise_is_learned_as_the_formula_says() -> None:
     torch.testing.assert_close(method.noise[0], noise.detach() * scale * mask)
 
 
-@pytest.mark.parametrize("utterances", [6, 1])  # a whole batch, and the last one of an epoch
+# A whole batch, and the last one of an epoch.
+@pytest.mark.parametrize("utterances", [6, 1])
 def test_impairing_weighs_each_utterance_and_noise_sample_alike_and_repairing_hears_no_noise(utterances: int) -> None:
     method, student = prepared(CLASS, "unsir", batch_size=6, noise_batch_size=3)
     batch = next(CLASS.batches(CLASS.retain, utterances))
@@ -166,21 +168,22 @@ def test_sequential_cuts_all_noise_and_then_retain_into_batches_across_their_bor
         "impair_epochs": 2,
         "repair_epochs": 1,
     }
+    # Adam would amplify rounding.
     sgd = {
         "optimizer": {"name": "sgd", "momentum": 0.9},
         "impair_learning_rate": 0.05,
         "repair_learning_rate": 0.02,
-    }  # Adam enlarges rounding
+    }
     method, student = prepared(both, "unsir", order="sequential", impair_batch_norm="train", **sizes, **sgd)
     expected = copy.deepcopy(student).train()
     Driver(method, student, lambda name: 0.0).run(both.stream)
 
-    impair = (
-        len(method.passes()) - 1
-    )  # two epochs, each of which begins with a pass of noise alone where there is enough to fill a batch
+    # Two epochs. Each begins with a pass of noise alone if there is enough noise to fill a batch.
+    impair = len(method.passes()) - 1
     lengths = torch.full((1,), int(next(iter(context_of(both, method).batches("retain", batch_size))).inputs[1].max()))
     for epoch in range(3):
-        index = (epoch + 1) * impair // 2 - 1 if epoch < 2 else impair  # of the pass over retain
+        # The index of the pass over retain.
+        index = (epoch + 1) * impair // 2 - 1 if epoch < 2 else impair
         whole = next(iter(both.shuffled(both.retain, len(both.retain), index)))
         features, labels, heard_of = expected.frontend(*whole.inputs), whole.labels, whole.inputs[1]
         if epoch < 2:

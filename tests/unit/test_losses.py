@@ -1,4 +1,4 @@
-"""The losses against loops written from their formulas, and what every drawn label must satisfy."""
+"""Compare the losses with loops written from their formulas, and test the drawn labels."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def naive_cross_entropy(logits: Tensor, labels: Tensor) -> float:
 
 
 class Table(nn.Module):
-    """A classifier whose logits are its weights: utterance i gets row i."""
+    """A classifier that returns its weights as logits: utterance i gets row i."""
 
     def __init__(self, logits: Tensor) -> None:
         super().__init__()
@@ -76,7 +76,10 @@ def batch(forget: list[int]) -> Batch:
 def loss_of(
     method: Method, logits: tuple[Tensor, Tensor, Tensor], current: Pass, forget: list[int]
 ) -> tuple[Tensor, Tensor]:
-    """The loss and its gradient by the logits; original, bad teacher and student are tables of the three logits."""
+    """Compute the loss and its gradient by the logits.
+
+    The original, the bad teacher and the student are tables of the three logits.
+    """
     student = Table(logits[2])
     method.prepare(student, context(Table(logits[0]), Table(logits[1])))
     loss = method.loss(student, batch(forget), current)
@@ -86,7 +89,7 @@ def loss_of(
 
 
 def formula(name: str, logits: tuple[Tensor, Tensor, Tensor], student: Tensor, forget: list[int]) -> float:
-    """The same loss written as its formula."""
+    """Compute the same loss from its formula."""
     labels = batch(forget).labels
     if name == "finetune":
         return naive_cross_entropy(student, labels)
@@ -239,9 +242,8 @@ def test_random_labels_change_with_epoch_and_seed_and_fail_where_no_class_is_lef
 def test_saliency_is_the_absolute_value_of_the_sum_of_batch_gradients(logits: tuple[Tensor, Tensor, Tensor]) -> None:
     model = Table(logits[0]).requires_grad_(False)
     first = batch([0, 1, 2, 3, 4, 5, 6])
-    second = Batch(
-        (first.rows[:3],), (first.labels[:3] + 1) % 4, first.rows[:3], first.forget[:3]
-    )  # the same utterances pull elsewhere
+    # The same utterances with other labels have other gradients.
+    second = Batch((first.rows[:3],), (first.labels[:3] + 1) % 4, first.rows[:3], first.forget[:3])
     probabilities = torch.softmax(logits[0], dim=1)
     expected = (probabilities - functional.one_hot(first.labels, 4)) / 7
     expected[:3] += (probabilities[:3] - functional.one_hot(second.labels, 4)) / 3

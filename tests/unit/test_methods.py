@@ -1,18 +1,19 @@
-"""Every method that conf/method names, on a tiny problem with batch-norm; and the driver that runs them."""
+"""Test every method of conf/method on a tiny problem with batch-norm, and the driver that runs them."""
 
 from __future__ import annotations
 
 import copy
-import io
 import logging
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from functools import cache, partial
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from omegaconf import OmegaConf
-from support.facts import Facts, all_facts
+from support.facts import ONE_OF_EACH, Facts, all_facts
 from support.tiny import (
     CLASS,
     CONF,
@@ -26,6 +27,8 @@ from support.tiny import (
     options_of,
     original,
     run,
+    run_interrupted,
+    run_pass,
     student_of,
 )
 from torch import Tensor, nn
@@ -39,122 +42,96 @@ from speechforget.training.cost_meter import Cost
 
 FACTS = all_facts()
 NAMES = sorted(file.stem for file in CONF.glob("*.yaml"))
-# What a yaml does not say but a user can: each runs through the same tests.
-VARIANTS = [(name, {}, FACTS[name]) for name in NAMES if name in FACTS]
-VARIANTS += [
-    (name, dict(changes), replace(facts, **other)) for name, facts in FACTS.items() for changes, other in facts.variants
-]
-variants = pytest.mark.parametrize(
-    ("name", "changes", "facts"), VARIANTS, ids=[f"{name}{changes or ''}" for name, changes, _ in VARIANTS]
-)
+TRAINED = [name for name in NAMES if build(name).passes()]
+names = pytest.mark.parametrize("name", NAMES)
+
+
+def variants(name: str) -> list[tuple[dict[str, Any], Facts]]:
+    """Return the yaml's options and those that a user may choose, each with its facts."""
+    facts = FACTS[name]
+    others = [(dict(changes), replace(facts, **other)) for changes, other in facts.variants]
+    return [({}, facts), *others]
+
+
+@cache
+def forget_a_class(name: str, variant: int) -> tuple[nn.Module, Cost]:
+    """Run a variant on the class request, and return the student and the cost."""
+    cost = Cost()
+    method = build(name, **variants(name)[variant][0])
+    student = cost.watch(student_of(method))
+    with cost:
+        method.prepare(student, context_of(CLASS, method, cost.watch))
+        driver_of(CLASS, student, method).run(guarded(CLASS, method))
+    return student, cost
 
 
 def test_facts_are_said_of_every_method() -> None:
     assert set(FACTS) == set(NAMES)
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_yaml_is_named_as_its_file_and_says_where_each_number_comes_from(name: str) -> None:
-    config = OmegaConf.load(CONF / f"{name}.yaml")
-    assert config.name == name
-    assert set(config.requests) <= {"sample", "class"}
-    head = ("name:", "requests:", "_target_:", "#")
-    bare = [
-        line
-        for line in (CONF / f"{name}.yaml").read_text().splitlines()
-        if line and not line.startswith(head) and " #" not in line
-    ]
-    assert not bare
-    assert isinstance(build(name), Method)
+def test_one_of_each_has_every_kind_of_pass() -> None:
+    def kinds(some: Iterable[str]) -> set[str]:
+        methods = [build(name, **changes) for name in some for changes, _ in variants(name)]
+        return {current.stream for method in methods for current in method.passes()}
+
+    assert kinds(ONE_OF_EACH) == kinds(NAMES)
+    assert set(ONE_OF_EACH) - set(TRAINED)
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_what_stands_under_a_kind_of_request_is_what_such_a_request_gets(name: str) -> None:
-    requests = options_of(name)["requests"]
-    for kind in requests:
-        options, numbers = options_of(name, kind), requests[kind] if isinstance(requests, dict) else {}
-        assert {key: options[key] for key in numbers} == numbers
-        others = [options_of(name, other) for other in requests]
-        assert all(options[key] == other[key] for other in others for key in options if key not in numbers)
+def test_yaml_is_named_as_its_file_and_says_where_each_number_comes_from() -> None:
+    for name in NAMES:
+        config = OmegaConf.load(CONF / f"{name}.yaml")
+        assert config.name == name
+        assert set(config.requests) <= {"sample", "class"}, name
+        head = ("name:", "requests:", "_target_:", "#")
+        lines = (CONF / f"{name}.yaml").read_text().splitlines()
+        assert not [line for line in lines if line and not line.startswith(head) and " #" not in line], name
+        assert isinstance(build(name), Method)
 
 
-@variants
-def test_forget_loss_goes_the_way_that_is_said(name: str, changes: dict, facts: Facts) -> None:
-    student = run(CLASS, build(name, **{**facts.faster, **changes}))
-    before, after = forget_loss(CLASS, original()), forget_loss(CLASS, student)
-    if facts.forget == "rises":
-        assert after > 1.5 * before
-    if facts.forget == "same":
-        assert all(torch.equal(value, original().state_dict()[key]) for key, value in student.state_dict().items())
-    elif facts.forget != "any":
-        assert any(not torch.equal(value, original().state_dict()[key]) for key, value in student.state_dict().items())
+def test_what_stands_under_a_kind_of_request_is_what_such_a_request_gets() -> None:
+    for name in NAMES:
+        requests = options_of(name)["requests"]
+        for kind in requests:
+            options, numbers = options_of(name, kind), requests[kind] if isinstance(requests, dict) else {}
+            assert {key: options[key] for key in numbers} == numbers, name
+            others = [options_of(name, other) for other in requests]
+            assert all(options[key] == other[key] for other in others for key in options if key not in numbers), name
 
 
-@variants
-@pytest.mark.parametrize("problem", [SAMPLES, CLASS, Problem([3])], ids=["sample", "class", "one utterance"])
-def test_every_request_ends_in_evaluation_mode_with_finite_weights(
-    name: str, changes: dict, facts: Facts, problem: Problem
-) -> None:
-    if ("class" if problem.forgotten else "sample") not in OmegaConf.load(CONF / f"{name}.yaml").requests:
-        return
-    student = run(problem, build(name, **changes))
-    assert not student.training
-    assert all(bool(value.isfinite().all()) for value in student.state_dict().values())
+@names
+def test_forget_loss_goes_the_way_that_is_said(name: str) -> None:
+    before = original().state_dict()
+    for changes, facts in variants(name):
+        student = run(CLASS, build(name, **{**facts.faster, **changes}))
+        if facts.forget == "rises":
+            assert forget_loss(CLASS, student) > 1.5 * forget_loss(CLASS, original()), changes
+        same = all(torch.equal(value, before[key]) for key, value in student.state_dict().items())
+        assert same == (facts.forget == "same") or facts.forget == "any", changes
 
 
-def turn(driver: Driver, optimizer: torch.optim.Optimizer, problem: Problem, indices: Iterable[int]) -> None:
-    """Some of the passes, as another caller than `Driver.run` would go through them."""
-    for index in indices:
-        driver.start_pass(index, optimizer)
-        for batch in problem.stream(driver.plan[index], index, driver.method.retain_share):
-            optimizer.zero_grad()
-            driver.loss(batch, index).backward()
-            driver.after_backward(index, optimizer)
-            optimizer.step()
-            driver.after_step()
-        if driver.end_pass(index):
-            break
+@names
+def test_every_request_ends_in_evaluation_mode_with_finite_weights_at_the_cost_that_is_said(name: str) -> None:
+    requests = OmegaConf.load(CONF / f"{name}.yaml").requests
+    for variant, (changes, facts) in enumerate(variants(name)):
+        student, cost = forget_a_class(name, variant)
+        assert (cost.forward, cost.forward_backward) == facts.cost, changes
+        one = [SAMPLES, Problem([3])] if "sample" in requests else []
+        students = [*([student] if "class" in requests else []), *(run(some, build(name, **changes)) for some in one)]
+        for student in students:
+            assert not student.training
+            assert all(bool(value.isfinite().all()) for value in student.state_dict().values()), changes
 
 
-@variants
-def test_a_resumed_run_is_bit_equal(name: str, changes: dict, facts: Facts) -> None:
-    whole = run(CLASS, build(name, **changes)).state_dict()
-
-    def start() -> tuple[Driver, torch.optim.Optimizer]:
-        method = build(name, **changes)
-        student = student_of(method)
-        method.prepare(student, context_of(CLASS, method))
-        driver = driver_of(CLASS, student, method)
-        return driver, driver.make_optimizer()
-
-    passes = len(build(name, **changes).passes())
-    for done in range(1, passes):
-        driver, optimizer = start()
-        turn(driver, optimizer, CLASS, range(done))
-        file = io.BytesIO()
-        torch.save([part.state_dict() for part in (driver.student, driver.method, optimizer)], file)
-        file.seek(0)
-        driver, optimizer = start()
-        for part, state in zip(
-            (driver.student, driver.method, optimizer), torch.load(file, weights_only=True), strict=True
-        ):
-            part.load_state_dict(state)
-        turn(driver, optimizer, CLASS, range(done, passes))
-        assert all(torch.equal(value, whole[key]) for key, value in driver.student.state_dict().items())
+@pytest.mark.parametrize("name", TRAINED)
+def test_a_resumed_run_is_bit_equal(name: str) -> None:
+    for variant, (changes, _) in enumerate(variants(name)):
+        whole = forget_a_class(name, variant)[0].state_dict()
+        resumed = run_interrupted(CLASS, partial(build, name, **changes)).student.state_dict()
+        assert all(torch.equal(value, whole[key]) for key, value in resumed.items()), changes
 
 
-@variants
-def test_cost_is_the_closed_form(name: str, changes: dict, facts: Facts) -> None:
-    cost = Cost()
-    method = build(name, **changes)
-    student = cost.watch(student_of(method))
-    with cost:
-        method.prepare(student, context_of(CLASS, method, cost.watch))
-        driver_of(CLASS, student, method).run(guarded(CLASS, method))
-    assert (cost.forward, cost.forward_backward) == facts.cost
-
-
-@pytest.mark.parametrize("changes", [changes for name, changes, _ in VARIANTS if name == "salun"])
+@pytest.mark.parametrize("changes", [changes for changes, _ in variants("salun")])
 def test_masked_weights_never_move(changes: dict) -> None:
     method = build("salun", mask_share=0.3, **changes)
     student = run(SAMPLES, method)
@@ -281,19 +258,16 @@ def test_labels_are_drawn_anew_in_each_epoch_only_if_asked() -> None:
         assert torch.equal(first, second) != redraw
 
 
-@pytest.mark.parametrize(
-    ("name", "changes", "hint"),
-    [
+def test_a_mistake_in_a_number_is_one_sentence() -> None:
+    for name, changes, hint in [
         ("random_label", {"order": "joined"}, "joint"),
         ("salun", {"mask_share": 0.0}, "mask_share"),
         ("finetune", {"batch_norm": "eval"}, "frozen"),
         ("finetune", {"batch_size": 0}, "at least 1"),
         ("finetune", {"optimizer": {"name": "adma"}}, "adam"),
-    ],
-)
-def test_a_mistake_in_a_number_is_one_sentence(name: str, changes: dict, hint: str) -> None:
-    with pytest.raises(UserError, match=hint):
-        run(SAMPLES, build(name, **changes))
+    ]:
+        with pytest.raises(UserError, match=hint):
+            run(SAMPLES, build(name, **changes))
 
 
 # ---- the driver
@@ -324,7 +298,7 @@ def test_by_default_no_pass_over_forget_moves_running_statistics(name: str) -> N
     method.prepare(student, context_of(SAMPLES, method))
     driver = Driver(method, student, lambda name: 0.0, lambda *_: 1)
     assert driver.plan[0].stream in ("forget", "mix")
-    turn(driver, driver.make_optimizer(), SAMPLES, [0])
+    run_pass(driver, driver.make_optimizer(), SAMPLES, 0)
     assert all(torch.equal(value, dict(original().named_buffers())[key]) for key, value in student.named_buffers())
     assert not torch.equal(student.head.weight, original().head.weight)
 

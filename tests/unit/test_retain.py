@@ -1,4 +1,4 @@
-"""What retain-side methods and controls do to weights and gradients, against plain loops and the properties that their formulas have."""
+"""Compare retain-side methods and controls with plain loops, and test the properties of their formulas."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from speechforget.models.classifier import Output
 
 
 def prepared(method: Method, problem=SAMPLES) -> Tiny:
-    """A student after the one-shot work."""
+    """Return the student after the one-shot work."""
     student = student_of(method)
     method.prepare(student, context_of(problem, method))
     return student
@@ -69,9 +69,8 @@ def test_rates_stay_between_the_ends_and_reach_the_highest(schedule: str, epochs
         assert math.isclose(max(rates), 1.0)
 
 
-@pytest.mark.parametrize(
-    ("name", "changes", "hint"),
-    [
+def test_a_mistake_is_one_sentence() -> None:
+    for name, changes, hint in [
         ("cf_k", {"schedule": "cosin"}, "cosine"),
         ("eu_k", {"minimum": 1.0}, "learning_rate"),
         ("cf_k", {"k": 0}, "from 1 to 2"),
@@ -82,11 +81,9 @@ def test_rates_stay_between_the_ends_and_reach_the_highest(schedule: str, epochs
         ("msg", {"reset_share": 1.5}, "reset_share"),
         ("msg", {"optimizer": {"name": "adamw"}}, "kept_factor=1"),
         ("noise", {"size": -0.1}, "at least 0"),
-    ],
-)
-def test_a_mistake_is_one_sentence(name: str, changes: dict, hint: str) -> None:
-    with pytest.raises(UserError, match=hint):
-        prepared(build(name, **changes))
+    ]:
+        with pytest.raises(UserError, match=hint):
+            prepared(build(name, **changes))
 
 
 # ---- l1-sparse
@@ -116,7 +113,7 @@ def test_l1_sparse_is_fine_tuning_on_a_loss_with_a_fading_penalty() -> None:
 
 
 def test_the_penalty_counts_once_and_leaves_frozen_weights_alone() -> None:
-    """Gradients are summed over processes before `after_backward`, so there it is added to the sum."""
+    """Gradients are summed over processes before `after_backward`, so the penalty is added after the sum."""
     method, student = build("l1_sparse", gamma=0.5), copy.deepcopy(original())
     student.conv.bias.requires_grad_(False)
     student.norm.weight.data[0] = 0.0
@@ -135,7 +132,7 @@ def test_the_penalty_counts_once_and_leaves_frozen_weights_alone() -> None:
 
 
 class Deep(nn.Module):
-    """Layers of every kind that k meets; a block counts once."""
+    """Layers of every kind that k counts or skips; a block counts once."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -203,7 +200,7 @@ def test_eu_k_begins_again(reset_norms: bool) -> None:
 
 
 class Kinds(Tiny):
-    """One batch-norm takes a convolution's output itself, the other only what is left of it; and definition is not execution."""
+    """One batch-norm takes a convolution's output, the other does not; and layers are not executed as defined."""
 
     def __init__(self) -> None:
         super().__init__(3)
@@ -227,7 +224,7 @@ def test_layers_are_seen_in_execution_with_the_batch_norm_that_takes_their_outpu
 
 @pytest.mark.parametrize("negate_mean", [True, False])
 def test_negation_turns_the_sign_of_what_batch_norm_makes(negate_mean: bool) -> None:
-    """Without scale and shift, which are no part of the normalisation."""
+    """Compare without scale and shift, which do not belong to the normalisation."""
     method = build("negate_layer", negate_mean=negate_mean)
     student = prepared(method)
     x = SAMPLES.waveform[:5, None]

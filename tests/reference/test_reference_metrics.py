@@ -1,0 +1,88 @@
+"""Compare metrics with the numbers of public code on the same logits."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from support.reference_cases import CASES, load
+
+from speechforget.evaluation import divergence, membership
+from speechforget.evaluation.tables import Scores, Tables
+
+PARTS = ("forget", "retain", "test")
+
+DIVERGENCES = [case for case in CASES if case["file"].startswith("divergence-")]
+LOSSES = [case for case in CASES if case["file"].startswith("lossmia-") and case["file"].endswith("-unslu.npz")]
+
+
+def models(logits):
+    return sorted({name.split(".")[0] for name in logits} - {"y"})
+
+
+def close(ours, reference, tolerance):
+    limit = tolerance["atol"] + tolerance["rtol"] * np.max(np.abs(reference))
+    assert np.max(np.abs(ours - reference)) <= limit
+
+
+def test_there_are_cases():
+    assert len(DIVERGENCES) == 4 and len(LOSSES) == 4
+
+
+@pytest.mark.parametrize("case", DIVERGENCES, ids=lambda case: case["file"])
+def test_divergences_to_the_oracle(case):
+    logits, reference, tolerance = load(case["inputs"]), load(case["file"]), case["tolerance"]
+    for model in models(logits):
+        for part in PARTS:
+            oracle, ours = logits[f"oracle.{part}"], logits[f"{model}.{part}"]
+            close(divergence.kullback_leibler(oracle, ours), reference[f"{model}.{part}.kl_oracle_to_model"], tolerance)
+            close(divergence.jensen_shannon(oracle, ours), reference[f"{model}.{part}.js_oracle"], tolerance)
+            close(
+                divergence.probability_distance(oracle, ours).mean(), reference[f"{model}.{part}.actdist_l2"], tolerance
+            )
+            if model != "oracle":
+                assert (
+                    abs(divergence.jensen_shannon(oracle, ours).mean() - reference[f"{model}.{part}.js_lotus_released"])
+                    > 1e-6
+                ), "a known defect"
+
+
+@pytest.mark.parametrize("case", DIVERGENCES, ids=lambda case: case["file"])
+def test_divergence_to_a_random_network_gives_the_papers_zrf(case):
+    logits, reference = load(case["inputs"]), load(case["file"])
+    for model in models(logits):
+        zrf = 1 - divergence.jensen_shannon(logits[f"{model}.forget"], logits["random.forget"]).mean()
+        close(zrf, reference[f"{model}.zrf"], case["tolerance"])
+
+
+@pytest.mark.parametrize("case", DIVERGENCES, ids=lambda case: case["file"])
+def test_the_metric_takes_means_per_subset(case):
+    logits, reference = load(case["inputs"]), load(case["file"])
+    role = np.concatenate([np.full(len(logits[f"y.{part}"]), part) for part in PARTS])
+    label = np.concatenate([logits[f"y.{part}"] for part in PARTS]).astype(np.int64)
+
+    def scores(model):
+        stacked = np.concatenate([logits[f"{model}.{part}"] for part in PARTS])
+        loss = -divergence.log_softmax(stacked)[np.arange(len(label)), label]
+        return Scores(role, np.zeros(len(role), dtype=bool), label, stacked, loss, stacked, 1.0)
+
+    tables = Tables(scores("original"), (scores("oracle"),), scores("scrub"), (), 0)
+    values = divergence.divergence(tables, "unlearned")
+    for part in PARTS:
+        close(values[f"kl_{part}"].value, reference[f"scrub.{part}.kl_oracle_to_model"].mean(), case["tolerance"])
+        close(values[f"js_{part}"].value, reference[f"scrub.{part}.js_oracle"].mean(), case["tolerance"])
+
+
+@pytest.mark.parametrize("case", LOSSES, ids=lambda case: case["file"])
+def test_losses_and_the_attack_on_them(case):
+    from sklearn.metrics import roc_auc_score
+
+    logits, reference = load(case["inputs"]), load(case["file"])
+    for model in models(logits):
+        losses = {}
+        for part in ("forget", "test"):
+            label = logits[f"y.{part}"].astype(np.int64)
+            losses[part] = -divergence.log_softmax(logits[f"{model}.{part}"])[np.arange(len(label)), label]
+            close(losses[part], reference[f"{model}.loss.{part}"], case["tolerance"]["loss"])
+        members = np.repeat([1, 0], [len(losses["forget"]), len(losses["test"])])
+        expected = roc_auc_score(members, -np.concatenate([losses["forget"], losses["test"]]))
+        assert membership.area_under_curve(losses["forget"], losses["test"]).value == pytest.approx(expected, abs=1e-12)
