@@ -144,7 +144,7 @@ def make_crema_d(root: Path) -> Path:
 
 
 def make_ravdess(root: Path) -> Path:
-    for path in ravdess._published()["path"]:
+    for path in ravdess.published()["path"]:
         sound(root / path)
     sound(root / "Actor_01" / "03-02-01-01-01-01-01.wav")  # a song
     return root

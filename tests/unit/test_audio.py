@@ -17,8 +17,8 @@ import pytest
 import soundfile
 
 from speechforget.data.audio import cache as audio_module
-from speechforget.data.audio.cache import decode, read_sound, resample
-from speechforget.data.audio.files import to_pcm
+from speechforget.data.audio.cache import decode
+from speechforget.data.audio.files import read_sound, resample, to_pcm
 from speechforget.data.corpora.base import Corpus
 from speechforget.errors import UserError
 
@@ -194,7 +194,7 @@ BAD = {
     "slow.wav": (wav(tone())[:24] + b"\x03\0\0\0" + wav(tone())[28:], "its sample rate is 3 Hz"),
     "offset.au": (
         b".snd\0\0\0\7\0\0\x1f@\0\0\0\1\0\0>\x80\0\0\0\1" + bytes(range(200)) * 40,
-        "sounds otherwise than as a whole",
+        "differ from those of the whole file",
     ),
     "none.wav": (wav(tone()[:0]), r"too short \(0 samples\)"),
     "silent.wav": (wav(np.zeros(16000)), "silent"),
@@ -233,7 +233,7 @@ def test_hundreds_of_bad_files_are_listed_in_a_file(tmp_path: Path) -> None:
         decode(made, tmp_path / "cache", RATE)
     assert len(str(caught.value).splitlines()) < 60
     assert len(next((tmp_path / "cache").rglob("bad.txt")).read_text().splitlines()) == 120
-    with pytest.raises(UserError, match="not one recording"):
+    with pytest.raises(UserError, match="none of the recordings"):
         decode(made, tmp_path / "cache", RATE, "skip")
 
 
@@ -261,7 +261,7 @@ PROGRAM = """
 import sys
 from pathlib import Path
 import pandas as pd
-from speechforget.data.audio import decode
+from speechforget.data.audio.cache import decode
 from speechforget.data.corpora.base import Corpus
 root, cache = Path(sys.argv[1]), Path(sys.argv[2])
 names = sorted(path.name for path in root.iterdir())

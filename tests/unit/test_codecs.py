@@ -30,7 +30,7 @@ LONGER = {"OGG": 8, "MP3": 8, "FLAC": 8}  # times: short ones are one page, in w
 OWN_RATE = {"WVE", "XI"}  # whatever was asked for
 # Of samplers, trackers and programs: what their headers promise, where they do, libsndfile does not compare, so half a file passes as a whole one.
 NO_LENGTH = {"IRCAM", "PAF", "PVF", "SD2", "XI", "MAT5", "SDS"}
-UNREADABLE = {"RAW": "a .raw file, which is not read"}
+UNREADABLE = {"RAW": "a .raw file, a format that is not supported"}
 
 
 def speech(seconds: float, rate: int = RATE) -> np.ndarray:
@@ -174,7 +174,7 @@ def test_an_mp3_without_a_length_is_read_to_its_end_and_half_of_it_is_named(
     frames = mp3_frames(content)
     assert (
         frames is not None
-        and frames.said == frames.samples
+        and frames.stated == frames.samples
         and frames.whole
         and abs(frames.samples - len(whole)) < 4 * 1152
     )
@@ -189,11 +189,11 @@ def test_an_mp3_without_a_length_is_read_to_its_end_and_half_of_it_is_named(
         assert abs(np.abs(found[-rate // 2 :]).mean() - np.abs(whole[-rate // 2 :]).mean()) < 0.3 * np.abs(whole).mean()
         place = next(place for place in range(len(stream) // 2, len(stream)) if not mp3_frames(stream[:place]).whole)  # type: ignore[union-attr]
         path.write_bytes(stream[:place])
-        with pytest.raises(BadSound, match="its last frame is not whole"):
+        with pytest.raises(BadSound, match="its last frame is incomplete"):
             read_pcm(path, rate)
     between = next(place for place in range(len(content) // 2, len(content)) if mp3_frames(content[:place]).whole)  # type: ignore[union-attr]
     (tmp_path / "a.mp3").write_bytes(content[:between])
-    with pytest.raises(BadSound, match=f"the header promises {frames.said} samples"):
+    with pytest.raises(BadSound, match=f"the header promises {frames.stated} samples"):
         read_pcm(tmp_path / "a.mp3", rate)
 
 
@@ -228,7 +228,7 @@ def test_a_failure_nobody_foresaw_names_the_file_and_can_be_left_out(
     with pytest.raises(UserError, match=r"odd.wav: .*what nobody expected"):
         decode(corpus, tmp_path / "cache", RATE)
     assert decode(corpus, tmp_path / "cache", RATE, "skip").table["id"].tolist() == ["good.wav"]
-    with pytest.raises(UserError, match=r"odd.wav cannot be read any more \(.*what nobody expected"):
+    with pytest.raises(UserError, match=r"odd.wav can no longer be read \(.*what nobody expected"):
         read_window(tmp_path / "odd.wav", 0, 10, 2 * RATE)
     failures[0] = MemoryError
     with pytest.raises(MemoryError):

@@ -64,7 +64,7 @@ def test_arabic_splits_that_cannot_be() -> None:
     for options, words in (
         ({"label": "speaker", "split": "authors"}, "keeps speakers apart"),
         ({"label": "word", "split": "random"}, "take or authors"),
-        ({"label": "word", "test_takes": [2]}, "nobody spoke"),
+        ({"label": "word", "test_takes": [2]}, "take 2, which does not exist"),
     ):
         with pytest.raises(UserError, match=words):
             arabic_speech_commands.index(ARABIC, cache=cache, **options)
@@ -219,13 +219,13 @@ def test_espeak_tests_unheard_voices_or_other_renderings(monkeypatch) -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"voices": 1}, "2 to"),
-        ({"voices": 1000}, "2 to"),
+        ({"voices": 1}, "choose 2 to"),
+        ({"voices": 1000}, "choose 2 to"),
         ({"voices": ["en-us+klat3", "en+m1"]}, "did you mean 'klatt3'"),
-        ({"voices": ["en-us+whisper", "en+m1"]}, "sounds different each time"),
+        ({"voices": ["en-us+whisper", "en+m1"]}, "sounds different in each run"),
         ({"voices": ["xx+m1", "en+m1"]}, "no voice 'xx"),
         ({"words": ["yes"]}, "at least two"),
-        ({"words": [True, "go"]}, "into quotes"),
+        ({"words": [True, "go"]}, "into quotation marks"),
         ({"words": ["yes", "yes"]}, "each once"),
         ({"words": ["yes", "a/b"]}, "'a/b'"),
         ({"words": ["yes", "..."]}, r"'\.\.\.'"),

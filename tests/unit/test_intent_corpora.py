@@ -96,7 +96,7 @@ def test_slurp_without_speakers(make_corpus: MakeCorpus, caplog: pytest.LogCaptu
     [
         ({"split": "random"}, "speaker or official"),
         ({"microphone": "near"}, "headset or distant"),
-        ({"test": 0.5, "validation": 0.5}, "something to train on"),
+        ({"test": 0.5, "validation": 0.5}, "leave recordings to train on"),
         ({"label": "speaker"}, "keeps speakers apart"),
         ({"label": "speaker", "split": "official", "complete": True, "test": 5}, None),
     ],
@@ -115,7 +115,7 @@ def test_slurp_options_without_sense_say_why(
 def test_lines_of_slurp_that_are_no_entries(make_corpus: MakeCorpus) -> None:
     root = make_corpus("slurp")
     path = root / "dataset" / "slurp" / "test.jsonl"
-    for text, words in (('{"intent": "a"}', "Line 1 of .* is no entry"), ("{", "cannot be read")):
+    for text, words in (('{"intent": "a"}', "Line 1 of .* is not an entry"), ("{", "cannot be read")):
         path.write_text(text)
         with pytest.raises(UserError, match=words):
             index("slurp", root)

@@ -59,10 +59,10 @@ def test_one_line_says_what_was_read_and_what_was_not(tmp_path: Path, caplog: py
     assert (
         "folder: read 3 of 10 files, 2 words: no, yes, 2 speakers (1 utterances have none), background noise: 1; ignored: "
         "1 in no folder, so without a label (lost.wav); "
-        "1 in folders whose names begin with _ (dataset.corpus.folders=labels makes them labels) (_old/4.wav); "
+        "1 in folders that begin with _ (dataset.corpus.folders=labels makes them labels) (_old/4.wav); "
         "1 not sound (yes/notes.txt); 2 hidden (.git/x, yes/._1.wav); 1 links to a folder above them (no/up)"
     ) in caplog.messages
-    assert "1 recordings lie in further folders below a word's, whose names are not used" in caplog.text
+    assert "1 recordings are in deeper folders below a word's; the names of these are not used" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -75,19 +75,19 @@ def test_one_line_says_what_was_read_and_what_was_not(tmp_path: Path, caplog: py
             "the first folders (Test, dev, train) are subsets",
         ),
         (["train/1.wav", "test/2.wav"], "labels", "train test", ""),
-        (["train/yes/1.wav", "car/yes/2.wav"], "labels", "train car", "further folders"),
+        (["train/yes/1.wav", "car/yes/2.wav"], "labels", "train car", "deeper folders"),
         (["noise/1.wav", "yes/2.wav"], "labels", "noise yes", ""),
         (["_silence_/1.wav", "yes/2.wav"], "labels", "_silence_ yes", ""),
-        (["yes /1.wav", "yes/2.wav"], None, "yes yes", "evened out: 'yes '"),
-        ([f"{NFD}/1.wav", f"caf{E_ACUTE}/2.wav"], None, f"caf{E_ACUTE} caf{E_ACUTE}", "evened out"),
-        (["Yes/1.wav", "yes/2.wav"], None, "Yes yes", "labels that differ in case alone are different ones: Yes, yes"),
+        (["yes /1.wav", "yes/2.wav"], None, "yes yes", "are normalised: 'yes '"),
+        ([f"{NFD}/1.wav", f"caf{E_ACUTE}/2.wav"], None, f"caf{E_ACUTE} caf{E_ACUTE}", "are normalised"),
+        (["Yes/1.wav", "yes/2.wav"], None, "Yes yes", "labels that differ only in case are different labels: Yes, yes"),
         (
             ["train/noise/1.wav", "train/yes/2.wav", "test/yes/3.wav"],
             None,
             "- yes yes",
-            "train/noise is taken for background noise, not for a word",
+            "train/noise is used as background noise, not as a word",
         ),
-        (["Background Noise/1.wav", "yes/2.wav"], None, "- yes", "taken for background noise"),
+        (["Background Noise/1.wav", "yes/2.wav"], None, "- yes", "used as background noise"),
     ],
 )
 def test_folders_are_labels_subsets_or_noise(
@@ -105,15 +105,15 @@ def test_folders_are_labels_subsets_or_noise(
     ("paths", "links", "words"),
     [
         (["train/1.wav", "test/yes/2.wav"], {}, "'train' holds recordings outside of label folders.*folders=labels"),
-        (["train/yes/1.wav", "yes/2.wav"], {}, r"named like subsets \(train\), but 'yes' is not"),
-        (["go/1.wav"], {"yes": "nowhere"}, "yes is a link that leads nowhere"),
-        (["go/1.wav"], {"yes": "yes"}, "yes is a link that leads nowhere"),
-        (["go/1.wav"], {"no": "yes", "yes": "no"}, "no is a link that leads nowhere"),
-        (["go/1.wav"], {"yes": "."}, "yes is a link to a folder that it lies in"),
+        (["train/yes/1.wav", "yes/2.wav"], {}, r"names of subsets \(train\), but 'yes' has not"),
+        (["go/1.wav"], {"yes": "nowhere"}, "yes is a link to nothing"),
+        (["go/1.wav"], {"yes": "yes"}, "yes is a link to nothing"),
+        (["go/1.wav"], {"no": "yes", "yes": "no"}, "no is a link to nothing"),
+        (["go/1.wav"], {"yes": "."}, "yes is a link to a folder that contains it"),
         (
             ["1.wav", "_old/2.wav"],
             {},
-            "no recordings in folders.*1 in no folder.*1 in folders whose names begin with _",
+            "no recordings in folders.*1 in no folder.*1 in folders that begin with _",
         ),
     ],
 )
@@ -131,12 +131,12 @@ def test_what_folders_leave_open_is_refused(
 
 def test_choices_that_do_not_count_here_are_refused(tmp_path: Path) -> None:
     root = files(tmp_path, "go/1.wav", "stop/2.wav")
-    with pytest.raises(UserError, match=r"folders is subsets, and .* holds no folder named like one: go, stop"):
+    with pytest.raises(UserError, match=r"folders is subsets, but no folder in .* has the name of a subset \(there are go, stop\)"):
         index(root, "word", tmp_path, folders="subsets")
-    with pytest.raises(UserError, match="manifest is true: name the table"):
+    with pytest.raises(UserError, match="manifest is true: give the name of the table"):
         index(root, "word", tmp_path, manifest=True)
     (root / "manifest.csv").write_text("path,word\ngo/1.wav,go\nstop/2.wav,stop\n")
-    with pytest.raises(UserError, match=r"folders=labels does not count beside the manifest .*manifest\.csv"):
+    with pytest.raises(UserError, match=r"folders=labels has no effect beside the manifest .*manifest\.csv"):
         index(root, "word", tmp_path, folders="labels")
 
 
@@ -150,9 +150,9 @@ def test_recordings_that_cannot_be_read_are_named_with_the_reason(tmp_path: Path
     with pytest.raises(UserError) as caught:
         decode(index(root, "word", tmp_path), tmp_path / "cache", 8000)
     said = str(caught.value)
-    assert "yes/1.wav: a git-lfs pointer and not the file itself: fetch it with 'git lfs pull'" in said
+    assert "yes/1.wav: a git-lfs pointer instead of the file: fetch the file with 'git lfs pull'" in said
     assert "yes/gone.wav: cannot be read" in said
-    assert sum("which is not read: convert it to .wav or .flac" in line for line in said.splitlines()) == len(suffixes)
+    assert sum("a format that is not supported: convert it to .wav or .flac" in line for line in said.splitlines()) == len(suffixes)
 
 
 def test_all_that_libsndfile_reads_is_found_by_its_name(tmp_path: Path) -> None:

@@ -43,10 +43,10 @@ def test_librispeech_that_lacks_speakers_chapters_or_files(
     with pytest.raises(UserError, match="22 of 114 recordings are missing: speaker 12 has none"):
         index("librispeech", root)
     (root / "LibriSpeech" / "SPEAKERS.TXT").unlink()
-    with pytest.raises(UserError, match=r"22 of 114 recordings are missing\. To mend it: fetch"):
+    with pytest.raises(UserError, match=r"22 of 114 recordings are missing\. To fix this: download"):
         index("librispeech", root)
     assert "gender" not in index("librispeech", root, complete=False).table
-    assert "has 5 speakers, 6 are published" in caplog.text
+    assert "has 5 speakers, but 6 are published" in caplog.text
 
 
 @pytest.mark.parametrize(

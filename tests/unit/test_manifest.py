@@ -50,8 +50,8 @@ PLAIN = "path,word\na.wav,yes\nb.wav,no\nc.wav,yes\nd.wav,no\n"
         (PLAIN.replace(",", "\t"), "manifest.csv", "separated by tabs"),
         (PLAIN, "manifest.tsv", "separated by commas"),
         (PLAIN.replace("path,word", "Path, Word "), "manifest.csv", "column 'Path' is read as 'path'"),
-        (PLAIN.replace("yes\n", "yes \n", 1), "manifest.csv", "evened out in 1 words"),
-        (PLAIN.replace("yes\n", "\u00a0yes\u200b\n", 1), "manifest.csv", "evened out in 1 words"),
+        (PLAIN.replace("yes\n", "yes \n", 1), "manifest.csv", "normalised in 1 words"),
+        (PLAIN.replace("yes\n", "\u00a0yes\u200b\n", 1), "manifest.csv", "normalised in 1 words"),
         (PLAIN.replace("\n", "\r\n"), "manifest.csv", ""),
         (PLAIN.replace("\n", "\r"), "manifest.csv", ""),
         (PLAIN.replace("\n", "\n\n"), "manifest.csv", ""),
@@ -93,38 +93,38 @@ def test_a_quotation_mark_in_a_tsv_is_a_sign_like_any_other(root: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ("path,word\na.wav,yes,1,2\n", "4 fields in line 2 and 2 column names in line 1"),
-        ("path,word\n\na.wav\n", "1 fields in line 3"),
-        ('path,word,text\na.wav,yes,"begins\nb.wav,no,ends"\n', "quotation mark in line 2"),
-        ('path,word\na.wav,"yes" no\n', "quotation mark in line 2"),
-        ('path,word\na.wav, "yes"\n', "blank before a quotation mark in line 2"),
-        ("path,word,word\na.wav,yes,no\n", "two columns 'word'"),
+        ("path,word\na.wav,yes,1,2\n", "line 2: the line has 4 fields, but line 1 has 2 column names"),
+        ("path,word\n\na.wav\n", "line 3: the line has 1 field, but line 1 has 2 column names"),
+        ('path,word,text\na.wav,yes,"begins\nb.wav,no,ends"\n', "line 2: a quotation mark does not end a field"),
+        ('path,word\na.wav,"yes" no\n', "line 2: a quotation mark does not end a field"),
+        ('path,word\na.wav, "yes"\n', "line 2: there is a space before a quotation mark"),
+        ("path,word,word\na.wav,yes,no\n", "line 1: two columns are called 'word'"),
         ("path,Word,WORD\na.wav,yes,no\n", "more than one column 'word'"),
-        ("path,,word\na.wav,1,no\n", "no name for column 2"),
+        ("path,,word\na.wav,1,no\n", "line 1: column 2 has no name"),
         ("path,word\na.wav,y\0es\n", "zero bytes"),
         ("version https://git-lfs.github.com/spec/v1\noid sha256:00\n", "git-lfs pointer"),
         ("file,word\na.wav,yes\n", "no column 'path': there are file, word"),
         ("path,wort,speaker\na.wav,yes,anna\n", "no column 'word': did you mean 'wort'"),
         ("path;keyword\na.wav;yes\n", "manifest=false"),
-        ("path,label\na.wav,yes\n", "'label', a name that is kept for the program: give it another, such as 'word'"),
-        ("path,word,id\na.wav,yes,\n", "without an id, line 2"),
+        ("path,label\na.wav,yes\n", "name 'label' is reserved for the program: rename the column, for example to 'word'"),
+        ("path,word,id\na.wav,yes,\n", "line 2: the id is empty"),
         # windows
-        ("path,word,start,stop\na.wav,yes,0.2,0.1\n", "ends before it begins, or is empty, in line 2"),
-        ("path,word,start,end\na.wav,yes,0.2,0.2\n", "ends before it begins, or is empty, in line 2"),
-        ("path,word,start,seconds\na.wav,yes,0.2,0\n", "a window of no length, in line 2"),
-        ("path,word,start,end,duration\na.wav,yes,0.1,0.3,0.3\n", "contradicts its start and its length.*in line 2"),
-        ("path,word,start,begin\na.wav,yes,0.1,0.1\n", "'start' and 'begin', which both say"),
-        ("path,word,start,start_ms\na.wav,yes,0.1,100\n", "'start' and 'start_ms', which both say"),
-        ("path,word,start_sample,end_sample\na.wav,yes,0,100\n", "'start_sample', which counts no seconds"),
-        ("path,word,frame_offset,num_frames\na.wav,yes,0,100\n", "'frame_offset', which counts no seconds"),
-        ("path,word,start,length\na.wav,yes,0,100\n", "'length', whose unit is not seconds or not known"),
-        ("path,word,start,length_frames\na.wav,yes,0,100\n", "'length_frames', whose unit"),
-        ("path,word,offset\na.wav,yes,0.1\n", "'offset', which may be a start or an end"),
-        ("path,word,start,end\na.wav,yes,00:01,00:02\n", "start '00:01' in line 2"),
-        ("path;word;start;end\na.wav;yes;0,1;0,2\n", "start '0,1' in line 2"),
-        ("path,word,start,end\na.wav,yes,0,inf\n", "end 'inf' in line 2"),
-        ("path,word,start\na.wav,yes,0\na.wav,no,0.2\n", "a window without an end before the one in line 3"),
-        ("path,word,duration\na.wav,yes,0.5\nb.wav,no,0.2\n", "duration 0.2 in line 3, and b.wav lasts 0.500 s"),
+        ("path,word,start,stop\na.wav,yes,0.2,0.1\n", "line 2 .a.wav.: the window ends at or before its start"),
+        ("path,word,start,end\na.wav,yes,0.2,0.2\n", "line 2 .a.wav.: the window ends at or before its start"),
+        ("path,word,start,seconds\na.wav,yes,0.2,0\n", "line 2 .a.wav.: the window has no length"),
+        ("path,word,start,end,duration\na.wav,yes,0.1,0.3,0.3\n", "line 2 .a.wav.: the end contradicts the start and the length"),
+        ("path,word,start,begin\na.wav,yes,0.1,0.1\n", "'start' and 'begin' both give the start"),
+        ("path,word,start,start_ms\na.wav,yes,0.1,100\n", "'start' and 'start_ms' both give the start"),
+        ("path,word,start_sample,end_sample\na.wav,yes,0,100\n", "'start_sample' is not in seconds or milliseconds"),
+        ("path,word,frame_offset,num_frames\na.wav,yes,0,100\n", "'frame_offset' is not in seconds or milliseconds"),
+        ("path,word,start,length\na.wav,yes,0,100\n", "the unit of the column 'length' is unknown, or not seconds"),
+        ("path,word,start,length_frames\na.wav,yes,0,100\n", "the unit of the column 'length_frames' is unknown"),
+        ("path,word,offset\na.wav,yes,0.1\n", "'offset' may be a start or an end"),
+        ("path,word,start,end\na.wav,yes,00:01,00:02\n", "line 2: start is '00:01'"),
+        ("path;word;start;end\na.wav;yes;0,1;0,2\n", "line 2: start is '0,1'"),
+        ("path,word,start,end\na.wav,yes,0,inf\n", "line 2: end is 'inf'"),
+        ("path,word,start\na.wav,yes,0\na.wav,no,0.2\n", "line 3 .a.wav.: an earlier window of this file has no end"),
+        ("path,word,duration\na.wav,yes,0.5\nb.wav,no,0.2\n", "line 3: duration is 0.2, but b.wav lasts 0.500 s"),
     ],
 )
 def test_what_cannot_be_understood_is_refused_by_line(root: Path, content: str, words: str) -> None:
@@ -192,7 +192,7 @@ def test_subsets_further_columns_and_what_the_label_is_asked_of(root: Path, capl
     text = "path,word,Split,accent\na.wav,yes,train,\nb.wav,no,train,scots\nc.wav,yes,dev,\nd.wav,no,TEST,\n"
     table = read(root, text)
     assert table["subset"].tolist() == ["train", "train", "validation", "test"]
-    assert "'Split' is read as 'subset'" in caplog.text and "further columns, kept as they are: accent" in caplog.text
+    assert "'Split' is read as 'subset'" in caplog.text and "other columns are kept as attributes: accent" in caplog.text
     with pytest.raises(
         UserError, match=r"no column 'acent': did you mean 'accent'\? There are Split, accent, path, word"
     ):
@@ -205,7 +205,7 @@ def test_subsets_further_columns_and_what_the_label_is_asked_of(root: Path, capl
         read(root, text)
     (root / "manifest.tsv").unlink()
     (root / "manifest.csv").rename(root / "manifest.jsonl")
-    with pytest.raises(UserError, match=r"manifest.jsonl, and a manifest is a .csv or a .tsv"):
+    with pytest.raises(UserError, match=r"manifest.jsonl, but a manifest must be a .csv or .tsv"):
         index(root, "word", root)
 
 

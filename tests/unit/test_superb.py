@@ -198,7 +198,7 @@ def test_a_spelling_of_the_folders_changes_neither_fingerprint_nor_noise(
 def test_archives_that_are_not_there_or_others_say_so(archives: Path, tmp_path: Path) -> None:
     cases = [
         ({"root": None}, r"dataset.root=FOLDER.*CC BY"),
-        ({"root": tmp_path}, f"does not hold {superb.TRAINED}"),
+        ({"root": tmp_path}, f"does not contain {superb.TRAINED}"),
         ({"root": archives, "test_root": tmp_path}, "has no folder _unknown_"),
         ({"root": archives, "label": "speaker"}, "keeps speakers apart"),
         ({"root": archives, "silence": 2}, "silence is 2"),
@@ -216,7 +216,7 @@ def test_archives_that_are_not_there_or_others_say_so(archives: Path, tmp_path: 
     with pytest.raises(UserError, match="no test recordings of go"):
         superb.index(tmp_path, "word", tmp_path)
     write(tmp_path / superb.TRAINED, ["visual/a1_nohash_0.wav"], 0.05, np.random.default_rng(0))
-    with pytest.raises(UserError, match=r"not Speech Commands v0.01 but a later one \(it has 'visual'\)"):
+    with pytest.raises(UserError, match=r"not Speech Commands v0.01 but a later version \(it has 'visual'\)"):
         superb.index(tmp_path, "word", tmp_path)
 
 
@@ -230,12 +230,12 @@ def test_a_list_that_names_what_is_not_there_is_refused_or_gone_without(archives
         (speech_commands.index, tmp_path / superb.TRAINED, {"classes": 35}),
     ):
         with pytest.raises(
-            UserError, match=r"2 of the 24 recordings .* \(bed/e5_nohash_0.wav, go/d4_nohash_0.wav\).*complete=false"
+            UserError, match=r"2 of 24 listed recordings are missing \(bed/e5_nohash_0.wav, go/d4_nohash_0.wav\).*complete=false"
         ):
             index(root, "word", tmp_path, **options)
         with caplog.at_level(logging.WARNING):
             table = index(root, "word", tmp_path, complete=False, **options).table
-        assert "2 of the 24" in caplog.text
+        assert "2 of 24" in caplog.text
         assert not table["path"].str.endswith("go/d4_nohash_0.wav").any()
         caplog.clear()
 

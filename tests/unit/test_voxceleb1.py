@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from support.made_corpora import SAMPLE, MakeCorpus, index, sound
 
-from speechforget.data.audio.cache import _key, _sounds, decode
+from speechforget.data.audio.cache import cache_key, decode, list_sounds
 from speechforget.data.requests.select import select
 from speechforget.data.split import split
 from speechforget.errors import UserError
@@ -42,7 +42,7 @@ def test_voxceleb1_in_two_places_at_once_is_used_once(
     root = make_corpus("voxceleb1")
     sound(root / "dev" / "wav" / "id10000" / "-v_0deo" / "00001.wav")
     assert len(index("voxceleb1", root).table) == 80
-    assert "1 recordings lie in two of the folders" in caplog.text
+    assert "1 recordings are in two of the folders" in caplog.text
 
 
 @needs_layout
@@ -62,7 +62,7 @@ def test_the_stand_in_of_voxceleb1(tmp_path: Path) -> None:
         ("1 id10000/a/00001.wav\n4 id10000/a/00002.wav\n", "Line 2 of .* is '4 id10000"),
         ("1 id10000/00001.wav\n", "Line 1"),
         ("\n", "is empty"),
-        ("1 id1/a/1.wav\n2 id1/a/2.wav\n", "not one of 2 listed recordings is there .*80 other sound files"),
+        ("1 id1/a/1.wav\n2 id1/a/2.wav\n", "none of the 2 listed recordings exists .*80 other sound files"),
     ],
 )
 def test_lists_of_voxceleb1_without_sense_say_why(make_corpus: MakeCorpus, text: str, words: str) -> None:
@@ -86,8 +86,8 @@ def stand_in(root: Path, speakers: int, videos: int, files: int) -> float:
     start = time.process_time()  # cores may be shared
     corpus = index("voxceleb1", root)
     assert len(corpus.table) == len(lines)
-    sounds, _, _ = _sounds(corpus)
-    assert _key(corpus, sounds, 16000)
+    sounds, _, _ = list_sounds(corpus)
+    assert cache_key(corpus, sounds, 16000)
     divided = split(corpus.table.assign(sha1=corpus.table["id"]), "speaker")
     assert len(select(divided, {**SAMPLE, "by": "random"}).forget)
     return time.process_time() - start
