@@ -1,4 +1,4 @@
-"""What is listed and what is there: recordings that are missing, too many, or listed twice."""
+"""Listed recordings that are missing, unlisted ones, and ones listed twice."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from speechforget.errors import UserError
 
 
 def doubled(name: str, root: Path) -> tuple[Path, str, str]:
-    """A list of the corpus, a line of it, and the same line with something else in it."""
+    """A list of the corpus, one of its lines, and a line that contradicts it."""
     if name == "voxceleb1":
         path = root / "iden_split.txt"
         line = path.read_text().splitlines()[0]
@@ -80,8 +80,9 @@ def test_many_missing_recordings_are_summed_up() -> None:
     with pytest.raises(UserError) as caught:
         check_listed("corpus", table, list(found), complete=True, fix="unpack it again")
     assert str(caught.value) == (
-        "corpus: 603 of 1,800 listed recordings are missing (00/0.wav, 00/1.wav, 00/2.wav, ...): speaker 10 has none, speaker 11 has none, "
-        "speaker 12 has none, and 8 more lack some. To fix this: unpack it again, or set dataset.corpus.complete=false to go on without them."
+        "corpus: 603 of 1,800 listed recordings are missing (00/0.wav, 00/1.wav, 00/2.wav, ...): "
+        "speaker 10 has none, speaker 11 has none, speaker 12 has none, and 8 more lack some. "
+        "To fix this: unpack it again, or set dataset.corpus.complete=false to go on without them."
     )
 
 

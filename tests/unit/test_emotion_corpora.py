@@ -1,4 +1,4 @@
-"""CREMA-D and RAVDESS: emotions of unheard speakers, speakers on unheard recordings, and what is published of both."""
+"""CREMA-D and RAVDESS: emotions of new speakers, speakers on new recordings, and the published counts."""
 
 from __future__ import annotations
 

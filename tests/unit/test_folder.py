@@ -1,4 +1,4 @@
-"""The user's own recordings: folders, manifests, and what may lie about besides."""
+"""The user's own recordings: folders, manifests, and other files beside them."""
 
 from __future__ import annotations
 
@@ -142,26 +142,23 @@ def test_a_table_without_the_label_is_no_manifest_unless_it_is_named(tmp_path: P
         index(root, "word", tmp_path, manifest="manifest.csv")
 
 
-@pytest.mark.parametrize(
-    ("content", "words"),
-    [
+def test_manifests_without_sense_say_why(tmp_path: Path) -> None:
+    root = tree(tmp_path / "root", ["a.wav"])
+    for content, words in (
         (b"path,word\na.wav,yes\na.wav,no\n", "first 'a.wav': list each id once"),
-        (b"path,word,subset\na.wav,yes,tset\n", "did you mean 'test'"),
+        (b"path,word,subset\na.wav,yes,tset\n", "line 2: the subset 'tset' is unknown: did you mean 'test'"),
         (b"path,word,label\na.wav,yes,1\n", "the column name 'label' is reserved"),
         (b"path,word,start\na.wav,yes,soon\n", "line 2: start is 'soon'"),
         (b"path,word,start\na.wav,yes,-1\n", "line 2: start is '-1'"),
         (b"path,word\n,yes\n", "line 2: the path is empty"),
         (b"path,word\n\xe9.wav,yes\n", "UTF-8"),
-        (b"", "cannot be read"),
+        (b"", "cannot be read .it is empty"),
         (b"path,word\n", "no recordings"),
-    ],
-)
-def test_manifests_without_sense_say_why(tmp_path: Path, content: bytes, words: str) -> None:
-    root = tree(tmp_path / "root", ["a.wav"])
-    (root / "list.csv").write_bytes(content)
-    with pytest.raises(UserError, match=words) as caught:
-        index(root, "word", tmp_path, manifest="list.csv")
-    assert "\n" not in str(caught.value)
+    ):
+        (root / "list.csv").write_bytes(content)
+        with pytest.raises(UserError, match=words) as caught:
+            index(root, "word", tmp_path, manifest="list.csv")
+        assert "\n" not in str(caught.value)
 
 
 def test_listed_files_that_do_not_exist_are_bad_recordings(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""LibriSpeech: whole chapters are tested, what is missing is named, and it is fetched where asked."""
+"""LibriSpeech: whole chapters test, missing recordings are named, and a download is optional."""
 
 from __future__ import annotations
 
@@ -49,20 +49,17 @@ def test_librispeech_that_lacks_speakers_chapters_or_files(
     assert "has 5 speakers, but 6 are published" in caplog.text
 
 
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
+def test_librispeech_options_without_sense_say_why(make_corpus: MakeCorpus) -> None:
+    root = make_corpus("librispeech")
+    cases: list[tuple[dict[str, Any], str]] = [
         ({"subsets": ["train-clean-10"]}, "train-clean-10 .*did you mean 'train-clean-100'"),
         ({"subsets": "train-clean-100"}, "give a list"),
         ({"test": 0}, "between 0 and 1"),
         ({"test": 0.001}, "no chapter can test"),
-    ],
-)
-def test_librispeech_options_without_sense_say_why(
-    make_corpus: MakeCorpus, options: dict[str, Any], words: str
-) -> None:
-    with pytest.raises(UserError, match=words):
-        index("librispeech", make_corpus("librispeech"), **options)
+    ]
+    for options, words in cases:
+        with pytest.raises(UserError, match=words):
+            index("librispeech", root, **options)
 
 
 @pytest.mark.usefixtures("few_published")

@@ -1,4 +1,4 @@
-"""Corpora with lists and layouts of their own: complete, with files missing, renamed or unlisted, and somewhere else altogether."""
+"""Corpora with their own lists and layouts: complete, with missing, renamed or unlisted files, and in other folders."""
 
 from __future__ import annotations
 
