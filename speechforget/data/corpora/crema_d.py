@@ -100,9 +100,9 @@ def _with_demographics(table: pd.DataFrame, path: Path) -> pd.DataFrame:
     try:
         about = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig").rename(columns=str.strip)
         about = about.drop_duplicates("ActorID").set_index("ActorID")
-        said = {name: table["speaker"].map(about[column].str.strip()).fillna("") for column, name in ABOUT.items()}
+        found = {name: table["speaker"].map(about[column].str.strip()).fillna("") for column, name in ABOUT.items()}
     except (OSError, KeyError, ValueError) as error:
         raise UserError(
             f"{path} cannot be read ({error}): restore it from the repository, or delete it to go on without it. {HOW}"
         ) from None
-    return table.assign(**{**said, "gender": said["gender"].str.lower()})
+    return table.assign(**{**found, "gender": found["gender"].str.lower()})
