@@ -75,7 +75,9 @@ def read_window(path: Path, start: int, count: int, sample_rate: int, whole: Who
             if found is None:
                 found = whole(path, sample_rate)[start : start + count]
     except BadSound as bad:
-        raise UserError(f"{path} cannot be read ({bad}), but it could be when it was indexed: restore it and run again.") from None
+        raise UserError(
+            f"{path} cannot be read ({bad}), but it could be when it was indexed: restore it and run again."
+        ) from None
     if len(found) < count:
         raise UserError(f"{path} became shorter after it was indexed: restore it and run again.")
     return found
