@@ -1,10 +1,10 @@
-"""A small corpus of made tones, and ways to run the project on it: in this process, or as a user would."""
+"""Fixtures: a small corpus of synthetic tones, and ways to run the project on it."""
 
 from __future__ import annotations
 
 import os
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # before anything reads it: processes of tests share the cores
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before anything reads it: test processes share the cores
 
 import functools
 import shutil
@@ -26,9 +26,10 @@ from support.made_corpora import MakeCorpus
 from speechforget.data.corpora import crema_d, librispeech, ravdess
 from speechforget.training.runtime import settle
 
-# Failing assertions in these modules print their values, such as the list of misses.
+# Failed assertions of helpers show values, too.
 pytest.register_assert_rewrite("support.reference_cases", "support.tiny")
-settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])  # cores may be shared
+# Other processes may use the cores.
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("patient")
 settle()  # as the command line does, before torch is loaded
 
@@ -39,22 +40,18 @@ WORDS, SPEAKERS, TAKES, RATE = 4, 5, 8, 8000
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
-LONGEST = [
-    "test_readme.py",
-    "test_slurm.py",
-    "test_ranks.py",
-    "test_team.py",
-]  # of several minutes together; a file is the work of one process
+# Several minutes in all; one process runs a whole file.
+LONGEST = ["test_readme.py", "test_slurm.py", "test_ranks.py", "test_team.py"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest files come first: begun last, the other processes would wait for them."""
+    """Run the longest files first, so that no process waits for them at the end."""
     items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
 
 
 @pytest.fixture(scope="session")
 def tones(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`<word>/<speaker>_NO_<take>.wav` at 8 kHz: a word is a pitch, a speaker an overtone, and lengths differ."""
+    """Make `<word>/<speaker>_NO_<take>.wav` at 8 kHz: a word is a pitch, a speaker an overtone; lengths differ."""
     folder = tmp_path_factory.mktemp("tones")
     generator = np.random.default_rng(0)
     for word in range(WORDS):
@@ -71,7 +68,7 @@ def tones(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def small(tones: Path) -> list[str]:
-    """Overrides that make a run on the tones take seconds."""
+    """Return overrides for a run on the tones that takes seconds."""
     return [
         "dataset=folder",
         f"dataset.root={tones}",
@@ -89,10 +86,10 @@ def small(tones: Path) -> list[str]:
 
 @pytest.fixture(scope="session")
 def configure(small: list[str]) -> Callable[..., dict[str, Any]]:
-    """configure(overrides ...) -> a whole resolved config for the tones."""
+    """Return configure(overrides ...), which resolves a whole config for the tones."""
 
     def make(*overrides: str) -> dict[str, Any]:
-        if any(override.startswith("model=") for override in overrides):  # whose options are others
+        if any(override.startswith("model=") for override in overrides):  # it has other options
             chosen = [*(override for override in small if not override.startswith("model.")), *overrides]
         else:
             chosen = [*small, *overrides]
@@ -105,7 +102,7 @@ def configure(small: list[str]) -> Callable[..., dict[str, Any]]:
 
 @pytest.fixture(scope="session")
 def command() -> Run:
-    """command(arguments ...) runs `python run.py arguments` from the repository and gives what it printed."""
+    """Return command(arguments ...), which runs `python run.py arguments` in the repository and captures its output."""
 
     def run(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
         environment = {**os.environ, "WANDB_MODE": "offline", "OMP_NUM_THREADS": "1", **options.pop("env", {})}
@@ -119,7 +116,7 @@ def command() -> Run:
 
 @pytest.fixture
 def few_published(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is published of the made corpora: a few speakers."""
+    """Reduce the published counts of corpora to those of the small copies."""
     monkeypatch.setattr(ravdess, "ACTORS", 3)
     monkeypatch.setattr(crema_d, "PUBLISHED", 120)
     monkeypatch.setattr(crema_d, "USUAL", {str(actor): 24 for actor in range(1001, 1006)})
@@ -128,12 +125,12 @@ def few_published(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def made_corpus(tmp_path_factory: pytest.TempPathFactory) -> MakeCorpus:
-    """made_corpus(name) -> a small tree of this corpus that must not be changed."""
+    """Return made_corpus(name), which makes a small copy of a corpus that tests must not change."""
     top = tmp_path_factory.mktemp("corpora")
     return functools.cache(lambda name: getattr(made_corpora, f"make_{name}")(top / name))
 
 
 @pytest.fixture
 def make_corpus(tmp_path: Path, made_corpus: MakeCorpus, few_published: None) -> MakeCorpus:
-    """make_corpus(name) -> the root of a small tree of this corpus, the test's own."""
+    """Return make_corpus(name), which makes a small copy of a corpus for one test."""
     return lambda name: Path(shutil.copytree(made_corpus(name), tmp_path / "root", copy_function=made_corpora.copy))

@@ -1,4 +1,4 @@
-"""Small trees of the corpora that have lists and layouts of their own, and the index of one as its yaml asks for it."""
+"""Small copies of corpora with their own lists and layouts, and their index with the options of their yaml."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ generator = np.random.default_rng(0)
 
 
 def sound(path: Path) -> None:
-    """Fifty milliseconds that no other file has."""
+    """Write 50 ms of random samples, different in every file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     soundfile.write(path, generator.integers(-9000, 9000, 800).astype(np.int16), 16000)
 
 
 def copy(source: str, target: str) -> None:
-    """A sound file as a link, since no test writes into one; a list as a copy."""
+    """Link sound files, which no test changes; copy lists."""
     (os.link if source.endswith((".wav", ".flac")) else shutil.copy)(source, target)
 
 
@@ -59,11 +59,11 @@ def make_librispeech(root: Path) -> Path:
     for speaker in range(10, 16):
         about.append(f"{speaker:<5}| {'FM'[speaker % 2]} | train-clean-100  | 25.19 | A. Reader | B. Reader")
         for chapter in range(1 if speaker == 10 else 4):
-            place = top / "train-clean-100" / str(speaker) / str(100 + chapter)
+            folder = top / "train-clean-100" / str(speaker) / str(100 + chapter)
             names = [f"{speaker}-{100 + chapter}-{number:04}" for number in range(4 + chapter)]
             for name in names:
-                sound(place / f"{name}.flac")
-            (place / f"{speaker}-{100 + chapter}.trans.txt").write_text(
+                sound(folder / f"{name}.flac")
+            (folder / f"{speaker}-{100 + chapter}.trans.txt").write_text(
                 "".join(f"{name} SOME WORDS\n" for name in names)
             )
     (top / "SPEAKERS.TXT").write_text("\n".join(about))
@@ -74,30 +74,32 @@ def make_fluent_speech_commands(root: Path) -> Path:
     top = root / "fluent_speech_commands_dataset"
     (top / "data").mkdir(parents=True)
     about = [
-        ",speakerId,Self-reported fluency level ,First Language spoken,Current language used for work/school,gender,ageRange"
+        ",speakerId,Self-reported fluency level ,First Language spoken,"
+        "Current language used for work/school,gender,ageRange"
     ]
     subsets = {"train": range(4), "valid": range(4, 5), "test": range(5, 6)}
     for subset, speakers in subsets.items():
         lines = [",path,speakerId,transcription,action,object,location"]
         for speaker in speakers:
             about.append(
-                f'{speaker},s{speaker},native,"English (Canada)",English (Canada),{("male", "female")[speaker % 2]},22-40'
+                f'{speaker},s{speaker},native,"English (Canada)",English (Canada),'
+                f"{('male', 'female')[speaker % 2]},22-40"
             )
             for number in range(16):
                 path = f"wavs/speakers/s{speaker}/{number:04x}-452c.wav"
                 sound(top / path)
-                action, thing, place = (("change language", "none", "none"), ("activate", "lights", "kitchen"))[
+                action, thing, location = (("change language", "none", "none"), ("activate", "lights", "kitchen"))[
                     number % 2
                 ]
-                lines.append(f'{number},{path},s{speaker},"Turn it, please",{action},{thing},{place}')
+                lines.append(f'{number},{path},s{speaker},"Turn it, please",{action},{thing},{location}')
         (top / "data" / f"{subset}_data.csv").write_text("\n".join(lines))
     (top / "data" / "speaker_demographics.csv").write_text("\n".join(about))
     return root
 
 
 def make_slurp(root: Path) -> Path:
-    place = root / "dataset" / "slurp"
-    place.mkdir(parents=True)
+    folder = root / "dataset" / "slurp"
+    folder.mkdir(parents=True)
     metadata: dict[str, Any] = {}
     for subset in ("train", "devel", "test", "train_synthetic"):
         lines = []
@@ -124,8 +126,8 @@ def make_slurp(root: Path) -> Path:
                 for number, file in enumerate(files)
             }
             metadata[identity] = {"recordings": {file: {"usrid": users[number]} for file, number in named.items()}}
-        (place / f"{subset}.jsonl").write_text("\n".join(lines))
-    (place / "metadata.json").write_text(json.dumps(metadata))
+        (folder / f"{subset}.jsonl").write_text("\n".join(lines))
+    (folder / "metadata.json").write_text(json.dumps(metadata))
     return root
 
 
@@ -144,14 +146,14 @@ def make_crema_d(root: Path) -> Path:
 
 
 def make_ravdess(root: Path) -> Path:
-    for path in ravdess._published()["path"]:
+    for path in ravdess.published()["path"]:
         sound(root / path)
     sound(root / "Actor_01" / "03-02-01-01-01-01-01.wav")  # a song
     return root
 
 
 def index(name: str, root: Path | None, label: str | None = None, **options: Any) -> Corpus:
-    """The corpus as its yaml asks for it."""
+    """Index the corpus with the options of its yaml."""
     config = yaml.safe_load((CONF / f"{name}.yaml").read_text())
     asked = {option: value for option, value in config["corpus"].items() if option not in {"_target_", "seed"}}
     return import_module(f"speechforget.data.corpora.{name}").index(

@@ -1,4 +1,4 @@
-"""Every format that libsndfile writes here, and files that say nothing, or something wrong, of their own length."""
+"""Every format that libsndfile can write, and files whose header gives no length or a wrong one."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ from speechforget.data.corpora.base import Corpus
 from speechforget.errors import UserError
 
 RATE = 16000
-SECONDS = {RATE: 1.0, 48000: 0.4}  # by the rate of a file
-LONGER = {"OGG": 8, "MP3": 8, "FLAC": 8}  # times: short ones are one page, in which no seek misses
-OWN_RATE = {"WVE", "XI"}  # whatever was asked for
-# Of samplers, trackers and programs: what their headers promise, where they do, libsndfile does not compare, so half a file passes as a whole one.
+SECONDS = {RATE: 0.6, 48000: 0.4}  # by the rate of a file
+LONGER = {"OGG": 8, "MP3": 8, "FLAC": 8}  # times: a short file is one page, in which no seek is inexact
+OWN_RATE = {"WVE", "XI"}  # these ignore the rate
+# For these libsndfile does not compare the length in the header, if there is one: half a file passes as a whole one.
 NO_LENGTH = {"IRCAM", "PAF", "PVF", "SD2", "XI", "MAT5", "SDS"}
-UNREADABLE = {"RAW": "a .raw file, which is not read"}
+UNREADABLE = {"RAW": "a .raw file, a format that is not supported"}
 
 
 def speech(seconds: float, rate: int = RATE) -> np.ndarray:
-    """A tone under noise: no two windows are alike."""
+    """A tone under noise: no two windows are equal."""
     time = np.arange(round(seconds * rate)) / rate
     return 0.4 * np.sin(2 * np.pi * 440 * time) + np.random.default_rng(0).normal(0, 0.05, len(time))
 
@@ -58,7 +58,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str, in
                 soundfile.write(
                     path, speech(seconds * LONGER.get(container, 1), rate), rate, format=container, subtype=subtype
                 )
-            except soundfile.LibsndfileError:  # a format that libsndfile lists and cannot write
+            except soundfile.LibsndfileError:  # libsndfile lists this format but cannot write it
                 path.unlink(missing_ok=True)
                 continue
             found[container, subtype, rate] = path
@@ -94,7 +94,7 @@ def test_every_format_sounds_the_same_decoded_and_on_demand(
     on_demand = OnDemand(paths.__getitem__, np.zeros(len(paths), np.int64), lengths, RATE)
     codecs = [row for row, path in enumerate(paths) if path.name.split("-")[0] in LONGER]
     rows, generator = np.array([*range(len(paths)), *codecs * 9]), np.random.default_rng(1)
-    for count in (100, 1000, 3000, 5000):
+    for count in (100, 1000, 3000):
         first = generator.integers(0, np.maximum(lengths[rows] - count, 1))
         same = (mapped.read(rows, first, count) == on_demand.read(rows, first, count)).all(dim=1).numpy()
         assert same.all(), {paths[row].name for row in rows[~same]}
@@ -111,7 +111,7 @@ def test_half_a_file_of_every_format_is_named(written: dict[tuple[str, str, int]
         content = path.read_bytes()
         half = tmp_path / path.name
         half.write_bytes(content[: len(content) // 2])
-        if container == "SD2":  # it describes its sound in a second file
+        if container == "SD2":  # its header is a second file
             shutil.copy(path.with_name(f"._{path.name}"), tmp_path)
         if container in NO_LENGTH:
             continue
@@ -120,11 +120,11 @@ def test_half_a_file_of_every_format_is_named(written: dict[tuple[str, str, int]
         assert read_pcm(path, RATE).size
 
 
-def changed(content: bytes, place: int, new: bytes) -> bytes:
-    return content[:place] + new + content[place + len(new) :]
+def changed(content: bytes, offset: int, new: bytes) -> bytes:
+    return content[:offset] + new + content[offset + len(new) :]
 
 
-# As a program writes a file to a pipe, where it cannot go back to say how much it wrote; and a file that can only be read from its beginning.
+# Files as programs write them to a pipe, without their length; and a file that can only be read from its beginning.
 PIPED: dict[str, Callable[[bytes], bytes]] = {
     "zero.wav": lambda content: changed(changed(content, 40, bytes(4)), 4, bytes(4)),
     "all.wav": lambda content: changed(changed(content, 40, b"\xff" * 4), 4, b"\xff" * 4),
@@ -135,9 +135,12 @@ PIPED: dict[str, Callable[[bytes], bytes]] = {
 }
 
 
-@pytest.mark.parametrize("name", PIPED)
-def test_a_stream_of_unknown_length_is_read_to_its_end(tmp_path: Path, name: str) -> None:
-    path = tmp_path / name
+def test_a_stream_of_unknown_length_is_read_to_its_end(tmp_path: Path) -> None:
+    for name in PIPED:
+        check_stream(tmp_path / name, name)
+
+
+def check_stream(path: Path, name: str) -> None:
     soundfile.write(path, speech(0.5), RATE)
     sized, content = read_pcm(path, RATE), PIPED[name](path.read_bytes())
     path.write_bytes(content)
@@ -159,12 +162,14 @@ def test_a_wav_file_that_is_really_empty_stays_so(tmp_path: Path) -> None:
     assert len(read_pcm(tmp_path / "a.wav", RATE)) == 0
 
 
-@pytest.mark.parametrize("mode", ["CONSTANT", "VARIABLE"])
-@pytest.mark.parametrize("rate", [8000, 16000, 44100])
-@pytest.mark.parametrize("channels", [1, 2])
-def test_an_mp3_without_a_length_is_read_to_its_end_and_half_of_it_is_named(
-    tmp_path: Path, mode: str, rate: int, channels: int
-) -> None:
+def test_an_mp3_without_a_length_is_read_to_its_end_and_half_of_it_is_named(tmp_path: Path) -> None:
+    for mode in ("CONSTANT", "VARIABLE"):
+        for rate in (8000, 16000, 44100):
+            for channels in (1, 2):
+                check_mp3(tmp_path, mode, rate, channels)
+
+
+def check_mp3(tmp_path: Path, mode: str, rate: int, channels: int) -> None:
     quiet = speech(2, rate) * np.where(np.arange(2 * rate) < rate, 0.001, 1)  # libsndfile guesses from the first frame
     soundfile.write(
         tmp_path / "a.mp3", np.stack([quiet] * channels, axis=1), rate, bitrate_mode=mode, compression_level=0.5
@@ -174,7 +179,7 @@ def test_an_mp3_without_a_length_is_read_to_its_end_and_half_of_it_is_named(
     frames = mp3_frames(content)
     assert (
         frames is not None
-        and frames.said == frames.samples
+        and frames.stated == frames.samples
         and frames.whole
         and abs(frames.samples - len(whole)) < 4 * 1152
     )
@@ -187,13 +192,13 @@ def test_an_mp3_without_a_length_is_read_to_its_end_and_half_of_it_is_named(
         delay = len(found) - len(whole)
         assert 0 <= delay < 4 * 1152, "the encoder's own delay is the only difference"
         assert abs(np.abs(found[-rate // 2 :]).mean() - np.abs(whole[-rate // 2 :]).mean()) < 0.3 * np.abs(whole).mean()
-        place = next(place for place in range(len(stream) // 2, len(stream)) if not mp3_frames(stream[:place]).whole)  # type: ignore[union-attr]
-        path.write_bytes(stream[:place])
-        with pytest.raises(BadSound, match="its last frame is not whole"):
+        middle = next(end for end in range(len(stream) // 2, len(stream)) if not mp3_frames(stream[:end]).whole)  # type: ignore[union-attr]
+        path.write_bytes(stream[:middle])
+        with pytest.raises(BadSound, match="its last frame is incomplete"):
             read_pcm(path, rate)
-    between = next(place for place in range(len(content) // 2, len(content)) if mp3_frames(content[:place]).whole)  # type: ignore[union-attr]
+    between = next(end for end in range(len(content) // 2, len(content)) if mp3_frames(content[:end]).whole)  # type: ignore[union-attr]
     (tmp_path / "a.mp3").write_bytes(content[:between])
-    with pytest.raises(BadSound, match=f"the header promises {frames.said} samples"):
+    with pytest.raises(BadSound, match=f"the header promises {frames.stated} samples"):
         read_pcm(tmp_path / "a.mp3", rate)
 
 
@@ -210,7 +215,7 @@ def test_whatever_the_bytes_a_file_is_read_or_named(
     assert clips[0].problem or clips[0].samples
 
 
-def test_a_failure_nobody_foresaw_names_the_file_and_can_be_left_out(
+def test_an_unforeseen_failure_names_the_file_and_can_be_left_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     for name in ("good.wav", "odd.wav"):
@@ -228,7 +233,7 @@ def test_a_failure_nobody_foresaw_names_the_file_and_can_be_left_out(
     with pytest.raises(UserError, match=r"odd.wav: .*what nobody expected"):
         decode(corpus, tmp_path / "cache", RATE)
     assert decode(corpus, tmp_path / "cache", RATE, "skip").table["id"].tolist() == ["good.wav"]
-    with pytest.raises(UserError, match=r"odd.wav cannot be read any more \(.*what nobody expected"):
+    with pytest.raises(UserError, match=r"odd.wav cannot be read \(.*what nobody expected"):
         read_window(tmp_path / "odd.wav", 0, 10, 2 * RATE)
     failures[0] = MemoryError
     with pytest.raises(MemoryError):

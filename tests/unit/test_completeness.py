@@ -1,4 +1,4 @@
-"""What is listed and what is there: recordings that are missing, too many, or listed twice."""
+"""Listed recordings that are missing, unlisted ones, and ones listed twice."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from speechforget.errors import UserError
 
 
 def doubled(name: str, root: Path) -> tuple[Path, str, str]:
-    """A list of the corpus, a line of it, and the same line with something else in it."""
+    """A list of the corpus, one of its lines, and a line that contradicts it."""
     if name == "voxceleb1":
         path = root / "iden_split.txt"
         line = path.read_text().splitlines()[0]
@@ -38,7 +38,7 @@ def test_doubled_lines_count_once_and_contradictory_lines_are_refused(
     assert "1 recordings more than once" in caplog.text
     path.write_text(f"{good}\n{other}\n")
     with pytest.raises(
-        UserError, match=r"contradict themselves about 1 file: .* is listed with (subset|action) '.*' and with"
+        UserError, match=r"contradict each other about 1 file: .* is listed with (subset|action) '.*' and with"
     ):
         index(name, root, complete=False)
 
@@ -51,7 +51,7 @@ def test_what_is_missing_is_what_is_listed_and_not_there(listed: list[str], foun
     table = pd.DataFrame({"path": listed, "speaker": [path[0] for path in listed]}, dtype=str)
     missing = set(listed) - set(found)
     if listed and len(missing) == len(listed):
-        with pytest.raises(UserError, match="not one of"):
+        with pytest.raises(UserError, match="none of the"):
             check_listed("corpus", table, found, complete=False, fix="unpack it")
         return
     assert set(check_listed("corpus", table, found, complete=False, fix="unpack it")["path"]) == set(listed) & set(
@@ -80,14 +80,15 @@ def test_many_missing_recordings_are_summed_up() -> None:
     with pytest.raises(UserError) as caught:
         check_listed("corpus", table, list(found), complete=True, fix="unpack it again")
     assert str(caught.value) == (
-        "corpus: 603 of 1,800 listed recordings are missing (00/0.wav, 00/1.wav, 00/2.wav, ...): speaker 10 has none, speaker 11 has none, "
-        "speaker 12 has none, and 8 more lack some. To mend it: unpack it again, or set dataset.corpus.complete=false to go on without them."
+        "corpus: 603 of 1,800 listed recordings are missing (00/0.wav, 00/1.wav, 00/2.wav, ...): "
+        "speaker 10 has none, speaker 11 has none, speaker 12 has none, and 8 more lack some. "
+        "To fix this: unpack it again, or set dataset.corpus.complete=false to go on without them."
     )
 
 
 def test_more_recordings_than_published_are_logged(caplog: pytest.LogCaptureFixture) -> None:
     check_counts("corpus", {"a": 5}, {"a": 4}, 4, complete=True, fix="unpack it")
-    assert "5 recordings are there, and 4 are published" in caplog.text
+    assert "5 recordings exist, but 4 are published" in caplog.text
 
 
 def test_lines_that_say_the_same_are_kept_once() -> None:

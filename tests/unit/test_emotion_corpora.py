@@ -1,4 +1,4 @@
-"""CREMA-D and RAVDESS: emotions of unheard speakers, speakers on unheard recordings, and what is published of both."""
+"""CREMA-D and RAVDESS: emotions of new speakers, speakers on new recordings, and the published counts."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_ravdess_in_the_archives_folder_and_beside_a_copy_of_itself(make_corpus:
 
 
 def test_what_is_published_agrees_with_the_papers() -> None:
-    assert len(ravdess._published()) == 1440
+    assert len(ravdess.published()) == 1440
     assert len(crema_d.USUAL) == 91
     assert sum(crema_d.USUAL.values()) == crema_d.PUBLISHED + 20
     assert librispeech.PUBLISHED["train-clean-100"] == (28539, 251)

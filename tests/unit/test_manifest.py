@@ -1,4 +1,4 @@
-"""Manifests and lists of ids as people and other programs write them: understood and said, or refused by line; never read in part."""
+"""Manifests and lists of ids: usual spellings are read with a note, others refused with the line, none read in part."""
 
 from __future__ import annotations
 
@@ -40,46 +40,41 @@ def read(
 PLAIN = "path,word\na.wav,yes\nb.wav,no\nc.wav,yes\nd.wav,no\n"
 
 
-@pytest.mark.parametrize(
-    ("content", "name", "said"),
-    [
-        (PLAIN, "manifest.csv", ""),
-        (PLAIN, "Manifest.CSV", ""),
-        (PLAIN.replace(",", ";"), "manifest.csv", "separated by semicolons"),
-        ("sep=;\n" + PLAIN.replace(",", ";"), "manifest.csv", "separated by semicolons"),
-        (PLAIN.replace(",", "\t"), "manifest.csv", "separated by tabs"),
-        (PLAIN, "manifest.tsv", "separated by commas"),
-        (PLAIN.replace("path,word", "Path, Word "), "manifest.csv", "column 'Path' is read as 'path'"),
-        (PLAIN.replace("yes\n", "yes \n", 1), "manifest.csv", "evened out in 1 words"),
-        (PLAIN.replace("yes\n", "\u00a0yes\u200b\n", 1), "manifest.csv", "evened out in 1 words"),
-        (PLAIN.replace("\n", "\r\n"), "manifest.csv", ""),
-        (PLAIN.replace("\n", "\r"), "manifest.csv", ""),
-        (PLAIN.replace("\n", "\n\n"), "manifest.csv", ""),
-        (PLAIN.replace("\n", ",,\n") + ",,,\n", "manifest.csv", ""),  # as spreadsheets save empty cells
-        ("\ufeff" + PLAIN, "manifest.csv", ""),
-        (PLAIN.encode("utf-16"), "manifest.csv", ""),
-        (
-            PLAIN.replace("a.wav", "./a.wav").replace("b.wav", ".\\b.wav ").replace("c.wav", '"c.wav"'),
-            "manifest.csv",
-            "",
-        ),
-        ('"' + PLAIN.strip().replace(",", '"\t"').replace("\n", '"\n"') + '"', "manifest.tsv", ""),
-    ],
-)
-def test_the_usual_ways_to_write_a_table_give_the_same(
-    root: Path, content: str | bytes, name: str, said: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    found = read(root, content, name)
-    assert found.drop(columns="subset").equals(
-        read(root, PLAIN, "plain.csv", manifest="plain.csv").drop(columns="subset")
-    )
-    assert dict(zip(found["path"], found["word"], strict=True)) == {
-        "a.wav": "yes",
-        "b.wav": "no",
-        "c.wav": "yes",
-        "d.wav": "no",
-    }
-    assert said in caplog.text
+USUAL: list[tuple[str | bytes, str, str]] = [
+    (PLAIN, "manifest.csv", ""),
+    (PLAIN, "Manifest.CSV", ""),
+    (PLAIN.replace(",", ";"), "manifest.csv", "separated by semicolons"),
+    ("sep=;\n" + PLAIN.replace(",", ";"), "manifest.csv", "separated by semicolons"),
+    (PLAIN.replace(",", "\t"), "manifest.csv", "separated by tabs"),
+    (PLAIN, "manifest.tsv", "separated by commas"),
+    (PLAIN.replace("path,word", "Path, Word "), "manifest.csv", "column 'Path' is read as 'path'"),
+    (PLAIN.replace("yes\n", "yes \n", 1), "manifest.csv", "normalised in 1 words"),
+    (PLAIN.replace("yes\n", "\u00a0yes\u200b\n", 1), "manifest.csv", "normalised in 1 words"),
+    (PLAIN.replace("\n", "\r\n"), "manifest.csv", ""),
+    (PLAIN.replace("\n", "\r"), "manifest.csv", ""),
+    (PLAIN.replace("\n", "\n\n"), "manifest.csv", ""),
+    (PLAIN.replace("\n", ",,\n") + ",,,\n", "manifest.csv", ""),  # as spreadsheets save empty cells
+    ("\ufeff" + PLAIN, "manifest.csv", ""),
+    (PLAIN.encode("utf-16"), "manifest.csv", ""),
+    (
+        PLAIN.replace("a.wav", "./a.wav").replace("b.wav", ".\\b.wav ").replace("c.wav", '"c.wav"'),
+        "manifest.csv",
+        "",
+    ),
+    ('"' + PLAIN.strip().replace(",", '"\t"').replace("\n", '"\n"') + '"', "manifest.tsv", ""),
+]
+
+
+def test_the_usual_ways_to_write_a_table_give_the_same(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    plain = read(root, PLAIN, "plain.csv", manifest="plain.csv").drop(columns="subset")
+    words = {"a.wav": "yes", "b.wav": "no", "c.wav": "yes", "d.wav": "no"}
+    for content, name, said in USUAL:
+        caplog.clear()
+        found = read(root, content, name)
+        (root / name).unlink()
+        assert found.drop(columns="subset").equals(plain), content
+        assert dict(zip(found["path"], found["word"], strict=True)) == words, content
+        assert said in caplog.text, content
 
 
 def test_a_quotation_mark_in_a_tsv_is_a_sign_like_any_other(root: Path) -> None:
@@ -90,85 +85,86 @@ def test_a_quotation_mark_in_a_tsv_is_a_sign_like_any_other(root: Path) -> None:
     assert read(root, "\n".join(["path\tword\tsentence", *lines]), "manifest.tsv")["sentence"].tolist() == texts
 
 
-@pytest.mark.parametrize(
-    ("content", "words"),
-    [
-        ("path,word\na.wav,yes,1,2\n", "4 fields in line 2 and 2 column names in line 1"),
-        ("path,word\n\na.wav\n", "1 fields in line 3"),
-        ('path,word,text\na.wav,yes,"begins\nb.wav,no,ends"\n', "quotation mark in line 2"),
-        ('path,word\na.wav,"yes" no\n', "quotation mark in line 2"),
-        ('path,word\na.wav, "yes"\n', "blank before a quotation mark in line 2"),
-        ("path,word,word\na.wav,yes,no\n", "two columns 'word'"),
-        ("path,Word,WORD\na.wav,yes,no\n", "more than one column 'word'"),
-        ("path,,word\na.wav,1,no\n", "no name for column 2"),
-        ("path,word\na.wav,y\0es\n", "zero bytes"),
-        ("version https://git-lfs.github.com/spec/v1\noid sha256:00\n", "git-lfs pointer"),
-        ("file,word\na.wav,yes\n", "no column 'path': there are file, word"),
-        ("path,wort,speaker\na.wav,yes,anna\n", "no column 'word': did you mean 'wort'"),
-        ("path;keyword\na.wav;yes\n", "manifest=false"),
-        ("path,label\na.wav,yes\n", "'label', a name that is kept for the program: give it another, such as 'word'"),
-        ("path,word,id\na.wav,yes,\n", "without an id, line 2"),
-        # windows
-        ("path,word,start,stop\na.wav,yes,0.2,0.1\n", "ends before it begins, or is empty, in line 2"),
-        ("path,word,start,end\na.wav,yes,0.2,0.2\n", "ends before it begins, or is empty, in line 2"),
-        ("path,word,start,seconds\na.wav,yes,0.2,0\n", "a window of no length, in line 2"),
-        ("path,word,start,end,duration\na.wav,yes,0.1,0.3,0.3\n", "contradicts its start and its length.*in line 2"),
-        ("path,word,start,begin\na.wav,yes,0.1,0.1\n", "'start' and 'begin', which both say"),
-        ("path,word,start,start_ms\na.wav,yes,0.1,100\n", "'start' and 'start_ms', which both say"),
-        ("path,word,start_sample,end_sample\na.wav,yes,0,100\n", "'start_sample', which counts no seconds"),
-        ("path,word,frame_offset,num_frames\na.wav,yes,0,100\n", "'frame_offset', which counts no seconds"),
-        ("path,word,start,length\na.wav,yes,0,100\n", "'length', whose unit is not seconds or not known"),
-        ("path,word,start,length_frames\na.wav,yes,0,100\n", "'length_frames', whose unit"),
-        ("path,word,offset\na.wav,yes,0.1\n", "'offset', which may be a start or an end"),
-        ("path,word,start,end\na.wav,yes,00:01,00:02\n", "start '00:01' in line 2"),
-        ("path;word;start;end\na.wav;yes;0,1;0,2\n", "start '0,1' in line 2"),
-        ("path,word,start,end\na.wav,yes,0,inf\n", "end 'inf' in line 2"),
-        ("path,word,start\na.wav,yes,0\na.wav,no,0.2\n", "a window without an end before the one in line 3"),
-        ("path,word,duration\na.wav,yes,0.5\nb.wav,no,0.2\n", "duration 0.2 in line 3, and b.wav lasts 0.500 s"),
-    ],
-)
-def test_what_cannot_be_understood_is_refused_by_line(root: Path, content: str, words: str) -> None:
-    with pytest.raises(UserError, match=words) as caught:
-        read(root, content)
-    assert "\n" not in str(caught.value)
+REFUSED = [
+    ("path,word\na.wav,yes,1,2\n", "line 2: the line has 4 fields, but line 1 has 2 column names"),
+    ("path,word\n\na.wav\n", "line 3: the line has 1 field, but line 1 has 2 column names"),
+    ('path,word,text\na.wav,yes,"begins\nb.wav,no,ends"\n', "line 2: a quotation mark does not end a field"),
+    ('path,word\na.wav,"yes" no\n', "line 2: a quotation mark does not end a field"),
+    ('path,word\na.wav, "yes"\n', "line 2: there is a space before a quotation mark"),
+    ("path,word,word\na.wav,yes,no\n", "line 1: two columns are called 'word'"),
+    ("path,Word,WORD\na.wav,yes,no\n", "more than one column 'word'"),
+    ("path,,word\na.wav,1,no\n", "line 1: column 2 has no name"),
+    ("path,word\na.wav,y\0es\n", "zero bytes"),
+    ("version https://git-lfs.github.com/spec/v1\noid sha256:00\n", "git-lfs pointer"),
+    ("file,word\na.wav,yes\n", "no column 'path': there are file, word"),
+    ("path,wort,speaker\na.wav,yes,anna\n", "no column 'word': did you mean 'wort'"),
+    ("path;keyword\na.wav;yes\n", "manifest=false"),
+    ("path,label\na.wav,yes\n", "name 'label' is reserved for the program: rename the column, for example to 'word'"),
+    ("path,word,id\na.wav,yes,\n", "line 2: the id is empty"),
+    # windows
+    ("path,word,start,stop\na.wav,yes,0.2,0.1\n", "line 2 .a.wav.: the window ends at or before its start"),
+    ("path,word,start,end\na.wav,yes,0.2,0.2\n", "line 2 .a.wav.: the window ends at or before its start"),
+    ("path,word,start,seconds\na.wav,yes,0.2,0\n", "line 2 .a.wav.: the window has no length"),
+    (
+        "path,word,start,end,duration\na.wav,yes,0.1,0.3,0.3\n",
+        "line 2 .a.wav.: the end contradicts the start and the length",
+    ),
+    ("path,word,start,begin\na.wav,yes,0.1,0.1\n", "'start' and 'begin' both give the start"),
+    ("path,word,start,start_ms\na.wav,yes,0.1,100\n", "'start' and 'start_ms' both give the start"),
+    ("path,word,start_sample,end_sample\na.wav,yes,0,100\n", "'start_sample' is not in seconds or milliseconds"),
+    ("path,word,frame_offset,num_frames\na.wav,yes,0,100\n", "'frame_offset' is not in seconds or milliseconds"),
+    ("path,word,start,length\na.wav,yes,0,100\n", "the unit of the column 'length' is unknown, or not seconds"),
+    ("path,word,start,length_frames\na.wav,yes,0,100\n", "the unit of the column 'length_frames' is unknown"),
+    ("path,word,offset\na.wav,yes,0.1\n", "'offset' may be a start or an end"),
+    ("path,word,start,end\na.wav,yes,00:01,00:02\n", "line 2: start is '00:01'"),
+    ("path;word;start;end\na.wav;yes;0,1;0,2\n", "line 2: start is '0,1'"),
+    ("path,word,start,end\na.wav,yes,0,inf\n", "line 2: end is 'inf'"),
+    ("path,word,start\na.wav,yes,0\na.wav,no,0.2\n", "line 3 .a.wav.: an earlier window of this file has no end"),
+    ("path,word,duration\na.wav,yes,0.5\nb.wav,no,0.2\n", "line 3: duration is 0.2, but b.wav lasts 0.500 s"),
+]
+
+
+def test_what_cannot_be_understood_is_refused_by_line(root: Path) -> None:
+    for content, words in REFUSED:
+        with pytest.raises(UserError, match=words) as caught:
+            read(root, content)
+            pytest.fail(f"read as if it were right: {content!r}")
+        assert "\n" not in str(caught.value)
 
 
 WINDOW = [("a.wav", 0.1, 0.2), ("a.wav", 0.3, 0.2), ("b.wav", 0.0, 0.25)]
 
 
-@pytest.mark.parametrize(
-    ("columns", "scale", "ends"),
-    [
-        ("start,seconds", 1, False),
-        ("Start,Duration", 1, False),
-        ("offset,duration", 1, False),
-        ("start,end", 1, True),
-        ("begin,stop", 1, True),
-        ("onset,offset", 1, True),
-        ("start_time,end_time", 1, True),
-        ("start (s),end (s)", 1, True),
-        ("StartSec,EndSec", 1, True),
-        ("xmin,xmax", 1, True),
-        ("t0,t1", 1, True),
-        ("start_ms,end_ms", 1000, True),
-        ("start_in_ms,length_ms", 1000, False),
-    ],
-)
-def test_windows_in_the_spellings_of_other_programs(
-    root: Path, columns: str, scale: int, ends: bool, caplog: pytest.LogCaptureFixture
-) -> None:
-    lines = [
-        f"{path},w{number % 2},{start * scale:g},{(start * ends + length) * scale:g}"
-        for number, (path, start, length) in enumerate(WINDOW)
-    ]
-    table = read(root, "\n".join([f"path,word,{columns}", *lines]))
-    assert table["id"].tolist() == ["a.wav@0.100", "a.wav@0.300", "b.wav@0.000"]
-    np.testing.assert_allclose(table[["start", "seconds"]].to_numpy(), [window[1:] for window in WINDOW], atol=1e-9)
-    assert not set(columns.split(",")) & set(table) - {"start", "seconds"}
-    assert (
-        "read 2 of 4 files (3 utterances), 2 words: w0, w1; ignored: 2 not in the manifest (c.wav, d.wav)"
-        in caplog.text
-    )
+SPELLINGS = [
+    ("start,seconds", 1, False),
+    ("Start,Duration", 1, False),
+    ("offset,duration", 1, False),
+    ("start,end", 1, True),
+    ("begin,stop", 1, True),
+    ("onset,offset", 1, True),
+    ("start_time,end_time", 1, True),
+    ("start (s),end (s)", 1, True),
+    ("StartSec,EndSec", 1, True),
+    ("xmin,xmax", 1, True),
+    ("t0,t1", 1, True),
+    ("start_ms,end_ms", 1000, True),
+    ("start_in_ms,length_ms", 1000, False),
+]
+
+
+def test_windows_in_the_spellings_of_other_programs(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    counts = "read 2 of 4 files (3 utterances), 2 words: w0, w1; ignored: 2 not in the manifest (c.wav, d.wav)"
+    for columns, scale, ends in SPELLINGS:
+        lines = [
+            f"{path},w{number % 2},{start * scale:g},{(start * ends + length) * scale:g}"
+            for number, (path, start, length) in enumerate(WINDOW)
+        ]
+        caplog.clear()
+        table = read(root, "\n".join([f"path,word,{columns}", *lines]))
+        assert table["id"].tolist() == ["a.wav@0.100", "a.wav@0.300", "b.wav@0.000"], columns
+        np.testing.assert_allclose(table[["start", "seconds"]], [window[1:] for window in WINDOW], atol=1e-9)
+        assert not set(columns.split(",")) & set(table) - {"start", "seconds"}, columns
+        assert counts in caplog.text, columns
 
 
 def test_an_end_alone_is_a_window_from_the_beginning_and_a_duration_alone_is_the_files(
@@ -192,7 +188,9 @@ def test_subsets_further_columns_and_what_the_label_is_asked_of(root: Path, capl
     text = "path,word,Split,accent\na.wav,yes,train,\nb.wav,no,train,scots\nc.wav,yes,dev,\nd.wav,no,TEST,\n"
     table = read(root, text)
     assert table["subset"].tolist() == ["train", "train", "validation", "test"]
-    assert "'Split' is read as 'subset'" in caplog.text and "further columns, kept as they are: accent" in caplog.text
+    assert (
+        "'Split' is read as 'subset'" in caplog.text and "other columns are kept as attributes: accent" in caplog.text
+    )
     with pytest.raises(
         UserError, match=r"no column 'acent': did you mean 'accent'\? There are Split, accent, path, word"
     ):
@@ -205,7 +203,7 @@ def test_subsets_further_columns_and_what_the_label_is_asked_of(root: Path, capl
         read(root, text)
     (root / "manifest.tsv").unlink()
     (root / "manifest.csv").rename(root / "manifest.jsonl")
-    with pytest.raises(UserError, match=r"manifest.jsonl, and a manifest is a .csv or a .tsv"):
+    with pytest.raises(UserError, match=r"manifest.jsonl, but a manifest must be a .csv or .tsv"):
         index(root, "word", root)
 
 

@@ -1,4 +1,4 @@
-"""Corpora with lists and layouts of their own: complete, with files missing, renamed or unlisted, and somewhere else altogether."""
+"""Corpora with their own lists and layouts: complete, with missing, renamed or unlisted files, and in other folders."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_roots_and_labels_that_do_not_fit_say_why(name: str, make_corpus: MakeCo
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match=r"set dataset.root|cannot be read|is not LibriSpeech"):
         index(name, tmp_path / "empty")
-    with pytest.raises(UserError, match=f"dataset.label is 'word', which {name} does not know: there are "):
+    with pytest.raises(UserError, match=f"dataset.label is 'word', which {name} does not have: there are "):
         index(name, make_corpus(name), "word")
 
 

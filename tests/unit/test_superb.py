@@ -1,4 +1,4 @@
-"""SUPERB's keyword spotting on a miniature of its two archives, and lists of Speech Commands that name what is not there."""
+"""SUPERB's keyword spotting on small copies of its archives, and lists of Speech Commands with missing files."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def write(folder: Path, paths: Iterable[str], seconds: float, generator: np.rand
 
 
 def make(top: Path) -> Path:
-    """12 words by 5 speakers, 3 recordings of noise; in the test archive 10 words, 3 unknown and 2 of silence."""
+    """Make 12 words by 5 speakers, 3 recordings of noise; in the test archive 10 words, 3 unknown and 2 of silence."""
     trained, tested, generator = top / superb.TRAINED, top / superb.TESTED, np.random.default_rng(0)
     take = "{}/{}_nohash_0.wav"
     of = {
@@ -60,7 +60,7 @@ def archives(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_counts_are_those_of_superb(archives: Path, tmp_path: Path) -> None:
-    """Training: words that no list names, and each recording of noise; validation: the list; test: the archive; nothing of testing_list.txt."""
+    """Training: words in no list, and noise; validation: its list; test: the archive, nothing of testing_list.txt."""
     corpus = superb.index(archives, "word", tmp_path, silence="files")
     counts = corpus.table.groupby("subset").size().to_dict()
     assert counts == {"train": 12 * 3 + 3, "validation": 12, "test": 10 + 3 + 2}
@@ -110,7 +110,7 @@ def test_silence_can_be_windows_of_training_and_validation(archives: Path, tmp_p
 
 
 def test_the_folders_may_lie_anywhere(archives: Path, tmp_path: Path) -> None:
-    """Beside one another it is the same corpus to the fingerprint; elsewhere the ids stay the same."""
+    """Beside each other the fingerprint is the same; in other folders the ids are."""
     home = superb.index(archives, "word", tmp_path)
     inside = superb.index(archives / superb.TRAINED, "word", tmp_path)
     named = superb.index(archives / superb.TRAINED, "word", tmp_path, test_root=archives / superb.TESTED)
@@ -125,7 +125,7 @@ def test_the_folders_may_lie_anywhere(archives: Path, tmp_path: Path) -> None:
 
 
 def test_no_second_of_noise_is_in_two_subsets_or_on_both_sides_of_a_request(archives: Path, tmp_path: Path) -> None:
-    """Twenty windows of each stretch, many times more than there are seconds; none lies in the fifth that augmentation hears."""
+    """Twenty windows per stretch, many more than seconds; none is in the fifth that augmentation uses."""
     noise = speech_commands.noises(archives / superb.TRAINED)
     parts = {
         subset: speech_commands.silence_windows(archives / superb.TRAINED, noise, subset, count, 0)
@@ -198,7 +198,7 @@ def test_a_spelling_of_the_folders_changes_neither_fingerprint_nor_noise(
 def test_archives_that_are_not_there_or_others_say_so(archives: Path, tmp_path: Path) -> None:
     cases = [
         ({"root": None}, r"dataset.root=FOLDER.*CC BY"),
-        ({"root": tmp_path}, f"does not hold {superb.TRAINED}"),
+        ({"root": tmp_path}, f"does not contain {superb.TRAINED}"),
         ({"root": archives, "test_root": tmp_path}, "has no folder _unknown_"),
         ({"root": archives, "label": "speaker"}, "keeps speakers apart"),
         ({"root": archives, "silence": 2}, "silence is 2"),
@@ -216,7 +216,7 @@ def test_archives_that_are_not_there_or_others_say_so(archives: Path, tmp_path: 
     with pytest.raises(UserError, match="no test recordings of go"):
         superb.index(tmp_path, "word", tmp_path)
     write(tmp_path / superb.TRAINED, ["visual/a1_nohash_0.wav"], 0.05, np.random.default_rng(0))
-    with pytest.raises(UserError, match=r"not Speech Commands v0.01 but a later one \(it has 'visual'\)"):
+    with pytest.raises(UserError, match=r"not Speech Commands v0.01 but a later version \(it has 'visual'\)"):
         superb.index(tmp_path, "word", tmp_path)
 
 
@@ -225,17 +225,16 @@ def test_a_list_that_names_what_is_not_there_is_refused_or_gone_without(archives
     shutil.copytree(archives / superb.TESTED, tmp_path / superb.TESTED)
     for path in ("go/d4_nohash_0.wav", "bed/e5_nohash_0.wav"):
         (tmp_path / superb.TRAINED / path).unlink()
+    missing = r"2 of 24 listed recordings are missing \(bed/e5_nohash_0.wav, go/d4_nohash_0.wav\).*complete=false"
     for index, root, options in (
         (superb.index, tmp_path, {}),
         (speech_commands.index, tmp_path / superb.TRAINED, {"classes": 35}),
     ):
-        with pytest.raises(
-            UserError, match=r"2 of the 24 recordings .* \(bed/e5_nohash_0.wav, go/d4_nohash_0.wav\).*complete=false"
-        ):
+        with pytest.raises(UserError, match=missing):
             index(root, "word", tmp_path, **options)
         with caplog.at_level(logging.WARNING):
             table = index(root, "word", tmp_path, complete=False, **options).table
-        assert "2 of the 24" in caplog.text
+        assert "2 of 24" in caplog.text
         assert not table["path"].str.endswith("go/d4_nohash_0.wav").any()
         caplog.clear()
 

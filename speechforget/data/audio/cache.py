@@ -1,7 +1,7 @@
-"""Recordings, decoded once to one memory-mapped int16 array per corpus, with what is wrong with them and what they are.
+"""Decode the recordings of a corpus once, into one memory-mapped int16 array.
 
-The cache is found by where the files lie, how long they are and when they were changed. What they *are* is the fingerprint, made of their bytes:
-the same corpus elsewhere has another cache and the same fingerprint.
+Paths, sizes and modification times of the files name the cache. The bytes of the files make the fingerprint: a copy of
+the corpus in another folder has another cache and the same fingerprint.
 """
 
 from __future__ import annotations
@@ -19,28 +19,27 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from speechforget.data.audio.decode import VERSION, Clip, Sound, decode_sounds
-from speechforget.data.audio.files import read_sound, resample
 from speechforget.data.corpora.base import Corpus
 from speechforget.errors import UserError
 from speechforget.store import code_hash, once, verified
-
-__all__ = ["Audio", "decode", "read_sound", "resample"]
+from speechforget.store.files import write_text
 
 logger = logging.getLogger(__name__)
 
-BAD_FILES_SHOWN = 50
+BAD_FILES, BAD_FILES_SHOWN = "bad.txt", 50
 
 
 @dataclass(frozen=True)
 class Audio:
     """A decoded corpus.
 
-    folder: where it is cached. root: what the table's paths are relative to.
-    table: the corpus table without bad recordings, plus offset and samples (int64, where an utterance lies in `samples()`), seconds (its length)
-        and sha1 (of its samples, little-endian).
-    fingerprint: sha256 of the whole table and of the bytes of every file used, 64 hexadecimal digits. Of paths only which rows share a file.
+    folder: its cache. root: the folder that the table's paths are relative to.
+    table: the corpus table without bad recordings, plus offset and samples (int64, the utterance's position in
+        `samples()`), seconds (its length) and sha1 (of its samples, little-endian).
+    fingerprint: sha256 of the table and of the bytes of every file used, 64 hexadecimal digits. Of the paths it holds
+        only which rows share a file.
     noise: background noise in the same array: path (relative to the root), offset, samples.
-    steady: the same as fingerprint of what no seed draws (`Corpus.steady`).
+    steady: the fingerprint of what no seed draws (`Corpus.steady`).
     unusable: ids of bad recordings.
     """
 
@@ -53,66 +52,77 @@ class Audio:
     unusable: tuple[str, ...] = ()
 
     def samples(self) -> NDArray[np.int16]:
-        """All recordings behind one another, int16, memory-mapped and read-only; not where they are decoded on demand."""
+        """Map the concatenated recordings (samples,), int16, read-only. Not available if `decode` did not keep them."""
         return np.load(_checked_samples(self.folder), mmap_mode="r")
 
 
 def decode(
     corpus: Corpus, cache: Path, sample_rate: int, on_bad_audio: str = "error", lock: str = "flock", kept: bool = True
 ) -> Audio:
-    """The corpus at `sample_rate` Hz, decoded at the first call and read from `cache` afterwards; safe for several processes at once.
+    """Decode the corpus to `sample_rate` Hz at the first call, and read it from `cache` afterwards.
 
-    kept: whether the samples are kept, or only what is known of them: then the first call reads every file all the same, to hash and check it.
+    Several processes may call this at the same time.
 
-    on_bad_audio: what happens when recordings cannot be used: "error" raises a UserError that names them all, "skip" logs the same and goes on.
-    lock: flock or lease, as for every folder that several processes want.
+    on_bad_audio: for recordings that cannot be used, "error" raises a UserError that names them, and "skip" logs the
+        same and leaves them out.
+    lock: flock or lease, as for every folder that several processes share.
+    kept: whether to keep the samples, or only their lengths and hashes. The first call reads every file in both cases,
+        to hash and check it.
     """
     if on_bad_audio not in {"error", "skip"}:
         raise UserError(f"dataset.on_bad_audio is '{on_bad_audio}': choose error or skip.")
-    sounds, order, noise = _sounds(corpus)
-    folder = cache / ("audio" if kept else "audio-on-demand") / _key(corpus, sounds, sample_rate)
+    sounds, order, noise = list_sounds(corpus)
+    names = pd.Series([*corpus.table["id"], *noise])
+    folder = cache / ("audio" if kept else "audio-on-demand") / cache_key(corpus, sounds, sample_rate)
 
     def build() -> None:
-        _build(folder, sounds, sample_rate, corpus.name, kept)
-        if _key(corpus, sounds, sample_rate) != folder.name:
-            raise UserError(f"The corpus changed while it was decoded, {corpus.root}: run the same command again.")
+        title = f"{'decoding' if kept else 'checking'} {corpus.name}"
+        found = decode_sounds(sounds, sample_rate, folder / "samples.npy" if kept else None, title)
+        clips = pd.DataFrame([asdict(clip) for each in found for clip in each], columns=list(Clip.__dataclass_fields__))
+        clips.to_csv(folder / "clips.csv", index=False)
+        bad = _bad_lines(names, _in_table_order(clips, order)["problem"])
+        if len(bad) > BAD_FILES_SHOWN:
+            write_text(folder / BAD_FILES, "\n".join(bad) + "\n")
+        if cache_key(corpus, sounds, sample_rate) != folder.name:
+            raise UserError(f"The corpus in {corpus.root} changed while it was decoded: run the same command again.")
 
     once(folder, lock, build)
-    clips = pd.read_csv(
-        verified(folder, "clips.csv"), dtype={"sha1": str, "file": str, "problem": str}, keep_default_na=False
-    )
-    speech, background = clips.iloc[order].reset_index(drop=True), clips.iloc[len(order) :].reset_index(drop=True)
-    names = pd.Series([*corpus.table["id"], *noise])
-    _report(corpus.name, names, pd.concat([speech, background], ignore_index=True)["problem"], on_bad_audio, folder)
-    good, good_noise = (speech["problem"] == "").to_numpy(), (background["problem"] == "").to_numpy()
+    text = {"sha1": str, "file": str, "problem": str}
+    clips = _in_table_order(pd.read_csv(verified(folder, "clips.csv"), dtype=text, keep_default_na=False), order)
+    _report(corpus.name, len(names), _bad_lines(names, clips["problem"]), on_bad_audio, folder)
+    usable = (clips["problem"] == "").to_numpy()
+    good, good_noise = usable[: len(order)], usable[len(order) :]
     if not good.any():
-        raise UserError(f"{corpus.name}: not one recording in {corpus.root} can be used.")
-    table, speech = corpus.table[good].reset_index(drop=True), speech[good].reset_index(drop=True)
-    recordings = pd.DataFrame({"path": noise, "offset": background["offset"], "samples": background["samples"]})[
-        good_noise
-    ].reset_index(drop=True)
-    fingerprint = _fingerprint(table, speech["file"], recordings["path"], background["file"][good_noise], sample_rate)
+        raise UserError(f"{corpus.name}: none of the recordings in {corpus.root} can be used.")
+    table = corpus.table[good].reset_index(drop=True)
+    speech = clips[: len(order)][good].reset_index(drop=True)
+    background = clips[len(order) :][good_noise].reset_index(drop=True)
+    paths = pd.Series(noise, dtype=str)[good_noise].reset_index(drop=True)
+    recordings = pd.DataFrame({"path": paths, "offset": background["offset"], "samples": background["samples"]})
+    fingerprint = _fingerprint(table, speech["file"], recordings["path"], background["file"], sample_rate)
     steady = table if corpus.steady is None else corpus.steady
     files = speech["file"].set_axis(table["id"]).reindex(steady["id"], fill_value="")
-    steady_fingerprint = _fingerprint(steady, files, recordings["path"], background["file"][good_noise], sample_rate)
+    steady_fingerprint = _fingerprint(steady, files, recordings["path"], background["file"], sample_rate)
     table = table.assign(
         offset=speech["offset"], samples=speech["samples"], seconds=speech["samples"] / sample_rate, sha1=speech["sha1"]
     )
     copies = int(table["sha1"].duplicated().sum())
     logger.info("%s: %d recordings, %d of them exact copies of another", corpus.name, len(table), copies)
-    return Audio(
-        folder, corpus.root, table, fingerprint, recordings, steady_fingerprint, tuple(corpus.table["id"][~good])
-    )
+    unusable = tuple(corpus.table["id"][~good])
+    return Audio(folder, corpus.root, table, fingerprint, recordings, steady_fingerprint, unusable)
 
 
 @functools.cache
 def _checked_samples(folder: Path) -> Path:
-    """The recordings' file, hashed once in a process: what is made of damaged recordings would be wrong without a sign of it."""
+    """Hash the samples once per process: nothing else would show that they are damaged."""
     return verified(folder, "samples.npy")
 
 
-def _sounds(corpus: Corpus) -> tuple[list[Sound], NDArray[np.int64], list[str]]:
-    """What to decode (a file once, however many utterances it holds), the place of each table row in that, and the names of the noise recordings."""
+def list_sounds(corpus: Corpus) -> tuple[list[Sound], NDArray[np.int64], list[str]]:
+    """List what to decode: each file once, speech before noise.
+
+    Returns the sounds, the number of the clip of each table row, and the names of the noise recordings.
+    """
     table = corpus.table
     count = len(table)
     starts = table["start"].to_numpy(float) if "start" in table else np.zeros(count)
@@ -134,8 +144,14 @@ def _sounds(corpus: Corpus) -> tuple[list[Sound], NDArray[np.int64], list[str]]:
     return sounds + [Sound(path) for path in corpus.noise], order, noise
 
 
-def _key(corpus: Corpus, sounds: Iterable[Sound], sample_rate: int) -> str:
-    code = code_hash("speechforget.data.audio.decode")  # what an edited one decodes is not what lies there
+def _in_table_order(clips: pd.DataFrame, order: NDArray[np.int64]) -> pd.DataFrame:
+    """Order clips as the rows of the corpus table, then the noise recordings."""
+    return clips.iloc[np.append(order, np.arange(len(order), len(clips)))].reset_index(drop=True)
+
+
+def cache_key(corpus: Corpus, sounds: Iterable[Sound], sample_rate: int) -> str:
+    """Hash what the decoded samples depend on: the code, the rate, and path, size, time and windows of each file."""
+    code = code_hash("speechforget.data.audio.decode")
     digest = hashlib.sha256(f"{VERSION}\n{code}\n{corpus.root.resolve()}\n{sample_rate}\n".encode())
     for sound in sounds:
         try:
@@ -147,49 +163,32 @@ def _key(corpus: Corpus, sounds: Iterable[Sound], sample_rate: int) -> str:
     return digest.hexdigest()[:24]
 
 
-def _build(folder: Path, sounds: list[Sound], sample_rate: int, name: str, kept: bool) -> None:
-    clips = decode_sounds(
-        sounds, sample_rate, folder / "samples.npy" if kept else None, f"{'decoding' if kept else 'checking'} {name}"
-    )
-    rows = [asdict(clip) for each in clips for clip in each]
-    pd.DataFrame(rows, columns=list(Clip.__dataclass_fields__)).to_csv(folder / "clips.csv", index=False)
+def _bad_lines(names: pd.Series, problems: pd.Series) -> list[str]:
+    bad = (problems != "").to_numpy()
+    return [f"  {name}: {problem}" for name, problem in zip(names[bad], problems[bad], strict=True)]
 
 
-def _report(name: str, ids: pd.Series, problems: pd.Series, on_bad_audio: str, folder: Path) -> None:
-    bad = problems != ""
-    if not bad.any():
+def _report(name: str, recordings: int, bad: list[str], on_bad_audio: str, folder: Path) -> None:
+    if not bad:
         return
-    lines = [f"  {identity}: {problem}" for identity, problem in zip(ids[bad], problems[bad], strict=True)]
-    shown = lines[:BAD_FILES_SHOWN]
-    if len(lines) > len(shown):
-        (folder / "bad.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
-        shown.append(f"  ... all of them are listed in {folder / 'bad.txt'}")
-    count = f"{len(lines)} of {len(ids)} recordings of {name}"
+    shown = bad[:BAD_FILES_SHOWN]
+    if len(bad) > len(shown):
+        shown.append(f"  ... {folder / BAD_FILES} lists all of them")
+    count = f"{len(bad)} of {recordings} recordings of {name} cannot be used"
     if on_bad_audio == "error":
-        raise UserError(
-            "\n".join(
-                [
-                    f"{count} cannot be used: mend or remove them, or leave them out with dataset.on_bad_audio=skip.",
-                    *shown,
-                ]
-            )
-        )
-    logger.warning("%s cannot be used and are left out:\n%s", count, "\n".join(shown))
+        fix = "repair or remove them, or leave them out with dataset.on_bad_audio=skip."
+        raise UserError("\n".join([f"{count}: {fix}", *shown]))
+    logger.warning("%s and are left out:\n%s", count, "\n".join(shown))
 
 
 def _fingerprint(
     table: pd.DataFrame, files: pd.Series, noise: pd.Series, noise_files: pd.Series, sample_rate: int
 ) -> str:
     digest = hashlib.sha256(f"{VERSION} {sample_rate}".encode())
-    shared = pd.Series(
-        pd.factorize(np.concatenate([table["path"], noise]))[0], name="path"
-    )  # where the files lie is no part of what they are
-    for column in [
-        *(table[column] for column in sorted(table.columns) if column != "path"),
-        shared,
-        files,
-        noise_files,
-    ]:
+    # Only which rows share a file: the folder of a corpus is no part of its content.
+    shared = pd.Series(pd.factorize(np.concatenate([table["path"], noise]))[0], name="path")
+    columns = [table[column] for column in sorted(table.columns) if column != "path"]
+    for column in [*columns, shared, files, noise_files]:
         digest.update(f"\x1d{column.name}\x1e".encode())
         digest.update("\x1f".join(map(str, column)).encode())
     return digest.hexdigest()

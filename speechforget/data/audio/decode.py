@@ -1,6 +1,6 @@
-"""Many recordings into one int16 array on disk, in parallel, with a result that does not depend on how many work at it.
+"""Decode many recordings in parallel into one int16 array on disk; the result does not depend on the number of workers.
 
-Threads, not processes: libsndfile, soxr and the hashes let go of Python's lock, and nothing has to survive a fork.
+Workers are threads, not processes: libsndfile, soxr and the hashes release Python's lock, and nothing is forked.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from speechforget.progress import bar
 
 VERSION = 2  # part of every key and fingerprint: raise it when the same file gives other samples
 SPANS_AT_ONCE = 16
-ROUNDING = 0.01  # seconds that a window may reach beyond its file: its end is often written with two decimals
+ROUNDING = 0.01  # seconds that a window may pass the end of its file: times are often rounded to two decimals
 NOTHING: NDArray[np.int16] = np.zeros(0, dtype=np.int16)
 
 
 @dataclass(frozen=True)
 class Sound:
-    """A file and the utterances in it: (start, length) each, in seconds; a length of NaN is to the end."""
+    """A file and its utterances: (start, length) in seconds; length NaN means "to the end"."""
 
     path: Path
     spans: tuple[tuple[float, float], ...] = ((0.0, float("nan")),)
@@ -37,7 +37,11 @@ class Sound:
 
 @dataclass(frozen=True)
 class Clip:
-    """One utterance in the array. offset, samples: where; sha1: of its samples; file: sha256 of its file; problem: why it is not there, or ""."""
+    """One utterance in the array.
+
+    offset, samples: its position and length. sha1: hash of its samples. file: sha256 of its file. problem: why it
+    cannot be used, or "".
+    """
 
     offset: int
     samples: int
@@ -50,9 +54,9 @@ _Piece = tuple[NDArray[np.int16], Clip]
 
 
 def decode_sounds(sounds: Sequence[Sound], sample_rate: int, target: Path | None, description: str) -> list[list[Clip]]:
-    """Writes the utterances of `sounds` behind one another to `target` (a .npy file, int16 at `sample_rate` Hz); returns each sound's clips.
+    """Write the utterances of `sounds`, concatenated in order, to `target`, and return each sound's clips.
 
-    Without a target they are decoded to be checked and hashed, and forgotten.
+    target: a .npy file, int16 at `sample_rate` Hz; None checks and hashes the utterances without keeping them.
     """
     found: list[list[Clip]] = []
     written = 0
@@ -76,12 +80,12 @@ def decode_sounds(sounds: Sequence[Sound], sample_rate: int, target: Path | None
 
 
 def _write_header(file: BinaryIO, samples: int) -> None:
-    """NumPy pads this header so that its length stays the same when the array grows."""
+    """Write the .npy header, which NumPy pads so that its length stays the same when the array grows."""
     np.lib.format.write_array_header_1_0(file, {"descr": "<i2", "fortran_order": False, "shape": (samples,)})
 
 
 def _in_order(sounds: Sequence[Sound], sample_rate: int) -> Iterator[list[_Piece]]:
-    """Decodes ahead of the writer by a few batches only, so that memory does not grow with the corpus."""
+    """Decode only a few batches ahead of the writer, so that memory does not grow with the corpus."""
     workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     waiting: deque[Future[list[list[_Piece]]]] = deque()
     with ThreadPoolExecutor(workers) as pool:
@@ -94,7 +98,7 @@ def _in_order(sounds: Sequence[Sound], sample_rate: int) -> Iterator[list[_Piece
 
 
 def _batches(sounds: Sequence[Sound]) -> Iterator[list[Sound]]:
-    """Some files at once, but few of those that hold many utterances: they are long."""
+    """Group files; few of those with many utterances, because they are long."""
     batch: list[Sound] = []
     spans = 0
     for sound in sounds:

@@ -1,4 +1,4 @@
-"""The files that were decoded last, for those that can only be read whole."""
+"""Keep recently decoded files, for formats that can only be decoded as a whole."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from numpy.typing import NDArray
 
 from speechforget.data.audio.files import Whole, read_pcm
 
-ROOM = 1 << 25  # samples, which are 64 MB
+ROOM = 1 << 25  # samples, 64 MB
 
 
 class Remembered:
-    """Decodes whole files, once however many threads ask at the same time, and keeps the last of them.
+    """Decode whole files, once for all threads that ask at the same time, and keep the last ones.
 
-    room: samples that are kept in all; a file that is longer is given to those who wait for it and forgotten. decode: what reads a file.
+    room: number of samples to keep in all. A longer file is given to the waiting threads and not kept.
+    decode: the function that reads a file.
     """
 
     def __init__(self, room: int = ROOM, decode: Whole = read_pcm) -> None:
@@ -27,7 +28,7 @@ class Remembered:
         self._files: OrderedDict[tuple[Path, int, int, int], Future[NDArray[np.int16]]] = OrderedDict()
 
     def __call__(self, path: Path, sample_rate: int) -> NDArray[np.int16]:
-        """See `read_pcm`. A file that was changed since is decoded again."""
+        """Return what `read_pcm` returns. A file that has changed is decoded again."""
         status = path.stat()
         key = (path, sample_rate, status.st_size, status.st_mtime_ns)
         with self._lock:

@@ -1,4 +1,4 @@
-"""Which files are recordings, by their names, and why some of them cannot be read."""
+"""Recognise recordings by their file names, and say why some cannot be read."""
 
 from __future__ import annotations
 
@@ -30,39 +30,37 @@ NAMES = {
     "XI": ".xi",
 }
 FOREIGN = (
-    ".m4a .m4b .mp4 .m4v .mov .aac .adts .wma .asf .amr .awb .3gp .3gpp .3g2 .webm .weba .mka .mkv .avi .ape .wv .tta .tak .ac3 .eac3 .dts "
-    ".ra .rm .shn .spx .mpc .qcp .g722 .g729 .gsm .vox .dss .ds2 .dsf .dff .raw .pcm .al .ul"
+    ".m4a .m4b .mp4 .m4v .mov .aac .adts .wma .asf .amr .awb .3gp .3gpp .3g2 .webm .weba .mka .mkv .avi .ape .wv .tta "
+    ".tak .ac3 .eac3 .dts .ra .rm .shn .spx .mpc .qcp .g722 .g729 .gsm .vox .dss .ds2 .dsf .dff .raw .pcm .al .ul"
 )
-# How files begin that libsndfile reads, whatever they are called.
+# The first bytes of files that libsndfile reads under any name.
 MAGIC = (b"RIFF", b"RIFX", b"RF64", b"riff", b"fLaC", b"OggS", b"FORM", b".snd", b"caff", b"ID3", b"NIST")
 
 
 def readable(formats: set[str]) -> tuple[str, ...]:
-    """The endings of what a libsndfile with these formats reads. Formats that other programs use for numbers (.mat) are none of sound."""
+    """List the suffixes that libsndfile reads with these formats, without formats that also hold other data (.mat)."""
     return tuple(suffix for name, suffixes in NAMES.items() if name in formats for suffix in suffixes.split())
 
 
 SUFFIXES = readable(set(soundfile.available_formats()))
-SOUNDS = (
-    *SUFFIXES,
-    *sorted({*FOREIGN.split(), *" ".join(NAMES.values()).split()} - set(SUFFIXES)),
-)  # with those that libsndfile cannot read
+# All names of sound, with those that libsndfile cannot read.
+SOUNDS = (*SUFFIXES, *sorted({*FOREIGN.split(), *" ".join(NAMES.values()).split()} - set(SUFFIXES)))
 
 
 def unfetched(head: bytes) -> str | None:
-    """What is wrong with a file that begins like this, where it only says from where the real one is to be had; None else."""
+    """Say what is wrong with a file that only points to the real file (git-lfs, git-annex); None for other files."""
     if head.startswith(b"version https://git-lfs"):
-        return "a git-lfs pointer and not the file itself: fetch it with 'git lfs pull'"
+        return "a git-lfs pointer instead of the file: fetch the file with 'git lfs pull'"
     if head.startswith((b"/annex/objects/", b"../.git/annex/", b".git/annex/")):
-        return "a git-annex pointer and not the file itself: fetch it with 'git annex get'"
+        return "a git-annex pointer instead of the file: fetch the file with 'git annex get'"
     return None
 
 
 def unreadable(path: Path) -> str | None:
-    """What is wrong with a recording, as far as its name and its first bytes tell; None where only decoding can tell. Raises OSError."""
+    """Say what the name and the first bytes show to be wrong with a recording, else None. Raises OSError."""
     with path.open("rb") as file:
         head = file.read(64)
     suffix = path.suffix.lower()
     if suffix in SOUNDS and suffix not in SUFFIXES and not head.startswith(MAGIC):
-        return unfetched(head) or f"a {suffix} file, which is not read: convert it to .wav or .flac"
+        return unfetched(head) or f"a {suffix} file, a format that is not supported: convert it to .wav or .flac"
     return unfetched(head)

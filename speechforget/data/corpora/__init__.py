@@ -1,1 +1,1 @@
-"""Corpora, one module each: an index function that returns a table of utterances."""
+"""Corpora, one module each, with a function `index` that returns a table of utterances."""

@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 HOW = (
     "Download it (366 MB, CC BY 4.0) from https://github.com/abdulkaderghandoura/arabic-speech-commands-dataset "
-    "and name the folder that holds dataset/."
+    "and set dataset.root to the folder that holds dataset/."
 )
 NAME = re.compile(r"(?P<speaker>.+)_NO_(?P<take>\d+)")
 LISTS = {"train": "train.csv", "validation": "val.csv", "test": "test.csv"}
@@ -28,10 +28,11 @@ LISTS = {"train": "train.csv", "validation": "val.csv", "test": "test.csv"}
 def index(
     root: str | Path | None, label: str, cache: Path, split: str = "take", test_takes: Collection[int] = (9,)
 ) -> Corpus:
-    """The corpus in its own layout: dataset/<word>/<speaker>_NO_<take>.wav or .flac.
+    """Index the corpus in its own layout: dataset/<word>/<speaker>_NO_<take>.wav or .flac.
 
-    split: "take" (the takes `test_takes` are the test subset, all speakers are heard in training) or "authors" (the lists train.csv, val.csv and
-    test.csv, whose speakers are disjoint). Raises UserError when the folder is not this corpus, or the split cannot serve the label.
+    split: "take" (the takes `test_takes` test; all speakers are in training) or "authors" (the lists train.csv, val.csv
+        and test.csv; their speakers are disjoint).
+    Raises UserError if the folder is not this corpus, or if the split does not serve the label.
     """
     folder = require_root(root, "arabic_speech_commands", HOW)
     if not (folder / "dataset").is_dir():
@@ -45,7 +46,8 @@ def index(
         raise UserError(f"dataset.corpus.split is '{split}': choose take or authors.")
     if split == "authors" and label == "speaker":
         raise UserError(
-            "The authors' split keeps speakers apart, so test speakers are never heard in training: use dataset.corpus.split=take for speakers."
+            "The authors' split keeps speakers apart, so test speakers are not in training: set "
+            "dataset.corpus.split=take for dataset.label=speaker."
         )
     rows = []
     for path in recordings(folder / "dataset"):
@@ -61,12 +63,10 @@ def index(
     )
     unlisted = int(table["subset"].isna().sum())
     if unlisted:
-        logger.warning(
-            "arabic_speech_commands: %d recordings are in none of the authors' lists and are left out", unlisted
-        )
+        logger.warning("arabic_speech_commands: %d recordings are in no list of the authors and are left out", unlisted)
     table = table.dropna().sort_values("id", ignore_index=True)
-    places = [folder / name for name in ("background_noise", "_background_noise_")]
-    noise = tuple(place / path for place in places if place.is_dir() for path in recordings(place))
+    folders = [folder / name for name in ("background_noise", "_background_noise_")]
+    noise = tuple(each / path for each in folders if each.is_dir() for path in recordings(each))
     return Corpus("arabic_speech_commands", folder, table, noise)
 
 
@@ -74,20 +74,22 @@ def _by_take(takes: pd.Series, test_takes: Collection[int]) -> pd.Series:
     chosen = {str(int(take)) for take in test_takes}
     if unknown := chosen - set(takes):
         raise UserError(
-            f"dataset.corpus.test_takes names take {min(unknown)}, which nobody spoke: {nearest(min(unknown), takes)}."
+            f"dataset.corpus.test_takes names take {min(unknown)}, which does not exist: "
+            f"{nearest(min(unknown), takes)}."
         )
     return takes.isin(chosen).map({True: "test", False: "train"})
 
 
 def _authors(folder: Path, paths: pd.Series) -> pd.Series:
-    """The subset of each path; missing where no list names it."""
+    """Return the subset of each path; missing where no list names it."""
     subset_of = {}
     for subset, name in LISTS.items():
         try:
             listed = pd.read_csv(folder / name, dtype=str)["file"]
         except (OSError, KeyError, ValueError) as error:
             raise UserError(
-                f"The authors' list {folder / name} cannot be read ({error}): restore it, or use dataset.corpus.split=take."
+                f"The authors' list {folder / name} cannot be read ({error}): restore it, or set "
+                "dataset.corpus.split=take."
             ) from None
         subset_of.update(dict.fromkeys(listed, subset))
     return paths.map(subset_of)

@@ -1,4 +1,4 @@
-"""What a corpus is (a table of utterances and some background noise) and what all corpora share: finding and naming recordings."""
+"""A corpus (a table of utterances and background noise), and how corpora find and name their recordings."""
 
 from __future__ import annotations
 
@@ -21,15 +21,16 @@ NO_ATTRIBUTES = frozenset({"id", "path", "subset", "start", "seconds", "offset",
 
 @dataclass(frozen=True)
 class Corpus:
-    """Recordings and what is known of them.
+    """Utterances with their attributes, and background noise.
 
-    root: the folder that paths are relative to, resolved here once, so that links and spelling make no difference.
-    table: one row per utterance, sorted by id. Columns: id (stable, unique: the path, or `path@start` for a window of a long recording), path
-        (relative to root, with slashes), subset (train, validation or test as the corpus's own lists say, "" where they say nothing), where windows
-        exist start and seconds (in seconds; seconds is NaN for "to the end"), and attributes such as word and speaker, all text ("" = unknown).
-    noise: recordings of background noise, absolute paths, maybe none.
-    steady: of the table what no seed draws, rows and columns (without the subset where a seed draws what tests), so that results of several
-        seeds are known to be of one corpus; None where no seed draws anything.
+    root: the folder that paths are relative to; resolved here, so that links and spelling make no difference.
+    table: one row per utterance, sorted by id. Columns: id (stable and unique: the path, or `path@start` for a window
+        of a long recording), path (relative to root, with slashes), subset (train, validation or test as the corpus's
+        own lists say, else ""), for windows start and seconds (both in seconds; seconds NaN means "to the end"), and
+        attributes such as word and speaker, all text ("" means unknown).
+    noise: recordings of background noise, absolute paths.
+    steady: the rows and columns of the table that do not depend on a seed (without subset, where a seed draws it). It
+        tells that results of several seeds are of one corpus. None where no seed draws anything.
     """
 
     name: str
@@ -49,55 +50,59 @@ class Corpus:
         repeated = self.table["id"][self.table["id"].duplicated()]
         if len(repeated):
             raise UserError(
-                f"{self.name}: {repeated.nunique()} utterance ids occur more than once, '{repeated.iloc[0]}' first: list each once."
+                f"{self.name}: {repeated.nunique()} utterance ids occur more than once, first '{repeated.iloc[0]}': "
+                "list each id once."
             )
         if self.table.empty:
             raise UserError(
-                f"{self.name}: {self.root} holds no recordings that suit this configuration (dataset.root, dataset.label)."
+                f"{self.name}: {self.root} holds no recordings that fit this configuration: check dataset.root and "
+                "dataset.label."
             )
         for identity in self.table["id"]:
             check_name(identity)
 
 
 def check_name(name: str) -> None:
-    """Raises UserError for a file name that a list of ids, which is UTF-8 text with one id a line, cannot hold."""
+    """Raise UserError for a name that a list of ids (UTF-8 text, one id a line) cannot hold."""
     try:
         name.encode()
     except UnicodeEncodeError:
-        raise UserError(f"The name of {name!r} is not UTF-8: rename this file.") from None
+        raise UserError(f"The file name {name!r} is not UTF-8: rename the file.") from None
     if "\n" in name or "\r" in name:
-        raise UserError(f"The name of {name!r} holds a line break: rename this file.")
+        raise UserError(f"The file name {name!r} contains a line break: rename the file.")
 
 
 def attributes(table: pd.DataFrame) -> list[str]:
-    """The columns that a label, a request or a stratification can name."""
+    """List the columns that a label, a request or a stratification can name."""
     return [column for column in table.columns if column not in NO_ATTRIBUTES]
 
 
 def require_label(table: pd.DataFrame, label: str, name: str) -> None:
-    """Raises UserError, with what there is, for a label that is no attribute of the table, or one that no row has."""
+    """Raise UserError, with the labels that exist, for one that is no attribute of the table or that no row has."""
     known = [column for column in attributes(table) if (table[column] != "").any()]
     if label not in known:
-        raise UserError(f"dataset.label is '{label}', which {name} does not know: {nearest(label, known)}.")
+        raise UserError(f"dataset.label is '{label}', which {name} does not have: {nearest(label, known)}.")
 
 
 def require_root(root: str | os.PathLike[str] | None, name: str, how: str) -> Path:
-    """The corpus folder. Raises UserError with `how` to get the corpus when no folder is named or it does not exist."""
+    """Return the corpus folder. Raises UserError, with `how` to get the corpus, if there is no such folder."""
     if root is None:
         raise UserError(f"The dataset {name} needs a folder: set dataset.root=FOLDER. {how}")
     path = Path(root).expanduser()
     if not path.is_dir():
-        raise UserError(f"dataset.root={root} is not a folder: set it to where {name} lies. {how}")
+        raise UserError(f"dataset.root={root} is not a folder: set it to the folder of {name}. {how}")
     return path
 
 
 @dataclass(frozen=True)
 class Survey:
-    """What lies below a folder, each as sorted relative paths with slashes.
+    """What is below a folder, as sorted relative paths with slashes.
 
-    sounds: files that are named like sound, whether libsndfile reads that kind or not, with links of such a name that lead nowhere. hidden: all whose
-    name, or a folder's above them, begins with a dot. other: further files. above: links to a folder that they lie in. broken: other links that lead
-    nowhere, which may have been folders. closed: folders that cannot be read, and why.
+    sounds: files with a name of a sound format, whether libsndfile reads it or not, and links with such a name to
+        nothing.
+    hidden: files whose name, or a folder above them, begins with a dot. other: all other files. above: links to a
+        folder that contains them. broken: other links to nothing, which may have been folders. closed: folders that
+        cannot be read, and why.
     """
 
     sounds: list[str] = field(default_factory=list)
@@ -108,23 +113,25 @@ class Survey:
     closed: dict[str, str] = field(default_factory=dict)
 
     def check(self, folder: Path) -> None:
-        """Raises UserError where recordings may lie that cannot be seen, and for a name that `check_name` refuses."""
+        """Raise UserError where recordings may be hidden from view, and for a name that `check_name` refuses."""
         for path, reason in self.closed.items():
             raise UserError(
-                f"The folder {folder / path} cannot be read ({reason}): change its permissions or move it away."
+                f"The folder {folder / path} cannot be read ({reason}): change its permissions, or move it away."
             )
         for path in self.broken:
             raise UserError(
-                f"{showable(str(folder / path))} is a link that leads nowhere, maybe a folder of recordings: mend it or remove it."
+                f"{showable(str(folder / path))} is a link to nothing; it may have been a folder of recordings: "
+                "correct or delete the link."
             )
         for path in self.sounds:
             check_name(path)
 
 
 def recordings(folder: Path) -> list[str]:
-    """Files that libsndfile may read, at any depth below `folder`, as sorted relative paths with slashes.
+    """List the files below `folder` that libsndfile may read, as sorted relative paths with slashes.
 
-    Hidden files, other files, and links to a folder that they lie in are left out. Opens no file. Raises UserError as `Survey.check` does.
+    Leaves out hidden files, other files, and links to a folder that contains them. Opens no file. Raises UserError as
+    `Survey.check` does.
     """
     found = survey(folder)
     found.check(folder)
@@ -132,7 +139,7 @@ def recordings(folder: Path) -> list[str]:
 
 
 def survey(folder: Path) -> Survey:
-    """What lies below a folder. Opens no file; links to folders are followed."""
+    """List everything below a folder. Opens no file; follows links to folders."""
     status = folder.stat()
     found = Survey()
     _walk(found, folder, "", frozenset({(status.st_dev, status.st_ino)}))
@@ -159,15 +166,15 @@ def _walk(found: Survey, folder: Path, prefix: str, above: frozenset[tuple[int, 
         except OSError as error:
             if not entry.is_symlink():
                 found.closed[path] = str(error.strerror)
-            else:  # to nothing, or to itself
+            else:  # a link to nothing, or to itself
                 (found.sounds if is_sound else found.broken).append(path)
             continue
         if not is_folder or status is None:
             (found.sounds if is_sound else found.other).append(path)
-        elif (place := (status.st_dev, status.st_ino)) in above:
+        elif (inode := (status.st_dev, status.st_ino)) in above:
             found.above.append(path)
         else:
-            _walk(found, Path(entry.path), f"{path}/", above | {place})
+            _walk(found, Path(entry.path), f"{path}/", above | {inode})
 
 
 def _hidden(entry: os.DirEntry[str], path: str) -> list[str]:
@@ -177,10 +184,10 @@ def _hidden(entry: os.DirEntry[str], path: str) -> list[str]:
 
 
 def stem(path: str) -> str:
-    """The file name of a relative path, without folders and ending."""
+    """Return the file name of a relative path, without folders and suffix."""
     return PurePosixPath(path).stem
 
 
 def identities(ids: pd.Series) -> NDArray[np.int64]:
-    """A number for each id that never changes, to draw from: what is drawn for an utterance does not depend on its neighbours in the table."""
+    """Map each id to a fixed number to draw from, so that no draw depends on the other rows. Returns int64 (rows,)."""
     return np.fromiter(map(seed_from, ids.tolist()), dtype=np.int64, count=len(ids))

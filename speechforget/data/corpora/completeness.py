@@ -1,4 +1,4 @@
-"""Whether a corpus is all there: what its lists or its paper promise against what lies on the disk, said in one sentence."""
+"""Check that a corpus is complete: compare its lists, or its published counts, with the files on the disk."""
 
 from __future__ import annotations
 
@@ -13,65 +13,66 @@ from speechforget.errors import UserError
 logger = logging.getLogger(__name__)
 
 EXAMPLES = 3
-LABELS = 12  # so many are named
+LABELS = 12  # as many are shown
 GO_ON = "or set dataset.corpus.complete=false to go on without them"
 
 
 def examples(names: Iterable[str], limit: int = EXAMPLES) -> str:
-    """The first names, in order."""
+    """Join the first names in alphabetical order."""
     ordered = sorted(names)
     return ", ".join(ordered[:limit]) + (", ..." if len(ordered) > limit else "")
 
 
 def contradictory(listed: pd.DataFrame, columns: Iterable[str]) -> pd.Series:
-    """Lines that say something else of their `path` in one of `columns` than another line, bool (lines,)."""
+    """Mark the lines that contradict another line for the same path in one of `columns`. Returns bool (lines,)."""
     distinct = listed[["path", *columns]].drop_duplicates()
     return listed["path"].isin(distinct.loc[distinct["path"].duplicated(), "path"])
 
 
 def check_lines(name: str, listed: pd.DataFrame, source: str) -> pd.DataFrame:
-    """The lines of a corpus's lists, each file once.
+    """Return each file of a corpus's lists once.
 
-    listed: one row per line, columns path and what the line says of it (subset, label ...). source: the lists, in words.
-    Lines that are there twice are logged. Raises UserError where two lines disagree about a file.
+    listed: one row per line: path, and what the line says about it (subset, label ...). source: the lists in words.
+    Repeated lines are logged. Raises UserError where two lines contradict each other about a file.
     """
     if not listed["path"].duplicated().any():
         return listed
-    said = [column for column in listed.columns if column != "path"]
-    clashing = listed[contradictory(listed, said)]
+    columns = [column for column in listed.columns if column != "path"]
+    clashing = listed[contradictory(listed, columns)]
     if len(clashing):
         path = min(clashing["path"])
-        lines = clashing.loc[clashing["path"] == path, said].drop_duplicates()
-        differs = next(column for column in said if lines[column].nunique() > 1)
+        lines = clashing.loc[clashing["path"] == path, columns].drop_duplicates()
+        differs = next(column for column in columns if lines[column].nunique() > 1)
         values = " and with ".join(f"{differs} '{value}'" for value in lines[differs].unique()[:2])
         count = f"{clashing['path'].nunique():,} file{'s' * (clashing['path'].nunique() > 1)}"
         raise UserError(
-            f"{name}: {source} contradict themselves about {count}: {path} is listed with {values}; keep the right line of each."
+            f"{name}: {source} contradict each other about {count}: {path} is listed with {values}; "
+            "keep only the correct line for each file."
         )
-    kept = listed.drop_duplicates("path")
     doubled = listed.loc[listed["path"].duplicated(), "path"].unique()
     logger.warning(
-        "%s: %s name %d recordings more than once (%s): each is used once",
+        "%s: %s list %d recordings more than once (%s): each is used once",
         name,
         source,
         len(doubled),
         examples(doubled),
     )
-    return kept
+    return listed.drop_duplicates("path")
 
 
 def check_listed(name: str, listed: pd.DataFrame, found: Collection[str], complete: bool, fix: str) -> pd.DataFrame:
-    """The listed recordings that are there.
+    """Return the listed recordings that exist.
 
-    listed: columns path and maybe speaker, each path once. found: the paths that lie on the disk, said from the same folder. fix: what mends it.
-    Files that no list names are logged and left out. Raises UserError naming what is missing, unless `complete` is false: then it is logged.
+    listed: columns path and maybe speaker, each path once. found: paths on the disk, relative to the same folder. fix:
+        what the user can do. complete: true raises a UserError that names missing files; false logs them and goes on.
+    Files that no list names are logged and left out. Raises UserError, in any case, where none of the files exists.
     """
     names, there = set(listed["path"]), set(found)
     missing, unlisted = names - there, there - names
     if names and len(missing) == len(names):
-        lies = f"; {len(unlisted):,} other sound files lie there ({examples(unlisted)})" if unlisted else ""
+        others = f"; {len(unlisted):,} other sound files are there ({examples(unlisted)})" if unlisted else ""
         raise UserError(
-            f"{name}: not one of {len(names):,} listed recordings is there (such as {min(names)}){lies}: {fix}."
+            f"{name}: none of the {len(names):,} listed recordings exists (for example {min(names)}){others}: {fix}."
         )
     extra = f"{len(unlisted):,} recordings are in no list and are left out ({examples(unlisted)})"
     if not missing:
@@ -79,9 +80,9 @@ def check_listed(name: str, listed: pd.DataFrame, found: Collection[str], comple
             logger.warning("%s: %s", name, extra)
         return listed
     gone = listed["path"].isin(missing)
-    says = f"{len(missing):,} of {len(names):,} listed recordings are missing ({examples(missing)}){_by_speaker(listed, gone)}"
-    says += f"; {extra}; were files renamed or moved?" if unlisted else ""
-    _missing(name, says, complete, fix)
+    count = f"{len(missing):,} of {len(names):,} listed recordings are missing ({examples(missing)})"
+    renamed = f"; {extra}; were files renamed or moved?" if unlisted else ""
+    _report_missing(name, f"{count}{_by_speaker(listed, gone)}{renamed}", complete, fix)
     return listed[~gone].copy()
 
 
@@ -103,26 +104,29 @@ def check_counts(
     fix: str,
     who: str = "speaker",
 ) -> None:
-    """Compares a corpus that has no list with the number of recordings that its authors published.
+    """Compare a corpus without lists with the number of recordings that its authors published.
 
-    found: recordings of each speaker that lie on the disk. usual: how many most speakers have. promised: how many there are in all, which may be
-    less than all of `usual` together. Raises UserError when fewer are there, unless `complete` is false; more are logged.
+    found: recordings of each speaker on the disk. usual: recordings of most speakers. promised: recordings in all,
+        maybe fewer than the sum of `usual`. complete: true raises a UserError if recordings are missing; false logs
+        them.
+    More recordings than published are logged.
     """
     total = sum(found.values())
     if total > promised:
         logger.warning(
-            "%s: %d recordings are there, and %d are published: are there copies among them?", name, total, promised
+            "%s: %d recordings exist, but %d are published: are there copies among them?", name, total, promised
         )
     if total >= promised:
         return
     short = {
         speaker: (found.get(speaker, 0), count) for speaker, count in usual.items() if found.get(speaker, 0) < count
     }
-    _missing(name, f"{promised - total:,} of {promised:,} recordings are missing{_lacking(who, short)}", complete, fix)
+    count = f"{promised - total:,} of {promised:,} recordings are missing"
+    _report_missing(name, f"{count}{_lacking(who, short)}", complete, fix)
 
 
 def _lacking(who: str, short: Mapping[str, tuple[int, int]]) -> str:
-    """Who has how many of how many; those who lack most come first."""
+    """List who has how many of how many, most missing first."""
     if not short:
         return ""
     order = sorted(short, key=lambda speaker: (short[speaker][0] - short[speaker][1], speaker))
@@ -132,31 +136,30 @@ def _lacking(who: str, short: Mapping[str, tuple[int, int]]) -> str:
     return f": {', '.join(shown)}{more}"
 
 
-def _missing(name: str, says: str, complete: bool, fix: str) -> None:
+def _report_missing(name: str, what: str, complete: bool, fix: str) -> None:
     if complete:
-        raise UserError(f"{name}: {says}. To mend it: {fix}, {GO_ON}.")
-    logger.warning("%s: %s; going on without them (dataset.corpus.complete=false)", name, says)
+        raise UserError(f"{name}: {what}. To fix this: {fix}, {GO_ON}.")
+    logger.warning("%s: %s; going on without them (dataset.corpus.complete=false)", name, what)
 
 
-def counts(
+def summary(
     name: str, table: pd.DataFrame, label: str, there: int, ignored: Mapping[str, Collection[str]], noise: int = 0
 ) -> str:
-    """One line on what was read of a folder: files, labels, speakers, and what was left out for what reason.
+    """Summarise in one line what was read from a folder: files, labels, speakers, and what was left out and why.
 
-    there: files below the folder. They are those of the table and of noise, and the ignored ones (reason -> paths).
+    there: number of files below the folder: those of the table, those of noise, and the ignored ones (reason -> paths).
     """
     files = table["path"].nunique()
     windows = f" ({len(table):,} utterances)" if len(table) != files else ""
-    said = [f"read {files:,} of {there:,} files{windows}"]
+    parts = [f"read {files:,} of {there:,} files{windows}"]
     for column in dict.fromkeys((label, "speaker")):
         if column in table:
             values = sorted(set(table[column]) - {""})
-            unknown = (
-                f" ({int((table[column] == '').sum()):,} utterances have none)" if (table[column] == "").any() else ""
-            )
+            empty = int((table[column] == "").sum())
+            unknown = f" ({empty:,} utterances have none)" if empty else ""
             shown = f": {examples(values, LABELS)}" if column == label else ""
-            said.append(f"{len(values):,} {column}{'s' * (len(values) != 1)}{shown}{unknown}")
+            parts.append(f"{len(values):,} {column}{'s' * (len(values) != 1)}{shown}{unknown}")
     if noise:
-        said.append(f"background noise: {noise:,}")
+        parts.append(f"background noise: {noise:,}")
     left = [f"{len(paths):,} {reason} ({examples(map(showable, paths))})" for reason, paths in ignored.items() if paths]
-    return f"{name}: {', '.join(said)}; ignored: {'; '.join(left) or 'none'}"
+    return f"{name}: {', '.join(parts)}; ignored: {'; '.join(left) or 'none'}"

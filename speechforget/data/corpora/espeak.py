@@ -1,4 +1,4 @@
-"""A corpus made on the spot: words spoken by the voices of espeak-ng (the espeakng-loader wheel), the same to the sample wherever it is made."""
+"""A synthetic corpus: words spoken by the voices of espeak-ng (espeakng-loader wheel), bit-equal on every machine."""
 
 from __future__ import annotations
 
@@ -24,9 +24,10 @@ from speechforget.store import code_hash, once, read_done
 VERSION = 1  # part of the folder's name: raise it when the same numbers give other recordings
 SAMPLE_RATE = 16000  # Hz
 BASES = ("en-us", "en", "en-029", "en-gb-scotland", "en-gb-x-rp")
-# Variants whose sound differs from run to run, even in a fresh child.
+# Variants that sound different in each run, even in a new process.
 NOT_REPRODUCIBLE = frozenset({"Alicia", "Demonic", "f2", "f3", "f5", "sandro", "victor", "whisper", "whisperf"})
-# How renderings differ: espeak's words a minute, loudness, pitch and pitch range (0-99), the noise's distance in dB, the place in the second.
+# How renderings differ: espeak's words per minute, loudness, pitch and pitch range (0-99); signal-to-noise ratio in dB;
+# position in the second.
 RANGES = {
     "rate": (120, 240),
     "volume": (50, 100),
@@ -48,20 +49,23 @@ def index(
     seed: int = 0,
     lock: str = "flock",
 ) -> Corpus:
-    """Every word by every voice, `renderings` times, each with another rate, pitch, pitch range, loudness, place and noise.
+    """Index every word by every voice, `renderings` times, each with another rate, pitch, loudness, position and noise.
 
-    Made once, in a folder below `root`, or below `cache` where there is no root.
+    The recordings are made once, in a folder below `root`, or below `cache` if there is no root.
 
-    voices: how many (a seeded choice of variants, each with one of the English accents) or their names, such as en-us+klatt3.
-    test: for label "word" the share of the voices that is not heard in training, for label "speaker" the share of the renderings of each word.
+    voices: a number (variants drawn by seed, each with one of the English accents), or names such as en-us+klatt3.
+    test: for label "word" the share of the voices that test, which are not in training; for label "speaker" the share
+        of the renderings of each word.
     """
     if any(isinstance(word, bool) for word in words):
-        raise UserError("dataset.corpus.words holds true or false: put words such as yes, no, on and off into quotes.")
-    chosen, said = _voices(voices, seed), [str(word) for word in words]
-    _check(chosen, said, renderings, test)
+        raise UserError(
+            "dataset.corpus.words contains true or false: put words such as yes, no, on and off into quotation marks."
+        )
+    chosen, texts = _voices(voices, seed), [str(word) for word in words]
+    _check(chosen, texts, renderings, test)
     rows = [
         {"id": f"{word}/{voice}_{number}.wav", "word": word, "speaker": voice, "rendering": str(number)}
-        for word in said
+        for word in texts
         for voice in chosen
         for number in range(1, renderings + 1)
     ]
@@ -69,7 +73,7 @@ def index(
     if label == "speaker":
         tested = table["rendering"].astype(int) > renderings - max(1, round(test * renderings))
     else:
-        # The choice is spread by the seed alone, so it stays the same while words or renderings change.
+        # Only the seed decides, so that the choice stays the same when words or renderings change.
         tested = table["speaker"].isin(_drawn(chosen, seed, "test voices")[: max(1, round(test * len(chosen)))])
     table.insert(1, "path", table["id"])
     table.insert(2, "subset", tested.map({True: "test", False: "train"}))
@@ -84,14 +88,15 @@ def index(
     folder = (Path(root).expanduser() if root else cache / "espeak") / f"{seed_from(json.dumps(recipe)):016x}"
     if read_done(folder) is None:
         _make(folder, clips, lock)
-    steady = pd.DataFrame({"id": list(map(str, recipe[:-1])), "path": ""})  # voices and all they say are drawn
+    # Voices and everything they say are drawn.
+    steady = pd.DataFrame({"id": list(map(str, recipe[:-1])), "path": ""})
     return Corpus("espeak", folder, table, steady=steady)
 
 
 def _drawn(names: Sequence[str], *salt: int | str) -> list[str]:
     numbers = identities(pd.Series(list(names)))
-    place = dict(zip(numbers.tolist(), names, strict=True))
-    return [place[number] for number in order(numbers, *salt).tolist()]
+    name_of = dict(zip(numbers.tolist(), names, strict=True))
+    return [name_of[number] for number in order(numbers, *salt).tolist()]
 
 
 def _voices(voices: int | Sequence[str], seed: int) -> list[str]:
@@ -103,7 +108,8 @@ def _voices(voices: int | Sequence[str], seed: int) -> list[str]:
     if isinstance(voices, int):
         if not 2 <= voices <= len(variants):
             raise UserError(
-                f"dataset.corpus.voices is {voices}: espeak has 2 to {len(variants)} voices that can be made again."
+                f"dataset.corpus.voices is {voices}: choose 2 to {len(variants)}, the voices that sound the same in "
+                "each run."
             )
         return sorted(
             f"{BASES[number % len(BASES)]}+{variant}"
@@ -114,11 +120,13 @@ def _voices(voices: int | Sequence[str], seed: int) -> list[str]:
         base, _, variant = name.partition("+")
         if variant in NOT_REPRODUCIBLE:
             raise UserError(
-                f"espeak's variant '{variant}' sounds different each time: leave {name} out of dataset.corpus.voices."
+                f"The espeak variant '{variant}' sounds different in each run: remove {name} from "
+                "dataset.corpus.voices."
             )
         if not base or (variant and variant not in variants):
             raise UserError(
-                f"dataset.corpus.voices names '{name}': write ACCENT+VARIANT; of variants {nearest(variant, variants)}."
+                f"dataset.corpus.voices contains '{name}': write ACCENT+VARIANT; of variants "
+                f"{nearest(variant, variants)}."
             )
     return names
 
@@ -126,9 +134,11 @@ def _voices(voices: int | Sequence[str], seed: int) -> list[str]:
 def _check(voices: list[str], words: list[str], renderings: int, test: float) -> None:
     for option, values in {"words": words, "voices": voices}.items():
         if len(set(values)) < max(2, len(values)):
-            raise UserError(f"dataset.corpus.{option} must list at least two, each once: {', '.join(values)}.")
+            raise UserError(f"dataset.corpus.{option} must list at least two, each once, but is: {', '.join(values)}.")
     if strange := [word for word in words if "/" in word or word.startswith(".") or not word.strip()]:
-        raise UserError(f"dataset.corpus.words holds {strange[0]!r}, which cannot name a folder: use letters.")
+        raise UserError(
+            f"dataset.corpus.words contains {strange[0]!r}, which cannot be the name of a folder: use letters."
+        )
     if renderings < 2 or not 0 < test < 1:
         raise UserError(
             f"dataset.corpus.renderings={renderings} must be 2 or more and test={test} a share between 0 and 1."
@@ -136,7 +146,7 @@ def _check(voices: list[str], words: list[str], renderings: int, test: float) ->
 
 
 def _clips(table: pd.DataFrame, seed: int) -> list[dict[str, Any]]:
-    """What is said and how: whole numbers for espeak, `snr` in dB, `position` and the number that noise is drawn from."""
+    """Draw each clip: integers for espeak, `snr` in dB, `position`, and `draw`, the seed of its noise."""
     numbers = identities(table["id"])
     clips: list[dict[str, Any]] = [{"id": row.id, "word": row.word, "voice": row.speaker} for row in table.itertuples()]
     for (name, (low, high)), drawn in zip(RANGES.items(), uniform(numbers, len(RANGES), seed, "espeak").T, strict=True):
@@ -149,9 +159,7 @@ def _clips(table: pd.DataFrame, seed: int) -> list[dict[str, Any]]:
 
 def _make(folder: Path, clips: list[dict[str, Any]], lock: str) -> None:
     if not hasattr(os, "fork"):
-        raise UserError(
-            "espeak's recordings can only be made where processes fork (Linux, macOS): choose another dataset."
-        )
+        raise UserError("espeak needs processes that fork (Linux, macOS): choose another dataset.")
     job = folder / "job.json"
 
     def speak() -> None:
@@ -163,12 +171,12 @@ def _make(folder: Path, clips: list[dict[str, Any]], lock: str) -> None:
     try:
         once(folder, lock, speak)
     except OSError as error:
-        place, reason = error.filename or folder, error.strerror or error
-        raise UserError(f"{place} cannot be written ({reason}): choose another place (cache, dataset.root).") from error
+        path, reason = error.filename or folder, error.strerror or error
+        raise UserError(f"{path} cannot be written ({reason}): choose another folder (cache, dataset.root).") from error
 
 
 def _run(job: Path, count: int) -> None:
-    """Runs the job in a few processes; raises UserError with what they cannot speak, OSError with what they cannot write."""
+    """Run the job in a few processes. Raises UserError if they cannot speak a clip, OSError if they cannot write it."""
     shards = min(8, os.cpu_count() or 1)
     home = str(Path(__file__).parents[3])
     environment = {
@@ -205,9 +213,7 @@ def _run(job: Path, count: int) -> None:
     if problems:
         raise UserError(f"espeak has {problems[0]}: change dataset.corpus.words or dataset.corpus.voices.")
     if any(codes):
-        raise RuntimeError(
-            f"a process that speaks with espeak ended with code {max(codes, key=abs)}; its message is above"
-        )
+        raise RuntimeError(f"an espeak process ended with exit code {max(codes, key=abs)}; its message is above")
 
 
 def _listen(process: subprocess.Popen[str], progress: Any, problems: list[str], refused: list[str]) -> None:

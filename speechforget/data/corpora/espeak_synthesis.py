@@ -1,7 +1,10 @@
-"""Speaks words with espeak-ng, one forked child per clip: `python -m speechforget.data.corpora.espeak_synthesis JOB.json SHARD SHARDS`, called by `espeak`.
+"""Speak words with espeak-ng, one forked child per clip.
 
-espeak-ng carries state from clip to clip, so what it says depends on what it said before; a child forked after initialisation has no before. The
-process that forks must have no threads: this module is run as a program of its own and imports what has threads (NumPy) only after the last fork.
+`espeak` runs it as `python -m speechforget.data.corpora.espeak_synthesis JOB.json SHARD SHARDS`.
+
+espeak-ng carries a state from clip to clip, so its output depends on earlier clips. A child that is forked after
+initialisation has no earlier clips. A process that forks must have no threads: so this module is a program of its own,
+and imports NumPy, which has threads, only after the last fork.
 """
 
 from __future__ import annotations
@@ -15,18 +18,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-SYNCHRONOUS, DO_NOT_EXIT, UTF8 = (
-    2,
-    0x8000,
-    1,
-)  # speak_lib.h: AUDIO_OUTPUT_SYNCHRONOUS, espeakINITIALIZE_DONT_EXIT, espeakCHARS_UTF8
+# speak_lib.h: AUDIO_OUTPUT_SYNCHRONOUS, espeakINITIALIZE_DONT_EXIT, espeakCHARS_UTF8.
+SYNCHRONOUS, DO_NOT_EXIT, UTF8 = 2, 0x8000, 1
 PARAMETERS = {"rate": 1, "volume": 2, "pitch": 3, "range": 4}  # speak_lib.h: espeak_PARAMETER
 UNKNOWN_VOICE = b"!"
 CALLBACK = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)
 
 
 class Speaker:
-    """espeak-ng in this process. rate: of its samples, in Hz."""
+    """espeak-ng in this process. rate: sample rate in Hz."""
 
     def __init__(self) -> None:
         import espeakng_loader
@@ -36,9 +36,9 @@ class Speaker:
             SYNCHRONOUS, 0, str(Path(espeakng_loader.get_data_path()).parent).encode(), DO_NOT_EXIT
         )
         if self.rate <= 0:
-            raise RuntimeError("espeak-ng does not start: its data were not found")
+            raise RuntimeError("espeak-ng does not start: its data are missing")
         self.parts: list[bytes] = []
-        self.callback = CALLBACK(self._collect)  # kept: the library does not own it
+        self.callback = CALLBACK(self._collect)  # a reference, because the library keeps none
         self.library.espeak_SetSynthCallback(self.callback)
 
     def _collect(self, samples: Any, count: int, _events: Any) -> int:
@@ -47,7 +47,7 @@ class Speaker:
         return 0
 
     def say(self, clip: dict[str, Any]) -> bytes:
-        """One clip (voice, word and PARAMETERS) as int16 bytes; to be called once in a process."""
+        """Speak one clip (voice, word and PARAMETERS); return int16 bytes. Call this once per process."""
         if self.library.espeak_SetVoiceByName(clip["voice"].encode()):
             return UNKNOWN_VOICE
         for name, number in PARAMETERS.items():
@@ -59,7 +59,7 @@ class Speaker:
 
 
 def in_child(work: Callable[[], bytes]) -> bytes:
-    """What `work` returns when a forked child does it."""
+    """Run `work` in a forked child and return its bytes."""
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
@@ -77,7 +77,7 @@ def in_child(work: Callable[[], bytes]) -> bytes:
 
 
 def finish(clip: dict[str, Any], spoken: bytes, rate: int, folder: Path, sample_rate: int) -> None:
-    """Writes one clip as WAV: resampled, placed in a second, with noise of `clip["snr"]` dB below the word."""
+    """Write one clip as WAV: resampled, placed in one second, with noise `clip["snr"]` dB below the word."""
     import io
 
     import numpy as np
@@ -92,7 +92,7 @@ def finish(clip: dict[str, Any], spoken: bytes, rate: int, folder: Path, sample_
     samples[start : start + len(word)] = word
     level = np.sqrt(np.mean(np.square(word, dtype=np.float64))) * 10 ** (-clip["snr"] / 20)
     noise = uniform(np.array([clip["draw"]]), len(samples), "espeak noise")[0] * 2 - 1
-    sound = io.BytesIO()  # libsndfile would not say why it cannot write
+    sound = io.BytesIO()  # libsndfile gives no reason when it cannot write
     soundfile.write(sound, to_pcm(samples + level * np.sqrt(3) * noise), sample_rate, format="WAV", subtype="PCM_16")
     target = folder / clip["id"]
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -100,9 +100,10 @@ def finish(clip: dict[str, Any], spoken: bytes, rate: int, folder: Path, sample_
 
 
 def main(job: Path, shard: int, shards: int) -> None:
-    """Makes every `shards`-th clip of the job; prints one line for each clip that was spoken.
+    """Make every `shards`-th clip of the job, and print one line per spoken clip.
 
-    Prints `error: ...` when one cannot be spoken, `refused: ...` with the number of the system's error when one cannot be written, and ends there.
+    Stops after printing `error: ...` for a clip that cannot be spoken, or `refused: ...` with the system's error number
+    for a clip that cannot be written.
     """
     work = json.loads(job.read_text(encoding="utf-8"))
     clips = work["clips"][shard::shards]

@@ -1,4 +1,7 @@
-"""Fluent Speech Commands (Lugosch et al., Interspeech 2019, arXiv:1904.03670): 31 intents, 97 speakers, 30,043 recordings."""
+"""Fluent Speech Commands: 31 intents, 97 speakers, 30,043 recordings.
+
+Lugosch et al., Interspeech 2019, arXiv:1904.03670.
+"""
 
 from __future__ import annotations
 
@@ -15,14 +18,15 @@ logger = logging.getLogger(__name__)
 
 FOLDER = "fluent_speech_commands_dataset"
 HOW = (
-    "Get it (its own licence, for research) from https://fluent.ai/fluent-speech-commands-a-dataset-for-spoken-language-understanding-research/ "
-    f"and name the folder that holds {FOLDER}."
+    "Get it (its own licence, for research) from "
+    "https://fluent.ai/fluent-speech-commands-a-dataset-for-spoken-language-understanding-research/ "
+    f"and set dataset.root to the folder that holds {FOLDER}."
 )
-FIX = "unpack fluent_speech_commands_dataset.tar.gz again and set dataset.root to what comes out"
+FIX = "unpack fluent_speech_commands_dataset.tar.gz again and set dataset.root to its folder"
 LISTS = {"train": "train_data.csv", "validation": "valid_data.csv", "test": "test_data.csv"}
 SLOTS = ("action", "object", "location")
 DEMOGRAPHICS = "speaker_demographics.csv"
-# Its columns, without the spaces round them, and their names here.
+# Columns of DEMOGRAPHICS, without the spaces around them -> our names.
 ABOUT = {
     "gender": "gender",
     "First Language spoken": "first_language",
@@ -33,11 +37,13 @@ ABOUT = {
 
 
 def index(root: str | Path | None, label: str, cache: Path, complete: bool = True) -> Corpus:
-    """The corpus in its own layout, data/{train,valid,test}_data.csv and wavs/speakers/<speaker>/<id>.wav; its three subsets share no speaker.
+    """Index the corpus in its own layout: data/{train,valid,test}_data.csv and wavs/speakers/<speaker>/<id>.wav.
 
-    Columns: intent (action-object-location), action, object, location, transcription, speaker, and, where data/speaker_demographics.csv is there,
-    gender, first_language, language (at work or school), fluency and age (a range), as the speakers said.
-    complete: what happens when listed recordings are missing: true raises a UserError that says which, false logs it and goes on.
+    The three subsets share no speaker. Columns: intent (action-object-location), action, object, location,
+    transcription, speaker, and, if data/speaker_demographics.csv exists, gender, first_language, language (at work or
+    school), fluency and age (a range), as the speakers said.
+
+    complete: true raises a UserError that names missing recordings; false logs them and goes on.
     """
     folder = require_root(root, "fluent_speech_commands", HOW)
     folder = folder / FOLDER if (folder / FOLDER / "data").is_dir() else folder
@@ -55,7 +61,8 @@ def index(root: str | Path | None, label: str, cache: Path, complete: bool = Tru
     require_label(table, label, "fluent_speech_commands")
     if label == "speaker":
         raise UserError(
-            "The lists of Fluent Speech Commands keep speakers apart, so test speakers are never heard in training: choose dataset.label=intent."
+            "The lists of Fluent Speech Commands keep speakers apart, so test speakers are not in training: set "
+            "dataset.label=intent."
         )
     return Corpus("fluent_speech_commands", folder, table.sort_values("id", ignore_index=True))
 
@@ -79,7 +86,7 @@ def _listed(path: Path, subset: str) -> pd.DataFrame:
 
 
 def _with_demographics(table: pd.DataFrame, path: Path) -> pd.DataFrame:
-    """Adds what the speakers said of themselves, "" where nothing."""
+    """Add what the speakers said about themselves, "" where they said nothing."""
     about = _read(path)
     if "speakerId" not in about:
         raise UserError(f"{path} has no column 'speakerId': {FIX}.")
@@ -88,5 +95,5 @@ def _with_demographics(table: pd.DataFrame, path: Path) -> pd.DataFrame:
         if column in about:
             table[name] = table["speaker"].map(about[column].str.strip()).fillna("")
         else:
-            logger.warning("fluent_speech_commands: %s has no column '%s', so %s is not known", path, column, name)
+            logger.warning("fluent_speech_commands: %s has no column '%s', so %s is unknown", path, column, name)
     return table

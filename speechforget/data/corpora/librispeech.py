@@ -1,4 +1,4 @@
-"""LibriSpeech (Panayotov, Chen, Povey & Khudanpur, ICASSP 2015) for speaker identification; CC BY 4.0."""
+"""LibriSpeech for speaker identification (Panayotov, Chen, Povey & Khudanpur, ICASSP 2015); CC BY 4.0."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ PUBLISHED = {
 }
 HOW = (
     "Unpack https://www.openslr.org/resources/12/train-clean-100.tar.gz (6.3 GB, CC BY 4.0) there, "
-    "or set dataset.corpus.download=true to have it done where a network exists."
+    "or set dataset.corpus.download=true where there is a network."
 )
 NAME = re.compile(r"(?P<speaker>\d+)/(?P<chapter>\d+)/(?P=speaker)-(?P=chapter)-\d+\.flac")
 GENDERS = {"M": "male", "F": "female"}
@@ -48,18 +48,20 @@ def index(
     download: bool = False,
     seed: int = 0,
 ) -> Corpus:
-    """The corpus in its own layout: LibriSpeech/<subset>/<speaker>/<chapter>/<speaker>-<chapter>-<number>.flac.
+    """Index the corpus in its own layout: LibriSpeech/<subset>/<speaker>/<chapter>/<speaker>-<chapter>-<number>.flac.
 
-    Columns: speaker, chapter (the session, a whole one tests or trains), part (the subset it comes from), and, where SPEAKERS.TXT is there, gender.
-    subsets: which of the corpus's subsets are used, all for closed-set identification: their speakers are disjoint.
-    test: the share of the recordings that tests, in whole chapters. Of each speaker the chapter that comes nearest to the share of his recordings
-        is taken, speakers in drawn order, until the share of all is reached; every speaker keeps at least one chapter to train on. Chapters are
-        long, so that not every speaker is tested; the log says how many are. For another label, such as gender, whole speakers test.
-    complete: true raises a UserError when fewer recordings are there than were published, false logs it and goes on.
+    Columns: speaker, chapter (the session), part (the subset it comes from), and, if SPEAKERS.TXT exists, gender.
+    subsets: the subsets of the corpus to use, all for closed-set identification: their speakers are disjoint.
+    test: the share of the recordings that test. For label speaker, whole chapters test: speakers come in random order,
+        each with the chapter nearest to the share of their recordings, until the share of all is reached. Every speaker
+        keeps at least one chapter to train on. Chapters are long, so not every speaker is tested; the log says how many
+        are. For other labels, such as gender, whole speakers test.
+    complete: true raises a UserError if there are fewer recordings than published; false logs this and goes on.
+    download: true downloads missing subsets to the root.
     """
     top = _top(root, subsets, download)
     if not 0 < test < 1:
-        raise UserError(f"dataset.corpus.test is {test}: give the share to test on, between 0 and 1.")
+        raise UserError(f"dataset.corpus.test is {test}: give the share of test recordings, between 0 and 1.")
     genders = _genders(top)
     table = pd.concat([_subset(top, subset, genders, complete) for subset in sorted(set(subsets))], ignore_index=True)
     require_label(table, label, "librispeech")
@@ -74,60 +76,57 @@ def index(
 
 
 def _top(root: str | Path | None, subsets: Collection[str], download: bool) -> Path:
-    """The folder LibriSpeech, which holds all the subsets."""
+    """Find the folder that holds all the subsets."""
     if isinstance(subsets, str) or not subsets:
         raise UserError(f"dataset.corpus.subsets is {subsets!r}: give a list, such as [train-clean-100].")
     if download and root is not None:
         Path(root).expanduser().mkdir(parents=True, exist_ok=True)
     top = require_root(root, "librispeech", HOW)
-    places = [top / ARCHIVE, top]
+    folders = [top / ARCHIVE, top]
     for subset in subsets:
-        if not any((place / subset).is_dir() for place in places):
+        if not any((folder / subset).is_dir() for folder in folders):
             if download and subset in PUBLISHED:
                 _download(top, subset)
             else:
-                raise UserError(_absent(subset, places))
-    for place in places:
-        if all((place / subset).is_dir() for subset in subsets):
-            return place
+                raise UserError(_absent(subset, folders))
+    for folder in folders:
+        if all((folder / subset).is_dir() for subset in subsets):
+            return folder
     raise UserError(
-        f"The subsets {', '.join(subsets)} lie partly in {top} and partly in {top / ARCHIVE}: put them into one folder."
+        f"The subsets {', '.join(subsets)} are partly in {top} and partly in {top / ARCHIVE}: move them into one "
+        "folder."
     )
 
 
-def _absent(subset: str, places: list[Path]) -> str:
-    known = {
-        *PUBLISHED,
-        *(
-            path.name
-            for place in places
-            if place.is_dir()
-            for path in place.iterdir()
-            if path.is_dir() and path.name != ARCHIVE
-        ),
-    }
+def _absent(subset: str, folders: list[Path]) -> str:
+    there = (path for folder in folders if folder.is_dir() for path in folder.iterdir() if path.is_dir())
+    known = {*PUBLISHED, *(path.name for path in there if path.name != ARCHIVE)}
     hint = HOW if subset in PUBLISHED else f"Of subsets {nearest(subset, known)}."
-    return f"{places[1]} is not LibriSpeech with the subset {subset} of dataset.corpus.subsets: there is no folder {ARCHIVE}/{subset}. {hint}"
+    return (
+        f"{folders[1]} is not LibriSpeech with the subset {subset} (dataset.corpus.subsets): it has no folder "
+        f"{ARCHIVE}/{subset}. {hint}"
+    )
 
 
 def _download(top: Path, subset: str) -> None:
     from speechforget._torchaudio import torchaudio
 
     refuse_in_dry_run(top)
-    logger.info("librispeech: fetching %s to %s", subset, top)
+    logger.info("librispeech: downloading %s to %s", subset, top)
     try:
         torchaudio.datasets.LIBRISPEECH(str(top), url=subset, download=True)
     except (OSError, RuntimeError) as error:
         raise UserError(
-            f"LibriSpeech's {subset} could not be fetched ({error}): check the network, or fetch it elsewhere. {HOW}"
+            f"LibriSpeech's {subset} could not be downloaded ({error}): check the network, or download it on another "
+            f"machine. {HOW}"
         ) from error
 
 
 def _genders(top: Path) -> dict[str, tuple[str, str]]:
-    """speaker -> (subset, gender), as SPEAKERS.TXT has it; empty where the file is missing."""
+    """Read speaker -> (subset, gender) from SPEAKERS.TXT; empty if the file is missing."""
     path = top / SPEAKERS
     if not path.is_file():
-        logger.warning("librispeech: %s is missing, so genders are not known", path)
+        logger.warning("librispeech: %s is missing, so genders are unknown", path)
         return {}
     found = {}
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
@@ -142,7 +141,8 @@ def _subset(top: Path, subset: str, genders: Mapping[str, tuple[str, str]], comp
     matches = [match for path in paths if (match := NAME.fullmatch(path))]
     if not matches:
         raise UserError(
-            f"{top / subset} has no recordings named speaker/chapter/speaker-chapter-number.flac: unpack the archive again. {HOW}"
+            f"{top / subset} has no recordings named <speaker>/<chapter>/<speaker>-<chapter>-<number>.flac: unpack the "
+            f"archive again. {HOW}"
         )
     rows = [
         {"id": f"{subset}/{match[0]}", "path": f"{subset}/{match[0]}", **match.groupdict(), "part": subset}
@@ -154,7 +154,7 @@ def _subset(top: Path, subset: str, genders: Mapping[str, tuple[str, str]], comp
         table["gender"] = [genders.get(speaker, ("", ""))[1] for speaker in table["speaker"]]
     if len(matches) < len(paths):
         logger.warning(
-            "librispeech: %d files in %s have other names than recordings and are left out",
+            "librispeech: %d files in %s do not have names of recordings and are left out",
             len(paths) - len(matches),
             top / subset,
         )
@@ -162,9 +162,9 @@ def _subset(top: Path, subset: str, genders: Mapping[str, tuple[str, str]], comp
 
 
 def _check(top: Path, subset: str, table: pd.DataFrame, genders: Mapping[str, tuple[str, str]], complete: bool) -> None:
-    """Compares with the published counts; only where they differ are the transcripts read, to say which recordings are missing."""
+    """Compare with the published counts; if recordings are missing, read the transcripts to name them."""
     promised, speakers = PUBLISHED.get(subset, (len(table), table["speaker"].nunique()))
-    fix = f"fetch {subset}.tar.gz again"
+    fix = f"download {subset}.tar.gz again"
     if len(table) < promised:
         named = _transcribed(top / subset)
         check_listed(
@@ -178,17 +178,17 @@ def _check(top: Path, subset: str, table: pd.DataFrame, genders: Mapping[str, tu
     absent = {speaker: 1 for speaker, (part, _) in genders.items() if part == subset}
     check_counts(f"librispeech {subset}", counts, absent, promised, complete, fix)
     if len(counts) != speakers:
-        logger.warning("librispeech: %s has %d speakers, %d are published", subset, len(counts), speakers)
+        logger.warning("librispeech: %s has %d speakers, but %d are published", subset, len(counts), speakers)
 
 
 def _transcribed(folder: Path) -> pd.DataFrame:
-    """The recordings that the transcripts of the chapters name."""
+    """List the recordings that the transcripts of the chapters name."""
     rows = []
     for transcript in sorted(folder.glob("*/*/*.trans.txt")):
         lines = transcript.read_text(encoding="utf-8", errors="replace").splitlines()
-        place = transcript.relative_to(folder).parent
+        chapter = transcript.relative_to(folder).parent
         rows += [
-            {"path": f"{place.as_posix()}/{line.split(maxsplit=1)[0]}.flac", "speaker": place.parts[0]}
+            {"path": f"{chapter.as_posix()}/{line.split(maxsplit=1)[0]}.flac", "speaker": chapter.parts[0]}
             for line in lines
             if line.strip()
         ]
@@ -196,7 +196,7 @@ def _transcribed(folder: Path) -> pd.DataFrame:
 
 
 def _tested(table: pd.DataFrame, test: float, seed: int) -> pd.Series:
-    """Which rows test, in whole chapters, bool (rows,)."""
+    """Choose the rows that test, in whole chapters. Returns bool (rows,)."""
     names = table["speaker"] + "/" + table["chapter"]
     chapters = (
         table.assign(name=names)
@@ -206,7 +206,7 @@ def _tested(table: pd.DataFrame, test: float, seed: int) -> pd.Series:
     )
     candidates = _candidates(chapters, test, seed)
     single = int((chapters["speaker"].value_counts() == 1).sum())
-    # A chapter is taken when that brings the number of tested recordings nearer to its share of all.
+    # Take a chapter if it brings the number of test recordings nearer to the share.
     wanted, reached, chosen = test * len(table), 0, set()
     for name, size in zip(candidates["name"], candidates["size"], strict=True):
         if abs(reached + size - wanted) < abs(reached - wanted):
@@ -214,17 +214,18 @@ def _tested(table: pd.DataFrame, test: float, seed: int) -> pd.Series:
             reached += size
     tested = names.isin(chosen)
     speakers, heard = table["speaker"].nunique(), table.loc[tested, "speaker"].nunique()
-    said = f"{reached:,} of {len(table):,} recordings test, in whole chapters, of {heard} of {speakers} speakers"
-    logger.info("librispeech: %s; %d speakers have a single chapter, which trains", said, single)
+    counted = f"{reached:,} of {len(table):,} recordings test, in whole chapters of {heard} of {speakers} speakers"
+    logger.info("librispeech: %s; %d speakers have a single chapter, which trains", counted, single)
     if not chosen:
         raise UserError(
-            f"librispeech: no chapter can test ({single} of {speakers} speakers have one alone): set dataset.corpus.test nearer to 0.5."
+            f"librispeech: no chapter can test, because {single} of {speakers} speakers have only one, or because "
+            "chapters are too long for the share: set dataset.corpus.test nearer to 0.5."
         )
     return tested
 
 
 def _candidates(chapters: pd.DataFrame, test: float, seed: int) -> pd.DataFrame:
-    """The chapters that may test, best first: of each speaker all but one, first the nearest to the share, the speakers in drawn order."""
+    """Order the chapters that may test, all but one of each speaker: nearest to the share first, speakers at random."""
     drawn = uniform(identities(chapters["name"]), 1, seed, "test chapters")[:, 0]
     speakers = pd.Series(chapters["speaker"].unique())
     turn = dict(zip(speakers, uniform(identities(speakers), 1, seed, "test speakers")[:, 0], strict=True))
@@ -233,6 +234,6 @@ def _candidates(chapters: pd.DataFrame, test: float, seed: int) -> pd.DataFrame:
         off=(chapters["size"] - test * total).abs(), drawn=drawn, turn=chapters["speaker"].map(turn)
     )
     ordered = ordered.sort_values(["turn", "speaker", "off", "drawn"])
-    place = ordered.groupby("speaker").cumcount()
-    left = ordered.groupby("speaker")["size"].transform("size") - place
-    return ordered.assign(place=place)[left > 1].sort_values(["place", "turn", "speaker"], kind="stable")
+    number = ordered.groupby("speaker").cumcount()
+    left = ordered.groupby("speaker")["size"].transform("size") - number
+    return ordered.assign(number=number)[left > 1].sort_values(["number", "turn", "speaker"], kind="stable")

@@ -1,4 +1,7 @@
-"""SLURP (Bastianelli, Vanzo, Swietojanski & Rieser, EMNLP 2020, arXiv:2011.13205): intents, about 72,000 recordings; sound CC BY-NC 4.0."""
+"""SLURP: intents, about 72,000 recordings; sound CC BY-NC 4.0.
+
+Bastianelli, Vanzo, Swietojanski & Rieser, EMNLP 2020, arXiv:2011.13205.
+"""
 
 from __future__ import annotations
 
@@ -19,18 +22,16 @@ from speechforget.errors import UserError
 logger = logging.getLogger(__name__)
 
 HOW = (
-    "Clone https://github.com/pswietojanski/slurp, unpack slurp_real.tar.gz (https://zenodo.org/record/4274930, CC BY-NC 4.0) into its folder audio, "
-    "and name the clone."
+    "Clone https://github.com/pswietojanski/slurp, unpack slurp_real.tar.gz (https://zenodo.org/record/4274930, CC "
+    "BY-NC 4.0) into its folder audio, and set dataset.root to the clone."
 )
 FIX = "unpack slurp_real.tar.gz again into the folder audio"
 LISTS = {"train": "train.jsonl", "validation": "devel.jsonl", "test": "test.jsonl"}
 SYNTHETIC = "train_synthetic.jsonl"
-NOT_PUBLISHED = frozenset(
-    {"slurp_real/audio-1434527177-headset.flac"}
-)  # listed, but not in the archive (issue 2 of the corpus's repository)
-USER = re.compile(
-    r"(?P<gender>[A-Za-z]*?)(?P<native>[EO]?)-\d+"
-)  # FE-488: female, English; MO: male, other; UNK: unknown
+# Listed, but not in the archive (issue 2 of the corpus's repository).
+NOT_PUBLISHED = frozenset({"slurp_real/audio-1434527177-headset.flac"})
+# FE-488: female, English; MO: male, other; UNK: unknown.
+USER = re.compile(r"(?P<gender>[A-Za-z]*?)(?P<native>[EO]?)-\d+")
 GENDERS, NATIVE = {"F": "female", "M": "male"}, {"E": "native", "O": "non-native"}
 
 
@@ -46,16 +47,20 @@ def index(
     complete: bool = True,
     seed: int = 0,
 ) -> Corpus:
-    """The corpus as its repository lays it out: dataset/slurp/{train,devel,test}.jsonl and metadata.json, audio/slurp_real/<file>.flac.
+    """Index dataset/slurp/{train,devel,test}.jsonl and metadata.json, audio/slurp_real/<file>.flac.
 
-    Columns: intent (scenario_action), scenario, action, sentence, microphone (headset or distant; many utterances were recorded with both), and,
-    from metadata.json, speaker, gender and native (native or non-native). Ids are slurp_real/<file>.
-    split: "speaker" (a seeded choice of whole speakers validates and tests, with the shares `validation` and `test` of the recordings) or
-        "official" (the lists, which share speakers). Recordings of unknown speakers are left out of the first.
-    microphone: all, headset or distant. synthetic: true adds the synthesised recordings (audio/slurp_synth) to training, without a speaker.
-    complete: what happens when listed recordings are missing: true raises a UserError that says which, false logs it and goes on.
-    The published lists name some recordings under two sentences (issue 7 of the repository): with one intent they count once, with two (or, for
-    split=official, in two lists) they are left out and logged.
+    Columns: intent (scenario_action), scenario, action, sentence, microphone (headset or distant; many utterances were
+        recorded with both), and, from metadata.json, speaker, gender and native (native or non-native). Ids are
+        slurp_real/<file>.
+
+    split: "speaker" (whole speakers, drawn by seed, validate and test, with the shares `validation` and `test` of the
+        recordings; recordings of unknown speakers are left out) or "official" (the lists, which share speakers).
+    microphone: all, headset or distant.
+    synthetic: true adds the synthesised recordings (audio/slurp_synth) to training, without a speaker.
+    complete: true raises a UserError that names missing recordings; false logs them and goes on.
+
+    The published lists contain some recordings under two sentences (issue 7 of the repository). With one intent they
+    are used once. With two intents (or, for split=official, in two lists) they are left out and logged.
     """
     folder = require_root(root, "slurp", HOW)
     _check(label, split, validation, test, microphone)
@@ -87,11 +92,13 @@ def _check(label: str, split: str, validation: float, test: float, microphone: s
         raise UserError(f"dataset.corpus.microphone is '{microphone}': choose all, headset or distant.")
     if split == "speaker" and (validation < 0 or test <= 0 or validation + test >= 1):
         raise UserError(
-            f"dataset.corpus.validation={validation} and dataset.corpus.test={test} must be shares, and leave something to train on."
+            f"dataset.corpus.validation={validation} and dataset.corpus.test={test} must be shares that leave "
+            "recordings to train on."
         )
     if split == "speaker" and label == "speaker":
         raise UserError(
-            "dataset.corpus.split=speaker keeps speakers apart, so test speakers are never heard: use split=official for label=speaker."
+            "dataset.corpus.split=speaker keeps speakers apart, so test speakers are not in training: set "
+            "dataset.corpus.split=official for dataset.label=speaker."
         )
 
 
@@ -111,16 +118,17 @@ def _entry(entry: Any, path: Path, number: int) -> dict[str, Any]:
     wanted = ("intent", "recordings")
     if not isinstance(entry, dict) or any(name not in entry for name in wanted):
         raise UserError(
-            f"Line {number} of {path} is no entry with {' and '.join(wanted)}: restore the file from the repository. {HOW}"
+            f"Line {number} of {path} is not an entry with {' and '.join(wanted)}: restore the file from the "
+            f"repository. {HOW}"
         )
     return entry
 
 
-def _listed(folder: Path, name: str, subset: str, place: str) -> pd.DataFrame:
-    """One row for each recording of each line; path is place/file."""
+def _listed(folder: Path, name: str, subset: str, archive: str) -> pd.DataFrame:
+    """Read one row per recording of each line; its path is archive/file."""
     rows = [
         {
-            "path": f"{place}/{recording['file'] if isinstance(recording, Mapping) else recording}",
+            "path": f"{archive}/{recording['file'] if isinstance(recording, Mapping) else recording}",
             "subset": subset,
             **{column: str(entry.get(column, "")) for column in ("intent", "scenario", "action", "sentence")},
         }
@@ -129,13 +137,13 @@ def _listed(folder: Path, name: str, subset: str, place: str) -> pd.DataFrame:
     ]
     table = pd.DataFrame(rows, columns=["path", "subset", "intent", "scenario", "action", "sentence"], dtype=str)
     headset = table["path"].str.contains("-headset", regex=False)
-    return table.assign(microphone=headset.map({True: "headset", False: "distant"}) if place == "slurp_real" else "")
+    return table.assign(microphone=headset.map({True: "headset", False: "distant"}) if archive == "slurp_real" else "")
 
 
 def _once(listed: pd.DataFrame, split: str) -> pd.DataFrame:
-    """Every recording once, without those that the lists contradict themselves about."""
-    says = ["intent", "subset"] if split == "official" else ["intent"]
-    unclear = contradictory(listed, says)
+    """Return every recording once, without those about which the lists contradict each other."""
+    columns = ["intent", "subset"] if split == "official" else ["intent"]
+    unclear = contradictory(listed, columns)
     if unclear.any():
         paths = listed.loc[unclear, "path"].unique()
         where = "under different intents" + (" or in different lists" if split == "official" else "")
@@ -146,12 +154,12 @@ def _once(listed: pd.DataFrame, split: str) -> pd.DataFrame:
     return listed[~unclear].drop_duplicates("path")
 
 
-def _found(folder: Path, place: str) -> dict[str, str]:
-    """place/file -> path below the root."""
-    for prefix in (f"audio/{place}", place):
+def _found(folder: Path, archive: str) -> dict[str, str]:
+    """Map archive/file to the path below the root."""
+    for prefix in (f"audio/{archive}", archive):
         if (folder / prefix).is_dir():
-            return {f"{place}/{path}": f"{prefix}/{path}" for path in recordings(folder / prefix)}
-    raise UserError(f"{folder} has no folder audio/{place}: unpack {place}.tar.gz into {folder / 'audio'}. {HOW}")
+            return {f"{archive}/{path}": f"{prefix}/{path}" for path in recordings(folder / prefix)}
+    raise UserError(f"{folder} has no folder audio/{archive}: unpack {archive}.tar.gz into {folder / 'audio'}. {HOW}")
 
 
 def _synthetic(folder: Path, complete: bool) -> pd.DataFrame:
@@ -161,13 +169,13 @@ def _synthetic(folder: Path, complete: bool) -> pd.DataFrame:
 
 
 def _with_speakers(table: pd.DataFrame, folder: Path, split: str) -> pd.DataFrame:
-    """Adds speaker, gender and native, "" where the metadata do not say; for split=speaker without those of unknown speakers."""
+    """Add speaker, gender and native, "" where unknown; for split=speaker, leave out recordings of unknown speakers."""
     path = folder / "dataset" / "slurp" / "metadata.json"
     try:
         users = _users(json.loads(path.read_text(encoding="utf-8-sig")))
     except FileNotFoundError:
         users = {}
-        logger.warning("slurp: %s is missing, so speakers are not known", path)
+        logger.warning("slurp: %s is missing, so speakers are unknown", path)
     except (OSError, ValueError, AttributeError, TypeError) as error:
         raise UserError(
             f"The metadata {path} cannot be read ({error}): restore the file from the repository. {HOW}"
@@ -184,7 +192,8 @@ def _with_speakers(table: pd.DataFrame, folder: Path, split: str) -> pd.DataFram
     unknown = table["speaker"] == ""
     if split == "speaker" and unknown.all():
         raise UserError(
-            f"dataset.corpus.split=speaker needs the speakers in {path}: restore the file, or use dataset.corpus.split=official. {HOW}"
+            f"dataset.corpus.split=speaker needs the speakers in {path}: restore the file, or set "
+            f"dataset.corpus.split=official. {HOW}"
         )
     if split == "speaker" and unknown.any():
         logger.warning(
@@ -197,11 +206,11 @@ def _with_speakers(table: pd.DataFrame, folder: Path, split: str) -> pd.DataFram
 
 
 def _users(metadata: Mapping[str, Any]) -> dict[str, str]:
-    """The speaker of each recording, which may be named with or without `audio-` and an ending."""
+    """Map each recording to its speaker; keys are file names without `audio-` and suffix."""
     users = {}
     for entry in metadata.values():
-        said = entry.get("recordings") or {}
-        pairs = said.items() if isinstance(said, Mapping) else ((each["file"], each) for each in said)
+        found = entry.get("recordings") or {}
+        pairs = found.items() if isinstance(found, Mapping) else ((each["file"], each) for each in found)
         users.update({_bare(name): str(about.get("usrid") or "") for name, about in pairs})
     return users
 

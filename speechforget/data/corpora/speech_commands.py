@@ -11,6 +11,7 @@ import pandas as pd
 import soundfile
 
 from speechforget.data.corpora.base import Corpus, identities, recordings, require_root
+from speechforget.data.corpora.completeness import check_listed
 from speechforget.data.split import drawn_share
 from speechforget.errors import UserError
 from speechforget.seeding import order
@@ -23,19 +24,16 @@ NOISE = "_background_noise_"
 ARCHIVE = "speech_commands_v0.02"
 HOW = (
     f"Unpack http://download.tensorflow.org/data/{ARCHIVE}.tar.gz (2.4 GB, CC BY 4.0) there, "
-    "or set dataset.corpus.download=true to have it done where a network exists."
+    "or set dataset.corpus.download=true where there is a network."
 )
 NAME = re.compile(r"(?P<word>[^/]+)/(?P<speaker>[^/]+)_nohash_(?P<take>\d+)\.wav")
 PUBLISHED = 105_829  # recordings of words in the whole archive
 LISTS = {"validation": "validation_list.txt", "test": "testing_list.txt"}
-# Of each noise recording, for silence; the first fifth is never cut, so that it can be mixed into the training of every model.
+# Parts of each noise recording that silence is cut from. The first fifth is left for noise augmentation.
 PARTS = {"train": (0.2, 0.8), "validation": (0.8, 0.9), "test": (0.9, 1.0)}
-STRETCH, WINDOW = (
-    2.0,
-    1.0,
-)  # seconds: windows of two stretches never overlap, and a stretch goes to one subset and one request
+# Seconds. Windows of two stretches never overlap, and a stretch goes to one subset and one request as a whole.
+STRETCH, WINDOW = 2.0, 1.0
 MILLISECOND = 0.001
-EXAMPLES = 3
 
 
 def index(
@@ -51,13 +49,18 @@ def index(
     download: bool = False,
     seed: int = 0,
 ) -> Corpus:
-    """The corpus in its own layout: <word>/<speaker>_nohash_<take>.wav, _background_noise_/, validation_list.txt, testing_list.txt.
+    """Index <word>/<speaker>_nohash_<take>.wav, _background_noise_/, validation_list.txt and testing_list.txt.
 
-    For label "word": classes=35 are all words; classes=12 are ten words, `unknown` (a seeded choice of the other words; the column spoken keeps the
-    word) and `silence` (see `silence_windows`; ids `file@start`), both as shares of the ten words' utterances, subset by subset, as published. The
-    official lists say what validates and tests; their speakers are disjoint. For label "speaker" therefore a seeded share `test` of each speaker's
-    utterances tests; speakers with less than `fewest` utterances are left out. complete=False goes on without recordings that the lists name and
-    that are not there.
+    For label "word" the official lists say what validates and tests; their speakers are disjoint. classes=35 uses all
+    words. classes=12 uses ten words, `unknown` (other words, drawn by seed; the column spoken keeps the word) and
+    `silence` (see `silence_windows`; ids `file@start`). The numbers of both are shares of the ten words' utterances,
+    in each subset, as published.
+
+    For label "speaker" the share `test` of each speaker's utterances tests, drawn by seed. Speakers with fewer than
+    `fewest` utterances are left out.
+
+    complete: true raises a UserError that names recordings that the lists name and that do not exist; false logs them.
+    download: true downloads the corpus to the root if it does not exist.
     """
     folder = _folder(root, download)
     if classes not in {12, 35}:
@@ -66,8 +69,10 @@ def index(
         )
     for name, share in {"unknown": unknown, "silence": silence}.items():
         if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 <= share <= 1:
-            raise UserError(f"dataset.corpus.{name} is {share}: give a share of the ten words' utterances, 0 to 1.")
-    table = words(folder, complete)
+            raise UserError(
+                f"dataset.corpus.{name} is {share}: give a share of the ten words' utterances, from 0 to 1."
+            )
+    table = words("speech_commands", folder, complete)
     steady: pd.DataFrame | None = None
     compare_count("speech_commands", len(table), PUBLISHED, "recordings of words")
     noise = noises(folder)
@@ -84,12 +89,12 @@ def _folder(root: str | Path | None, download: bool) -> Path:
     if download and root is not None:
         Path(root).expanduser().mkdir(parents=True, exist_ok=True)
     top = require_root(root, "speech_commands", HOW)
-    places = [top, top / ARCHIVE, top / "SpeechCommands" / ARCHIVE]
-    if download and not any((place / LISTS["test"]).exists() for place in places):
+    folders = [top, top / ARCHIVE, top / "SpeechCommands" / ARCHIVE]
+    if download and not any((folder / LISTS["test"]).exists() for folder in folders):
         _download(top)
-    for place in places:
-        if all((place / name).exists() for name in LISTS.values()):
-            return place
+    for folder in folders:
+        if all((folder / name).exists() for name in LISTS.values()):
+            return folder
     raise UserError(f"{top} is not Speech Commands v0.02: it has no {LISTS['validation']} and {LISTS['test']}. {HOW}")
 
 
@@ -97,19 +102,21 @@ def _download(top: Path) -> None:
     from speechforget._torchaudio import torchaudio
 
     refuse_in_dry_run(top)
-    logger.info("speech_commands: fetching 2.4 GB to %s", top)
+    logger.info("speech_commands: downloading 2.4 GB to %s", top)
     try:
         torchaudio.datasets.SPEECHCOMMANDS(str(top), url=ARCHIVE, download=True)
     except (OSError, RuntimeError) as error:
         raise UserError(
-            f"Speech Commands could not be fetched ({error}): check the network, or fetch it elsewhere. {HOW}"
+            f"Speech Commands could not be downloaded ({error}): check the network, or download it on another "
+            f"machine. {HOW}"
         ) from error
 
 
-def words(folder: Path, complete: bool = True) -> pd.DataFrame:
-    """One row per recording of a word; subset as the two lists say, train where neither does; spoken is the word. Ids are paths.
+def words(name: str, folder: Path, complete: bool) -> pd.DataFrame:
+    """List the recordings of words: one row each, with the subset that the two lists give, else train. Ids are paths.
 
-    Raises UserError where a recording that a list names is not there, unless `complete` is false.
+    name: the corpus, for messages. Raises UserError for listed recordings that do not exist, unless `complete` is
+        false.
     """
     matches = [match for path in recordings(folder) if not path.startswith(NOISE) and (match := NAME.fullmatch(path))]
     rows = [
@@ -118,29 +125,22 @@ def words(folder: Path, complete: bool = True) -> pd.DataFrame:
     ]
     table = pd.DataFrame(rows, columns=["id", "path", "word", "speaker", "take"], dtype=str)
     subset_of = {
-        path: subset for subset, name in LISTS.items() for path in (folder / name).read_text(encoding="utf-8").split()
+        path: subset for subset, file in LISTS.items() for path in (folder / file).read_text(encoding="utf-8").split()
     }
-    _check_listed(folder, sorted(set(subset_of) - set(table["path"])), len(subset_of), complete)
+    listed = pd.DataFrame({"path": sorted(subset_of)}, dtype=str)
+    # Recordings that no list names train, so they are not reported.
+    check_listed(
+        name, listed, subset_of.keys() & set(table["path"]), complete, f"unpack the archive again into {folder}"
+    )
     table.insert(2, "subset", table["path"].map(subset_of).fillna("train"))
     return table.assign(spoken=table["word"])
 
 
-def _check_listed(folder: Path, missing: list[str], listed: int, complete: bool) -> None:
-    if not missing:
-        return
-    examples = ", ".join(missing[:EXAMPLES]) + (", ..." if len(missing) > EXAMPLES else "")
-    lists = " and ".join(LISTS.values())
-    found = f"{len(missing)} of the {listed} recordings that {lists} name are not in {folder} ({examples})"
-    if complete:
-        raise UserError(f"{found}: unpack the archive again, or go on without them with dataset.corpus.complete=false.")
-    logger.warning("%s: going on without them", found)
-
-
 def compare_count(name: str, count: int, published: int, what: str) -> None:
-    """Says in the log how many recordings are here where they are not as many as were published: a part of a corpus is no mistake."""
+    """Log the number of recordings if it is not the published one. To use a part of a corpus is no error."""
     if count != published:
         logger.info(
-            "%s: %d %s here, %d in the whole corpus: accuracies cannot be compared with published ones",
+            "%s: %d %s here, %d in the whole corpus: do not compare accuracies with published ones",
             name,
             count,
             what,
@@ -149,14 +149,14 @@ def compare_count(name: str, count: int, published: int, what: str) -> None:
 
 
 def noises(folder: Path) -> tuple[Path, ...]:
-    """The recordings of background noise."""
+    """List the recordings of background noise."""
     return tuple(folder / NOISE / path for path in recordings(folder / NOISE)) if (folder / NOISE).is_dir() else ()
 
 
 def _by_speaker(table: pd.DataFrame, test: float, fewest: int, seed: int) -> pd.DataFrame:
     if not 0 < test < 1:
         raise UserError(
-            f"dataset.corpus.test is {test}: give the share of each speaker's utterances to test on, between 0 and 1."
+            f"dataset.corpus.test is {test}: give the share of each speaker's utterances that test, between 0 and 1."
         )
     frequent = table.groupby("speaker")["id"].transform("size") >= fewest
     logger.info(
@@ -186,31 +186,33 @@ def _twelve(
 
 
 def silence_windows(folder: Path, noise: tuple[Path, ...], subset: str, count: int, seed: int) -> pd.DataFrame:
-    """`count` seeded one-second windows in the subset's part of the noise, cut out of stretches of two seconds.
+    """Cut `count` one-second windows, drawn by seed, from the subset's part of the noise, in stretches of two seconds.
 
-    Windows of two stretches never overlap. Those of one stretch do where more are asked for than there are seconds (in the whole of v0.02, 3,077
-    windows come out of about 118 stretches, 27 of each): they are one unit of `split`, which goes to training, to the holdout or into a request as
-    a whole. So counts are the published ones, and no second of noise is heard on two sides. Fewer are cut, and the log says so, where a window
-    would begin less than a millisecond after another.
+    Windows of two stretches never overlap. Windows of one stretch overlap if more are needed than there are seconds:
+    in the whole v0.02, 3,077 windows come from about 118 stretches, 27 of each. A stretch is one unit of `split`: it
+    goes to training, to the holdout or into a request as a whole. So counts are the published ones, and no second of
+    noise is on two sides. If a window would begin less than a millisecond after another, fewer are cut, and the log
+    says so.
     """
     if count and not noise:
         raise UserError(
-            f"{folder} has no sound files in {NOISE} to cut silence from: restore them, or set dataset.corpus.silence=0."
+            f"{folder} has no sound files in {NOISE} to cut silence from: restore them, or set "
+            "dataset.corpus.silence=0."
         )
     stretches = [(path, *stretch) for path in noise for stretch in _stretches(_seconds(path), *PARTS[subset])]
-    each = -(-count // max(len(stretches), 1))  # windows of a stretch
-    places = [
+    each = -(-count // max(len(stretches), 1))  # windows per stretch
+    starts = [
         (path.relative_to(folder).as_posix(), start)
         for path, first, last in stretches
         for start in _starts(first, last, each)
     ]
     rows = pd.DataFrame(
-        [{"id": f"{path}@{start:.3f}", "path": path, "start": start} for path, start in places],
+        [{"id": f"{path}@{start:.3f}", "path": path, "start": start} for path, start in starts],
         columns=["id", "path", "start"],
     )
     if len(rows) < count:
         logger.warning(
-            "%s: the noise holds %d windows of silence for %s, %d were asked for", folder, len(rows), subset, count
+            "%s: the noise has room for %d windows of silence for %s, not for %d", folder, len(rows), subset, count
         )
     numbers = identities(rows["id"])
     rows = rows[np.isin(numbers, order(numbers, seed, "silence")[:count])]
@@ -218,19 +220,16 @@ def silence_windows(folder: Path, noise: tuple[Path, ...], subset: str, count: i
 
 
 def _stretches(seconds: float, first: float, last: float) -> list[tuple[int, int]]:
-    """From where to where, in milliseconds, the stretches of a part of a recording are; a part too short for one is a stretch itself."""
-    begin, end, step = (
-        round(np.ceil(seconds * first / MILLISECOND)),
-        int(seconds * last / MILLISECOND),
-        round(STRETCH / MILLISECOND),
-    )
+    """Cut a part of a recording into stretches (begin, end) in milliseconds; a shorter part is one stretch."""
+    begin, end = round(np.ceil(seconds * first / MILLISECOND)), int(seconds * last / MILLISECOND)
+    step = round(STRETCH / MILLISECOND)
     if end - begin < step:
         return [(begin, end)] if end - begin >= WINDOW / MILLISECOND else []
     return [(start, start + step) for start in range(begin, end - step + 1, step)]
 
 
 def _starts(first: int, last: int, count: int) -> list[float]:
-    """In seconds, where at least `count` windows of a stretch begin: evenly, and side by side where there is room for that."""
+    """Return the starts of at least `count` windows of a stretch in seconds: evenly, if possible without overlap."""
     window = round(WINDOW / MILLISECOND)
     step = min(window, max(1, (last - window - first) // max(count - 1, 1)))
     return [round(start * MILLISECOND, 3) for start in range(first, last - window + 1, step)]

@@ -1,4 +1,4 @@
-"""Keyword spotting as SUPERB defines it (Yang et al., Interspeech 2021): Speech Commands v0.01, twelve labels, a test archive of its own."""
+"""SUPERB keyword spotting (Yang et al., Interspeech 2021): Speech Commands v0.01, twelve labels, own test archive."""
 
 from __future__ import annotations
 
@@ -24,10 +24,11 @@ from speechforget.errors import UserError
 NAME = "superb_keyword_spotting"
 TRAINED, TESTED = "speech_commands_v0.01", "speech_commands_test_set_v0.01"
 HOW = (
-    f"Fetch {TRAINED}.tar.gz (1.5 GB) and {TESTED}.tar.gz (0.1 GB, both CC BY 4.0) from http://download.tensorflow.org/data/ and unpack each "
-    f"into a folder of its name, FOLDER/{TRAINED} and FOLDER/{TESTED} (they hold no folder of their own: mkdir, then tar -xzf ARCHIVE -C IT)."
+    f"Download {TRAINED}.tar.gz (1.5 GB) and {TESTED}.tar.gz (0.1 GB, both CC BY 4.0) from "
+    f"http://download.tensorflow.org/data/ and unpack each into a folder of its name, FOLDER/{TRAINED} and "
+    f"FOLDER/{TESTED} (mkdir, then tar -xzf ARCHIVE -C FOLDER: they contain no folder of their own)."
 )
-PUBLISHED = {"in the training archive": 64_727, "in the test archive": 3_081}  # the former with 6 recordings of noise
+PUBLISHED = {"in the training archive": 64_727, "in the test archive": 3_081}  # the first includes 6 of noise
 UNKNOWN, SILENCE = "_unknown_", "_silence_"  # folders of the test archive
 NEWER = frozenset({"backward", "follow", "forward", "learn", "visual"})  # words that v0.02 has and v0.01 lacks
 TAKE = re.compile(r"(?:(?P<spoken>[^_/]+)_)?(?P<speaker>[^_/]+)_nohash_(?P<take>\d+)")
@@ -42,29 +43,32 @@ def index(
     complete: bool = True,
     seed: int = 0,
 ) -> Corpus:
-    """Training: what neither list of the training archive names. Validation: validation_list.txt. Test: the test archive, whole.
+    """Index both archives. Training: recordings in no list; validation: validation_list.txt; test: the test archive.
 
-    What testing_list.txt names is not used, as in SUPERB: the test archive repeats recordings of it. Words that are not among the ten are
-    `unknown`, all of them; the column spoken keeps the word, as far as it is known.
+    Recordings in testing_list.txt are not used, as in SUPERB, because the test archive repeats some of them. All words
+    other than the ten are `unknown`; the column spoken keeps the word, if it is known. Ids begin with the archives'
+    names, whatever the folders are called.
 
-    root: the folder of both unpacked archives, or the training archive's where `test_root` is the other's.
-    silence: "files" are the recordings of background noise, whole and for training alone, as SUPERB counts; a share of the ten words' utterances is
-        that many seeded one-second windows of them, for training and validation: see `speech_commands.silence_windows`.
-    Ids begin with the archives' names, whatever the folders are called.
+    root: the folder of both unpacked archives, or the training archive if `test_root` is the test archive.
+    silence: "files" uses the recordings of background noise whole, only in training, as SUPERB counts. A share of the
+        ten words' utterances cuts that many one-second windows from them, drawn by seed, for training and validation
+        (see `speech_commands.silence_windows`).
     """
     if label == "speaker":
         raise UserError(
-            "SUPERB's keyword spotting keeps speakers apart, so test speakers are never heard in training: use dataset=speech_commands."
+            "SUPERB's keyword spotting keeps speakers apart, so test speakers are not in training: use "
+            "dataset=speech_commands."
         )
     if silence != "files" and (isinstance(silence, (bool, str)) or not 0 <= silence <= 1):
         raise UserError(
-            f"dataset.corpus.silence is {silence}: give a share of the ten words' utterances, 0 to 1, or files."
+            f"dataset.corpus.silence is {silence}: give a share of the ten words' utterances, from 0 to 1, or files."
         )
     trained, tested = _folders(root, test_root)
-    table = words(trained, complete)
+    table = words(NAME, trained, complete)
     if newer := sorted(NEWER & set(table["word"])):
         raise UserError(
-            f"{trained} is not Speech Commands v0.01 but a later one (it has '{newer[0]}'): use dataset=speech_commands. {HOW}"
+            f"{trained} is not Speech Commands v0.01 but a later version (it has '{newer[0]}'): use "
+            f"dataset=speech_commands. {HOW}"
         )
     noise = noises(trained)
     tests = _tests(tested)
@@ -75,26 +79,26 @@ def index(
         table.assign(word=table["word"].where(table["word"].isin(TEN_WORDS), "unknown")),
         *_silence(table, trained, noise, silence, seed),
     ]
-    away = Path(os.path.relpath(tested, trained.parent)).as_posix()
-    parts = [_moved(part, TRAINED, trained.name) for part in parts] + [_moved(tests, TESTED, away)]
+    relative = Path(os.path.relpath(tested, trained.parent)).as_posix()
+    parts = [_prefixed(part, TRAINED, trained.name) for part in parts] + [_prefixed(tests, TESTED, relative)]
     table = pd.concat(parts).fillna({"start": 0.0}).sort_values("id", ignore_index=True)
     return Corpus(NAME, trained.parent, table, noise, steady=table[~table["id"].str.contains("@", regex=False)])
 
 
 def _folders(root: str | Path | None, test_root: str | Path | None) -> tuple[Path, Path]:
-    """Where the two archives really lie: links, and the spelling of their names, make no difference."""
+    """Find the two archives. Paths are resolved, so that links and spelling make no difference."""
     top = require_root(root, NAME, HOW)
-    trained = next(
-        (place for place in (top / TRAINED, top) if all((place / name).is_file() for name in LISTS.values())), None
-    )
+    candidates = (top / TRAINED, top)
+    trained = next((path for path in candidates if all((path / name).is_file() for name in LISTS.values())), None)
     if trained is None:
-        raise UserError(f"{top} does not hold {TRAINED}: it has no {LISTS['validation']} and {LISTS['test']}. {HOW}")
-    places = [Path(test_root).expanduser()] if test_root is not None else [top / TESTED, trained.parent / TESTED]
-    tested = next((place for place in places if (place / UNKNOWN).is_dir() or (place / SILENCE).is_dir()), None)
+        raise UserError(f"{top} does not contain {TRAINED}: it has no {LISTS['validation']} and {LISTS['test']}. {HOW}")
+    others = [Path(test_root).expanduser()] if test_root is not None else [top / TESTED, trained.parent / TESTED]
+    tested = next((path for path in others if (path / UNKNOWN).is_dir() or (path / SILENCE).is_dir()), None)
     if tested is None:
-        named = places[0] if test_root is None else f"dataset.corpus.test_root={test_root}"
+        named = others[0] if test_root is None else f"dataset.corpus.test_root={test_root}"
         raise UserError(
-            f"{named} is not {TESTED}: it has no folder {UNKNOWN} or {SILENCE}; name it with dataset.corpus.test_root. {HOW}"
+            f"{named} is not {TESTED}: it has no folder {UNKNOWN} or {SILENCE}; set dataset.corpus.test_root to the "
+            f"test archive. {HOW}"
         )
     return trained.resolve(), tested.resolve()
 
@@ -110,7 +114,7 @@ def _tests(folder: Path) -> pd.DataFrame:
             spoken = within if within in TEN_WORDS else known["spoken"]
             rows.append({"id": path, "path": path, "subset": "test", "word": names[within], **known, "spoken": spoken})
     if missing := sorted(set(names.values()) - {row["word"] for row in rows}):
-        raise UserError(f"{folder} holds no test recordings of {', '.join(missing)}: unpack {TESTED} again. {HOW}")
+        raise UserError(f"{folder} has no test recordings of {', '.join(missing)}: unpack {TESTED} again. {HOW}")
     return pd.DataFrame(rows, dtype=str)
 
 
@@ -119,7 +123,7 @@ def _silence(
 ) -> list[pd.DataFrame]:
     if isinstance(silence, str):
         if not noise:
-            raise UserError(f"{folder} has no sound files in {NOISE} to be silence: restore them.")
+            raise UserError(f"{folder} has no sound files in {NOISE} to use as silence: restore them.")
         paths = [path.relative_to(folder).as_posix() for path in noise]
         whole = pd.DataFrame({"id": paths, "path": paths, "start": 0.0, "seconds": np.nan})
         return [whole.assign(subset="train", word="silence", speaker="", take="", spoken="")]
@@ -128,6 +132,6 @@ def _silence(
     return [silence_windows(folder, noise, subset, round(silence * count), seed) for subset, count in counts.items()]
 
 
-def _moved(part: pd.DataFrame, archive: str, folder: str) -> pd.DataFrame:
-    """With ids below the archive's name and paths below its folder."""
+def _prefixed(part: pd.DataFrame, archive: str, folder: str) -> pd.DataFrame:
+    """Prefix ids with the archive's name and paths with its folder."""
     return part.assign(id=archive + "/" + part["id"], path=folder + "/" + part["path"])

@@ -1,1 +1,1 @@
-"""Tables and folders that users write: manifests, layouts, text."""
+"""Tables and folders that users write: manifests, folder layouts, text."""

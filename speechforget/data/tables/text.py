@@ -1,4 +1,4 @@
-"""Text that people write: one spelling for what looks alike, and files that hold it."""
+"""Text that people write: one spelling for what looks the same, and the files that hold it."""
 
 from __future__ import annotations
 
@@ -13,28 +13,31 @@ BLANKS = "".join(sign for sign in map(chr, range(0x3001)) if sign.isspace()) + "
 
 
 def composed(text: str) -> str:
-    """The text in Unicode's form NFC: an é is one sign, not an e with an accent behind it."""
+    """Return the text in Unicode form NFC: é is one character, not an e and an accent."""
     return unicodedata.normalize("NFC", text)
 
 
 def tidy(text: str) -> str:
-    """The text in form NFC, without blanks and invisible marks at its ends."""
+    """Return the text in form NFC, without spaces and invisible characters at its ends."""
     return text.strip() if text.isascii() else composed(text).strip(BLANKS)
 
 
 def spelling(path: str) -> str:
-    """A relative path as it would be written with care: slashes, form NFC, neither blanks at its ends nor parts that say nothing."""
+    """Normalise a relative path: slashes, form NFC, no spaces at its ends, no empty parts and no `.`."""
     parts = tidy(path).replace("\\", "/").split("/")
     return "/".join(part for number, part in enumerate(parts) if part not in ("", ".") or (number == 0 and part == ""))
 
 
 def showable(text: str) -> str:
-    """The text for a message: what no terminal can show (bytes that are not UTF-8, line breaks) is written out."""
+    """Escape what a terminal cannot show in one line: bytes that are not UTF-8, and line breaks."""
     return text.encode("utf-8", "backslashreplace").decode().replace("\n", "\\n").replace("\r", "\\r")
 
 
 def read_lines(path: Path, what: str, fix: str) -> list[str]:
-    """The lines of a UTF-8 file (or of UTF-16 that says so), whichever way they end. Raises UserError: `what` cannot be read, and `fix`."""
+    """Read the lines of a UTF-8 file, or of a UTF-16 file with a byte order mark, with any line ends.
+
+    what: the file in words, the subject of the error. fix: what the user can do. Raises UserError.
+    """
     try:
         content = path.read_bytes()
         if (reason := unfetched(content[:64])) is None:
