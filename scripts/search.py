@@ -30,7 +30,7 @@ DIGITS = 3  # of a number that is tried
 def ranges_of(method: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
     """Give the numbers to search: name -> (low, high), from the method's `tune`, else around its learning rate.
 
-    Raises UserError where there is nothing to search, and for a range that is invalid or excludes the default.
+    Raises UserError without numbers to search, and for a range that is invalid or excludes the default.
     """
     named = method.get("tune")
     if named is None:

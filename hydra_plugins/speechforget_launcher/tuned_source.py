@@ -72,7 +72,7 @@ class TunedSource(ConfigSource):
         return None
 
     def _content(self, name: str) -> dict[str, Any] | None:
-        """Read the first file of this name, as Hydra does; None where there is none, or it holds one search alone."""
+        """Read the first file of this name, as Hydra does; None: no such file, or one that holds a single search."""
         for folder in self.folders:
             file = folder / "tuned" / f"{name.removesuffix('.yaml')}.yaml"
             if file.is_file():

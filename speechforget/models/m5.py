@@ -11,7 +11,7 @@ from speechforget.models.classifier import Classifier, Output
 from speechforget.models.layers.frontend import Samples
 from speechforget.models.layers.pooling import mask_of, masked_mean
 
-RATE = 8000  # Hz, of what the first convolution hears (paper)
+RATE = 8000  # Hz, at the first convolution (paper)
 POOL = 4  # frames become one in each stage
 
 

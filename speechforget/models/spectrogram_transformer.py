@@ -102,7 +102,7 @@ class SpectrogramTransformer(TransformerClassifier):
         gradient_checkpointing: bool = False,
     ) -> None:
         super().__init__()
-        check_rate(pretrained or "null, whose features are AST's,", sample_rate, RATE)
+        check_rate(pretrained or "null (AST's features)", sample_rate, RATE)
         said = {} if pretrained is None else preprocessing_of(pretrained)
         changes = {**NO_DRAWS, **chosen_dropouts(dropout, DROPOUTS)}
         model = self.read(

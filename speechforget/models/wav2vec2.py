@@ -146,9 +146,9 @@ class Wav2Vec2(TransformerClassifier):
         self.frontend = Waveform(shortest_of(self.kernels, self.strides), normalise)
         self._mind_lengths()
         if config.model_type == "wavlm":
-            from speechforget.models.encoders.wavlm_patch import mend
+            from speechforget.models.encoders.wavlm_patch import patch_attention
 
-            mend(self.encoder)
+            patch_attention(self.encoder)
         self.projector = model.projector if head == "keep" else new_linear(config.hidden_size, projection)
         self.head = model.classifier if head == "keep" else new_linear(projection, classes)
         if freeze_feature_encoder or tune != "whole":

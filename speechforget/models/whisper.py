@@ -83,7 +83,7 @@ class Whisper(TransformerClassifier):
         gradient_checkpointing: bool = False,
     ) -> None:
         super().__init__()
-        check_rate(pretrained or "null, whose features are Whisper's,", sample_rate, RATE)
+        check_rate(pretrained or "null (Whisper's features)", sample_rate, RATE)
         model = self.read(
             architecture,
             pretrained,

@@ -29,7 +29,7 @@ class ProjectedAttention(WavLMAttention):
         return self.out_proj(attended.transpose(1, 2).reshape(batch, frames, width)), None
 
 
-def mend(encoder: nn.Module) -> None:
+def patch_attention(encoder: nn.Module) -> None:
     """Replace every attention of a WavLM encoder by one that calls its projections; weights keep their names."""
     for module in encoder.modules():
         if type(module) is WavLMAttention:
