@@ -1,4 +1,4 @@
-"""What scripts share that run many comparisons: the config of one, and its command line without places on this machine."""
+"""Compose the config of a command line, and print the command line without this machine's paths."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from omegaconf import OmegaConf
 from speechforget.config.validate import check
 
 ROOT = Path(__file__).resolve().parents[1]
-PLACES = ("output", "cache", "logger")  # where results go, which changes none of them
+PLACES = ("output", "cache", "logger")  # overrides that change no result
 
 
 def config_of(overrides: Sequence[str]) -> dict[str, Any]:
-    """The resolved config of `python run.py overrides`, checked. Raises what run.py would explain in one sentence."""
+    """Compose and check the config of `python run.py overrides`. Raises what run.py explains in one sentence."""
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         config = compose("config", overrides=list(overrides))
     resolved: Any = OmegaConf.to_container(config, resolve=True)
@@ -25,7 +25,7 @@ def config_of(overrides: Sequence[str]) -> dict[str, Any]:
 
 
 def told(overrides: Sequence[str]) -> str:
-    """The overrides as they may be published: folders of recordings are FOLDER, and places of output are left out."""
+    """Write the overrides for publication: folders of recordings become FOLDER, paths of output are left out."""
     words = []
     for override in overrides:
         name = override.partition("=")[0]

@@ -1,14 +1,13 @@
-r"""Every method on every kind of request, beside original and oracle: the table of docs/methods.md, made by one command.
+r"""Make the table of docs/methods.md: every method on every kind of request, with original and oracle.
 
-    python scripts/method_table.py                                     espeak, words and speakers, samples and classes, seeds 0, 1, 2
-    python scripts/method_table.py --methods scrub salun --seeds 0     a part of it
-    python scripts/method_table.py --datasets espeak arabic_speech_commands --one-seed arabic_speech_commands --jobs 2 \
-        --set arabic_speech_commands:dataset.root=FOLDER               two corpora, on the second one seed but for five methods
+    python scripts/method_table.py                                   espeak, all labels and requests, seeds 0, 1, 2
+    python scripts/method_table.py --methods scrub salun --seeds 0   a part of it
+    python scripts/method_table.py --datasets espeak arabic_speech_commands --one-seed arabic_speech_commands \
+        --set arabic_speech_commands:dataset.root=FOLDER --jobs 2    two corpora, one seed for most methods
 
-What is missing is made by the pipeline and kept in the output folder, so the same command goes on where it was interrupted, and finds everything
-there a second time. The table is written between two marks in the page; its numbers, unrounded and of every metric, into a file of the same name that
-ends in .csv, in the output folder.
-A run that fails is listed with its reason; the others go on.
+The pipeline keeps what it makes in the output folder, so the same command continues an interrupted one. The table is
+written between two marks in the page. Its unrounded numbers, of every metric, go to a file of the same name with the
+ending .csv in the output folder. A failed run is listed with its reason; the others continue.
 """
 
 from __future__ import annotations
@@ -48,7 +47,10 @@ Cell = tuple[str, str, str, str]
 
 @dataclass(frozen=True)
 class Job:
-    """One comparison, or one model that several share (`only` among the overrides); cell: dataset, label, kind of request and method."""
+    """Describe one comparison, or one model that several share (`only` among the overrides).
+
+    cell: dataset, label, kind of request and method.
+    """
 
     overrides: tuple[str, ...]
     cell: Cell
@@ -56,7 +58,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a job ended: done (text: the name of its result's folder), not applicable or failed (text: the reason)."""
+    """Say how a job ended: done (text: its result's folder), not applicable or failed (text: the reason)."""
 
     job: Job
     state: str
@@ -64,7 +66,7 @@ class Outcome:
 
 
 def jobs_of(arguments: argparse.Namespace) -> Iterator[Job]:
-    """Every comparison that the table needs."""
+    """List the comparisons of the table."""
     for dataset, label, task, method in itertools.product(
         arguments.datasets, arguments.labels, arguments.tasks, arguments.methods
     ):
@@ -82,7 +84,7 @@ def jobs_of(arguments: argparse.Namespace) -> Iterator[Job]:
 
 
 def set_for(settings: Sequence[str], dataset: str) -> list[str]:
-    """The overrides of --set that are for every dataset, or for this one."""
+    """Choose the overrides of --set for all datasets and for this one."""
     chosen = []
     for setting in settings:
         head, colon, rest = setting.partition(":")
@@ -93,7 +95,7 @@ def set_for(settings: Sequence[str], dataset: str) -> list[str]:
 
 
 def shared_of(jobs: Sequence[Job]) -> list[Job]:
-    """The originals and oracles of the jobs, each once, so that no process waits for what another one makes."""
+    """List the originals and oracles of the jobs, each once, so that no process waits for another one."""
     found: dict[tuple[str, ...], Job] = {}
     for job in jobs:
         plain = [word for word in job.overrides if not word.startswith("method")]
@@ -104,7 +106,7 @@ def shared_of(jobs: Sequence[Job]) -> list[Job]:
 
 
 def perform(job: Job) -> Outcome:
-    """Makes what is missing of one job, or finds it; errors become outcomes."""
+    """Make or find the result of one job; errors become outcomes."""
     try:
         config = config_of(job.overrides)
         pipeline = Pipeline(config, Store.of(config))
@@ -120,7 +122,7 @@ def perform(job: Job) -> Outcome:
 
 
 def perform_all(jobs: Sequence[Job], processes: int, description: str) -> list[Outcome]:
-    """The jobs' outcomes in their order, by this process or by several."""
+    """Run the jobs in this process or in several; give the outcomes in order."""
     with bar(total=len(jobs), description=description, unit="run") as progress:
 
         def note(outcome: Outcome) -> Outcome:
@@ -131,7 +133,7 @@ def perform_all(jobs: Sequence[Job], processes: int, description: str) -> list[O
 
 
 def in_processes(jobs: Sequence[Job], processes: int, note: Callable[[Outcome], Outcome]) -> list[Outcome]:
-    """The same in several processes. Where one is killed, what had not ended is done by a process each."""
+    """Run the jobs in several processes. After one is killed, run each unfinished job in a process of its own."""
     outcomes: dict[Job, Outcome] = {}
     with new_pool(processes) as pool:
         waiting: dict[Future[Outcome], Job] = {pool.submit(perform, job): job for job in jobs}
@@ -150,12 +152,12 @@ def in_processes(jobs: Sequence[Job], processes: int, note: Callable[[Outcome], 
 
 
 def new_pool(processes: int) -> ProcessPoolExecutor:
-    """Processes that start anew: what has loaded torch must not be forked."""
+    """Make a pool of spawned processes: a process that has loaded torch must not be forked."""
     return ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), logging.basicConfig)
 
 
 def tables_of(outcomes: Sequence[Outcome], output: Path) -> list[Table]:
-    """The report's tables of these runs alone, with rows for methods that are not defined."""
+    """Make the report's tables of these runs, with rows for methods that are not applicable or failed."""
     folders = {outcome.text for outcome in outcomes if outcome.state == DONE}
     if not folders:
         return []
@@ -177,35 +179,36 @@ def tables_of(outcomes: Sequence[Outcome], output: Path) -> list[Table]:
                 key=lambda row: (
                     row.artefact == "unlearned",
                     row.artefact == "unlearned" and row.name != "none",
-                    _place(row),
+                    _sort_name(row),
                 )
             )
     return tables
 
 
-def _place(row: Row) -> str:
+def _sort_name(row: Row) -> str:
     return {"original": "0", "oracle": "1"}.get(row.artefact, row.name)
 
 
 def text_of(tables: Sequence[Table], outcomes: Sequence[Outcome], command: str) -> str:
-    """What stands between the marks."""
+    """Write the text between the two marks."""
     failed = [f"- {' '.join(outcome.job.cell)}: {outcome.text}" for outcome in outcomes if outcome.state == FAILED]
     missing = ["**Not in the table, as they failed:**", "", *dict.fromkeys(failed), ""] if failed else []
     return "\n".join([f"Made by `{command}` at commit {commit()}.", "", markdown(tables), *missing])
 
 
 def read_page(page: Path) -> str:
-    """The page's text. Raises UserError where it has not the two marks in their order."""
+    """Read the page. Raises UserError unless it has the two marks in order."""
     text = page.read_text(encoding="utf-8") if page.is_file() else ""
     if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
         raise UserError(
-            f"{page} must hold the lines '{BEGIN}' and, below it, '{END}', once each: the table is written between them."
+            f"{page} must hold the lines '{BEGIN}' and, below it, '{END}', once each: "
+            "the table is written between them."
         )
     return text
 
 
 def check_names(arguments: argparse.Namespace) -> None:
-    """Raises UserError for a method or corpus that there is not."""
+    """Check the names of methods and corpora. Raises UserError."""
     corpora = [path.stem for path in (ROOT / "conf" / "dataset").glob("*.yaml")]
     known = {"methods": METHODS, "datasets": corpora, "one_seed": corpora}
     for group, names in known.items():
@@ -217,7 +220,7 @@ def check_names(arguments: argparse.Namespace) -> None:
 
 
 def make(arguments: argparse.Namespace, command: str) -> int:
-    """Makes what is missing, writes page and CSV, and gives the number of runs that failed."""
+    """Make what is missing, write page and CSV, and give the number of failed runs."""
     check_names(arguments)
     read_page(arguments.page)
     jobs = list(jobs_of(arguments))
@@ -240,7 +243,7 @@ def make(arguments: argparse.Namespace, command: str) -> int:
 
 
 def parsed(words: Sequence[str] | None = None) -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--datasets", nargs="+", default=["espeak"], help="names in conf/dataset (default: espeak)")
     parser.add_argument(
@@ -286,7 +289,7 @@ def parsed(words: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def command_of(arguments: argparse.Namespace) -> str:
-    """The command as it may be published, with every choice that its numbers depend on."""
+    """Write the command for publication, with every choice that changes its numbers."""
     words = [
         "python scripts/method_table.py",
         "--datasets",
@@ -311,7 +314,7 @@ def _told(setting: str) -> str:
 
 
 def main() -> None:
-    """See the module."""
+    """Run the command line."""
     arguments = parsed()
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     if make(arguments, command_of(arguments)):

@@ -1,10 +1,14 @@
-"""Makes the published lists of requests of a corpus: 1 to 10 percent of its training utterances, nested and balanced, a file for each seed.
+"""Make the published lists of requests of a corpus, one file per seed.
 
-    python scripts/request_lists.py dataset=espeak                                        into the package, speechforget/data/requests/
+A list holds 1 to 10 percent of the training utterances, nested and balanced.
+
+    python scripts/request_lists.py dataset=espeak                                        into the package
     python scripts/request_lists.py dataset=speech_commands dataset.root=FOLDER dataset.label=speaker
     python scripts/request_lists.py dataset=folder dataset.root=FOLDER task.lists=LISTS   into a folder of yours
 
-The words are those of run.py. `python run.py dataset=espeak task=sample task.by=published task.percent=3 task.seed=0` reads a list.
+The overrides are those of run.py. This reads a list:
+
+    python run.py dataset=espeak task=sample task.by=published task.percent=3 task.seed=0
 """
 
 from __future__ import annotations
@@ -27,11 +31,11 @@ from speechforget.stages.split import divide
 from speechforget.store import Store
 
 ROOT = Path(__file__).parents[1]
-LOCAL = ("_target_", "name", "lock", "download", "cache")  # of a corpus: no part of what it is
+LOCAL = ("_target_", "name", "lock", "download", "cache")  # options of a corpus that do not change its content
 
 
 def config_of(overrides: list[str]) -> dict[str, Any]:
-    """The resolved config of a request that is read from lists."""
+    """Compose the config of a request that is read from lists."""
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         config = compose("config", overrides=["task=sample", "task.by=published", *overrides])
     resolved: Any = OmegaConf.to_container(config, resolve=True)
@@ -40,7 +44,7 @@ def config_of(overrides: list[str]) -> dict[str, Any]:
 
 
 def head_of(config: dict[str, Any], overrides: list[str], note: str | None) -> dict[str, str]:
-    """What a list says of how it was made, without a place on this machine."""
+    """Write the head of a list: how it was made, without this machine's paths."""
     dataset = config["dataset"]
     settings = {name: dataset[name] for name in ("validation", "holdout", "copies", "split_seed", "sample_rate")}
     settings |= {
@@ -48,7 +52,7 @@ def head_of(config: dict[str, Any], overrides: list[str], note: str | None) -> d
         for name, value in dataset["corpus"].items()
         if name not in LOCAL and not name.endswith("root")
     }
-    if settings.get("corpus.seed") == settings["split_seed"]:  # where it comes from
+    if settings.get("corpus.seed") == settings["split_seed"]:  # the default
         del settings["corpus.seed"]
     words = [
         f"dataset.{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in settings.items()
@@ -58,7 +62,8 @@ def head_of(config: dict[str, Any], overrides: list[str], note: str | None) -> d
         for word in overrides
     ]
     return {
-        "requests": f"{dataset['name']}, label {dataset['label']}; utterances to be forgotten, balanced over the labels",
+        "requests": f"{dataset['name']}, label {dataset['label']}; "
+        "utterances to be forgotten, balanced over the labels",
         **({} if note is None else {"note": " ".join(note.split())}),
         published.MADE: " ".join([published.COMMAND, *(word for word in said if word.startswith("dataset"))]),
         "speechforget": importlib.metadata.version("speechforget"),
@@ -67,7 +72,7 @@ def head_of(config: dict[str, Any], overrides: list[str], note: str | None) -> d
 
 
 def main() -> None:
-    """See the module."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "overrides",
@@ -75,10 +80,8 @@ def main() -> None:
         metavar="name=value",
         help="as for run.py: dataset=..., dataset.root=..., task.lists=FOLDER",
     )
-    parser.add_argument("--seeds", type=int, nargs="+", default=range(5), help="of the lists; 0 to 4 unless named")
-    parser.add_argument(
-        "--note", help="a sentence for the head of the lists, such as which copy of the corpus they are of"
-    )
+    parser.add_argument("--seeds", type=int, nargs="+", default=range(5), help="seeds of the lists (default: 0 to 4)")
+    parser.add_argument("--note", help="a sentence for the head of the lists, such as the copy of the corpus")
     arguments = parser.parse_intermixed_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     config = config_of(arguments.overrides)

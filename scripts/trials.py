@@ -1,4 +1,4 @@
-"""What a search measures: the number that run.py returns, without leaving models behind."""
+"""The objective of a search: the number that run.py returns, without keeping the unlearned models."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from speechforget.errors import UserError
 from speechforget.pipeline import Pipeline
 from speechforget.store import Artefact, Store, make_folder
 
-ACCURACY = "speechforget.evaluation.accuracy.accuracy"  # what the objective is made of
+ACCURACY = "speechforget.evaluation.accuracy.accuracy"  # the metric behind the objective
 NO_LOGGER = {"_target_": "speechforget.tracking.loggers.no_logger"}
 
 
 @dataclass
 class Apart:
-    """The user's store for what trials share; what a trial makes for itself goes to `trial`."""
+    """Keep artefacts that trials share in the user's store, and those of one trial in `trial`."""
 
     shared: Store
     trial: Store
@@ -36,14 +36,14 @@ class Apart:
 
 
 class Objective:
-    """What run.py returns, as a function of some of the method's numbers; the mean over runs that differ in seed. configs: one for each seed."""
+    """Compute what run.py returns from some of the method's numbers: the mean over seeds. configs: one per seed."""
 
     def __init__(self, configs: Sequence[Mapping[str, Any]]) -> None:
         self.configs = configs
         self.bases: list[Pipeline] = []
 
     def prepare(self) -> None:
-        """Originals and oracles, made or found, once it is known that the method can be built."""
+        """Check that the method can be built, then make or find originals and oracles."""
         from speechforget.stages.preflight import rehearse
 
         for config in self.configs:
@@ -56,7 +56,7 @@ class Objective:
             self.bases.append(base)
 
     def __call__(self, numbers: Mapping[str, float]) -> float:
-        """In [0, 1]. Raises UserError where a run of these numbers has no objective."""
+        """Give the objective, in [0, 1]. Raises UserError where a run with these numbers has none."""
         return statistics.fmean(self._measured(base, numbers) for base in self.bases)
 
     def _measured(self, base: Pipeline, numbers: Mapping[str, float]) -> float:
@@ -67,20 +67,20 @@ class Objective:
         with tempfile.TemporaryDirectory(prefix="trial-", dir=tuning_folder(base.config)) as folder:
             config = {**base.config, "method": {**base.method, **numbers}, "logger": NO_LOGGER}
             trial = Pipeline(config, Apart(base.store, Store(Path(folder))))
-            trial.data, trial.request = base.data, base.request  # type: ignore[misc]  # read and divided once
+            trial.data, trial.request = base.data, base.request  # type: ignore[misc]  # read and split once
             original = trial.train("original")
             models = {"original": original, "oracle": trial.train("oracle"), "unlearned": trial.unlearn(original)}
             scores = {name: trial.score(name, model) for name, model in models.items()}
             found = objective(compare(join(trial.data, trial.request, models, scores, trial.seed), [ACCURACY]))
         if math.isnan(found):
             raise UserError(
-                "There is no objective, as no validation utterance remains: set dataset.validation to a share above 0."
+                "There is no objective without validation utterances: set dataset.validation to a share above 0."
             )
         return found
 
 
 def tuning_folder(config: Mapping[str, Any]) -> Path:
-    """Where searches are kept."""
+    """Make the folder that keeps searches."""
     folder = Path(config["output"]) / "tuning"
     make_folder(folder)
     return folder

@@ -1,4 +1,4 @@
-"""BC-ResNet: 1-D temporal convolutions whose result is broadcast back over frequency."""
+"""BC-ResNet: broadcast the result of temporal convolutions back over frequency."""
 
 from __future__ import annotations
 
@@ -20,20 +20,23 @@ WIDTHS = (1.0, 1.5, 2.0, 2.5)  # of each stage, in units of the base width
 
 
 class SubSpectralNorm(nn.Module):
-    """Batch normalisation of each of 5 groups of neighbouring bands by itself (Chang et al., ICASSP 2021)."""
+    """Normalise each of 5 groups of neighbouring bands separately (Chang et al., ICASSP 2021)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.norm = nn.BatchNorm2d(channels * SUB_BANDS)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(batch, channels, bands, frames), the bands a multiple of 5, -> the same shape."""
+        """Map (batch, channels, bands, frames), bands a multiple of 5, to the same shape."""
         batch, channels, bands, frames = x.shape
         return self.norm(x.reshape(batch, channels * SUB_BANDS, bands // SUB_BANDS, frames)).reshape(x.shape)
 
 
 class Block(nn.Module):
-    """y = x + f2(x) + BC(f1(mean over bands of f2(x))); a block that changes the width (a transition) has no x + (paper, equation 3)."""
+    """Compute y = x + f2(x) + BC(f1(mean over bands of f2(x))) (paper, equation 3).
+
+    A transition, which is a block that changes the width, has no `x +`.
+    """
 
     def __init__(self, inputs: int, outputs: int, stride: int, dilation: int, dropout: float) -> None:
         super().__init__()
@@ -55,16 +58,17 @@ class Block(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """(batch, inputs, bands, frames) -> (batch, outputs, bands / stride, frames)."""
+        """Map (batch, inputs, bands, frames) to (batch, outputs, bands / stride, frames)."""
         y = self.over_frequency(x)
         y = y + self.over_time(y.mean(2))[:, :, None]
         return torch.relu(y if self.transition else y + x)
 
 
 class BCResNet(Classifier):
-    """Kim et al., "Broadcasted Residual Learning for Efficient Keyword Spotting", Interspeech 2021: BC-ResNet-`width`.
+    """Classify by BC-ResNet-`width`: Kim et al., "Broadcasted Residual Learning for Efficient Keyword Spotting".
 
-    width: multiplies the base width of 8 channels (paper: 1, 1.5, 2, 3, 6, 8). bands: a multiple of 40. dropout: of whole channels, in each block.
+    Interspeech 2021. width: multiplies the base width of 8 channels (paper: 1, 1.5, 2, 3, 6, 8). bands: a multiple of
+    40. dropout: of whole channels, in each block. Raises UserError for another number of bands.
     """
 
     padding_counts = True  # the mean is over all frames, as in the paper

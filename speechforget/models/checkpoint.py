@@ -1,6 +1,7 @@
-"""Where the original comes from, this project's training or a checkpoint of the user's; whether there is an oracle; what readers must know of both.
+"""Describe a checkpoint of the user that serves as the original (`original.checkpoint`).
 
-Read from JSON alone, so that a run in which everything exists, and a plan, need no torch; `importing` makes an original of a checkpoint.
+Reads JSON only, so a plan and a run that finds every artefact need no torch. `stages.import_checkpoint` reads the
+weights.
 """
 
 from __future__ import annotations
@@ -21,25 +22,21 @@ from speechforget.store import canonical, differences
 from speechforget.store.manifest import sha256
 
 OURS = ("model.json", "weights.safetensors")
-CLASSIFIERS = ("ForSequenceClassification", "ForAudioClassification")  # how Hugging Face names what can be an original
-NAMELESS = re.compile(r"LABEL_\d+")  # what it calls outputs that nobody named
+CLASSIFIERS = ("ForSequenceClassification", "ForAudioClassification")  # ends of the names of Hugging Face classifiers
+NAMELESS = re.compile(r"LABEL_\d+")  # Hugging Face's names of outputs without names
 SHOWN = 8  # labels in a sentence
-CHOSEN = (
-    "_target_",
-    "bundle",
-    "tune",
-    "lora",
-    "dropout",
-)  # of a model on pretrained weights: what the weights themselves do not decide
-UNMADE = ("pretrained", "revision", "head")  # of such a model: what a checkpoint of Hugging Face stands in for
+# Options of a model on pretrained weights that the weights themselves do not decide.
+CHOSEN = ("_target_", "bundle", "tune", "lora", "dropout")
+UNMADE = ("pretrained", "revision", "head")  # options of such a model that a checkpoint of Hugging Face replaces
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A classifier in a folder of the user's.
+    """Describe a classifier in the user's folder.
 
-    kind: speechforget or hugging face. files: what it consists of. model: what `model.json` says, or Hugging Face's `config.json`.
-    labels: of its outputs, in their order, by the corpus's names, empty where nobody named them. sample_rate: Hz, None where it does not say.
+    kind: speechforget or hugging face. files: the names of its files. model: the content of `model.json`, or of Hugging
+    Face's `config.json`. labels: the corpus's names of its outputs, in their order; empty where the checkpoint has no
+    names. sample_rate: Hz; None where the checkpoint does not state it.
     """
 
     folder: Path
@@ -51,7 +48,7 @@ class Checkpoint:
 
     @property
     def digest(self) -> str:
-        """sha256 over names and bytes of the files; where they lie does not count. Raises UserError for one that cannot be read."""
+        """Hash names and bytes of the files, but not their folder. Raises UserError for a file that cannot be read."""
         try:
             stats = [(self.folder / name).stat() for name in self.files]
             return _digest(self.folder, self.files, tuple((stat.st_size, stat.st_mtime_ns) for stat in stats))
@@ -63,15 +60,15 @@ class Checkpoint:
 
 @functools.lru_cache(maxsize=64)
 def _digest(folder: Path, files: tuple[str, ...], _: tuple[tuple[int, int], ...]) -> str:
-    """Once for all runs of a sweep, as long as sizes and times stay."""
+    """Hash once for all runs of a sweep, while sizes and modification times stay the same."""
     lines = [f"{sha256(folder / name)} {name}" for name in files]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def read_checkpoint(config: Mapping[str, Any]) -> Checkpoint | None:
-    """The checkpoint that `original.checkpoint` names; None where the original is trained here.
+    """Read the checkpoint that `original.checkpoint` names; None where the original is trained here.
 
-    Raises UserError for a folder that is none, for a model other than the run's, and for a sample rate other than the corpus's.
+    Raises UserError for a missing folder, a model other than the run's, or a sample rate other than the corpus's.
     """
     asked = config["original"]["checkpoint"]
     if asked is None:
@@ -81,7 +78,7 @@ def read_checkpoint(config: Mapping[str, Any]) -> Checkpoint | None:
         found = (
             "is a file: give the folder that holds it"
             if folder.exists()
-            else "is no folder: a model of the Hub must be downloaded first"
+            else "does not exist: a model of the Hub must be downloaded first"
         )
         raise UserError(f"original.checkpoint={asked} {found}.")
     checkpoint = _read_ours(folder, config) if (folder / OURS[0]).exists() else _read_hugging_face(folder, config)
@@ -89,7 +86,8 @@ def read_checkpoint(config: Mapping[str, Any]) -> Checkpoint | None:
     rate = config["dataset"]["sample_rate"]
     if checkpoint.sample_rate not in (None, rate):
         raise UserError(
-            f"{folder} hears {checkpoint.sample_rate} Hz and the corpus has {rate} Hz: set dataset.sample_rate={checkpoint.sample_rate}."
+            f"{folder} needs a sample rate of {checkpoint.sample_rate} Hz and the corpus has {rate} Hz: "
+            f"set dataset.sample_rate={checkpoint.sample_rate}."
         )
     return checkpoint
 
@@ -115,21 +113,23 @@ def _read_ours(folder: Path, config: Mapping[str, Any]) -> Checkpoint:
 
 
 def _check_model(folder: Path, held: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
-    """The run's model names the tables and makes the oracle, so it must be the checkpoint's. Raises UserError that says how."""
+    """Check that the run's model is the checkpoint's: it names the tables and makes the oracle.
+
+    Raises UserError with the overrides that make it so.
+    """
     chosen = CHOSEN if "pretrained" in asked and "pretrained" in held else tuple({**asked, **held})
     ours, theirs = (
         {name: canonical(model[name]) for name in chosen if name in model and name != "name"} for model in (asked, held)
     )
     if ours.get("_target_") != theirs.get("_target_"):
         raise UserError(
-            f"{folder} holds another model than model={asked['name']}: set model={held.get('name', 'the one that it was made with')}."
+            f"{folder} holds another model than model={asked['name']}: "
+            f"set model={held.get('name', 'the one that it was made with')}."
         )
     changes = []
-    for place, _, value in differences(ours, theirs):
-        absent, text = place not in theirs, json.dumps(value, separators=(",", ":"))
-        changes.append(
-            f"~model.{place}" if absent else f"{'' if place.split('.')[0] in ours else '+'}model.{place}={text}"
-        )
+    for key, _, value in differences(ours, theirs):
+        absent, text = key not in theirs, json.dumps(value, separators=(",", ":"))
+        changes.append(f"~model.{key}" if absent else f"{'' if key.split('.')[0] in ours else '+'}model.{key}={text}")
     if changes:
         raise UserError(f"{folder} holds a model with other options than this run's: add {' '.join(changes)}.")
 
@@ -141,19 +141,20 @@ def _read_hugging_face(folder: Path, config: Mapping[str, Any]) -> Checkpoint:
         )
         hint = result or instead(folder) or "name another folder"
         raise UserError(
-            f"{folder} holds neither a model of speechforget ({' and '.join(OURS)}) nor one of Hugging Face (config.json): {hint}."
+            f"{folder} holds neither a model of speechforget ({' and '.join(OURS)}) "
+            f"nor one of Hugging Face (config.json): {hint}."
         )
     described = _read_json(folder / "config.json")
     kinds = [str(name) for name in described.get("architectures") or []]
     if not any(kind.endswith(CLASSIFIERS) for kind in kinds):
         found = ", ".join(kinds) or "an unnamed model"
         raise UserError(
-            f"{folder} holds {found}, which is no classifier: an original must be one of {_or(CLASSIFIERS)}."
+            f"{folder} holds {found}, which is not a classifier: an original must be one of {_or(CLASSIFIERS)}."
         )
     family = described.get("model_type")
     if (config["model"].get("architecture") or {}).get("model_type") != family:
         raise UserError(
-            f"{folder} holds a {family}, which model={config['model']['name']} is not: set model= to one for {family}."
+            f"{folder} holds a {family}, but model={config['model']['name']} is not: set model= to one for {family}."
         )
     prepared = folder / "preprocessor_config.json"
     rate = _read_json(prepared).get("sampling_rate") if prepared.exists() else None
@@ -163,7 +164,7 @@ def _read_hugging_face(folder: Path, config: Mapping[str, Any]) -> Checkpoint:
 
 
 def _weights(folder: Path) -> list[str]:
-    """The files that transformers would read."""
+    """List the files of weights that transformers would read."""
     for name in (
         "model.safetensors",
         "model.safetensors.index.json",
@@ -174,7 +175,8 @@ def _weights(folder: Path) -> list[str]:
             parts = (_read_json(folder / name).get("weight_map") or {}) if name.endswith(".json") else {}
             return [name, *sorted({str(part) for part in parts.values()})]
     raise UserError(
-        f"{folder} has a config.json and no weights: {instead(folder) or 'copy model.safetensors or pytorch_model.bin beside it'}."
+        f"{folder} has a config.json and no weights: "
+        f"{instead(folder) or 'copy model.safetensors or pytorch_model.bin beside it'}."
     )
 
 
@@ -183,14 +185,14 @@ def _read_json(path: Path) -> dict[str, Any]:
         found = json.loads(path.read_text(encoding="utf-8"))
         if isinstance(found, dict):
             return found
-        error: Exception | str = "it holds no object"
+        error: Exception | str = "it does not hold an object"
     except (OSError, ValueError) as caught:
         error = caught
     raise UserError(f"{path} cannot be read ({error}): copy the checkpoint again.")
 
 
 def _renamed(folder: Path, names: Sequence[str], asked: Any) -> tuple[str, ...]:
-    """The outputs' names by the user's list, or by the user's mapping of some of them."""
+    """Rename the outputs by the user's list, or by the user's mapping of some names."""
     if isinstance(asked, Mapping):
         known = {str(old): str(new) for old, new in asked.items()}
         if foreign := [old for old in known if old not in names]:
@@ -202,31 +204,34 @@ def _renamed(folder: Path, names: Sequence[str], asked: Any) -> tuple[str, ...]:
         found = [str(name) for name in asked]
         if names and len(found) != len(names):
             raise UserError(
-                f"original.labels has {len(found)} names, and {folder} has {len(names)} outputs: name each, in their order."
+                f"original.labels has {len(found)} names, and {folder} has {len(names)} outputs: "
+                "name each, in their order."
             )
     else:
         found = list(names)
     if twice := [name for number, name in enumerate(found) if name in found[:number]]:
-        raise UserError(f"Two outputs of {folder} would be called '{twice[0]}': mend original.labels.")
+        raise UserError(f"original.labels gives two outputs of {folder} the name '{twice[0]}': make the names unique.")
     return tuple(found)
 
 
 def check_labels(checkpoint: Checkpoint, classes: Sequence[str]) -> None:
-    """Raises UserError unless the checkpoint tells apart just what the corpus does; in what order does not matter."""
+    """Check that the checkpoint has exactly the corpus's labels, in any order. Raises UserError."""
     missing = [name for name in classes if name not in checkpoint.labels]
     extra = [name for name in checkpoint.labels if name not in classes]
     if missing and all(NAMELESS.fullmatch(label) for label in checkpoint.labels):
         raise UserError(
-            f"{checkpoint.folder} does not name its outputs: set original.labels to the list of their names, in their order."
+            f"{checkpoint.folder} does not name its outputs: "
+            "set original.labels to the list of their names, in their order."
         )
     if missing:
         raise UserError(
             f"{checkpoint.folder} does not know {_list(missing)} of the corpus, it knows {_list(checkpoint.labels)}: "
-            "take the corpus that it was trained on, or name its outputs with original.labels."
+            "use the corpus that it was trained on, or name its outputs with original.labels."
         )
     if extra:
         raise UserError(
-            f"{checkpoint.folder} also tells apart {_list(extra)}, which no training utterance of the corpus is, and an oracle could not learn: "
+            f"{checkpoint.folder} also has outputs for {_list(extra)}. No training utterance of the corpus has these "
+            "labels, so an oracle could not learn them: "
             "add recordings of them, or fine-tune the checkpoint on the corpus's labels first."
         )
 

@@ -1,4 +1,4 @@
-"""What a classifier is: waveforms in, logits and an embedding out. The frontend is part of it."""
+"""The interface of a classifier: waveforms in, logits and an embedding out. The frontend is part of it."""
 
 from __future__ import annotations
 
@@ -9,18 +9,20 @@ from torch import Tensor, nn
 
 
 class Output(NamedTuple):
-    """logits (batch, classes) and embedding (batch, dimensions): what the head saw."""
+    """Hold logits (batch, classes) and embedding (batch, dimensions), the input of the head."""
 
     logits: Tensor
     embedding: Tensor
 
 
 class Classifier(nn.Module):
-    """What every classifier is; one sets `frontend` and `head` and defines `classify` and `layers`.
+    """Map waveforms to logits and embeddings.
 
-    frontend: (waveform (batch, samples) float32 in [-1, 1], lengths (batch,) in samples, spans) -> features; what lies beyond lengths never matters.
-    head: logits from the embedding.
-    padding_counts: whether the amount of silence that fills a batch up changes the outputs; then batches must all be of one length.
+    A subclass sets `frontend` and `head`, and defines `classify` and `layers`.
+
+    frontend: (waveform (batch, samples) float32 in [-1, 1], lengths (batch,) in samples, spans) -> features. Samples
+    beyond lengths never change them. head: maps the embedding to logits. padding_counts: whether the amount of padding
+    changes the outputs; then all batches must have one length.
     """
 
     padding_counts: bool = False
@@ -30,21 +32,22 @@ class Classifier(nn.Module):
     def forward(
         self, waveform: Tensor, lengths: Tensor, spans: Tensor | None = None, features: Tensor | None = None
     ) -> Output:
-        """Logits and embedding of waveform (batch, samples) float32 in [-1, 1], with lengths (batch,) in samples.
+        """Compute logits and embedding of waveform (batch, samples) float32 in [-1, 1]; lengths (batch,) in samples.
 
-        spans: SpecAugment's rectangles as fractions of each axis, (batch, 2, masks, 2): [frequency, time] x mask x [start, end]; None for none.
-        features: what the frontend made of the waveform, changed or not, to be used instead of doing that again.
+        spans: SpecAugment's rectangles as fractions of each axis, (batch, 2, masks, 2): [frequency, time] x mask x
+        [start, end]; None: no rectangles. features: used instead of the frontend's output where given.
         """
         return self.classify(self.frontend(waveform, lengths, spans) if features is None else features, lengths)
 
     def classify(self, features: Tensor, lengths: Tensor) -> Output:
-        """Logits and embedding from the frontend's features; lengths (batch,) in samples."""
+        """Compute logits and embedding from the frontend's features; lengths (batch,) in samples."""
         raise NotImplementedError
 
     def heard(self, features: Tensor, lengths: Tensor) -> Tensor:
-        """Which cells of the features hold sound of an utterance, bool, with size 1 along axes that do not matter; lengths (batch,) in samples.
+        """Mark the cells of the features that lie within an utterance: bool, size 1 along the other axes.
 
-        Time is the features' last axis here; a classifier whose frontend has it elsewhere says so by overriding this.
+        lengths: (batch,) in samples. Time is the last axis of the features here; a subclass overrides this for another
+        axis.
         """
         frames = getattr(self.frontend, "frames", None)
         counts = frames(lengths) if callable(frames) else lengths
@@ -52,5 +55,5 @@ class Classifier(nn.Module):
         return inside.view(len(features), *[1] * (features.dim() - 2), -1)
 
     def layers(self) -> list[nn.Module]:
-        """The layers with weights in execution order, the head last."""
+        """List the layers with weights in execution order, the head last."""
         raise NotImplementedError

@@ -12,26 +12,22 @@ from torch import Tensor, nn
 from speechforget.errors import UserError
 from speechforget.models.classifier import Classifier, Output
 from speechforget.models.layers.cosine_head import CosineHead
-from speechforget.models.layers.frontend import (
-    LogMel,  # which has torchaudio loaded by our own file before speechbrain asks for it
-)
+from speechforget.models.layers.frontend import LogMel  # loads torchaudio by `_torchaudio` before speechbrain does
 from speechforget.models.layers.pooling import VectorNorm
 
 LAST = 1536  # channels of the aggregated layers, for either size (paper, figure 2)
-STAND_INS = {
-    "LazyModule",
-    "DeprecatedModuleRedirect",
-}  # for its optional parts: whoever looks through all modules, as `inspect` does, trips over them
+# Placeholders for speechbrain's optional parts. Code that looks through all modules, as `inspect` does, fails on them.
+STAND_INS = {"LazyModule", "DeprecatedModuleRedirect"}
 QUIRKS = "allow_tf32,disable_jit_profiling,disable_cudnn_benchmarking"
 
 
 def from_speechbrain() -> Any:
-    """speechbrain's class. Its import would change the precision of the whole process (what it calls quirks), other models' too: not here.
+    """Import speechbrain's class without its quirks, which would change the precision of the whole process.
 
     Raises UserError where speechbrain is not installed.
     """
     os.environ.setdefault("SB_DISABLE_QUIRKS", QUIRKS)
-    logging.getLogger("speechbrain").setLevel(logging.WARNING)  # it tells of its quirks
+    logging.getLogger("speechbrain").setLevel(logging.WARNING)  # its INFO lines are about its own patches
     try:
         from speechbrain.lobes.models.ECAPA_TDNN import ECAPA_TDNN
     except ImportError as error:
@@ -43,14 +39,17 @@ def from_speechbrain() -> Any:
 
 
 class ECAPATDNN(Classifier):
-    """Desplanques et al., "ECAPA-TDNN: Emphasized Channel Attention, Propagation and Aggregation in TDNN Based Speaker Verification".
+    """Classify by ECAPA-TDNN: Desplanques et al., Interspeech 2020.
 
-    Interspeech 2020. A time-delay layer, three Res2Net blocks with squeeze and excitation, the three aggregated, attentive statistics over time.
-    channels: 512 or 1024, the paper's two sizes. dimensions: of the embedding. scale: of the head's cosines.
-    The network is speechbrain's. Ours differs from the paper in the features (log-mel bands, as in speechbrain's recipe, not MFCC) and in the margin,
-    which the recipe subtracts from the cosine and not from the angle. From speechbrain it differs in nothing but this: its last batch normalisation
-    takes batches of a single utterance too. As in speechbrain, convolutions mirror the end of the batch, so the amount of padding (not what is
-    in it) changes the last frames a little; means and attention leave it out.
+    "ECAPA-TDNN: Emphasized Channel Attention, Propagation and Aggregation in TDNN Based Speaker Verification". A
+    time-delay layer, three Res2Net blocks with squeeze and excitation, their aggregation, attentive statistics over
+    time. channels: 512 or 1024, the paper's two sizes. dimensions: of the embedding. scale: of the head's cosines.
+
+    The network is speechbrain's. It differs from the paper in the features (log-mel bands, as in speechbrain's recipe,
+    not MFCC) and in the margin, which the recipe subtracts from the cosine, not from the angle. It differs from
+    speechbrain in one thing: its last batch normalisation takes batches of a single utterance. As in speechbrain,
+    convolutions mirror the end of the batch, so the amount of padding (not its content) changes the last frames a
+    little; means and attention leave padding out.
     """
 
     frontend: LogMel
@@ -79,7 +78,7 @@ class ECAPATDNN(Classifier):
     def classify(self, features: Tensor, lengths: Tensor) -> Output:
         """See `Classifier`."""
         frames = features.shape[2]
-        # speechbrain multiplies by the number of frames again and counts whole numbers below: half a frame less survives the rounding in between.
+        # speechbrain multiplies by the number of frames again and rounds up: half a frame less survives the rounding.
         shares = (self.frontend.frames(lengths).to(features.dtype) - 0.5) / frames
         embedding = self.network(features.transpose(1, 2), shares)[:, 0]
         return Output(self.head(embedding), embedding)

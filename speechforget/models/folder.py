@@ -1,4 +1,4 @@
-"""A model folder: `model.json` says how to build the classifier, `weights.safetensors` holds its weights."""
+"""Build, save and load a classifier: `model.json` describes it, `weights.safetensors` holds its weights."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from speechforget.store import write_json
 
 
 def build_classifier(model: Mapping[str, Any], classes: int, sample_rate: int) -> nn.Module:
-    """A classifier with fresh weights (from torch's global generator), but for those that its config says are pretrained.
+    """Build a classifier. Weights that are not pretrained are drawn from torch's global generator.
 
     Raises UserError for options that the model does not take.
     """
@@ -30,9 +30,10 @@ def build_classifier(model: Mapping[str, Any], classes: int, sample_rate: int) -
 
 
 def save_classifier(folder: Path, classifier: nn.Module, description: Mapping[str, Any]) -> None:
-    """Writes weights and description (model, labels, sample_rate, seconds).
+    """Write weights and description (model, labels, sample_rate, seconds).
 
-    A classifier can say in `rebuilt_with` by which options it is built again where those it was built with no longer hold: a checkpoint may be gone.
+    A classifier's `rebuilt_with` replaces options in the description that need files of this machine, such as a
+    checkpoint.
     """
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in classifier.state_dict().items()}
     temporary = folder / "weights.partial"
@@ -43,7 +44,7 @@ def save_classifier(folder: Path, classifier: nn.Module, description: Mapping[st
 
 
 def load_classifier(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
-    """The classifier of a model folder in evaluation mode, and its description."""
+    """Load the classifier of a model folder, in evaluation mode, and its description. Raises UserError."""
     try:
         description = json.loads((folder / "model.json").read_text(encoding="utf-8"))
         weights = load_file(folder / "weights.safetensors")

@@ -14,9 +14,10 @@ DEVIATION = 0.02  # of the truncated normal distribution that class token, posit
 
 
 class Tokens(nn.Module):
-    """Frames become vectors, each with its position added, behind a class token that belongs to no frame.
+    """Turn frames into vectors, add their positions, and put a class token in front.
 
-    Positions are learned for `frames` frames: a shorter utterance uses the first ones, a longer one all of them, stretched to its own length.
+    Positions are learned for `frames` frames. A shorter utterance uses the first ones; for a longer one, all of them
+    are interpolated to its length.
     """
 
     def __init__(self, coefficients: int, width: int, frames: int) -> None:
@@ -26,12 +27,12 @@ class Tokens(nn.Module):
         self.positions = nn.Parameter(nn.init.trunc_normal_(torch.empty(1, frames + 1, width), std=DEVIATION))
 
     def forward(self, features: Tensor, counts: Tensor) -> Tensor:
-        """(batch, coefficients, frames), of which the first counts (batch,) hold sound, -> (batch, 1 + frames, width)."""
+        """Map (batch, coefficients, frames), with counts (batch,) valid frames, to (batch, 1 + frames, width)."""
         x = self.projection(features.transpose(1, 2)) + self.places(counts, features.shape[2])
         return torch.cat([(self.first + self.positions[:, :1]).expand(len(x), -1, -1), x], dim=1)
 
     def places(self, counts: Tensor, frames: int) -> Tensor:
-        """The positions of frames, (1 or batch, frames, width)."""
+        """Give the positions of frames, (1 or batch, frames, width)."""
         table = self.positions[0, 1:]
         last = len(table) - 1
         if frames <= len(table):
@@ -43,7 +44,7 @@ class Tokens(nn.Module):
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention that does not see masked frames."""
+    """Apply multi-head self-attention that leaves masked frames out."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -52,7 +53,7 @@ class Attention(nn.Module):
         self.outwards = nn.Linear(width, width)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """x (batch, tokens, width) -> the same shape; mask (batch, 1, 1, tokens), true where there is something to see."""
+        """Map x (batch, tokens, width) to the same shape; mask (batch, 1, 1, tokens) is true for valid tokens."""
         query, key, value = self.inwards(x).unflatten(2, (3, self.heads, PER_HEAD)).permute(2, 0, 3, 1, 4)
         likeness = (query @ key.transpose(2, 3)) * PER_HEAD**-0.5
         shares = likeness.masked_fill(~mask, float("-inf")).softmax(dim=3)
@@ -60,7 +61,7 @@ class Attention(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention and two linear layers, each added to its input and normalised afterwards."""
+    """Apply attention, then two linear layers; add each to its input and normalise afterwards."""
 
     def __init__(self, width: int, dropout: float) -> None:
         super().__init__()
@@ -72,18 +73,19 @@ class Block(nn.Module):
         self.dropouts = nn.ModuleList([nn.Dropout(dropout), nn.Dropout(dropout)])
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """(batch, tokens, width) -> the same shape."""
+        """Map (batch, tokens, width) to the same shape."""
         x = self.attention_norm(x + self.dropouts[0](self.attention(x, mask)))
         return self.mlp_norm(x + self.dropouts[1](self.mlp(x)))
 
 
 class KWT(Classifier):
-    """Berg et al., "Keyword Transformer: A Self-Attention Model for Keyword Spotting", Interspeech 2021: KWT-1, 2 and 3.
+    """Classify by KWT-1, 2 or 3: Berg et al., "Keyword Transformer: A Self-Attention Model for Keyword Spotting".
 
-    Every frame of 40 MFCC is a token; `depth` blocks with the norm behind each part; the class token's last state is the embedding.
-    width: 64, 128 or 192 for KWT-1, 2 or 3, with one head for each 64 and four times as many dimensions inside. dropout: 0 in the paper.
-    frames: with positions of their own (101: one second by this frontend, 98 by the authors'), see `Tokens` for other lengths.
-    Ours differs: frames beyond an utterance's end are masked, where the authors attend to them.
+    Interspeech 2021. Every frame of 40 MFCC is a token; `depth` blocks with the norm after each part; the class token's
+    last state is the embedding. width: 64, 128 or 192 for KWT-1, 2 or 3, with one head per 64 dimensions and four times
+    as many dimensions inside. dropout: 0 in the paper. frames: number of learned positions (101: one second with this
+    frontend, 98 with the authors'), see `Tokens` for other lengths. Ours differs: frames beyond an utterance's end are
+    masked; the authors attend to them. Raises UserError for a width that is not a multiple of 64.
     """
 
     frontend: MFCC
@@ -117,7 +119,7 @@ class KWT(Classifier):
         counts = self.frontend.frames(lengths)
         mask = (torch.arange(features.shape[2] + 1, device=counts.device) <= counts[:, None])[
             :, None, None
-        ]  # the class token is seen by all
+        ]  # all tokens attend to the class token
         x = self.tokens(features, counts)
         for block in self.blocks:
             x = block(x, mask)

@@ -1,4 +1,7 @@
-"""What is given in place of a model and is none: an adapter, a training's folder of checkpoints, a pointer of git-lfs; and what to do."""
+"""Recognise folders that users give instead of a model, and say which folder to give.
+
+They are an adapter of peft, a folder of checkpoints, and a pointer of git-lfs.
+"""
 
 from __future__ import annotations
 
@@ -9,14 +12,14 @@ from pathlib import Path
 from speechforget.errors import UserError
 
 POINTER = b"version https://git-lfs.github.com/spec/"
-MODELS = ("config.json", "model.json", "adapter_config.json")  # what a folder that could be meant holds
+MODELS = ("config.json", "model.json", "adapter_config.json")  # any of them marks a folder that may hold a model
 
 
 def instead(folder: Path) -> str | None:
-    """What a folder without a model holds, and which one to give, as the end of a sentence; None where nothing known lies there."""
+    """Say what a folder without a model holds and which one to give, as the end of a sentence; None: unknown."""
     if (folder / "adapter_config.json").exists():
         return (
-            "it holds an adapter of peft alone: merge it into its model (model.merge_and_unload()), "
+            "it holds only an adapter of peft: merge it into its model (model.merge_and_unload()), "
             "save that (save_pretrained) and give the folder where it is saved"
         )
     inside = (
@@ -31,13 +34,13 @@ def instead(folder: Path) -> str | None:
 
 
 def _in_order(path: Path) -> tuple[str, int]:
-    """checkpoint-500 before checkpoint-1000."""
+    """Sort checkpoint-500 before checkpoint-1000."""
     number = re.search(r"\d+$", path.name)
     return (path.name[: number.start()], int(number[0])) if number else (path.name, 0)
 
 
 def check_no_pointer(files: Iterable[Path]) -> None:
-    """Raises UserError for a file that only says which weights belong there, as a clone without git-lfs leaves. Files that are missing pass."""
+    """Check that no file is a pointer of git-lfs, as in a clone without it. Missing files pass. Raises UserError."""
     for file in files:
         if not file.is_file() or file.stat().st_size > 1000:
             continue

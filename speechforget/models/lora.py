@@ -1,4 +1,4 @@
-"""Which weights of a classifier a method may move: all, the head's, or low-rank updates that become part of the weights in the end."""
+"""Choose which weights of a classifier a method trains: all, the head's, or low-rank updates (LoRA)."""
 
 from __future__ import annotations
 
@@ -8,16 +8,13 @@ from torch import nn
 from speechforget.errors import NotApplicable
 from speechforget.seeding import seed_from
 
-ATTENTION = (
-    ("q_proj", "v_proj"),
-    ("query", "value"),
-)  # what the projections of queries and values are called in the libraries
+ATTENTION = (("q_proj", "v_proj"), ("query", "value"))  # the libraries' names of the projections of queries and values
 
 
 def adapt(classifier: nn.Module, trainable: str, seed: int = 0) -> None:
-    """Freezes what the method must not move, or puts low-rank updates in; the function that the classifier computes stays the same.
+    """Freeze the weights that the method must not train, or insert low-rank updates; the outputs stay the same.
 
-    seed: of what the updates start from. Raises NotApplicable where there is no encoder for such updates, or where it has them already.
+    seed: of the initial updates. Raises NotApplicable where the classifier has no encoder for updates, or has updates.
     """
     if trainable != "lora":
         restrict(classifier, trainable)
@@ -26,25 +23,26 @@ def adapt(classifier: nn.Module, trainable: str, seed: int = 0) -> None:
     modules = dict(encoder.named_modules()) if encoder is not None else {}
     if any("lora_" in module for module in modules):
         raise NotApplicable(
-            "The original was trained by low-rank updates (model.tune=lora), and method.trainable=all moves these: use that, or head."
+            "The original was trained by low-rank updates (model.tune=lora), and method.trainable=all trains these: "
+            "use that, or head."
         )
     linear = {module.rsplit(".", 1)[-1] for module, kind in modules.items() if isinstance(kind, nn.Linear)}
     targets = next((kinds for kinds in ATTENTION if set(kinds) <= linear), None)
     if encoder is None or targets is None:
         raise NotApplicable(
-            f"method.trainable=lora is for pretrained encoders with projections of queries and values, not {name}: use head or all."
+            "method.trainable=lora is for pretrained encoders with projections of queries and values, "
+            f"not {name}: use head or all."
         )
     from speechforget.models.encoders.base import LORA, insert_lora
 
-    with torch.random.fork_rng(
-        devices=[]
-    ):  # one half of each update starts at random, the same in every process and after a resumption
+    # One half of each update starts at random: the same in every process, and after a resumption.
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_from(seed, "low-rank updates"))
         insert_lora(encoder, {**LORA, "targets": targets})
 
 
 def settled(student: nn.Module, trainable: str) -> nn.Module:
-    """The student with its low-rank updates, if the method put any in, added to the weights: the same architecture as the original."""
+    """Merge the student's low-rank updates, if any, into the weights: it gets the original's architecture."""
     if trainable == "lora":
         from peft.tuners.lora import LoraLayer
 
@@ -57,7 +55,7 @@ def settled(student: nn.Module, trainable: str) -> nn.Module:
 
 
 def restrict(model: nn.Module, trainable: str) -> nn.Module:
-    """The model with only its head trainable, where that is asked for."""
+    """Freeze all weights but the head's where `trainable` is `head`; give the model."""
     if trainable == "head":
         model.requires_grad_(False)
         for weight in model.get_submodule("head").parameters():

@@ -11,12 +11,12 @@ from speechforget.models.classifier import Classifier, Output
 from speechforget.models.layers.frontend import Samples
 from speechforget.models.layers.pooling import mask_of, masked_mean
 
-RATE = 8000  # Hz, of what the first convolution hears (paper)
+RATE = 8000  # Hz, at the first convolution (paper)
 POOL = 4  # frames become one in each stage
 
 
 class Stage(nn.Module):
-    """A convolution, a batch normalisation, ReLU, and the maximum over 4 frames."""
+    """Apply a convolution, batch normalisation, ReLU and the maximum over 4 frames."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int) -> None:
         super().__init__()
@@ -25,7 +25,10 @@ class Stage(nn.Module):
         self.pool = nn.MaxPool1d(POOL, ceil_mode=True)
 
     def forward(self, x: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
-        """(batch, inputs, frames), 0 behind the first counts (batch,) frames, -> (batch, outputs, frames / stride / 4), likewise, and its counts."""
+        """Map (batch, inputs, frames) to (batch, outputs, frames / stride / 4) and the new counts.
+
+        Frames after the first counts (batch,) are 0, before and after.
+        """
         kernel, stride, padding = (
             self.convolution.kernel_size[0],
             self.convolution.stride[0],
@@ -37,14 +40,14 @@ class Stage(nn.Module):
 
 
 class M5(Classifier):
-    """Dai et al., "Very deep convolutional neural networks for raw waveforms", ICASSP 2017: M5.
+    """Classify by M5: Dai et al., "Very deep convolutional neural networks for raw waveforms", ICASSP 2017.
 
-    A convolution of 80 samples (10 ms at 8 kHz) with stride 4, then one of 3 for each further number of `channels`; each has a batch normalisation,
-    ReLU and a maximum over 4 frames; a mean over time. Whatever the corpus's sample rate, the frontend makes it 8 kHz.
-    This is the paper's own M5 (0.5 M parameters by its table 1, 559 K by its structure). PyTorch's speech command tutorial calls a network M5
-    whose channels are 32, 32, 64, 64 and whose first stride is 16: 26 K parameters.
-    Ours differs: convolutions have no bias, which the normalisation behind them would take away anyway; frames beyond an utterance's end are silence
-    and left out of the mean.
+    A convolution of 80 samples (10 ms at 8 kHz) with stride 4, then one of 3 for each further number of `channels`;
+    each has batch normalisation, ReLU and a maximum over 4 frames; a mean over time. The frontend resamples to 8 kHz.
+    This is the paper's M5 (0.5 M parameters by its table 1, 559 K by its structure). The M5 of PyTorch's speech command
+    tutorial is smaller: channels 32, 32, 64, 64, first stride 16, 26 K parameters. Ours differs: convolutions have no
+    bias, which the following normalisation would remove; frames beyond an utterance's end are silence and left out of
+    the mean.
     """
 
     frontend: Samples

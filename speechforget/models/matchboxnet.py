@@ -15,7 +15,7 @@ ENDS = 128  # channels of the first convolution and of the last two (paper, tabl
 
 
 class Separable(nn.Module):
-    """A convolution over time for each channel, one over channels for each frame, and a batch normalisation."""
+    """Apply a convolution over time per channel, one over channels per frame, and batch normalisation."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int, dilation: int = 1) -> None:
         super().__init__()
@@ -26,12 +26,15 @@ class Separable(nn.Module):
         self.norm = nn.BatchNorm1d(outputs)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """(batch, inputs, frames) -> (batch, outputs, frames); what a mask of 0 covers is silence."""
+        """Map (batch, inputs, frames) to (batch, outputs, frames); frames where the mask is 0 are silence."""
         return self.norm(self.over_channels(self.over_time(x * mask)))
 
 
 class Block(nn.Module):
-    """Separable convolutions, each with ReLU and dropout; a projection of the input is added before the last ReLU where the block is residual."""
+    """Apply separable convolutions, each with ReLU and dropout.
+
+    A residual block adds a projection of its input before the last ReLU.
+    """
 
     def __init__(
         self,
@@ -54,7 +57,7 @@ class Block(nn.Module):
         )
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """(batch, inputs, frames) -> (batch, outputs, frames)."""
+        """Map (batch, inputs, frames) to (batch, outputs, frames)."""
         y = x
         for index, (convolution, dropout) in enumerate(zip(self.convolutions, self.dropouts, strict=True), start=1):
             y = convolution(y, mask)
@@ -65,12 +68,13 @@ class Block(nn.Module):
 
 
 class MatchboxNet(Classifier):
-    """Majumdar & Ginsburg, "MatchboxNet: 1D Time-Channel Separable CNN Architecture for Speech Commands Recognition", Interspeech 2020: B x R x C.
+    """Classify by MatchboxNet B x R x C: Majumdar & Ginsburg, Interspeech 2020.
 
-    A convolution with 128 channels; for each of `kernels` (B of them, in frames) a residual block of `repeat` (R) convolutions with `channels` (C)
-    channels; one with kernel 29 and dilation 2, one with kernel 1, both with 128 channels; a mean over time. Of 64 MFCC.
-    Ours differs in the ends: the authors crop or pad to 128 frames and take the mean over all of them; this takes any number of frames and
-    the mean over those that hold sound.
+    "MatchboxNet: 1D Time-Channel Separable CNN Architecture for Speech Commands Recognition". 64 MFCC; a convolution
+    with 128 channels; for each of `kernels` (B of them, in frames) a residual block of `repeat` (R) convolutions with
+    `channels` (C) channels; one with kernel 29 and dilation 2, one with kernel 1, both with 128 channels; a mean over
+    time. Ours differs: the authors crop or pad to 128 frames and take the mean over all of them; this takes any number
+    of frames and the mean over those of the utterance.
     """
 
     frontend: MFCC

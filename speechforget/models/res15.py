@@ -14,9 +14,9 @@ from speechforget.models.layers.pooling import mask_of, masked_mean
 
 
 class Variant(NamedTuple):
-    """Of the convolutions behind the first one: how many, and whether their dilation doubles every third.
+    """Describe the convolutions after the first one: their number, and whether every third doubles the dilation.
 
-    pool: how many (coefficients, frames) are averaged behind the first one.
+    pool: the (coefficients, frames) averaged after the first convolution.
     """
 
     convolutions: int
@@ -32,7 +32,7 @@ VARIANTS = {  # paper and authors' code
 
 
 class Step(nn.Module):
-    """Convolution, ReLU and, after `carried` has been added where there is one, a batch normalisation without weights."""
+    """Apply a convolution, ReLU, the addition of `carried` where given, and batch normalisation without weights."""
 
     def __init__(self, channels: int, dilation: int) -> None:
         super().__init__()
@@ -40,18 +40,20 @@ class Step(nn.Module):
         self.norm = nn.BatchNorm2d(channels, affine=False)
 
     def forward(self, x: Tensor, mask: Tensor, carried: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """(batch, channels, coefficients, frames) -> the same shape, normalised and as it was before that."""
+        """Map (batch, channels, coefficients, frames) to the same shape, normalised and before normalisation."""
         y = torch.relu(self.convolution(x * mask))
         y = y if carried is None else y + carried
         return self.norm(y), y
 
 
 class Res15(Classifier):
-    """Tang & Lin, "Deep residual learning for small-footprint keyword spotting", ICASSP 2018: `variant` res8, res15 or res26.
+    """Classify by res8, res15 or res26 (`variant`): Tang & Lin, ICASSP 2018.
 
-    A convolution; pairs of convolutions, around each of which what went into the pair is added, before its normalisation (as in the authors' code);
-    in res15 one more; a mean over coefficients and frames. channels: 45, or 19 for the paper's narrow variants. Of 40 MFCC up to 4 kHz.
-    Ours differs: frames beyond an utterance's end are silence to every convolution and left out of the mean, where the authors pad each to a second.
+    "Deep residual learning for small-footprint keyword spotting". 40 MFCC up to 4 kHz; a convolution; pairs of
+    convolutions, each with its input added before normalisation (as in the authors' code); in res15 one more
+    convolution; a mean over coefficients and frames. channels: 45, or 19 for the paper's narrow variants. Ours differs:
+    frames beyond an utterance's end are silence to every convolution and left out of the mean; the authors pad each
+    utterance to a second. Raises UserError for an unknown variant.
     """
 
     frontend: MFCC

@@ -1,4 +1,4 @@
-"""ResNet-34 over log-mel features, for speakers."""
+"""ResNet-34 on log-mel features, for speakers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ STAGES = ((64, 3), (128, 4), (256, 6), (512, 3))  # channels and blocks (He et a
 
 
 class Stem(nn.Module):
-    """A 7 x 7 convolution and a maximum over 3 x 3, each of which halves bands and frames."""
+    """Apply a 7 x 7 convolution and a maximum over 3 x 3; each halves bands and frames."""
 
     def __init__(self, outputs: int) -> None:
         super().__init__()
@@ -23,7 +23,10 @@ class Stem(nn.Module):
         self.pool = nn.MaxPool2d(3, 2, 1)
 
     def forward(self, x: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
-        """(batch, 1, bands, frames), 0 behind the first counts (batch,) frames, -> a quarter of bands and frames, likewise, and its counts."""
+        """Map (batch, 1, bands, frames) to a quarter of bands and frames, and give the new counts.
+
+        Frames after the first counts (batch,) are 0, before and after.
+        """
         y = torch.relu(self.norm(self.convolution(x)))
         counts = halved(counts)
         y = self.pool(y * mask_of(counts, y.shape[3], y)[:, :, None])
@@ -32,12 +35,12 @@ class Stem(nn.Module):
 
 
 def halved(counts: Tensor) -> Tensor:
-    """How many of every two frames are left, the last one too where it has no partner."""
+    """Halve numbers of frames, rounded up."""
     return -(-counts // 2)
 
 
 class Block(nn.Module):
-    """Two 3 x 3 convolutions and a shortcut; the first one, and the shortcut with it, may halve bands and frames."""
+    """Apply two 3 x 3 convolutions and a shortcut; the first one and the shortcut may halve bands and frames."""
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
@@ -51,7 +54,10 @@ class Block(nn.Module):
             self.shortcut = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
 
     def forward(self, x: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
-        """(batch, inputs, bands, frames), 0 behind the first counts (batch,) frames, -> the same with other channels, and its counts."""
+        """Map (batch, inputs, bands, frames) to other channels, and give the new counts.
+
+        Frames after the first counts (batch,) are 0, before and after.
+        """
         y = torch.relu(self.first_norm(self.first(x)))
         counts = halved(counts) if self.halves else counts
         mask = mask_of(counts, y.shape[3], y)[:, :, None]
@@ -59,12 +65,13 @@ class Block(nn.Module):
 
 
 class ResNet34(Classifier):
-    """He et al., "Deep residual learning for image recognition", CVPR 2016: ResNet-34 with one input channel, as a baseline for speakers has it.
+    """Classify by ResNet-34 with one input channel: He et al., CVPR 2016.
 
-    Ding et al., "AutoSpeech", Interspeech 2020, train it on VoxCeleb1. scale: of the head's cosines.
-    Ours differs from theirs: log-mel bands, not a spectrogram of 257 bins; no weights from ImageNet; the last layer measures cosines, so that a
-    margin can be asked of them; frames beyond an utterance's end are silence and left out of the mean. speechbrain's ResNet for speakers is
-    another network (squeeze and excitation, 15.4 M parameters).
+    "Deep residual learning for image recognition".
+    Ding et al., "AutoSpeech", Interspeech 2020, train it on VoxCeleb1 as a baseline for speakers. scale: of the head's
+    cosines. Ours differs from theirs: log-mel bands, not a spectrogram of 257 bins; no weights from ImageNet; the last
+    layer computes cosines, so that a margin is possible; frames beyond an utterance's end are silence and left out of
+    the mean. speechbrain's ResNet for speakers is another network (squeeze and excitation, 15.4 M parameters).
     """
 
     frontend: LogMel

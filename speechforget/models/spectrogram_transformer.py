@@ -1,4 +1,4 @@
-"""AST: a transformer on patches of log-mel spectrograms, with the head that the transformers library puts on it."""
+"""AST: a transformer on patches of log-mel spectrograms, with the head of the transformers library."""
 
 from __future__ import annotations
 
@@ -13,17 +13,20 @@ from speechforget.errors import UserError
 from speechforget.models.classifier import Output
 from speechforget.models.encoders.base import Choices, TransformerClassifier, check_rate, chosen_dropouts, new_linear
 from speechforget.models.encoders.huggingface import preprocessing_of
-from speechforget.models.layers.frontend import _outside
+from speechforget.models.layers.frontend import outside
 
 RATE = 16000  # Hz
 WINDOW, HOP, POINTS = 400, 160, 512  # samples
-MEAN, DEVIATION = -4.2677393, 4.5689974  # of AudioSet's log-mel features: the authors' and the library's
+MEAN, DEVIATION = -4.2677393, 4.5689974  # of AudioSet's log-mel features, as in the authors' code and the library
 NO_DRAWS = {"attention_probs_dropout_prob": 0.0}
 DROPOUTS = {"hidden": "hidden_dropout_prob"}
 
 
 class KaldiFeatures(nn.Module):
-    """What the library's ASTFeatureExtractor computes, batched: Kaldi's log-mel energies of `frames` frames, scaled by `mean` and `deviation`."""
+    """Compute the features of the library's ASTFeatureExtractor, batched: Kaldi's log-mel energies of `frames` frames.
+
+    mean, deviation: the features are scaled by them.
+    """
 
     taper: Tensor
     filters: Tensor
@@ -31,17 +34,19 @@ class KaldiFeatures(nn.Module):
     def __init__(self, bands: int, frames: int, mean: float = MEAN, deviation: float = DEVIATION) -> None:
         super().__init__()
         self.frames, self.mean, self.deviation = frames, mean, deviation
-        with torch.device("cpu"):  # torchaudio looks at their values, which a rehearsal without memory has none of
+        with torch.device("cpu"):  # torchaudio reads values, which the meta device of a rehearsal does not have
             filters, _ = torchaudio.compliance.kaldi.get_mel_banks(
                 bands, POINTS, float(RATE), 20.0, 0.0, 100.0, -500.0, 1.0
             )
         self.register_buffer("taper", torch.hann_window(WINDOW, periodic=False), persistent=False)
-        self.register_buffer(
-            "filters", nn.functional.pad(filters, (0, 1)), persistent=False
-        )  # Kaldi leaves the last bin out
+        # Kaldi leaves the last bin out.
+        self.register_buffer("filters", nn.functional.pad(filters, (0, 1)), persistent=False)
 
     def forward(self, waveform: Tensor, lengths: Tensor, spans: Tensor | None = None) -> Tensor:
-        """(batch, frames, bands), about -1 to 1; frames beyond an utterance are what energy 1 would give. What spans hide is 0: the mean."""
+        """Compute (batch, frames, bands), about -1 to 1.
+
+        Frames beyond an utterance are those of energy 1. Cells in spans are 0, the mean.
+        """
         waveform = waveform[:, : (self.frames - 1) * HOP + WINDOW]
         waveform = nn.functional.pad(waveform, (0, max(0, WINDOW - waveform.shape[1])))
         with torch.autocast(waveform.device.type, enabled=False):
@@ -54,7 +59,7 @@ class KaldiFeatures(nn.Module):
         return (
             features
             if spans is None
-            else features * _outside(spans, features.shape[2], features.shape[1]).transpose(1, 2)
+            else features * outside(spans, features.shape[2], features.shape[1]).transpose(1, 2)
         )
 
     def _log_energies(self, waveform: Tensor) -> Tensor:
@@ -70,10 +75,11 @@ class KaldiFeatures(nn.Module):
 
 
 class SpectrogramTransformer(TransformerClassifier):
-    """Gong, Chung & Glass, "AST: Audio Spectrogram Transformer", Interspeech 2021.
+    """Classify by Gong, Chung & Glass, "AST: Audio Spectrogram Transformer", Interspeech 2021.
 
-    Mean of its two class tokens -> layer norm -> head. context: seconds that it hears; shorter utterances are followed by empty frames. Less than
-    the checkpoint's 10.24 keeps the positions in the middle, as the authors do. For the other arguments see `Choices` and conf/model.
+    Mean of its two class tokens -> layer norm -> head. context: seconds of input; empty frames follow shorter
+    utterances. Less than the checkpoint's 10.24 keeps the positions in the middle, as the authors do. For the other
+    arguments see `Choices` and conf/model.
     """
 
     frontend: KaldiFeatures
@@ -96,7 +102,7 @@ class SpectrogramTransformer(TransformerClassifier):
         gradient_checkpointing: bool = False,
     ) -> None:
         super().__init__()
-        check_rate(pretrained or "null, whose features are AST's,", sample_rate, RATE)
+        check_rate(pretrained or "null (AST's features)", sample_rate, RATE)
         said = {} if pretrained is None else preprocessing_of(pretrained)
         changes = {**NO_DRAWS, **chosen_dropouts(dropout, DROPOUTS)}
         model = self.read(
@@ -107,7 +113,8 @@ class SpectrogramTransformer(TransformerClassifier):
         if not config.patch_size <= frames <= config.max_length:
             shortest, longest = (number * HOP / RATE for number in (config.patch_size, config.max_length))
             raise UserError(
-                f"model.context={context} is not within the {shortest:g} to {longest:g} seconds that this encoder has positions for."
+                f"model.context={context} must be from {shortest:g} to {longest:g}, the seconds that this encoder has "
+                "positions for."
             )
         crop_positions(self.encoder, frames)
         self.frontend = KaldiFeatures(config.num_mel_bins, frames, *scale_of(said, mean, deviation))
@@ -125,7 +132,7 @@ class SpectrogramTransformer(TransformerClassifier):
         return (frames < ((lengths.to(features.device) - WINDOW) // HOP + 1)[:, None])[:, :, None]
 
     def classify(self, features: Tensor, lengths: Tensor) -> Output:
-        """See `Classifier`; the empty frames beyond lengths are part of what AST hears."""
+        """See `Classifier`; the empty frames beyond lengths are part of AST's input."""
         output = self.encoder(features, output_hidden_states=self.weighting is not None)
         embedding = self.norm(self.mixed(output.last_hidden_state, output.hidden_states)[:, :2].mean(1))
         return Output(self.head(embedding), embedding)
@@ -142,16 +149,15 @@ class SpectrogramTransformer(TransformerClassifier):
 
 
 def scale_of(said: Mapping[str, Any], mean: float | None, deviation: float | None) -> tuple[float, float]:
-    """Mean and standard deviation that features are scaled by: as asked, else as the checkpoint says, else AudioSet's."""
+    """Choose mean and standard deviation of the features: as asked, else the checkpoint's, else AudioSet's."""
     plain = not said.get("do_normalize", True)
-    found = (
-        (0.0, 0.5) if plain else (float(said.get("mean", MEAN)), float(said.get("std", DEVIATION)))
-    )  # the former scale by nothing
+    # (0.0, 0.5) leaves features as they are.
+    found = (0.0, 0.5) if plain else (float(said.get("mean", MEAN)), float(said.get("std", DEVIATION)))
     return (found[0] if mean is None else mean), (found[1] if deviation is None else deviation)
 
 
 def crop_positions(encoder: Any, frames: int) -> None:
-    """Leaves the positions in the middle of the time axis, for `frames` frames; those of the two class tokens stay."""
+    """Keep the positions of `frames` frames in the middle of the time axis, and those of the two class tokens."""
     config, embeddings = encoder.config, encoder.embeddings
     bands, before = embeddings.get_shape(config)
     config.max_length = frames

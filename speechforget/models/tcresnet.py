@@ -1,4 +1,4 @@
-"""TC-ResNet: a small classifier whose convolutions run along time only."""
+"""TC-ResNet: a small classifier with convolutions over time only."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from speechforget.models.layers.frontend import LogMel
 
 
 class Block(nn.Module):
-    """Two temporal convolutions and a shortcut; the first one, and the shortcut with it, may halve the frames."""
+    """Apply two temporal convolutions and a shortcut; the first one and the shortcut may halve the frames."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int) -> None:
         super().__init__()
@@ -28,17 +28,18 @@ class Block(nn.Module):
             )
 
     def forward(self, x: Tensor) -> Tensor:
-        """(batch, inputs, frames) -> (batch, outputs, frames / stride)."""
+        """Map (batch, inputs, frames) to (batch, outputs, frames / stride)."""
         y = torch.relu(self.first_norm(self.first(x)))
         return torch.relu(self.second_norm(self.second(y)) + self.shortcut(x))
 
 
 class TCResNet(Classifier):
-    """Choi et al., "Temporal Convolution for Real-time Keyword Spotting on Mobile Devices", Interspeech 2019: TC-ResNet8 and TC-ResNet14.
+    """Classify by TC-ResNet8 or 14: Choi et al., Interspeech 2019.
 
-    The mel bands are the channels of the input. channels: of the first convolution, then of each block; blocks whose channels grow halve the frames.
-    kernel: of the blocks' convolutions, in frames. stem: kernel and stride of the first convolution, in frames. dropout: before the head.
-    The paper's TC-ResNet8 is channels (16, 24, 32, 48), kernel 9, stem (3, 1), dropout 0.5.
+    "Temporal Convolution for Real-time Keyword Spotting on Mobile Devices". The mel bands are the channels of the
+    input. channels: of the first convolution, then of each block; a block with more channels than its input halves the
+    frames. kernel: of the blocks' convolutions, in frames. stem: kernel and stride of the first convolution, in frames.
+    dropout: before the head. The paper's TC-ResNet8 is channels (16, 24, 32, 48), kernel 9, stem (3, 1), dropout 0.5.
     """
 
     padding_counts = True  # the mean is over all frames, as in the paper

@@ -1,4 +1,4 @@
-"""Classifiers on torchaudio's own wav2vec 2.0, HuBERT and WavLM encoders: the same networks without the transformers library."""
+"""Classifiers on torchaudio's wav2vec 2.0, HuBERT and WavLM: the same networks without the transformers library."""
 
 from __future__ import annotations
 
@@ -37,18 +37,16 @@ DROPOUTS = {
     "activation": "encoder_ff_interm_dropout",
     "projection": "encoder_projection_dropout",
 }
-NO_DRAWS = {
-    "encoder_attention_dropout": 0.0,
-    "encoder_layer_drop": 0.0,
-    "aux_num_out": None,
-}  # these would draw from global generators
+# These would draw from global generators.
+NO_DRAWS = {"encoder_attention_dropout": 0.0, "encoder_layer_drop": 0.0, "aux_num_out": None}
 
 
 class TorchaudioBundle(EncoderClassifier):
-    """bundle: one of torchaudio's. pretrained: true for its weights, which torch.hub fetches, false for random ones, or a file of them.
+    """Classify by an encoder of torchaudio: projector -> mean over the utterance's frames -> head, as in `Wav2Vec2`.
 
-    projector -> mean over the frames that hold sound -> head, as in `Wav2Vec2`. architecture: numbers of torchaudio's that replace the bundle's.
-    For the other arguments see `Choices` and conf/model.
+    bundle: the name of one of torchaudio's. pretrained: true: its weights, which torch.hub downloads; false: random
+    ones; or a file of weights. architecture: numbers, by torchaudio's names, that replace the bundle's. For the other
+    arguments see `Choices` and conf/model. Raises UserError.
     """
 
     frontend: Waveform
@@ -75,7 +73,8 @@ class TorchaudioBundle(EncoderClassifier):
         self.gated = bundle.startswith("WAVLM")
         if self.gated and tune == "lora":
             raise UserError(
-                "torchaudio's WavLM never calls its projections, so LoRA cannot change them: choose model=wavlm_base or tune=frozen."
+                "torchaudio's WavLM never calls its projections, so LoRA cannot change them: "
+                "choose model=wavlm_base or model.tune=frozen."
             )
         found = getattr(torchaudio.pipelines, bundle)
         check_rate(bundle if pretrained else None, sample_rate, int(found.sample_rate))
@@ -106,7 +105,7 @@ class TorchaudioBundle(EncoderClassifier):
 
     @property
     def convolutions(self) -> list[Any]:
-        """The layers that make frames of samples."""
+        """List the layers that turn samples into frames."""
         return list(self.encoder.feature_extractor.conv_layers)
 
     def classify(self, features: Tensor, lengths: Tensor) -> Output:
@@ -124,7 +123,10 @@ class TorchaudioBundle(EncoderClassifier):
         return Output(self.head(embedding), embedding)
 
     def _encoded(self, frames: Tensor, heard: Tensor) -> Tensor:
-        """The library's own loop takes lengths for two of the three families only; this one serves all, and keeps every layer."""
+        """Run the transformer and give the layers of the head's input.
+
+        torchaudio's own loop takes lengths for two of the three families only.
+        """
         encoder = self.encoder.encoder
         transformer = encoder.transformer
         x = transformer._preprocess(encoder.feature_projection(frames).masked_fill(~heard[:, :, None], 0.0))
@@ -147,7 +149,7 @@ class TorchaudioBundle(EncoderClassifier):
 
     @property
     def rebuilt_with(self) -> dict[str, Any]:
-        """The options that build this classifier again without its pretrained weights."""
+        """Give the options that build this classifier again without its pretrained weights."""
         return {"pretrained": False, "layers": "last" if self.weighting is None else "weighted"}
 
 
@@ -159,21 +161,25 @@ def _known(architecture: Mapping[str, Any], known: Mapping[str, Any]) -> dict[st
 
 
 def load_weights(encoder: nn.Module, bundle: Any, pretrained: bool | str) -> None:
-    """Puts a file's weights, or those that torchaudio published, into the encoder. Raises UserError where they cannot be had or do not fit."""
+    """Load a file's weights, or those that torchaudio published, into the encoder.
+
+    Raises UserError where they cannot be loaded or belong to another bundle.
+    """
     try:
         weights = (
             bundle._get_state_dict(None)
             if pretrained is True
             else torch.load(str(pretrained), map_location="cpu", weights_only=True)
         )
-    except Exception as error:  # of the network, of the file system and of the unpickler
+    except Exception as error:  # dozens of types: of the network, of the file system, of the unpickler
         raise UserError(
-            f"model.pretrained={pretrained} cannot be had ({type(error).__name__}): check the network, give the file of a state dict, or set "
-            "model.pretrained=false for random weights."
+            f"model.pretrained={pretrained} could not be loaded ({type(error).__name__}): check the network, "
+            "give the file of a state dict, or set model.pretrained=false for random weights."
         ) from None
     try:
         encoder.load_state_dict(weights)
     except RuntimeError as error:
         raise UserError(
-            f"model.pretrained={pretrained} is not of this bundle ({str(error).splitlines()[-1].strip()}): choose its own."
+            f"model.pretrained={pretrained} does not fit this bundle ({str(error).splitlines()[-1].strip()}): "
+            "set model.bundle to the one of these weights."
         ) from None

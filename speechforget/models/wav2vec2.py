@@ -1,4 +1,4 @@
-"""wav2vec 2.0, HuBERT and WavLM: classifiers of raw samples, with the head that the transformers library puts on all three."""
+"""wav2vec 2.0, HuBERT and WavLM as classifiers of raw samples, with the head of the transformers library."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from speechforget.models.encoders.huggingface import preprocessing_of
 from speechforget.models.layers.frontend import kept
 
 RATE = 16000  # Hz, of every published checkpoint
-# Draws of the library's that come from global generators, and so differ between one process and two: none of them.
+# The library would draw these from global generators, so one process and two would differ: they are off.
 NO_DRAWS = {
     "attention_dropout": 0.0,
     "layerdrop": 0.0,
@@ -34,9 +34,9 @@ DROPOUTS = {"hidden": "hidden_dropout", "activation": "activation_dropout", "pro
 
 
 class Waveform(nn.Module):
-    """The samples, 0 beyond `lengths`, at least `shortest` of them; normalise: to mean 0 and variance 1 of each utterance.
+    """Pad waveforms to at least `shortest` samples, and set samples beyond `lengths` to 0.
 
-    The variance gets what the library's feature extractor adds to it.
+    normalise: scale each utterance to mean 0 and variance 1; 1e-7 is added to the variance, as in the library.
     """
 
     def __init__(self, shortest: int, normalise: bool) -> None:
@@ -44,7 +44,7 @@ class Waveform(nn.Module):
         self.shortest, self.normalise = shortest, normalise
 
     def forward(self, waveform: Tensor, lengths: Tensor, spans: Tensor | None = None) -> Tensor:
-        """See `Classifier`; spans of time hide samples, and spans of frequency nothing."""
+        """See `Classifier`; spans of time hide samples, spans of frequency have no effect."""
         waveform = nn.functional.pad(waveform, (0, max(0, self.shortest - waveform.shape[1])))
         beyond = torch.arange(waveform.shape[1], device=waveform.device) >= lengths[:, None]
         with torch.autocast(waveform.device.type, enabled=False):
@@ -57,15 +57,15 @@ class Waveform(nn.Module):
 
 
 class MaskedGroupNorm(nn.GroupNorm):
-    """Normalises each channel over the frames that hold sound only: padding would change its mean and variance, and so every frame.
+    """Normalise each channel over the utterance's frames only: padding would change mean and variance of every frame.
 
-    frames: how many that are of each utterance; whoever calls the encoder says it before, as the library has no way to hand it through.
+    frames: the number of these frames of each utterance. Set it before calling the encoder: the library cannot pass it.
     """
 
     frames: Tensor | None = None
 
     def forward(self, input: Tensor) -> Tensor:
-        """(batch, channels, frames) -> the same shape."""
+        """Map (batch, channels, frames) to the same shape."""
         assert self.frames is not None and self.num_groups == self.num_channels
         with torch.autocast(input.device.type, enabled=False):
             x = input.float() if input.dtype in (torch.float16, torch.bfloat16) else input
@@ -77,21 +77,21 @@ class MaskedGroupNorm(nn.GroupNorm):
 
 
 def masked(norm: nn.GroupNorm) -> MaskedGroupNorm:
-    """The same norm with the same weights, minding lengths."""
+    """Make a norm with the same weights that leaves padding out."""
     result = MaskedGroupNorm(norm.num_groups, norm.num_channels, norm.eps, device=norm.weight.device)
     result.weight, result.bias = norm.weight, norm.bias
     return result
 
 
 def frames_of(samples: Tensor, kernels: Sequence[int], strides: Sequence[int]) -> Tensor:
-    """How many frames convolutions without padding make of numbers of samples."""
+    """Count the frames that convolutions without padding make of numbers of samples."""
     for kernel, stride in zip(kernels, strides, strict=True):
         samples = torch.div(samples - kernel, stride, rounding_mode="floor") + 1
     return samples
 
 
 def shortest_of(kernels: Sequence[int], strides: Sequence[int]) -> int:
-    """The samples of one frame: 400 in every published model."""
+    """Count the samples of one frame: 400 in every published model."""
     samples = 1
     for kernel, stride in zip(reversed(kernels), reversed(strides), strict=True):
         samples = (samples - 1) * stride + kernel
@@ -99,10 +99,10 @@ def shortest_of(kernels: Sequence[int], strides: Sequence[int]) -> int:
 
 
 class Wav2Vec2(TransformerClassifier):
-    """Baevski et al., NeurIPS 2020; HuBERT: Hsu et al., TASLP 2021; WavLM: Chen et al., JSTSP 2022. `architecture.model_type` says which.
+    """Classify by wav2vec 2.0 (Baevski et al., NeurIPS 2020), HuBERT (Hsu et al., TASLP 2021) or WavLM.
 
-    projector -> mean over the frames that hold sound -> head. For the other arguments see `Choices` and conf/model.
-    An utterance shorter than one frame is heard with silence after it.
+    WavLM: Chen et al., JSTSP 2022. `architecture.model_type` chooses one. projector -> mean over the utterance's frames
+    -> head. An utterance shorter than one frame is padded with silence. For the arguments see `Choices` and conf/model.
     """
 
     frontend: Waveform
@@ -138,16 +138,17 @@ class Wav2Vec2(TransformerClassifier):
         config = self.encoder.config
         if getattr(config, "conv_pos_batch_norm", False):
             raise UserError(
-                "A batch norm over the positions of padding cannot be masked: choose a checkpoint without conv_pos_batch_norm."
+                "The checkpoint's conv_pos_batch_norm is a batch norm that cannot leave padding out: "
+                "choose a checkpoint without it."
             )
         self.kernels, self.strides = list(config.conv_kernel), list(config.conv_stride)
         normalise = bool(said.get("do_normalize", True)) if normalise is None else normalise
         self.frontend = Waveform(shortest_of(self.kernels, self.strides), normalise)
         self._mind_lengths()
         if config.model_type == "wavlm":
-            from speechforget.models.encoders.wavlm_patch import mend
+            from speechforget.models.encoders.wavlm_patch import patch_attention
 
-            mend(self.encoder)
+            patch_attention(self.encoder)
         self.projector = model.projector if head == "keep" else new_linear(config.hidden_size, projection)
         self.head = model.classifier if head == "keep" else new_linear(projection, classes)
         if freeze_feature_encoder or tune != "whole":
@@ -155,7 +156,10 @@ class Wav2Vec2(TransformerClassifier):
         self.restrict()
 
     def _mind_lengths(self) -> None:
-        """The first convolution's norm is over time in base models. It is never computed twice, so that what it was told holds."""
+        """Mask the first convolution's norm, which is over time in base models.
+
+        Gradient checkpointing is off there: it would compute the norm again, with the lengths of a later batch.
+        """
         first = self.convolutions[0]
         if isinstance(getattr(first, "layer_norm", None), nn.GroupNorm):
             first.layer_norm = masked(first.layer_norm)
@@ -163,7 +167,7 @@ class Wav2Vec2(TransformerClassifier):
 
     @property
     def convolutions(self) -> list[Any]:
-        """The layers that make frames of samples."""
+        """List the layers that turn samples into frames."""
         return list(self.encoder.feature_extractor.conv_layers)
 
     def classify(self, features: Tensor, lengths: Tensor) -> Output:

@@ -1,4 +1,4 @@
-"""Whisper's encoder as a classifier of log-mel spectrograms, with the head that the transformers library puts on it."""
+"""Whisper's encoder as a classifier of log-mel spectrograms, with the head of the transformers library."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from speechforget._torchaudio import torchaudio
 from speechforget.errors import UserError
 from speechforget.models.classifier import Output
 from speechforget.models.encoders.base import Choices, TransformerClassifier, check_rate, new_linear
-from speechforget.models.layers.frontend import _outside
+from speechforget.models.layers.frontend import outside
 
 RATE = 16000  # Hz
-POINTS, HOP = 400, 160  # of the spectrum, in samples
-STRIDE = 2  # frames of features that make one position of the encoder
-# Whisper was published without dropout; the library's functional ones would draw from a global generator.
+POINTS, HOP = 400, 160  # FFT size and hop, samples
+STRIDE = 2  # frames of features per position of the encoder
+# Whisper was published without dropout; the library's would draw from a global generator.
 NO_DRAWS = {
     "dropout": 0.0,
     "attention_dropout": 0.0,
@@ -28,7 +28,7 @@ NO_DRAWS = {
 
 
 class WhisperFeatures(nn.Module):
-    """What the library's WhisperFeatureExtractor computes of `samples` samples: longer utterances are cut, shorter ones followed by silence."""
+    """Compute the features of the library's WhisperFeatureExtractor, of utterances cut or padded to `samples`."""
 
     taper: Tensor
     filters: Tensor
@@ -36,7 +36,7 @@ class WhisperFeatures(nn.Module):
     def __init__(self, bands: int, samples: int) -> None:
         super().__init__()
         self.samples = samples
-        with torch.device("cpu"):  # torchaudio looks at their values, which a rehearsal without memory has none of
+        with torch.device("cpu"):  # torchaudio reads values, which the meta device of a rehearsal does not have
             filters = torchaudio.functional.melscale_fbanks(
                 POINTS // 2 + 1, 0.0, RATE / 2, bands, RATE, norm="slaney", mel_scale="slaney"
             )
@@ -44,7 +44,7 @@ class WhisperFeatures(nn.Module):
         self.register_buffer("filters", filters.T.contiguous(), persistent=False)
 
     def forward(self, waveform: Tensor, lengths: Tensor, spans: Tensor | None = None) -> Tensor:
-        """(batch, bands, frames), about -1 to 1.5; see `Classifier`. What spans hide is 0, as with the library's masks."""
+        """Compute (batch, bands, frames), about -1 to 1.5; cells in spans are 0, as in the library."""
         beyond = torch.arange(waveform.shape[1], device=waveform.device) >= lengths[:, None]
         with torch.autocast(waveform.device.type, enabled=False):
             samples = waveform.masked_fill(beyond, 0.0)[:, : self.samples]
@@ -53,15 +53,16 @@ class WhisperFeatures(nn.Module):
             power = self.filters @ (spectrum.real.square() + spectrum.imag.square())
             features = power.clamp(min=1e-10).log10()
             features = (torch.maximum(features, features.amax((1, 2), keepdim=True) - 8.0) + 4.0) / 4.0
-        return features if spans is None else features * _outside(spans, features.shape[1], features.shape[2])
+        return features if spans is None else features * outside(spans, features.shape[1], features.shape[2])
 
 
 class Whisper(TransformerClassifier):
-    """Radford et al., "Robust Speech Recognition via Large-Scale Weak Supervision", ICML 2023: the encoder.
+    """Classify by the encoder of Whisper: Radford et al., ICML 2023.
 
-    projector -> mean over all frames, silence after the utterance included, as the library does -> head.
-    context: seconds that the encoder hears; less than the published 30 keeps the first positions, costs less and gives other features.
-    For the other arguments see `Choices` and conf/model.
+    "Robust Speech Recognition via Large-Scale Weak Supervision".
+    projector -> mean over all frames, silence after the utterance included, as in the library -> head. context: seconds
+    of input; less than the published 30 keeps the first positions, costs less and gives other features. For the other
+    arguments see `Choices` and conf/model.
     """
 
     frontend: WhisperFeatures
@@ -82,7 +83,7 @@ class Whisper(TransformerClassifier):
         gradient_checkpointing: bool = False,
     ) -> None:
         super().__init__()
-        check_rate(pretrained or "null, whose features are Whisper's,", sample_rate, RATE)
+        check_rate(pretrained or "null (Whisper's features)", sample_rate, RATE)
         model = self.read(
             architecture,
             pretrained,
@@ -95,7 +96,8 @@ class Whisper(TransformerClassifier):
         if not 1 <= positions <= config.max_source_positions:
             most = config.max_source_positions * HOP * STRIDE / RATE
             raise UserError(
-                f"model.context={context} is not within the {most:g} seconds that this encoder has positions for: set it to less."
+                f"model.context={context} must be above 0 and at most {most:g}, the seconds that this encoder has "
+                "positions for."
             )
         crop_positions(self.encoder, positions)
         self.frontend = WhisperFeatures(config.num_mel_bins, positions * STRIDE * HOP)
@@ -108,7 +110,7 @@ class Whisper(TransformerClassifier):
         return super().heard(features, -(-lengths // HOP))
 
     def classify(self, features: Tensor, lengths: Tensor) -> Output:
-        """See `Classifier`; the silence beyond lengths is part of what Whisper hears."""
+        """See `Classifier`; the silence beyond lengths is part of Whisper's input."""
         output = self.encoder(features, output_hidden_states=self.weighting is not None)
         embedding = self.projector(self.mixed(output.last_hidden_state, output.hidden_states)).mean(1)
         return Output(self.head(embedding), embedding)
@@ -126,7 +128,7 @@ class Whisper(TransformerClassifier):
 
 
 def crop_positions(encoder: Any, positions: int) -> None:
-    """Leaves the first positions only; they are fixed sinusoids and never learn."""
+    """Keep only the first positions; they are fixed sinusoids and never learn."""
     kept = encoder.embed_positions.weight[:positions].detach().clone()
     encoder.embed_positions = nn.Embedding(kept.shape[0], kept.shape[1], _weight=kept)
     encoder.embed_positions.requires_grad_(False)

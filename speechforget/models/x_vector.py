@@ -21,7 +21,7 @@ SEGMENT = 512  # of segment6 and segment7
 
 
 class Frame(nn.Module):
-    """A convolution over frames, ReLU and batch normalisation."""
+    """Apply a convolution over frames, ReLU and batch normalisation."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int, dilation: int) -> None:
         super().__init__()
@@ -29,19 +29,19 @@ class Frame(nn.Module):
         self.norm = nn.BatchNorm1d(outputs)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """(batch, inputs, frames) -> (batch, outputs, frames); what a mask of 0 covers is silence."""
+        """Map (batch, inputs, frames) to (batch, outputs, frames); frames where the mask is 0 are silence."""
         return self.norm(torch.relu(self.convolution(x * mask)))
 
 
 class XVector(Classifier):
-    """Snyder et al., "X-vectors: Robust DNN embeddings for speaker recognition", ICASSP 2018.
+    """Classify by Snyder et al., "X-vectors: Robust DNN embeddings for speaker recognition", ICASSP 2018.
 
-    Five layers over frames (512, 512, 512, 512, 1500 channels), mean and standard deviation over time, two layers over the utterance (512 each),
-    of 24 log-mel bands. scale: of the head's cosines.
-    Ours differs: the last layer measures cosines, so that a margin can be asked of them, where the paper's is a plain softmax; the embedding is what
-    the head sees (the paper's x-vector is the layer before, since another back-end follows); convolutions see silence beyond both ends, where
-    the paper's drop 7 frames at each; no detection of voice. It is written here and not taken from speechbrain, whose pooling adds random noise,
-    at evaluation too.
+    24 log-mel bands; five layers over frames (512, 512, 512, 512, 1500 channels); mean and standard deviation over
+    time; two layers over the utterance (512 each). scale: of the head's cosines. Ours differs: the last layer computes
+    cosines, so that a margin is possible; the paper's is a plain softmax. The embedding is the head's input; the
+    paper's x-vector is the layer before, since another back-end follows. Convolutions see silence beyond both ends; the
+    paper's drop 7 frames at each. There is no voice activity detection. The network is not speechbrain's, whose pooling
+    adds random noise, at evaluation too.
     """
 
     frontend: LogMel

@@ -237,7 +237,7 @@ def hugging_face_in_parts(folder: Path) -> None:
 
 
 MISTAKES = {
-    "missing": (shutil.rmtree, "is no folder"),
+    "missing": (shutil.rmtree, "does not exist"),
     "empty": (
         lambda folder: [path.unlink() for path in folder.iterdir()],
         "neither a model of speechforget .* nor one of Hugging Face",
@@ -254,11 +254,11 @@ MISTAKES = {
     ),
     "more labels": (
         lambda folder: described(folder, labels=["word0", "word1", "word2", "word3", "word4"]),
-        "also tells apart 'word4'",
+        "also has outputs for 'word4'",
     ),
     "same labels": (
         lambda folder: described(folder, labels=["word0", "word0", "word2", "word3"]),
-        "would be called 'word0'",
+        "the name 'word0'",
     ),
     "sample rate": (lambda folder: described(folder, sample_rate=16000), "set dataset.sample_rate=16000"),
     "other options": (
@@ -269,7 +269,7 @@ MISTAKES = {
     "a part is missing": (hugging_face_in_parts, "model-2.safetensors cannot be read"),
     "no classifier": (
         lambda folder: hugging_face(folder, architectures=["HubertModel"]),
-        "HubertModel, which is no classifier",
+        "HubertModel, which is not a classifier",
     ),
     "other library": (hugging_face, "set model= to one for hubert"),
 }
@@ -311,7 +311,7 @@ def test_wrong_configs_are_refused(overrides: list[str], words: str, configure) 
 def test_a_mistake_on_the_command_line_ends_in_one(command, small, tmp_path: Path) -> None:
     run = command(*small, f"output={tmp_path}", f"original.checkpoint={tmp_path / 'nowhere'}")
     assert run.returncode == 1 and "Traceback" not in run.stderr
-    assert [line for line in run.stderr.splitlines() if line.startswith("Error: ")] and "is no folder" in run.stderr
+    assert [line for line in run.stderr.splitlines() if line.startswith("Error: ")] and "does not exist" in run.stderr
 
 
 def test_a_plan_knows_that_there_is_no_oracle(alone: Path, checkpoint: Path, configure, tmp_path: Path) -> None:

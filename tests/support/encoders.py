@@ -1,13 +1,15 @@
-"""Tiny classifiers on encoders, and tiny checkpoints as users have them, for test_transformers.py and test_pretrained.py."""
+"""Tiny classifiers on encoders, and tiny checkpoints, for test_transformers.py and test_pretrained.py."""
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from omegaconf import OmegaConf
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
 from speechforget._torchaudio import torchaudio  # noqa: F401  before transformers, which imports it
@@ -59,10 +61,16 @@ LIBRARY = [name for name in FAMILIES if name != "wav2vec2_large"]
 HEADS = ("head.", "projector.", "weighting.", "norm.")
 
 
+@functools.cache
+def composed(name: str) -> DictConfig:
+    """Compose `model=name` with its parents."""
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        return compose("config", overrides=[f"model={name}"]).model
+
+
 def options(name: str, **changes: Any) -> dict[str, Any]:
-    """A yaml's options, tiny and with random weights unless told otherwise; `changes` may hold single numbers of the architecture."""
-    config = OmegaConf.to_container(OmegaConf.load(ROOT / "conf" / "model" / f"{name}.yaml"))
-    assert isinstance(config, dict)
+    """Make a yaml's options tiny, with random weights; `changes` replace options and numbers of the architecture."""
+    config: Any = OmegaConf.to_container(composed(name))
     own, numbers = SMALL[config["_target_"].rsplit(".", 1)[1]]
     architecture = {**config["architecture"], **numbers, **changes.pop("architecture", {})}
     return {**config, "pretrained": None, **own, **changes, "architecture": architecture}
@@ -79,7 +87,7 @@ def noise(*lengths: int, samples: int = RATE) -> tuple[Tensor, Tensor]:
 
 
 def lively(model: nn.Module) -> Any:
-    """With weights that differ from each other: random ones as they are started make features that hardly depend on what is heard."""
+    """Spread the weights: with initial ones, features hardly depend on the input."""
     generator = torch.Generator().manual_seed(2)
     with torch.no_grad():
         for parameter in model.parameters():

@@ -68,8 +68,8 @@ def nothing(folder: Path) -> None:
 
 
 LOOKALIKES: list[tuple[Callable[[Path], None], str]] = [
-    (adapter, r"an adapter of peft alone: merge it"),
-    (adapter_beside_a_config, r"an adapter of peft alone: merge it"),
+    (adapter, r"only an adapter of peft: merge it"),
+    (adapter_beside_a_config, r"only an adapter of peft: merge it"),
     (of_a_training, r"\(checkpoint-1000 and 1 more\): give one of them, such as .+/checkpoint-1000\.$"),
     (of_an_adapters_training, r"\(checkpoint-20\): give one of them"),
     (of_an_output, r"give one of them, such as .+-0123456789ab\.$"),

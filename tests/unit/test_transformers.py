@@ -1,4 +1,4 @@
-"""Classifiers on pretrained encoders: what every model of conf/model keeps, equality with the libraries they are from, and what learns."""
+"""Classifiers on pretrained encoders: the protocol of every yaml, equality with their libraries, and what learns."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from support.encoders import (
     YAMLS,
     build,
     checkpoint,
+    composed,
     extractor_of,
     lively,
     noise,
@@ -125,7 +126,7 @@ PUBLISHED = {  # millions; with a projector and twelve classes, but for AST's 35
 
 @models
 def test_size_is_the_published_one_and_the_yaml_states_it(yaml: Path) -> None:
-    config = OmegaConf.to_container(OmegaConf.load(yaml))
+    config = OmegaConf.to_container(composed(yaml.stem))
     with torch.device("meta"):
         model = build_classifier({**config, "pretrained": None}, 12, RATE)  # type: ignore[dict-item]
     count = sum(parameter.numel() for parameter in model.parameters()) / 1e6
@@ -136,8 +137,8 @@ def test_size_is_the_published_one_and_the_yaml_states_it(yaml: Path) -> None:
 
 @pytest.mark.parametrize("yaml", [path for path in YAMLS if path.stem.upper() in BUNDLES], ids=lambda path: path.stem)
 def test_a_bundle_is_the_same_network(yaml: Path) -> None:
-    bundle = OmegaConf.to_container(OmegaConf.load(yaml.with_stem("torchaudio_bundle")))
-    config = OmegaConf.to_container(OmegaConf.load(yaml))
+    bundle = OmegaConf.to_container(composed("torchaudio_bundle"))
+    config = OmegaConf.to_container(composed(yaml.stem))
     with torch.device("meta"):
         mine = build_classifier({**bundle, "bundle": yaml.stem.upper(), "pretrained": False}, 12, RATE)  # type: ignore[dict-item]
         theirs = build_classifier({**config, "pretrained": None}, 12, RATE)  # type: ignore[dict-item]

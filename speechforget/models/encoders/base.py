@@ -1,4 +1,4 @@
-"""What classifiers on a pretrained encoder share: which layers are used, what is trained, and the head."""
+"""Classifiers on a pretrained encoder: which layers feed the head, and which weights are trained."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ TUNES = ("whole", "frozen", "lora")
 LAYERS = ("last", "weighted")
 HEADS = ("new", "keep")
 LORA = {"rank": 8, "alpha": 16, "targets": ("q_proj", "v_proj")}
-SPREAD = 0.02  # standard deviation of a new head's weights: `initializer_range` of every one of these models
+SPREAD = 0.02  # standard deviation of a new head's weights: `initializer_range` of all these models
 
 
 class Choices(NamedTuple):
-    """What all models of this kind are told.
+    """Options of all models on an encoder.
 
-    tune: `whole`; `frozen`, where only the head and the weights of the layers learn; or `lora`, where low-rank updates and these do.
-    layers: `last`, or `weighted`: a learned sum of all of them; None: as the kept head was trained, else weighted where the encoder is frozen.
-    projection: width of a new head's projector. lora: rank, alpha and the names of the layers that are updated.
-    head: `new`, or `keep`: the checkpoint's.
+    tune: `whole`; `frozen`: only the head and the weights of the layers learn; `lora`: these and low-rank updates.
+    layers: `last`, or `weighted`: a learned sum of all layers; None: as the kept head was trained, else `weighted`
+    where the encoder is frozen. projection: width of a new head's projector. lora: rank, alpha and names of the updated
+    layers. head: `new`, or `keep`: the checkpoint's.
     """
 
     tune: str = "whole"
@@ -37,7 +37,7 @@ class Choices(NamedTuple):
     head: str = "new"
 
     def checked(self) -> Self:
-        """Itself. Raises UserError for a word that means nothing."""
+        """Check the words, and give the choices themselves. Raises UserError for an unknown word."""
         for name, value, known in (
             ("tune", self.tune, TUNES),
             ("layers", self.layers or "last", LAYERS),
@@ -52,19 +52,19 @@ class Choices(NamedTuple):
 
     @property
     def new_layers(self) -> str:
-        """The layers under a new head."""
+        """Name the layers that feed a new head."""
         return self.layers or ("weighted" if self.tune == "frozen" else "last")
 
 
 class WeightedSum(nn.Module):
-    """The sum of layers by learned weights that sum to one (SUPERB: Yang et al., Interspeech 2021)."""
+    """Add layers by learned weights that sum to one (SUPERB: Yang et al., Interspeech 2021)."""
 
     def __init__(self, count: int) -> None:
         super().__init__()
         self.weights = nn.Parameter(torch.full((count,), 1 / count))
 
     def forward(self, states: Sequence[Tensor]) -> Tensor:
-        """Of states of one shape, as many as there are weights."""
+        """Add states of one shape, one for each weight."""
         weights = self.weights.softmax(dim=0)
         total = weights[0] * states[0]
         for weight, state in zip(weights[1:], states[1:], strict=True):
@@ -73,7 +73,7 @@ class WeightedSum(nn.Module):
 
 
 def new_linear(inputs: int, outputs: int) -> nn.Linear:
-    """As the transformers library starts one, drawn from torch's generator."""
+    """Make a linear layer with the transformers library's initial weights, drawn from torch's generator."""
     linear = nn.Linear(inputs, outputs)
     nn.init.normal_(linear.weight, std=SPREAD)
     nn.init.zeros_(linear.bias)
@@ -81,34 +81,34 @@ def new_linear(inputs: int, outputs: int) -> nn.Linear:
 
 
 def masked_mean(x: Tensor, heard: Tensor) -> Tensor:
-    """Mean (batch, width) of x (batch, frames, width) over the frames where heard (batch, frames) is true."""
+    """Average x (batch, frames, width) over the frames where heard (batch, frames) is true: (batch, width)."""
     return x.masked_fill(~heard[:, :, None], 0.0).sum(1) / heard.sum(1)[:, None]
 
 
 class EncoderClassifier(Classifier):
-    """An encoder, a weighted sum of its layers or the last one, and a head; a subclass says how the three are called."""
+    """Combine an encoder, its last layer or a weighted sum of all, and a head; a subclass says how they are called."""
 
-    encoder: Any  # of a library, whose submodules are only known to it
+    encoder: Any  # a library's module
     weighting: WeightedSum | None
     choices: Choices
 
     def train(self, mode: bool = True) -> Self:
-        """As any module; a frozen encoder stays in evaluation mode, so its features of an utterance are always the same."""
+        """Set the mode; a frozen encoder stays in evaluation mode, so an utterance always has the same features."""
         super().train(mode)
         if self.choices.tune == "frozen":
             self.encoder.eval()
         return self
 
     def mixed(self, last: Tensor, states: Sequence[Tensor]) -> Tensor:
-        """The layers that the head is about."""
+        """Give the input of the head: the last layer or the weighted sum."""
         return last if self.weighting is None else self.weighting(states)
 
     def after_encoder(self) -> list[nn.Module]:
-        """What `layers` ends with, but for the head."""
+        """List the modules between encoder and head."""
         return [] if self.weighting is None else [self.weighting]
 
     def restrict(self, always_frozen: nn.Module | None = None) -> None:
-        """Leaves trainable what `tune` says, less `always_frozen`."""
+        """Freeze all weights but those that `tune` trains; `always_frozen` never learns."""
         if self.choices.tune == "lora":
             insert_lora(self.encoder, {**LORA, **(self.choices.lora or {})})
         elif self.choices.tune == "frozen":
@@ -118,7 +118,7 @@ class EncoderClassifier(Classifier):
 
 
 class TransformerClassifier(EncoderClassifier):
-    """A classifier on an encoder of the transformers library."""
+    """Classify by an encoder of the transformers library."""
 
     projector: nn.Module
 
@@ -130,7 +130,7 @@ class TransformerClassifier(EncoderClassifier):
         classes: int,
         choices: Choices,
     ) -> Any:
-        """Sets encoder and weighting; gives the library's whole model, whose head may be kept."""
+        """Set encoder and weighting; give the library's whole model, so its head can be kept. Raises UserError."""
         self.choices = choices.checked()
         keep = choices.head == "keep"
         model = build_library_model(architecture, pretrained, changes, classes if keep else None)
@@ -143,17 +143,16 @@ class TransformerClassifier(EncoderClassifier):
             self.weighting.weights.data.copy_(model.layer_weights)
         if choices.gradient_checkpointing:
             encoder = self.encoder
-            enable = getattr(
-                encoder, "activation_checkpointing_enable", encoder.gradient_checkpointing_enable
-            )  # the latter is its older name
+            # Older versions of the library have only gradient_checkpointing_enable.
+            enable = getattr(encoder, "activation_checkpointing_enable", encoder.gradient_checkpointing_enable)
             enable({"use_reentrant": False, "context_fn": as_before})
         return model
 
     @property
     def rebuilt_with(self) -> dict[str, Any]:
-        """The options that build this classifier again without its checkpoint, for the weights of a finished model to be put in.
+        """Give the options that build this classifier again without its checkpoint, to load a finished model's weights.
 
-        Without them it has random weights, encoder included: that is the ignorant teacher that a method gets of its context.
+        Before loading, all its weights are random, those of the encoder too: this is the ignorant teacher of a method.
         """
         layers = "last" if self.weighting is None else "weighted"
         return {
@@ -166,15 +165,15 @@ class TransformerClassifier(EncoderClassifier):
 
 
 def check_rate(pretrained: str | None, sample_rate: int, heard: int) -> None:
-    """Raises UserError where a checkpoint would hear everything too high or too low."""
+    """Check that recordings have the checkpoint's sample rate. Raises UserError."""
     if pretrained is not None and sample_rate != heard:
         raise UserError(
-            f"model.pretrained={pretrained} hears {heard} Hz, not {sample_rate}: set dataset.sample_rate={heard}."
+            f"model.pretrained={pretrained} needs {heard} Hz, not {sample_rate}: set dataset.sample_rate={heard}."
         )
 
 
 def chosen_dropouts(chosen: Mapping[str, float] | None, known: Mapping[str, str]) -> dict[str, float]:
-    """The library's names and numbers of the dropouts that a user names; the others stay at zero. Raises UserError for a name that is none."""
+    """Give the library's names and numbers of the dropouts that a user names; the others are 0. Raises UserError."""
     for name in chosen or {}:
         if name not in known:
             raise UserError(f"There is no model.dropout.{name}: {nearest(name, known)}.")
@@ -182,7 +181,7 @@ def chosen_dropouts(chosen: Mapping[str, float] | None, known: Mapping[str, str]
 
 
 def insert_lora(encoder: nn.Module, options: Mapping[str, Any]) -> None:
-    """Freezes the encoder and puts trainable low-rank updates beside the linear layers of the named kinds (Hu et al., ICLR 2022)."""
+    """Freeze the encoder and add trainable low-rank updates to the named linear layers (Hu et al., ICLR 2022)."""
     peft = package("peft")
     config = peft.LoraConfig(
         r=int(options["rank"]), lora_alpha=options["alpha"], target_modules=list(options["targets"]), lora_dropout=0.0

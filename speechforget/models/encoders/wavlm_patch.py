@@ -1,4 +1,4 @@
-"""WavLM's attention through its projections: imported only where the transformers library is."""
+"""Make WavLM's attention call its projections. Importing this needs the transformers library."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from transformers.models.wavlm.modeling_wavlm import WavLMAttention
 
 
 class ProjectedAttention(WavLMAttention):
-    """The library reads the projections' weights and never calls them, so that what LoRA adds to them would be lost without a word."""
+    """Call the projections; the library only reads their weights, so it would ignore LoRA's updates in silence."""
 
     def torch_multi_head_self_attention(
         self, hidden_states: Tensor, attention_mask: Tensor | None, gated_position_bias: Tensor
     ) -> Any:
-        """The same attention, without the averaged attention weights that nobody reads."""
+        """Compute the same attention, without the averaged attention weights, which are not used."""
         batch, frames, width = hidden_states.shape
         shape = (batch, frames, self.num_heads, self.head_dim)
         query, key, value = (
@@ -29,8 +29,8 @@ class ProjectedAttention(WavLMAttention):
         return self.out_proj(attended.transpose(1, 2).reshape(batch, frames, width)), None
 
 
-def mend(encoder: nn.Module) -> None:
-    """Makes every attention of a WavLM encoder one that calls its projections; weights and their names stay."""
+def patch_attention(encoder: nn.Module) -> None:
+    """Replace every attention of a WavLM encoder by one that calls its projections; weights keep their names."""
     for module in encoder.modules():
         if type(module) is WavLMAttention:
             module.__class__ = ProjectedAttention

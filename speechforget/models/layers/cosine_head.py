@@ -1,4 +1,4 @@
-"""A head that measures angles, for additive margin softmax."""
+"""A head of cosines, for additive margin softmax."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from torch.nn.functional import linear, normalize
 
 
 class CosineHead(nn.Linear):
-    """Logits are `scale` times the cosine between the embedding and each class's weights; there is no bias.
+    """Compute logits: `scale` times the cosine between the embedding and each class's weights, without a bias.
 
-    Wang et al., "Additive Margin Softmax for Face Verification", IEEE Signal Processing Letters 2018, equation 5, whose scale is 30; its margin
-    is the training recipe's (`train.margin`), and only training subtracts it.
+    Wang et al., "Additive Margin Softmax for Face Verification", IEEE Signal Processing Letters 2018, equation 5 (scale
+    30). The margin belongs to the training recipe (`train.margin`); only training subtracts it.
     """
 
     def __init__(self, dimensions: int, classes: int, scale: float = 30.0) -> None:
@@ -18,9 +18,9 @@ class CosineHead(nn.Linear):
         self.scale = scale
 
     def forward(self, input: Tensor) -> Tensor:
-        """(batch, dimensions) -> (batch, classes), from -scale to scale."""
+        """Map (batch, dimensions) to (batch, classes), from -scale to scale."""
         return self.scale * linear(normalize(input), normalize(self.weight))
 
     def extra_repr(self) -> str:
-        """Says the scale too."""
+        """Add the scale."""
         return f"{super().extra_repr()}, scale={self.scale}"
