@@ -44,7 +44,7 @@ def comparison(unlearned=0.8, oracle=0.9, auc=(0.5, 0.4, 0.6, 50), seconds=4.0):
 
 
 def without_oracle():
-    """What `compare` returns where there is none."""
+    """What `compare` returns without an oracle."""
     numbers = comparison()
     nothing = entry(None, count=0, gap=None)
     numbers["oracle"] = dict.fromkeys(numbers["oracle"], nothing)
@@ -84,7 +84,7 @@ def digest(thing):
 
 
 def record(method="scrub", seed=0, task=None, facts=None, **changes):
-    """A result's record whose artefacts are named by all that makes them."""
+    """The record of a result. Its artefacts are named by the hash of what made them."""
     task = dict(task or SAMPLE)
     name = f"{task['kind']}-{task.get('percent', 'yes')}-seed{task['seed']}"
     identity = identified(task, method, seed, **(facts or {}))

@@ -184,7 +184,7 @@ def test_without_an_oracle_nothing_looks_as_if_there_were_one(tables):
         _ = replace(tables, oracles=()).oracle
 
 
-def test_seconds_that_nobody_knows_are_no_number():
+def test_unknown_seconds_are_no_number():
     tables = make_tables()
     tables = replace(tables, original=replace(tables.original, seconds=math.nan))
     entry = compare(tables, ["speechforget.evaluation.timing.seconds"])["original"]["seconds"]

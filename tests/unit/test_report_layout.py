@@ -97,14 +97,14 @@ def test_latex_fits_the_page_is_balanced_and_escaped(tmp_path):
             for heading in rows[0].split("&"):
                 assert max(map(len, heading.replace("\\shortstack[r]", "").split("\\\\"))) < 20, heading
         if shutil.which("pdflatex"):
-            place = tmp_path / f"page-{gap}"
-            place.mkdir()
-            (place / "page.tex").write_text(
+            folder = tmp_path / f"page-{gap}"
+            folder.mkdir()
+            (folder / "page.tex").write_text(
                 "\\documentclass{article}\\usepackage{booktabs,graphicx}\\begin{document}" + text + "\\end{document}"
             )
             done = subprocess.run(
                 ["pdflatex", "-interaction=nonstopmode", "page.tex"],
-                cwd=place,
+                cwd=folder,
                 capture_output=True,
                 text=True,
                 check=False,
