@@ -33,7 +33,8 @@ from speechforget.pipeline import Pipeline
 from speechforget.progress import bar
 from speechforget.report.collect import collect
 from speechforget.report.layout import comma_separated, markdown
-from speechforget.report.summary import Row, Table, summarize
+from speechforget.report.summary import summarize
+from speechforget.report.table import Row, Table
 from speechforget.store import Store, commit, write_text
 
 logger = logging.getLogger(__name__)

@@ -29,7 +29,7 @@ from speechforget.distributed import group
 from speechforget.errors import NotApplicable, UserError
 from speechforget.models.checkpoint import UNMADE, Checkpoint, check_labels, read_checkpoint
 from speechforget.models.pretrained import fingerprint, placeless
-from speechforget.report.notes import notes
+from speechforget.report.caveats import caveats
 from speechforget.stages.split import Data, divide
 from speechforget.store import Artefact, Producer, Store, provenance, verified, words_for
 from speechforget.tracking.loggers import words_of
@@ -273,7 +273,7 @@ class Pipeline:
             },
             "cost": {name: artefact.cost for name, artefact in models.items()},
             "no_oracle": why_no_oracle(self.config),
-            "notes": [*notes(self.config, self.checkpoint), *request.notes],
+            "notes": [*caveats(self.config, self.checkpoint), *request.notes],
             "untried": self.untried,
             "versions": about["versions"],
             "commit": about["commit"],

@@ -1,7 +1,7 @@
-"""What a result is about, whatever the seeds: by this a report knows which results may be averaged, and says how others differ.
+"""The identity of a result: its inputs without seeds. Results of one identity may be averaged; see docs/identity.md.
 
-The identity of an artefact is its inputs (see docs/identity.md) without the three seeds. Parents enter by their own identities instead of their
-keys, and what a seed draws (which utterances are forgotten, which voices speak) by what it was drawn from.
+The identity of an artefact is its inputs without the three seeds. A parent enters by its identity instead of its key.
+A random draw (which utterances are forgotten, which voices speak) enters by what it was drawn from.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ from typing import Any
 from speechforget.store import canonical, code_hash, key_of
 
 SEEDS = ("seed", "split_seed")  # among inputs
-IDS_OF_UTTERANCES = ("without", "forgotten", "request", "nonmembers", "classes")  # inputs that hang on what seeds draw
-NO_NUMBERS = (
-    "seed",
-    "lock",
-    "download",
-    "complete",
-    "test_root",
-)  # of a corpus: places and manners, or seen in its fingerprint
+# Inputs that depend on random draws.
+IDS_OF_UTTERANCES = ("without", "forgotten", "request", "nonmembers", "classes")
+# Options of a corpus that change no number, or that its fingerprint contains.
+NO_NUMBERS = ("seed", "lock", "download", "complete", "test_root")
 DIGITS = 16  # of an identity
 
 
 @dataclass(frozen=True)
 class Identity:
-    """digest: equal where inputs differ in seeds alone. facts: flat, readable inputs, those of parents under the parent's name."""
+    """Hold the identity of an artefact.
+
+    digest: equal for inputs that differ only in seeds. facts: flat, readable inputs; those of a parent have its name as
+    prefix.
+    """
 
     digest: str
     facts: Mapping[str, Any]
@@ -36,7 +36,7 @@ class Identity:
 def identity_of(
     stage: str, inputs: Mapping[str, Any], parents: Mapping[str, Identity], corpus: Mapping[str, Any]
 ) -> Identity:
-    """Of one artefact. parents: by key. corpus: what stands for the fingerprint of the recordings, see `corpus_facts`."""
+    """Compute the identity of one artefact. parents: by key. corpus: replaces the fingerprint; see `corpus_facts`."""
     tree: dict[str, Any] = {}
     facts: dict[str, Any] = {}
     for name, value in inputs.items():
@@ -45,14 +45,14 @@ def identity_of(
         steady = bool(value) if name in IDS_OF_UTTERANCES else corpus if name == "corpus" else value
         tree[name] = _replaced(steady, parents)
         if isinstance(steady, str) and steady in parents:
-            facts |= {f"{name}.{place}": fact for place, fact in parents[steady].facts.items()}
+            facts |= {f"{name}.{path}": fact for path, fact in parents[steady].facts.items()}
         else:
             facts |= flat({name: tree[name]})
     return Identity(key_of(stage, tree)[:DIGITS], facts)
 
 
 def _replaced(value: Any, parents: Mapping[str, Identity]) -> Any:
-    """Keys of parents anywhere below as their identities."""
+    """Replace the keys of parents, at any depth, by their identities."""
     if isinstance(value, Mapping):
         return {name: _replaced(each, parents) for name, each in value.items()}
     if isinstance(value, (list, tuple)):
@@ -61,7 +61,7 @@ def _replaced(value: Any, parents: Mapping[str, Identity]) -> Any:
 
 
 def flat(options: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested options as dotted name -> value; a list counts as one value, and what is not set is left out."""
+    """Flatten nested options to dotted name -> value; a list is one value, and None is left out."""
     found: dict[str, Any] = {}
     for name, value in options.items():
         if isinstance(value, Mapping):
@@ -74,10 +74,10 @@ def flat(options: Any, prefix: str = "") -> dict[str, Any]:
 def models_facts(
     made: Mapping[str, tuple[str, Mapping[str, Any]]], corpus: Mapping[str, Any], scores: Mapping[str, str]
 ) -> dict[str, Any]:
-    """Digest and facts of original, oracle and unlearned model, null for one that there is not.
+    """Return digest and facts of original, oracle and unlearned model; None for a missing model.
 
-    made: key of each artefact -> its stage and inputs, parents first. scores: of the models that there are, the keys of their scores. Of the
-    unlearned model the facts of its original are left out, as they stand beside it.
+    made: key of each artefact -> its stage and inputs, parents first. scores: model -> key of its scores, for the
+    models that exist. The facts of the unlearned model leave out those of its original, which are listed separately.
     """
     known: dict[str, Identity] = {}
     for key, (stage, inputs) in made.items():
@@ -93,7 +93,10 @@ def models_facts(
 
 
 def corpus_facts(dataset: Mapping[str, Any], steady: str) -> dict[str, Any]:
-    """What stands for a corpus of which a seed may have drawn subsets, or more. steady: the fingerprint of what no seed decides (`Audio.steady`)."""
+    """Describe a corpus without what its seed draws, such as subsets.
+
+    steady: the fingerprint of what no seed decides (`Audio.steady`).
+    """
     held = dataset["corpus"]
     options = {name: value for name, value in held.items() if name not in {*NO_NUMBERS, "_target_"}}
     seed = {} if held.get("seed", dataset["split_seed"]) == dataset["split_seed"] else {"corpus_seed": held["seed"]}
@@ -101,7 +104,7 @@ def corpus_facts(dataset: Mapping[str, Any], steady: str) -> dict[str, Any]:
 
 
 def request_facts(task: Mapping[str, Any]) -> dict[str, Any]:
-    """What was asked to be forgotten, without the seed that draws it. A list of ids is its content, wherever the file lies."""
+    """Describe a request without the seed that draws it. A list of ids enters by its content, not by its path."""
     facts = {name: _sorted(value) for name, value in task.items() if name != "seed" and value is not None}
     if task.get("by") == "ids":
         lines = Path(str(task["ids"])).expanduser().read_text(encoding="utf-8-sig").splitlines()
@@ -118,5 +121,5 @@ def _sorted(value: Any) -> Any:
 
 
 def metric_facts(version: int, paths: list[str]) -> dict[str, Any]:
-    """The code of every metric."""
+    """Return the code hash of every metric."""
     return {"version": version, **{path: code_hash(path) for path in paths}}

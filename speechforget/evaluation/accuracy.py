@@ -1,4 +1,4 @@
-"""How often a model is right, per subset. Nothing here is better when higher or lower: on every subset the oracle's value is the aim."""
+"""Accuracy and F1 per subset. Neither high nor low is better: the aim on every subset is the oracle's value."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ from speechforget.evaluation.tables import NOTHING, Tables, Value, predictions
 
 
 def accuracy(tables: Tables, model: str) -> dict[str, Value]:
-    """`accuracy_<subset>` in [0, 1] over all K outputs, with 95 % Wilson intervals; subsets as in `Tables.subsets`."""
+    """Compute `accuracy_<subset>` in [0, 1] over all K outputs, with 95 % Wilson intervals; see `Tables.subsets`."""
     scores = tables.of(model)
     right = scores.predicted == scores.label
     return {f"accuracy_{name}": share(right[mask]) for name, mask in tables.subsets().items()}
 
 
 def accuracy_masked(tables: Tables, model: str) -> dict[str, Value]:
-    """`accuracy_masked_<subset>` in [0, 1]: the choice is among the remaining classes only; subsets of remaining classes.
+    """Compute `accuracy_masked_<subset>` in [0, 1] for subsets of remaining classes, predicting a remaining class only.
 
-    Tells a class that is no longer answered from damage to the others; equals `accuracy` for samples.
+    It separates two effects of a class request: the class is no longer predicted, or other classes are damaged.
+    For sample requests it equals `accuracy`.
     """
     scores = tables.of(model)
     predicted = predictions(scores.logits, tables.forgotten) if tables.forgotten else scores.predicted
@@ -28,9 +29,9 @@ def accuracy_masked(tables: Tables, model: str) -> dict[str, Value]:
 
 
 def macro_f1(tables: Tables, model: str) -> dict[str, Value]:
-    """`macro_f1_test` in [0, 1]: the mean of F1 = 2 TP / (2 TP + FP + FN) over the remaining classes that occur in test.
+    """Compute `macro_f1_test` in [0, 1]: the mean of F1 = 2 TP / (2 TP + FP + FN) over remaining classes in test.
 
-    Over the test utterances of remaining classes and all K outputs; without interval; counts utterances.
+    Uses the test utterances of remaining classes and all K outputs. Gives no interval; `count` is utterances.
     """
     scores = tables.of(model)
     mask = tables.subsets()["test"]

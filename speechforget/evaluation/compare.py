@@ -1,4 +1,4 @@
-"""From score tables to one comparison: every metric of every model, beside the oracle's."""
+"""Compute every metric for every model, and its gap to the oracle."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ from speechforget.evaluation.tables import MODELS, NOTHING, Metric, NoOracle, Sc
 
 
 def resolve(path: str) -> Metric:
-    """The metric function at a dotted path such as `speechforget.evaluation.accuracy.accuracy`; UserError when there is none."""
+    """Import the metric function at a dotted path such as `speechforget.evaluation.accuracy.accuracy`.
+
+    Raises UserError if the module or the function does not exist.
+    """
     module_name, _, name = path.rpartition(".")
     try:
         module = importlib.import_module(module_name)
@@ -24,7 +27,7 @@ def resolve(path: str) -> Metric:
         if isinstance(error, ModuleNotFoundError) and not module_name.startswith(str(error.name)):
             raise
         raise UserError(
-            f"There is no module '{module_name}' for the metric '{path}': write it as package.module.function."
+            f"There is no module '{module_name}' for the metric '{path}': write the metric as package.module.function."
         ) from error
     metric = getattr(module, name, None)
     if not callable(metric):
@@ -43,10 +46,11 @@ def _evaluate(tables: Tables, model: str, metrics: Mapping[str, Metric]) -> dict
     for path, metric in metrics.items():
         try:
             found = metric(tables, model)
-        except NoOracle:  # then only the names of what it measures can be had
+        except NoOracle:
+            # Without an oracle only the names are known: the model stands in for the oracle to list them.
             found = dict.fromkeys(metric(replace(tables, oracles=(tables.of(model),)), model), NOTHING)
         if twice := sorted(values.keys() & found.keys()):
-            raise UserError(f"Two metrics give '{twice[0]}': take '{path}' or the other one off the list.")
+            raise UserError(f"Two metrics give '{twice[0]}': remove '{path}' or the other metric from the list.")
         values.update(found)
     return values
 
@@ -56,29 +60,32 @@ def _check_finite(model: str, scores: Scores) -> None:
     for rows in chunks(*scores.logits.shape):
         bad[rows] |= ~np.isfinite(scores.logits[rows]).all(axis=1)
     if bad.any():
-        made = (
-            "train.learning_rate"
-            if model != "unlearned"
-            else "method.learning_rate, or whatever else makes the method's steps large"
-        )
+        cause = "train.learning_rate"
+        if model == "unlearned":
+            cause = "method.learning_rate, or another option that makes the method's steps large"
         raise UserError(
-            f"The {model} model diverged: its scores of {bad.sum()} of {len(bad)} utterances are not finite, so it cannot be compared. Lower {made}."
+            f"The {model} model diverged: its scores of {bad.sum()} of {len(bad)} utterances are not finite, "
+            f"so it cannot be compared. Lower {cause}."
         )
 
 
 def _number(value: float) -> float | None:
-    """For JSON, which knows neither nan nor infinity."""
+    """Convert to JSON, which has neither nan nor infinity."""
     return float(value) if math.isfinite(value) else None
 
 
 def compare(tables: Tables, metric_paths: Sequence[str]) -> dict[str, dict[str, dict[str, Any]]]:
-    """Model -> metric -> value, low, high, count, gap (signed, value - oracle's value) and oracle_spread; null where there is no number.
+    """Compute all metrics: model -> metric -> value, low, high, count, gap, oracle_spread and sometimes reason.
 
-    reason: why there is no number, where the metric says so.
+    gap: signed, value minus the oracle's value. A missing number is null; `reason` says why, if the metric gives one.
 
-    oracle_spread: the standard deviation (n - 1) of the metric over the oracles, null when there is one. For a metric that is itself relative
-    to the oracle (divergences, churn, average_gap, tow), each of them is measured against the first. Without an oracle its own numbers, gaps,
-    and metrics that are relative to it are null. Raises UserError where logits or losses of a model are not finite: no metric of them means anything.
+    oracle_spread: the standard deviation (n - 1) of the metric over the oracles, null for a single oracle. A metric
+    that is itself relative to the oracle (divergences, churn, average_gap, tow) measures each oracle against the
+    first one.
+
+    Without an oracle, its own numbers, all gaps, and metrics that are relative to it are null.
+
+    Raises UserError if a model has logits or losses that are not finite, because no metric of them is meaningful.
     """
     for model, scores in (
         ("original", tables.original),
@@ -113,10 +120,11 @@ def compare(tables: Tables, metric_paths: Sequence[str]) -> dict[str, dict[str, 
 
 
 def objective(result: Mapping[str, Any]) -> float:
-    """What a search minimises: the mean absolute accuracy gap to the oracle on forget and on validation (remaining classes), in [0, 1].
+    """Compute what a search minimises: the mean absolute accuracy gap to the oracle on forget and validation.
 
-    `result` is what `compare` returned. Never test or holdout. Infinite for a destroyed model (see `flags`), however near its gaps are. nan without
-    an oracle, and without a validation subset, as forget alone would reward a ruined model.
+    In [0, 1]. result: from `compare`. Validation holds the remaining classes; test and holdout are never used.
+    Infinite for a destroyed model (see `flags`), whatever its gaps are. nan without an oracle or without a validation
+    subset, because forget alone would reward a destroyed model.
     """
     unlearned = result["unlearned"]
     gaps = [unlearned.get(name, {}).get("gap") for name in ("accuracy_forget", "accuracy_validation")]

@@ -1,4 +1,4 @@
-"""How far a model's probabilities are from the oracle's, utterance by utterance. All are 0 for the oracle and have no sign."""
+"""Distances between the probabilities of a model and the oracle, per utterance: >= 0, and 0 for the oracle itself."""
 
 from __future__ import annotations
 
@@ -19,14 +19,17 @@ SMALLEST = float(np.finfo(np.float64).tiny)
 
 
 class Distribution(NamedTuple):
-    """Probabilities and their logarithms in nats, each (n, K) float64."""
+    """Hold probabilities and their logarithms in nats, each (n, K) float64."""
 
     probability: Rows
     log: Rows
 
 
 def log_softmax(logits: Logits) -> Rows:
-    """Log-probabilities in nats, (n, K) float64, exact however large the logits; nan for rows that hold one or an infinity."""
+    """Return log-probabilities in nats, (n, K) float64, exact for logits of any size.
+
+    A row with a nan or an infinite logit becomes nan.
+    """
     return _distribution(logits).log
 
 
@@ -42,26 +45,32 @@ def _distribution(logits: Logits) -> Distribution:
 
 
 def kullback_leibler(first: Logits, second: Logits) -> Rows:
-    """KL(first || second) = sum of p_first (log p_first - log p_second), (n,) in nats, from logits (n, K).
+    """Compute KL(first || second) = sum of p_first (log p_first - log p_second), (n,) in nats, from logits (n, K).
 
-    `FLOOR` is added to every probability inside the logarithms, which bounds the divergence by 46 nats: one utterance that a ruined model is
-    infinitely wrong about does not rule the mean.
+    `FLOOR` is added to every probability inside the logarithms, which bounds the divergence by 46 nats. So one
+    utterance with an infinite divergence does not dominate the mean.
     """
     return _over_chunks(first, second, _kullback_leibler)[0]
 
 
 def jensen_shannon(first: Logits, second: Logits) -> Rows:
-    """JS = KL(first || m) / 2 + KL(second || m) / 2 with m the mean of both, (n,) in nats, at most log 2, from logits (n, K)."""
+    """Compute JS = KL(first || m) / 2 + KL(second || m) / 2 with m the mean of both, from logits (n, K).
+
+    Returns (n,) in nats, at most log 2.
+    """
     return _over_chunks(first, second, _jensen_shannon)[0]
 
 
 def probability_distance(first: Logits, second: Logits) -> Rows:
-    """The Euclidean distance of the two probability vectors, (n,) in [0, sqrt 2], from logits (n, K); the activation distance of Golatkar et al."""
+    """Compute the Euclidean distance of the two probability vectors, (n,) in [0, sqrt 2], from logits (n, K).
+
+    This is the activation distance of Golatkar et al.
+    """
     return _over_chunks(first, second, _probability_distance)[0]
 
 
 def _over_chunks(first: Logits, second: Logits, *measures: Callable[[Distribution, Distribution], Rows]) -> Rows:
-    """Each measure of every row, (measures, n), some rows at a time."""
+    """Apply each measure to every row, in chunks of rows; returns (measures, n)."""
     found = np.empty((len(measures), len(first)))
     for rows in chunks(*first.shape):
         p, q = _distribution(first[rows]), _distribution(second[rows])
@@ -82,7 +91,7 @@ def _jensen_shannon(p: Distribution, q: Distribution) -> Rows:
 
 
 def _relative_entropy(p: Distribution, q: Rows) -> Rows:
-    """Exact KL to log-probabilities; rounding may take it below 0, which it cannot be."""
+    """Compute the exact KL divergence to log-probabilities, (n,); clip rounding errors below 0."""
     return np.maximum((p.probability * (p.log - q)).sum(axis=1), 0.0)
 
 
@@ -91,10 +100,12 @@ def _probability_distance(p: Distribution, q: Distribution) -> Rows:
 
 
 def divergence(tables: Tables, model: str) -> dict[str, Value]:
-    """Means over each subset's utterances, with 95 % normal intervals.
+    """Average three distances to the oracle over the utterances of each subset, with 95 % normal intervals.
 
-    `kl_<subset>`: KL(oracle || model) in nats, at most 46. `js_<subset>`: Jensen-Shannon divergence in nats, at most log 2 = 0.69.
-    `probability_distance_<subset>`: Euclidean distance of the probability vectors. nan where a logit is not finite.
+    `kl_<subset>`: KL(oracle || model) in nats, at most 46.
+    `js_<subset>`: Jensen-Shannon divergence in nats, at most log 2 = 0.69.
+    `probability_distance_<subset>`: Euclidean distance of the probability vectors, in [0, sqrt 2].
+    nan if a logit is not finite.
     """
     measures = {"kl": _kullback_leibler, "js": _jensen_shannon, "probability_distance": _probability_distance}
     found = _over_chunks(tables.oracle.logits, tables.of(model).logits, *measures.values())

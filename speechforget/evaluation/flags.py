@@ -1,51 +1,52 @@
-"""What is wrong with an unlearned model at first sight: it does nothing, or it is destroyed. Judged by accuracies on forget and retain."""
+"""Flags for an unlearned model that failed: the method did nothing, or destroyed the model."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-NOTHING, DESTROYED = "does nothing", "destroys the model"
-STILL, MOVED = 0.01, 0.05  # a method does nothing where it stays this near to an original that is this far from the aim
-LOST = 0.15  # below the oracle on retain
+UNCHANGED, DESTROYED = "does nothing", "destroys the model"
+# "Does nothing": accuracy on forget within STILL of the original, while the original is more than MOVED from the aim.
+STILL, MOVED = 0.01, 0.05
+# "Destroys the model": accuracy on retain more than LOST below the oracle.
+LOST = 0.15
 
 
 def flags(comparison: Mapping[str, Mapping[str, Any]], forgotten: bool = False) -> dict[str, str]:
-    """Flag -> a sentence with its numbers; empty where neither holds or accuracies are missing. comparison: what `compare` returned.
+    """Map each raised flag to a sentence with its numbers; empty if none is raised or an accuracy is missing.
 
-    The aim on forget and the measure on retain are the oracle's. Without an oracle the measure is the original's. The aim is then 0 where the
-    request names whole classes (`forgotten`). For samples it is not known, and "does nothing" means that no number but seconds differs.
+    comparison: from `compare`. forgotten: whether the request removes whole classes.
+
+    The aim on forget and the reference on retain are the oracle's accuracies. Without an oracle the reference is the
+    original's, and the aim is 0 for a class request. For a sample request the aim is then not known: "does nothing"
+    means that no number except seconds differs from the original's.
     """
     original, oracle, unlearned = (comparison.get(model, {}) for model in ("original", "oracle", "unlearned"))
-    start, forget, retain = (
-        _accuracy(original, "forget"),
-        _accuracy(unlearned, "forget"),
-        _accuracy(unlearned, "retain"),
-    )
+    start = _accuracy(original, "forget")
+    forget, retain = _accuracy(unlearned, "forget"), _accuracy(unlearned, "retain")
     aim, kept, of = _accuracy(oracle, "forget"), _accuracy(oracle, "retain"), "the oracle's"
     if start is None or forget is None or retain is None:
         return {}
     if kept is None:
         aim, kept, of = 0.0 if forgotten else None, _accuracy(original, "retain"), "the original's"
     if kept is not None and _over(kept - retain, LOST):
-        return {
-            DESTROYED: f"The method destroys the model: on retain it is right in {_percent(retain)}, {of} value is {_percent(kept)}."
-        }
+        values = f"its accuracy on retain is {_percent(retain)}, {of} is {_percent(kept)}"
+        return {DESTROYED: f"The method destroys the model: {values}."}
     if aim is None:
         alike = all(
             entry["value"] == original[name]["value"]
             for name, entry in unlearned.items()
             if name != "seconds" and name in original
         )
-        return {NOTHING: "The method does nothing: no number differs from the original's."} if alike else {}
+        return {UNCHANGED: "The method does nothing: no number differs from the original's."} if alike else {}
     if not _over(abs(forget - start), STILL) and _over(abs(aim - start), MOVED):
-        values = f"{_percent(forget)} right, the original {_percent(start)}, and the aim is {_percent(aim)}"
-        return {NOTHING: f"The method does nothing: on forget the unlearned model is {values}."}
+        values = f"is {_percent(forget)}, the original's {_percent(start)}, and the aim is {_percent(aim)}"
+        return {UNCHANGED: f"The method does nothing: the unlearned model's accuracy on forget {values}."}
     return {}
 
 
 def _over(difference: float, limit: float) -> bool:
-    """Whether two shares differ by more than so much; 0.99 and 1.0 differ by 0.01, whatever rounding makes of it."""
+    """Say whether a difference of shares exceeds a limit, ignoring float rounding: 1.0 - 0.99 is not above 0.01."""
     return round(difference, 9) > limit
 
 

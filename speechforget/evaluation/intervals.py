@@ -12,7 +12,10 @@ from speechforget.evaluation.tables import NOTHING, Mask, Value
 
 
 def wilson(share: float, count: float, confidence: float = 0.95) -> tuple[float, float]:
-    """Wilson's interval (JASA 1927) of a share in [0, 1] seen among `count` trials, which may be an effective, fractional number."""
+    """Compute Wilson's interval (JASA 1927) of a share in [0, 1] observed in `count` trials.
+
+    count: may be fractional, as an effective number of trials is.
+    """
     z2 = NormalDist().inv_cdf(0.5 + confidence / 2) ** 2
     centre = (share + z2 / (2 * count)) / (1 + z2 / count)
     half = math.sqrt(z2 * (share * (1 - share) / count + z2 / (4 * count * count))) / (1 + z2 / count)
@@ -20,7 +23,7 @@ def wilson(share: float, count: float, confidence: float = 0.95) -> tuple[float,
 
 
 def share(hits: Mask) -> Value:
-    """The share of true entries with its 95 % Wilson interval; nan for none."""
+    """Compute the share of true entries with its 95 % Wilson interval; nan if there are no entries."""
     if not len(hits):
         return NOTHING
     value = float(np.mean(hits))
@@ -28,7 +31,7 @@ def share(hits: Mask) -> Value:
 
 
 def mean(numbers: NDArray[np.float64]) -> Value:
-    """The mean of numbers that cannot be negative, with its 95 % normal interval (nan for a single one)."""
+    """Compute the mean of non-negative numbers with its 95 % normal interval; the interval of one number is nan."""
     if not len(numbers):
         return NOTHING
     value = float(np.mean(numbers))

@@ -1,6 +1,7 @@
-"""Can the loss tell that an utterance was trained on? Attacks with retain, forget and holdout; the test set is never used.
+"""Membership attacks by the loss: can it tell that an utterance was trained on?
 
-Over-forgetting is as visible to an attacker as no forgetting, so no value is good in itself: the oracle's is the aim.
+They use retain, forget and holdout, never the test set. An attacker sees over-forgetting as well as no forgetting, so
+no value is good in itself: the aim is the oracle's value.
 """
 
 from __future__ import annotations
@@ -18,29 +19,33 @@ Losses = NDArray[np.float64]
 Counts = NDArray[np.int64]
 Rows = NDArray[np.int64]
 
-FOLDS = 10  # of the cross-validation of a threshold
-RESAMPLES = 1000
+# FOLDS: of the cross-validation of a threshold. RESAMPLES: of the bootstrap.
+FOLDS, RESAMPLES = 10, 1000
 
 
 def _finite(loss: Losses) -> Losses:
-    """A loss that is infinite or not a number counts as the highest of all."""
+    """Replace nan and infinite losses by the highest loss, so that they rank above all others."""
     return np.nan_to_num(loss, nan=1e300, posinf=1e300, neginf=-1e300)
 
 
 def _placements(of: Losses, among: Losses) -> Losses:
-    """For each of `of`, the share of `among` that is larger, ties half."""
+    """Return, for each loss in `of`, the share of `among` that is larger; ties count one half."""
     ordered = np.sort(among)
     left, right = np.searchsorted(ordered, of, "left"), np.searchsorted(ordered, of, "right")
     return 1 - (left + right) / (2 * len(ordered))
 
 
 def area_under_curve(members: Losses, nonmembers: Losses, confidence: float = 0.99) -> Value:
-    """AUC of the attack score -loss: P(member's loss < non-member's loss) + half the ties, in [0, 1]; counts non-members.
+    """Compute the AUC of the attack score -loss: P(member's loss < non-member's loss) + half the ties, in [0, 1].
 
-    Interval: the variance of DeLong et al. (Biometrics 1988), put as an effective number of trials AUC (1 - AUC) / variance into Wilson's
-    interval, which stays inside [0, 1]. Where that variance is 0 (perfect separation, all tied, one utterance) its bound
-    AUC (1 - AUC) / min(members, non-members) (van Dantzig 1951) takes its place. Measured on normal scores, 30 against 30: it covers 99.1 % at
-    AUC 0.5 and 97 % at 0.96, where the plain normal interval covers 98.4 % and 90 %.
+    `count` is the number of non-members.
+
+    Interval: Wilson's, which stays inside [0, 1], with AUC (1 - AUC) / variance as the effective number of trials. The
+    variance is that of DeLong et al. (Biometrics 1988). If it is 0 (perfect separation, all tied, one utterance), its
+    bound AUC (1 - AUC) / min(members, non-members) (van Dantzig 1951) replaces it.
+
+    Measured coverage on normal scores, 30 against 30: 99.1 % at AUC 0.5 and 97 % at 0.96. The plain normal interval
+    covers 98.4 % and 90 %.
     """
     if not len(members) or not len(nonmembers):
         return NOTHING
@@ -56,9 +61,10 @@ def area_under_curve(members: Losses, nonmembers: Losses, confidence: float = 0.
 
 
 def auc(tables: Tables, model: str) -> dict[str, Value]:
-    """`membership_auc`: `area_under_curve` of forget against the matched holdout, with a 99 % interval.
+    """Compute `membership_auc`: `area_under_curve` of forget against the matched holdout, with a 99 % interval.
 
-    1: forget still looks trained on; 0: it sticks out by its high loss; both give it away. nan with count 0 without non-members.
+    1: forget still looks like training data. 0: forget has conspicuously high losses. Both reveal what was forgotten.
+    nan with count 0 without non-members.
     """
     loss = tables.of(model).loss
     subsets = tables.subsets()
@@ -66,34 +72,38 @@ def auc(tables: Tables, model: str) -> dict[str, Value]:
 
 
 def best_cuts(losses: Losses, members: Counts, nonmembers: Counts) -> tuple[Losses, Losses]:
-    """For each row of counts the loss above which to call an utterance a non-member, and the balanced accuracy in [0.5, 1] that it reaches.
+    """Find, for each row of counts, the best loss threshold and its balanced accuracy in [0.5, 1].
 
-    losses: (n,) different losses, ascending. members, nonmembers: (rows, n), how many of each have that loss; a row may lack some of them.
-    Halfway between two neighbouring losses of the row, or infinite where no cut beats 0.5; the lowest of equally good ones.
+    An utterance above the threshold is called a non-member. losses: (n,) distinct losses, ascending. members,
+    nonmembers: (rows, n), the number of utterances with each loss; a count may be 0. A threshold lies halfway between
+    two neighbouring losses of its row. It is infinite if no threshold beats 0.5. Of equally good ones the lowest
+    counts.
     """
     kept, left = (counts.cumsum(axis=1) / counts.sum(axis=1, keepdims=True) for counts in (members, nonmembers))
     better = np.concatenate([np.zeros((len(kept), 1)), kept - left], axis=1)
-    best = better.argmax(axis=1)  # so many of the losses lie below the cut
+    best = better.argmax(axis=1)  # the number of losses below the cut
     follows = (members + nonmembers > 0) & (np.arange(len(losses)) >= best[:, None])
     bounded = np.concatenate([[-np.inf], losses, [np.inf]])
     low, high = bounded[best], bounded[np.where(follows.any(axis=1), follows.argmax(axis=1), len(losses)) + 1]
-    with np.errstate(invalid="ignore"):  # of two infinite ends
+    with np.errstate(invalid="ignore"):  # both ends may be infinite
         middle = low + (high - low) / 2
-    return np.where(best == 0, -np.inf, np.where((middle < high) | np.isinf(high), middle, low)), 0.5 + better[
-        np.arange(len(best)), best
-    ] / 2
+    cuts = np.where(best == 0, -np.inf, np.where((middle < high) | np.isinf(high), middle, low))
+    return cuts, 0.5 + better[np.arange(len(best)), best] / 2
 
 
 def best_threshold(members: Losses, nonmembers: Losses) -> tuple[float, float]:
-    """`best_cuts` of the utterances themselves."""
-    losses, places = np.unique(_finite(np.concatenate([members, nonmembers])), return_inverse=True)
-    counts = [np.bincount(part, minlength=len(losses))[None] for part in np.split(places, [len(members)])]
+    """Find the best threshold as `best_cuts` does, from losses instead of counts."""
+    losses, indices = np.unique(_finite(np.concatenate([members, nonmembers])), return_inverse=True)
+    counts = [np.bincount(part, minlength=len(losses))[None] for part in np.split(indices, [len(members)])]
     cut, reached = best_cuts(losses, *counts)
     return float(cut[0]), float(reached[0])
 
 
 def _calibration(tables: Tables) -> tuple[Rows, Rows]:
-    """Equal numbers of retain and holdout rows, in a drawn order, the same for every model; holdout of labels that occur in retain only."""
+    """Draw equal numbers of retain and holdout rows, in random order, the same for every model.
+
+    Holdout rows are only of labels that occur in retain.
+    """
     role, label = tables.original.role, tables.original.label
     retain = role == "retain"
     holdout: Mask = (role == "holdout") & np.isin(label, label[retain])
@@ -106,10 +116,10 @@ def _calibration(tables: Tables) -> tuple[Rows, Rows]:
 
 
 def held_out_accuracy(members: Losses, nonmembers: Losses) -> Value:
-    """How often a fitted threshold is right about utterances that it was not fitted on; members and non-members in equal numbers and any drawn order.
+    """Cross-validate the best threshold: its accuracy on held-out utterances, with a 99 % Wilson interval.
 
-    Each `FOLDS`th utterance is judged by the threshold that suits all others. 99 % Wilson interval. Measured on equal distributions, 40 to 1000
-    members: the interval lies above 0.5 in 0.3 to 3 % of 400 draws.
+    members, nonmembers: equal numbers, in random order. There are `FOLDS` folds. Measured on equal distributions with
+    40 to 1000 members: the interval lies above 0.5 in 0.3 to 3 % of 400 draws.
     """
     size = len(members)
     folds, hits = min(FOLDS, size), 0
@@ -126,21 +136,24 @@ def held_out_accuracy(members: Losses, nonmembers: Losses) -> Value:
 
 
 def share_above(forget: Losses, members: Losses, nonmembers: Losses, seed: int) -> Value:
-    """The share of forget above the threshold that suits members and non-members best, and its 95 % interval; counts forget.
+    """Compute the share of forget above the best threshold, with a 95 % interval; `count` is the size of forget.
 
-    The interval holds the middle 95 % of `RESAMPLES` shares. Each is drawn from Beta(k + 1/2, n - k + 1/2) (Jeffreys), where k of n utterances of
-    forget lie above a threshold that is fitted anew, to members and non-members drawn with replacement (Efron's bootstrap). Measured on normal and
-    on skewed losses with ties, 40 to 1000 members, 100 of forget, 200 to 400 draws each: it covers the share above the best threshold of the whole
-    distributions in 95 to 99.5 % of the draws in which it is shown.
+    The interval holds the middle 95 % of `RESAMPLES` shares. Each share comes from a threshold that is fitted again
+    to members and non-members drawn with replacement (Efron's bootstrap). If k of the n forget utterances lie above
+    it, the share is drawn from Beta(k + 1/2, n - k + 1/2) (Jeffreys).
+
+    Measured on normal and on skewed losses with ties, 40 to 1000 members, 100 of forget, 200 to 400 draws each. The
+    interval covers the share above the best threshold of the true distributions in 95 to 99.5 % of the draws in which
+    it is shown.
     """
-    losses, places = np.unique(_finite(np.concatenate([members, nonmembers])), return_inverse=True)
+    losses, indices = np.unique(_finite(np.concatenate([members, nonmembers])), return_inverse=True)
     generator = np.random.default_rng(seeding.seed_from(seed, "membership", "bootstrap"))
     shares: list[Losses] = []
     forget = np.sort(_finite(forget))
     at_once = max(1, CHUNK // len(losses))
     for start in range(0, RESAMPLES, at_once):
         rows = min(at_once, RESAMPLES - start)
-        counts = [_resampled(part, rows, len(losses), generator) for part in np.split(places, [len(members)])]
+        counts = [_resampled(part, rows, len(losses), generator) for part in np.split(indices, [len(members)])]
         above = len(forget) - np.searchsorted(forget, best_cuts(losses, *counts)[0], "right")
         shares.append(generator.beta(above + 0.5, len(forget) - above + 0.5))
     value = float(np.mean(forget > best_threshold(members, nonmembers)[0]))
@@ -148,19 +161,22 @@ def share_above(forget: Losses, members: Losses, nonmembers: Losses, seed: int) 
     return Value(value, min(float(low), value), max(float(high), value), len(forget))
 
 
-def _resampled(places: Rows, rows: int, width: int, generator: np.random.Generator) -> Counts:
-    """(rows, width): how often each place comes in as many draws with replacement as there are places."""
-    drawn = places[generator.integers(len(places), size=(rows, len(places)))] + width * np.arange(rows)[:, None]
+def _resampled(indices: Rows, rows: int, width: int, generator: np.random.Generator) -> Counts:
+    """Draw the indices with replacement, once a row, and count each index: (rows, width)."""
+    drawn = indices[generator.integers(len(indices), size=(rows, len(indices)))] + width * np.arange(rows)[:, None]
     return np.bincount(drawn.ravel(), minlength=rows * width).reshape(rows, width)
 
 
 def loss_threshold(tables: Tables, model: str) -> dict[str, Value]:
-    """The paper's attack: a threshold fitted between equal numbers of retain and holdout, applied to forget.
+    """Run the paper's attack: fit a threshold to equal numbers of retain and holdout, then apply it to forget.
 
-    `membership_attack_accuracy` in [0, 1]: `held_out_accuracy` between retain and holdout, 0.5 for an attack that only guesses.
-    `membership_nonmember_share` in [0, 1]: `share_above` of forget; nan, count 0 and a reason where the interval of that accuracy does not lie above
-    0.5: such a threshold is drawn by lot, and so is the share. nan with count 0 without holdout or forget.
-    After Cheng & Amiri, Interspeech 2025, section 3, who do not say what the threshold was fitted on.
+    `membership_attack_accuracy` in [0, 1]: `held_out_accuracy` between retain and holdout; 0.5 is guessing.
+    `membership_nonmember_share` in [0, 1]: `share_above` of forget.
+
+    If the interval of that accuracy does not lie above 0.5, the threshold is random and so is the share: it becomes nan
+    with count 0 and a reason. Without holdout or forget it is nan with count 0.
+
+    After Cheng & Amiri, Interspeech 2025, section 3, which does not say what the threshold was fitted on.
     """
     loss = tables.of(model).loss
     retain, holdout = _calibration(tables)
@@ -169,8 +185,8 @@ def loss_threshold(tables: Tables, model: str) -> dict[str, Value]:
     if not accuracy.count or not len(forget):
         found = NOTHING
     elif accuracy.low <= 0.5:
-        reason = "the attack is no better than guessing: on held-out recordings it is right in "
-        reason += f"{100 * accuracy.value:.1f} % (99 % interval {100 * accuracy.low:.1f} to {100 * accuracy.high:.1f})"
+        reason = f"the attack is no better than guessing: its held-out accuracy is {100 * accuracy.value:.1f} %"
+        reason += f" (99 % interval {100 * accuracy.low:.1f} to {100 * accuracy.high:.1f})"
         found = NOTHING._replace(reason=reason)
     else:
         found = share_above(forget, loss[retain], loss[holdout], tables.seed)

@@ -1,4 +1,4 @@
-"""What metrics look at: the score tables of original, oracles and unlearned, row by row about the same utterances."""
+"""The input of metrics: score tables of original, oracles and unlearned model, with rows aligned by utterance."""
 
 from __future__ import annotations
 
@@ -14,15 +14,14 @@ Mask = NDArray[np.bool_]
 
 ROLES = ("forget", "retain", "validation", "holdout", "test")
 MODELS = ("original", "oracle", "unlearned")
-CHUNK = (
-    2**18
-)  # logits that are looked at at a time: a table may be larger than the memory, and this many fit a processor's cache
+# Logits read at a time: a table may exceed the memory, and this many fit a processor's cache.
+CHUNK = 2**18
 
 
 class Value(NamedTuple):
-    """One number with its interval (nan where there is none) and the number of utterances, or whatever else, that it rests on.
+    """Hold one number, its interval (nan if it has none), and the number of utterances or other units it is based on.
 
-    reason: why there is no number, where a reader cannot guess it.
+    reason: why the number is missing, if a reader cannot guess it.
     """
 
     value: float
@@ -36,16 +35,16 @@ NOTHING = Value(float("nan"), float("nan"), float("nan"), 0)
 
 
 class NoOracle(Exception):  # noqa: N818
-    """A metric asked for the oracle of a comparison that has none; `compare` gives it no number."""
+    """Signal that a metric needs the oracle of a comparison without one; `compare` then gives the metric no number."""
 
 
 @dataclass(frozen=True)
 class Scores:
-    """One model's score table, one row per utterance.
+    """Hold the score table of one model, one row per utterance.
 
-    role: (n,) str out of `ROLES`. nonmember: (n,) bool, true for the holdout utterances that match the request.
-    label: (n,) int64 class numbers. logits: (n, K) floating, perhaps a memory map: metrics read it by `chunks`. loss: (n,) float64 cross-entropy
-    in nats. embedding: (n, d). seconds: wall time that making the model took, nan where that is not known.
+    role: (n,) str from `ROLES`. nonmember: (n,) bool, true for the holdout utterances that match the request.
+    label: (n,) int64 class indices. logits: (n, K) floating, may be a memory map, so metrics read it by `chunks`.
+    loss: (n,) float64 cross-entropy in nats. embedding: (n, d). seconds: wall time of making the model, nan if unknown.
     """
 
     role: NDArray[np.str_]
@@ -69,16 +68,16 @@ class Scores:
 
     @cached_property
     def predicted(self) -> NDArray[np.int64]:
-        """`predictions` of all rows, looked up once for all metrics."""
+        """Cache `predictions` of all rows for all metrics."""
         return predictions(self.logits)
 
 
 @dataclass(frozen=True)
 class Tables:
-    """The score tables of one comparison, with rows aligned over models.
+    """Hold the score tables of one comparison, with rows aligned over models.
 
-    oracles: the first is the oracle of this seed; empty where there is none. forgotten: class numbers that the request removes whole, empty for
-    samples. seed: of the draws that attacks make.
+    oracles: the first one is the oracle of this seed; empty without an oracle. forgotten: indices of the classes that
+    the request removes, empty for a sample request. seed: of the random draws of attacks.
     """
 
     original: Scores
@@ -93,27 +92,28 @@ class Tables:
                 np.array_equal(getattr(self.original, name), getattr(other, name))
                 for name in ("role", "nonmember", "label")
             ):
-                raise ValueError("the score tables of a comparison are not about the same utterances")
+                raise ValueError("the score tables of a comparison are not of the same utterances")
 
     @property
     def oracle(self) -> Scores:
-        """The oracle of this seed. Raises NoOracle where there is none."""
+        """Return the oracle of this seed. Raises NoOracle if there is none."""
         if not self.oracles:
             raise NoOracle
         return self.oracles[0]
 
     def of(self, model: str) -> Scores:
-        """The scores of `original`, `oracle` or `unlearned`."""
+        """Return the scores of `original`, `oracle` or `unlearned`."""
         if model not in MODELS:
             raise ValueError(f"unknown model '{model}'")
         scores: Scores = getattr(self, model)
         return scores
 
     def subsets(self) -> dict[str, Mask]:
-        """Name -> (n,) bool.
+        """Map the name of each subset to a mask (n,) bool.
 
-        `validation`, `holdout` and `test` hold the remaining classes; `validation_forgotten` and `test_forgotten` the classes that a class
-        request removes, empty for samples; `nonmembers` the holdout utterances that match the request.
+        `validation`, `holdout` and `test` hold the remaining classes. `validation_forgotten` and `test_forgotten` hold
+        the classes that a class request removes, and are empty for a sample request. `nonmembers` holds the holdout
+        utterances that match the request.
         """
         role = self.original.role
         forgotten = np.isin(self.original.label, self.forgotten)
@@ -133,13 +133,16 @@ Metric = Callable[[Tables, str], dict[str, Value]]
 
 
 def chunks(rows: int, columns: int) -> Iterator[slice]:
-    """Consecutive slices of so many rows that each holds about `CHUNK` numbers."""
+    """Yield consecutive slices of rows, each of about `CHUNK` numbers."""
     step = max(1, CHUNK // max(columns, 1))
     return (slice(start, start + step) for start in range(0, rows, step))
 
 
 def predictions(logits: NDArray[np.floating], without: Sequence[int] = ()) -> NDArray[np.int64]:
-    """The class with the largest logit among all but `without`, (n,) int64; -1, which no label equals, where a logit is not a number."""
+    """Return the class with the largest logit, except those in `without`, (n,) int64.
+
+    A row with a nan logit gets -1, which equals no label.
+    """
     found = np.empty(len(logits), dtype=np.int64)
     for rows in chunks(*logits.shape):
         chunk = np.array(logits[rows])

@@ -1,4 +1,4 @@
-"""What making a model cost."""
+"""Wall time of making a model."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from speechforget.evaluation.tables import NOTHING, Tables, Value
 
 
 def seconds(tables: Tables, model: str) -> dict[str, Value]:
-    """`seconds`: wall time of training (original, oracle) or of unlearning, on the machine that did it; lower is better.
+    """Return `seconds`: wall time of training (original, oracle) or unlearning on its own machine; lower is better.
 
-    nan for an original that was trained elsewhere, of which that is not known.
+    nan for an imported original, because its training time is not known.
     """
     took = float(tables.of(model).seconds)
     return {"seconds": NOTHING if math.isnan(took) else Value(took, math.nan, math.nan, 1)}

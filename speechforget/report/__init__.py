@@ -1,1 +1,1 @@
-"""From comparisons to what people read: terminal, picture, tables of many runs."""
+"""Comparisons for readers: terminal output, a picture, tables of many runs."""

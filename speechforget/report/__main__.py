@@ -1,4 +1,4 @@
-"""`python -m speechforget.report outputs`: any number of runs as one table."""
+"""`python -m speechforget.report outputs`: print and write tables of many runs."""
 
 from __future__ import annotations
 
@@ -12,17 +12,24 @@ from speechforget.errors import UserError
 from speechforget.terminal import print_anywhere
 
 DESCRIPTION = """\
-Collects the finished runs below a folder into tables: one per dataset, label and model, laid out as Tables 1 and 2 of
-"Speech Unlearning" (Interspeech 2025) with the oracle added. Mean and standard deviation are over seeds and request seeds.
+Collect the finished runs below a folder into tables: one per dataset, label and model. The layout is that of Tables 1
+and 2 of "Speech Unlearning" (Interspeech 2025), with the oracle added. Mean and standard deviation are over runs that
+differ only in seeds.
 
-columns: accuracy on test (of the remaining classes), test of the forgotten classes, forget and retain; the membership
-attack (the share of forget judged non-member, with how often that attack is right about held-out recordings, and the AUC
-against the matched holdout); seconds; n, the number of runs. No share is shown where its attack is no better than guessing."""
+columns:
+  test %                        accuracy on test, remaining classes
+  test of forgotten classes %   accuracy on test, forgotten classes
+  forget %, retain %            accuracy on these training utterances
+  judged non-member %           membership attack: share of forget judged non-member; left out if the attack is guessing
+  attack accuracy %             accuracy of that attack on held-out recordings
+  attack AUC                    AUC of forget against the matched holdout
+  seconds                       wall time
+  n                             number of runs"""
 
 EXAMPLES = """\
 examples:
   python -m speechforget.report outputs                    print the tables; write report.md, report.csv and report.tex
-  python -m speechforget.report outputs --gap              with the signed gap to the oracle beside every value
+  python -m speechforget.report outputs --gap              add the signed gap to the oracle beside every value
   python -m speechforget.report outputs --format latex     print LaTeX, write nothing
 
 report.csv holds every metric of every row, unrounded, for your own plots."""
@@ -36,23 +43,23 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "folder", nargs="?", type=Path, default=Path("outputs"), help="where the runs wrote to (default: outputs)"
+        "folder", nargs="?", type=Path, default=Path("outputs"), help="output folder of the runs (default: outputs)"
     )
     formats = ("table", "markdown", "csv", "latex")
     parser.add_argument(
         "--format",
         choices=formats,
         default="table",
-        help="table (default) also writes three files; the others are printed only",
+        help="table (default) also writes three files; the other formats are only printed",
     )
     parser.add_argument(
-        "--gap", action="store_true", help="add the signed gap to the oracle, value - oracle's value, of every column"
+        "--gap", action="store_true", help="add the signed gap to the oracle (value - oracle's value) to every column"
     )
     return parser.parse_args(arguments)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command; the exit code is 1, with one sentence, where the user can mend something."""
+    """Run the command; for a user's mistake print one sentence and return exit code 1."""
     print_anywhere()
     options = _arguments(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
@@ -79,11 +86,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for kind, ending in (("markdown", "md"), ("csv", "csv"), ("latex", "tex")):
             write_text(options.folder / f"report.{ending}", texts[kind])
     except OSError as error:
-        folder = options.folder
-        print(
-            f"{folder} cannot be written to ({error.strerror}): print what you need with --format markdown, csv or latex instead.",
-            file=sys.stderr,
-        )
+        advice = "print what you need with --format markdown, csv or latex instead"
+        print(f"Cannot write to {options.folder} ({error.strerror}): {advice}.", file=sys.stderr)
         return 1
     print(f"Written: {options.folder / 'report.md'}, report.csv, report.tex")
     return 0

@@ -1,4 +1,4 @@
-"""Many runs' results as one table of numbers."""
+"""The results of many runs as one table of numbers."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from typing import Any
 
 import pandas as pd
 
+from speechforget.config.identity import flat
 from speechforget.errors import UserError
-from speechforget.report.machines import compare_in_seconds, machine_of, passes_of
+from speechforget.report.cost import compare_in_seconds, machine_of, passes_of
 from speechforget.report.record import footnotes, has_oracle, oracle_verdict
 
 logger = logging.getLogger(__name__)
@@ -23,23 +24,31 @@ IDENTITY = ["table", "block", "row", "facts", "metric_code", "recorded"]
 
 
 def collect(folder: Path) -> pd.DataFrame:
-    """All finished runs below `folder`, one row per run, artefact (original, oracle, unlearned) and metric.
+    """Read all finished runs below `folder`: one row per run, artefact (original, oracle, unlearned) and metric.
 
-    Columns:
-    - what the run was: folder, time (when its result was made), dataset, label, model, method, kind and name (request) of the request, holdout,
-      oracle (whether there is one), seeds, notes (one a line), untried (whether its method's numbers were not tried on such a request), flags, code
-      (commit and versions), verdict (of the oracle's attack);
-    - `IDENTITY`: table, block and row are equal for runs that differ in seeds alone (in how original and oracle were made; in the request; in the
-      unlearned model); facts and metric_code are JSON of what they are made of; recorded is false for results of older code, which do not say what
-      they are, so that each is alone;
-    - artefact, key (what tells two artefacts apart), machine (on which kind its seconds were spent), metric, `NUMBERS` and reason (why there is no
-      value, where the metric says so). The metric `passes` comes from the cost.
+    Columns that describe the run:
+    - folder, time (when its result was made), dataset, label, model, method, code (commit and versions);
+    - kind and request (name) of the request, holdout and oracle (whether there is one), seeds;
+    - notes (one per line), untried (whether the method's numbers were not tried on such a request), flags;
+    - verdict (of the oracle's attack).
 
-    Folders without DONE are left out; files that cannot be read are named in a warning. UserError when there is no folder or no result.
+    `IDENTITY` columns:
+    - table, block and row: equal for runs that differ only in seeds. They identify how original and oracle were made,
+      the request, and the unlearned model;
+    - facts and metric_code: JSON of what these are computed from;
+    - recorded: false for results of older code, which record no identity and are averaged with no other.
+
+    Columns of the number: artefact, key (tells artefacts apart), machine (the kind that seconds were measured on),
+    metric, `NUMBERS`, and reason (why there is no value, if the metric says so). The metric `passes` comes from the
+    cost.
+
+    Folders without DONE are left out, and a warning names files that cannot be read.
+
+    Raises UserError if there is no folder or no result.
     """
     if not folder.is_dir():
         raise UserError(
-            f"There is no folder '{folder}': name the one that the runs wrote to (`output`, by default outputs)."
+            f"There is no folder '{folder}': name the output folder of the runs (`output`, by default outputs)."
         )
     rows: list[dict[str, Any]] = []
     unfinished = 0
@@ -50,20 +59,20 @@ def collect(folder: Path) -> pd.DataFrame:
         try:
             rows += _rows(path, json.loads(path.read_text(encoding="utf-8")))
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            logger.warning("Left out %s, which cannot be read as a result (%s: %s).", path, type(error).__name__, error)
+            logger.warning("Left out %s: it cannot be read as a result (%s: %s).", path, type(error).__name__, error)
     if unfinished:
         logger.warning(
             "Left out %d unfinished run%s (no DONE beside result.json).", unfinished, "" if unfinished == 1 else "s"
         )
     if not rows:
         raise UserError(
-            f"There is no finished result below '{folder}': run `python run.py` first, or name the folder that runs wrote to."
+            f"There is no finished result below '{folder}': run `python run.py`, or name another output folder."
         )
     return _adopted(pd.DataFrame(rows).astype(dict.fromkeys(NUMBERS, "float64")))
 
 
 def _rows(path: Path, result: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The rows of one run."""
+    """Make the rows of one run."""
     identity, keys, costs = result.get("identity"), result["artefacts"], result.get("cost") or {}
     request = str(result["request"]["name"])
     utterances = request if identity is None else identity["utterances"][0]
@@ -86,7 +95,7 @@ def _rows(path: Path, result: Mapping[str, Any]) -> list[dict[str, Any]]:
     seconds_compare = compare_in_seconds(result)
     rows = []
     for artefact, metrics in result["comparison"].items():
-        # The original is measured on the request and beside the oracle, so the same one gives other numbers in another request.
+        # The numbers of an original depend on the request and the oracle too, so its key holds them.
         key = json.dumps([keys[artefact], keys["oracle"], utterances])
         flags = json.dumps(sorted(result.get("flags") or {}) if artefact == "unlearned" else [])
         about = {**run, "artefact": artefact, "key": key, "machine": machine_of(costs.get(artefact)), "flags": flags}
@@ -108,7 +117,7 @@ def _passes(costs: Mapping[str, Any], artefact: str) -> Iterator[tuple[str, dict
 
 
 def _time(folder: Path) -> float:
-    """When the result was made: as it says itself, or the file's."""
+    """Return when the result was made: the recorded time, or else the time of its DONE file."""
     try:
         return datetime.strptime(
             json.loads((folder / "about.json").read_text(encoding="utf-8"))["time"], "%Y-%m-%dT%H:%M:%S%z"
@@ -118,15 +127,15 @@ def _time(folder: Path) -> float:
 
 
 def shown_time(time: float) -> str:
-    """For readers."""
+    """Format a time for readers."""
     return datetime.fromtimestamp(time, UTC).strftime("%Y-%m-%d %H:%M")
 
 
 def _identity(recorded: Mapping[str, Any]) -> dict[str, Any]:
-    """What tells tables, blocks and rows apart; see `Pipeline.identity`."""
+    """Return the `IDENTITY` columns of a recorded identity; see `Pipeline.identity`."""
     models = {name: recorded[name] or {"digest": None, "facts": {}} for name in MODELS}
-    made = {f"{name}.{place}": fact for name in ("original", "oracle") for place, fact in models[name]["facts"].items()}
-    facts = {"table": made, "block": _flat(recorded["request"]), "row": models["unlearned"]["facts"]}
+    made = {f"{name}.{path}": fact for name in ("original", "oracle") for path, fact in models[name]["facts"].items()}
+    facts = {"table": made, "block": flat(recorded["request"]), "row": models["unlearned"]["facts"]}
     return {
         "table": json.dumps([models[name]["digest"] for name in ("original", "oracle")]),
         "block": json.dumps(recorded["request"], sort_keys=True),
@@ -138,9 +147,9 @@ def _identity(recorded: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _alone(folder: Path) -> dict[str, Any]:
-    """A result of older code, of which it is not known with what it may be averaged."""
+    """Return the `IDENTITY` columns of a result of older code: it may be averaged with no other."""
     name = f"result {folder.name}"
-    facts = {"table": {"not averaged, as it does not say what it is": folder.name}, "block": {}, "row": {}}
+    facts = {"table": {"not averaged, because it records no identity": folder.name}, "block": {}, "row": {}}
     return {
         "table": f"{name} {folder}",
         "block": name,
@@ -152,22 +161,12 @@ def _alone(folder: Path) -> dict[str, Any]:
 
 
 def _adopted(frame: pd.DataFrame) -> pd.DataFrame:
-    """The rows, where results of older code about the very models that a newer result is about are what that is."""
+    """Give results of older code the identity of a newer result of the same models, if there is one."""
     known = frame[frame["recorded"]].drop_duplicates("models").set_index("models")
     older = ~frame["recorded"] & frame["models"].isin(known.index)
     for column in ("table", "block", "row", "facts", "seeds", "dataset"):
         frame.loc[older, column] = frame.loc[older, "models"].map(known[column])
     keys = frame[frame["recorded"]].drop_duplicates(["models", "artefact"]).set_index(["models", "artefact"])["key"]
-    for place in frame.index[older]:
-        frame.loc[place, "key"] = keys[(frame.loc[place, "models"], frame.loc[place, "artefact"])]
+    for index in frame.index[older]:
+        frame.loc[index, "key"] = keys[(frame.loc[index, "models"], frame.loc[index, "artefact"])]
     return frame
-
-
-def _flat(options: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in options.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{name}.")
-        else:
-            flat[f"{prefix}{name}"] = value
-    return flat

@@ -1,4 +1,4 @@
-"""The comparison of one run, in the terminal."""
+"""The comparison of one run as a table for the terminal, with the sentences below it."""
 
 from __future__ import annotations
 
@@ -6,94 +6,71 @@ import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from speechforget.report.machines import compare_in_seconds, machine_sentence
+from speechforget.report.columns import RUN_COLUMNS, fit, left_out, number
+from speechforget.report.cost import compare_in_seconds, machine_sentence
 from speechforget.report.record import FEWEST_NONMEMBERS, footnotes, has_oracle, oracle_verdict
-from speechforget.report.width import fitting, left_out
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-# metric, heading, factor (percent), decimals
-COLUMNS = (
-    ("accuracy_forget", "forget\n%", 100, 1),
-    ("accuracy_retain", "retain\n%", 100, 1),
-    ("accuracy_test", "test\n%", 100, 1),
-    ("accuracy_test_forgotten", "test, for-\ngotten %", 100, 1),
-    ("membership_nonmember_share", "judged non-\nmember %", 100, 1),
-    ("membership_auc", "attack\nAUC", 1, 3),
-    ("seconds", "seconds", 1, 1),
-)
-# What a narrow terminal keeps longest comes first.
-NARROW = (
-    "accuracy_forget",
-    "accuracy_retain",
-    "accuracy_test",
-    "membership_auc",
-    "accuracy_test_forgotten",
-    "membership_nonmember_share",
-    "seconds",
-)
-WORTH_A_RATIO = 0.05  # seconds; a method that does nothing is not a million times faster
-WIDTH = 112
-
-
-def number(value: float | None, factor: float, decimals: int, missing: str = "–", sign: bool = False) -> str:
-    """`value * factor` in fixed decimals, never "-0.0"; `missing` for None."""
-    if value is None:
-        return missing
-    rounded = round(value * factor, decimals) + 0.0
-    return f"{rounded:{'+' if sign else ''}.{decimals}f}" if rounded or not sign else f"{0:.{decimals}f}"
+# Below so many seconds no speed-up is shown: a method that does nothing is not a million times faster.
+WORTH_A_RATIO = 0.05
+WIDTH = 112  # letters, where the output is not a terminal
 
 
 def describe(result: Mapping[str, Any]) -> str:
-    """One line: method, request, dataset, model, seed."""
-    return f"{result['method']} · {result['request']['name']} · {result['dataset']} ({result['label']}) · {result['model']} · seed {result['seed']}"
+    """Name the run in one line: method, request, dataset, model, seed."""
+    dataset = f"{result['dataset']} ({result['label']})"
+    return " · ".join([result["method"], result["request"]["name"], dataset, result["model"], f"seed {result['seed']}"])
 
 
 def attack_sentence(result: Mapping[str, Any]) -> str:
-    """The oracle's attack AUC with its number of non-members and 99 % interval, and what to make of it; empty where it was not measured."""
+    """Judge the oracle's attack AUC by its 99 % interval and number of non-members; empty if it was not measured."""
     entry = result["comparison"]["oracle"].get("membership_auc")
     verdict = oracle_verdict(result)
-    whose = "Oracle's membership" if has_oracle(result) else "Membership"
+    attack = "Oracle's membership attack" if has_oracle(result) else "Membership attack"
     without = {
         "not measured": "",
         "no oracle": "Membership attack: no oracle, so the attack cannot be checked.",
-        "no holdout": f"{whose} attack: no holdout (dataset.holdout is 0), so membership is not measured.",
-        "no matching holdout": "Oracle's membership attack: no holdout utterance matches the request, so there is no AUC.",
+        "no holdout": f"{attack}: no holdout (dataset.holdout is 0), so membership is not measured.",
+        "no matching holdout": f"{attack}: no holdout utterance matches the request, so there is no AUC.",
     }
     if entry is None or verdict in without:
         return without[verdict]
-    text = f"Oracle's membership attack: AUC {entry['value']:.3f}, 99 % interval {entry['low']:.3f} to {entry['high']:.3f}, "
-    text += f"{entry['count']} non-members"
+    interval = f"99 % interval {entry['low']:.3f} to {entry['high']:.3f}"
+    text = f"{attack}: AUC {entry['value']:.3f}, {interval}, {entry['count']} non-members"
     if verdict == "too few":
-        return f"{text}: too few to tell (fewer than {FEWEST_NONMEMBERS})."
+        return f"{text}: too few to judge the attack (fewer than {FEWEST_NONMEMBERS})."
     if verdict == "outside":
         return (
-            f"{text}.\n* 0.5 lies outside: without ever seeing them, the oracle tells the forget utterances from their non-members, so the two "
-            "differ in more than membership; compare the attack with the oracle's value only."
+            f"{text}.\n* 0.5 is outside the interval: the oracle was not trained on the forget utterances, but the "
+            "attack tells them from their non-members. The two differ in more than membership, so compare the attack "
+            "with the oracle's value only."
         )
-    return f"{text}; 0.5 lies inside."
+    return f"{text}; 0.5 is inside the interval."
 
 
 def threshold_sentence(result: Mapping[str, Any]) -> str:
-    """How often the attack behind `judged non-member` is right about recordings that it was not fitted on; empty where that is not known."""
+    """Give the held-out accuracy of the attack behind `judged non-member`, for each model; empty if it is not known."""
     parts = []
     for model, metrics in result["comparison"].items():
         accuracy = metrics.get("membership_attack_accuracy") or {"value": None}
-        if accuracy["value"] is not None and accuracy["low"] is not None:  # results of older code have no interval
+        # Results of older code have no interval.
+        if accuracy["value"] is not None and accuracy["low"] is not None:
             interval = f"{number(accuracy['low'], 100, 1)} to {number(accuracy['high'], 100, 1)}"
             parts.append(f"{model} {number(accuracy['value'], 100, 1)} % ({interval})")
     if not parts:
         return ""
-    text = f"Judged non-member's attack, right about held-out recordings (99 % interval; 50 % is guessing): {', '.join(parts)}."
+    text = "Accuracy of the attack behind 'judged non-member' on held-out recordings "
+    text += f"(99 % interval; 50 % is guessing): {', '.join(parts)}."
     withheld = any(
         metrics.get("membership_nonmember_share", {}).get("reason") for metrics in result["comparison"].values()
     )
-    return f"{text} –: no better than guessing, so there is no share." if withheld else text
+    return f"{text} – marks an attack no better than guessing, which gives no share." if withheld else text
 
 
 def distance_sentence(result: Mapping[str, Any]) -> str:
-    """How far unlearned is from the oracle, in those single numbers that were computed; empty for none."""
+    """Give the single numbers that compare the unlearned model with the oracle; empty if none was computed."""
     if not has_oracle(result):
         return ""
     metrics = result["comparison"]["unlearned"]
@@ -106,11 +83,12 @@ def distance_sentence(result: Mapping[str, Any]) -> str:
         ("churn_forget", "churn on forget", 100, 1, " %"),
         ("churn_test", "churn on test", 100, 1, " %"),
     )
-    parts = [
-        f"{words} {_undefined(metrics[name]) if metrics[name]['value'] is None else number(metrics[name]['value'], factor, decimals) + unit}"
-        for name, words, factor, decimals, unit in shown
-        if name in metrics
-    ]
+    parts = []
+    for name, words, factor, decimals, unit in shown:
+        if name in metrics:
+            value = metrics[name]["value"]
+            told = _undefined(metrics[name]) if value is None else number(value, factor, decimals) + unit
+            parts.append(f"{words} {told}")
     return f"Unlearned against the oracle: {', '.join(parts)}." if parts else ""
 
 
@@ -120,7 +98,7 @@ def _undefined(entry: Mapping[str, Any]) -> str:
 
 
 def _without_attack(metrics: Mapping[str, Any]) -> str:
-    """Where the average gap is of three accuracies alone, as nothing is known of the fourth, the attack's AUC."""
+    """Mark an average gap of the three accuracies only, because the attack AUC is not known."""
     return " (accuracies only, without the attack)" if metrics.get("average_gap", {}).get("count") == 3 else ""
 
 
@@ -128,9 +106,9 @@ def _cells(result: Mapping[str, Any], model: str, separator: str) -> list[str]:
     metrics, oracle = result["comparison"][model], result["comparison"]["oracle"]
     compares = model == "unlearned" and compare_in_seconds(result)
     if model == "oracle" and not has_oracle(result):
-        return ["none"] * len(COLUMNS)
+        return ["none"] * len(RUN_COLUMNS)
     cells = []
-    for name, _, factor, decimals in COLUMNS:
+    for name, _, factor, decimals, _ in RUN_COLUMNS:
         entry = metrics.get(name)
         if entry is None or entry["value"] is None:
             missing = name.startswith("membership") and not result["holdout"]
@@ -146,9 +124,10 @@ def _cells(result: Mapping[str, Any], model: str, separator: str) -> list[str]:
 
 
 def print_comparison(result: Mapping[str, Any], title: str | None = None, console: Console | None = None) -> None:
-    """Prints original, oracle and unlearned, beside each value its signed gap to the oracle (in points where the value is in percent).
+    """Print original, oracle and unlearned model, and beside each value its signed gap to the oracle.
 
-    result: what `write_result` returned. Plain text where the output is no terminal. Columns that a terminal is too narrow for are named instead.
+    result: from `write_result`. Gaps are in points if the value is in percent. Prints plain text if the output is not a
+    terminal. Columns that do not fit the terminal are named below the table.
     """
     from rich import box
     from rich.console import Console
@@ -163,9 +142,9 @@ def print_comparison(result: Mapping[str, Any], title: str | None = None, consol
     for separator in (" ", "\n"):
         texts = [_cells(result, model, separator) for model in models]
         plain = [[Text.from_markup(cell).plain for cell in line] for line in texts]
-        ranks = [NARROW.index(name) if name in NARROW else len(NARROW) for name, *_ in COLUMNS]
-        kept = fitting([heading for _, heading, _, _ in COLUMNS], plain, ranks, console.width, len("unlearned"))
-        if len(kept) == len(COLUMNS):
+        ranks = [column.rank for column in RUN_COLUMNS]
+        kept = fit([column.heading for column in RUN_COLUMNS], plain, ranks, console.width, len("unlearned"))
+        if len(kept) == len(RUN_COLUMNS):
             break
     verdict = oracle_verdict(result)
     table = Table(
@@ -176,32 +155,25 @@ def print_comparison(result: Mapping[str, Any], title: str | None = None, consol
         pad_edge=False,
     )
     table.add_column("", no_wrap=True, vertical="top")
-    for place, letters in kept.items():
-        table.add_column(COLUMNS[place][1], justify="right", vertical="top", width=letters)
+    for index, letters in kept.items():
+        table.add_column(RUN_COLUMNS[index].heading, justify="right", vertical="top", width=letters)
     for model, line in zip(models, texts, strict=True):
         mark = " *" if model == "oracle" and verdict == "outside" else ""
-        table.add_row(model + mark, *(line[place] for place in kept), style="bold" if model == "oracle" else None)
+        table.add_row(model + mark, *(line[index] for index in kept), style="bold" if model == "oracle" else None)
     console.print(table)
-    dropped = [_on_one_line(heading) for place, (_, heading, _, _) in enumerate(COLUMNS) if place not in kept]
+    dropped = [column.heading for index, column in enumerate(RUN_COLUMNS) if index not in kept]
     if dropped:
-        console.print(left_out(dropped, "result.json holds them all"), style="dim", highlight=False)
+        console.print(left_out(dropped, "All columns are in result.json"), style="dim", highlight=False)
     if has_oracle(result):
-        faster = (
-            ", and beside seconds how much faster than the oracle"
-            if compare_in_seconds(result) and "seconds" not in dropped
-            else ""
-        )
-        console.print(f"[dim]Beside each value: its gap to the oracle, the aim{faster}.[/dim]", highlight=False)
+        speed = "; beside seconds: the speed-up over the oracle"
+        shown = speed if compare_in_seconds(result) and "seconds" not in dropped else ""
+        console.print(f"[dim]Beside each value: its gap to the oracle, which is the aim{shown}.[/dim]", highlight=False)
     for sentence in _sentences(result):
         console.print(sentence, markup=False, highlight=False)
 
 
-def _on_one_line(heading: str) -> str:
-    return heading.replace("for-\n", "for").replace("-\n", "-").replace("\n", " ")
-
-
 def _sentences(result: Mapping[str, Any]) -> list[str]:
-    """What must be read beside the numbers."""
+    """List the sentences that must be read with the numbers."""
     machines = machine_sentence(result) if has_oracle(result) else None
     said = [machines, attack_sentence(result), threshold_sentence(result), distance_sentence(result)]
     return [*(sentence for sentence in said if sentence), *(result.get("flags") or {}).values(), *footnotes(result)]

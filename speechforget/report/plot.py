@@ -1,4 +1,4 @@
-"""One picture of one run's comparison."""
+"""The picture of one run's comparison."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
     from speechforget.evaluation.tables import Tables
 
-# Okabe and Ito's palette, told apart by every kind of colour vision; markers tell them apart in grey.
+# Okabe and Ito's palette suits every kind of colour vision; in grey the markers differ.
 COLORS = {"original": "#E69F00", "oracle": "#000000", "unlearned": "#0072B2"}
 MARKERS = {"original": "^", "oracle": "o", "unlearned": "s"}
-NOTE_WIDTH, NOTE_LINE = 165, 0.18  # letters in a line at the picture's foot, and its height in inches
-FEW_TENFOLDS = 100  # between the lowest and the highest loss: then ticks stand at 1, 2 and 5, too
+NOTE_WIDTH, NOTE_LINE = 165, 0.18  # letters per line of notes below the picture, and the height of a line in inches
+FEW_TENFOLDS = 100  # if highest / lowest loss is below this, ticks are also at 2 and 5
 SHIFTS = {"original": -0.27, "oracle": 0.0, "unlearned": 0.27}
 SUBSETS = {
     "accuracy_forget": "forget",
@@ -34,7 +34,7 @@ SUBSETS = {
 def _point(
     axes: Axes, x: float, model: str, entry: Mapping[str, Any], factor: float, decimals: int, label: str | None = None
 ) -> None:
-    """A marker with its interval, its value written above."""
+    """Draw a marker with its interval, and write its value above."""
     value, low, high = (entry[key] * factor for key in ("value", "low", "high"))
     style: dict[str, Any] = {"color": COLORS[model], "markersize": 8, "capsize": 3, "linewidth": 1.4, "label": label}
     axes.errorbar(x, value, [[value - low], [high - value]], fmt=MARKERS[model], **style)
@@ -54,16 +54,15 @@ def _accuracies(axes: Axes, comparison: Mapping[str, Any]) -> None:
         for name in SUBSETS
         if any((metrics.get(name) or {}).get("value") is not None for metrics in comparison.values())
     ]
-    for place, name in enumerate(shown):
+    for index, name in enumerate(shown):
         aim = comparison["oracle"][name]
         if aim["value"] is not None:
-            axes.hlines(
-                aim["value"] * 100, place - 0.43, place + 0.43, color=COLORS["oracle"], linewidth=1, linestyle=":"
-            )
-            axes.fill_between([place - 0.43, place + 0.43], aim["low"] * 100, aim["high"] * 100, color="0.9", zorder=0)
+            left, right, color = index - 0.43, index + 0.43, COLORS["oracle"]
+            axes.hlines(aim["value"] * 100, left, right, color=color, linewidth=1, linestyle=":")
+            axes.fill_between([left, right], aim["low"] * 100, aim["high"] * 100, color="0.9", zorder=0)
         for model, metrics in comparison.items():
             if metrics[name]["value"] is not None:
-                _point(axes, place + SHIFTS[model], model, metrics[name], 100, 1, model if place == 0 else None)
+                _point(axes, index + SHIFTS[model], model, metrics[name], 100, 1, model if index == 0 else None)
     axes.set_xticks(
         range(len(shown)), ["test" if name == "accuracy_test" and len(shown) == 3 else SUBSETS[name] for name in shown]
     )
@@ -85,19 +84,17 @@ def _attack(axes: Axes, result: Mapping[str, Any]) -> None:
     if verdict in ("not measured", "no holdout", "no matching holdout"):
         axes.text(1, 0.75, verdict, ha="center", va="center", fontsize=12)
         return
-    for place, (model, entry) in enumerate(entries.items()):
+    for index, (model, entry) in enumerate(entries.items()):
         if entry is not None and entry["value"] is not None:
-            _point(axes, place, model, entry, 1, 3)
+            _point(axes, index, model, entry, 1, 3)
     aim = entries["oracle"]
     if verdict == "no oracle":
         axes.text(1, 0.75, verdict, ha="center", va="center", fontsize=12)
-        axes.set_xlabel("the attack cannot be checked\ndashed: 0.5, nothing to tell them by")
+        axes.set_xlabel("the attack cannot be checked\ndashed: 0.5, guessing")
     elif aim is not None:
         axes.axhline(aim["value"], color=COLORS["oracle"], linewidth=1, linestyle=":", zorder=0)
-        words = {"too few": "too few to tell", "outside": "* 0.5 lies outside the oracle's interval"}.get(
-            verdict, "dashed: 0.5, nothing to tell them by"
-        )
-        axes.set_xlabel(f"forget against {aim['count']} non-members\n{words}")
+        words = {"too few": "too few to judge", "outside": "* 0.5 is outside the oracle's interval"}
+        axes.set_xlabel(f"forget against {aim['count']} non-members\n{words.get(verdict, 'dashed: 0.5, guessing')}")
 
 
 def _losses(axes: Axes, tables: Tables, model: str, edges: np.ndarray, height: float) -> None:
@@ -118,7 +115,7 @@ def _losses(axes: Axes, tables: Tables, model: str, edges: np.ndarray, height: f
         )
         axes.hist(chosen, edges.tolist(), weights=weights, color=color, label=words, **style)
     axes.set(xscale="log", xlabel="loss (nats)", ylim=(0, height), title=f"Losses, {model}")
-    if edges[-1] < FEW_TENFOLDS * edges[0]:  # else its labels overlap
+    if edges[-1] < FEW_TENFOLDS * edges[0]:  # otherwise the labels overlap
         axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
         axes.xaxis.set_major_formatter(lambda number, _: f"{number:g}")
     axes.xaxis.set_minor_formatter(NullFormatter())
@@ -130,7 +127,7 @@ def _clip(loss: np.ndarray, edges: np.ndarray) -> np.ndarray:
 
 
 def _loss_row(row: list[Axes], tables: Tables) -> None:
-    """Histograms on shared axes; losses below 1e-6 nats or not finite are drawn at the edges."""
+    """Draw histograms on shared axes; losses below 1e-6 nats or not finite are drawn at the edges."""
     subsets = tables.subsets()
     chosen = subsets["forget"] | subsets["nonmembers"]
     models = [model for model in COLORS if model != "oracle" or tables.oracles]
@@ -154,9 +151,10 @@ def _loss_row(row: list[Axes], tables: Tables) -> None:
 
 
 def comparison_plot(result: Mapping[str, Any], title: str | None, path: Path, tables: Tables | None = None) -> Path:
-    """Draws accuracies and membership AUC of the three models, and with `tables` their losses on forget and non-members, to a PNG.
+    """Draw accuracies and membership AUC of the three models to a PNG, and with `tables` also their losses.
 
-    result: what `write_result` returned. The oracle is the reference line: what perfect forgetting gives. Notes stand at the foot.
+    result: from `write_result`. The oracle, which perfect forgetting would match, is the reference line. Losses are of
+    forget and non-members. Notes are below the picture.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -173,7 +171,7 @@ def comparison_plot(result: Mapping[str, Any], title: str | None, path: Path, ta
     _attack(attack, result)
     figure.legend(*accuracies.get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
     if tables is not None:
-        _loss_row([figure.add_subplot(grid[1, 2 * place : 2 * place + 2]) for place in range(3)], tables)
+        _loss_row([figure.add_subplot(grid[1, 2 * index : 2 * index + 2]) for index in range(3)], tables)
     if notes:
         foot = figure.add_subplot(grid[-1, :])
         foot.text(0, 1, "\n".join(notes), fontsize=8.5, va="top", transform=foot.transAxes)

@@ -1,4 +1,4 @@
-"""The file that a run leaves: what was asked, and how original, oracle and unlearned compare."""
+"""The result files of a run: what was asked, and the comparison of original, oracle and unlearned model."""
 
 from __future__ import annotations
 
@@ -16,19 +16,20 @@ from speechforget.store import write_text
 
 COLUMNS = ("model", "metric", "value", "low", "high", "count", "gap")
 FEWEST_NONMEMBERS = 30
-INFINITE = "infinite"  # JSON knows no such number
+INFINITE = "infinite"  # JSON has no infinite number
 
 Verdict = Literal["not measured", "no oracle", "no holdout", "no matching holdout", "too few", "outside", "inside"]
 
 
 def write_result(folder: Path, record: Mapping[str, Any], comparison: Mapping[str, Any]) -> dict[str, Any]:
-    """Writes result.json and result.csv (one row per model and metric) into `folder`, atomically, and returns what result.json holds.
+    """Write result.json and result.csv (one row per model and metric) atomically; return the content of result.json.
 
-    record: task, dataset, label, model, method, seed, request, holdout, artefacts, versions, commit; optionally `identity`, by which
-    the report tells runs apart, `cost`, of each model, `no_oracle`, why there is none, `notes`, what every table of the run
-    must say, and `untried`, a warning that the request is none that the method's numbers were tried on. comparison: from
-    `evaluation.compare.compare`. `objective` is null where there is none, "infinite" for a destroyed model; `flags` holds what is wrong at first
-    sight, with its sentence.
+    record: task, dataset, label, model, method, seed, request, holdout, artefacts, versions, commit. Optional keys:
+    `identity` (by which the report tells runs apart), `cost` (of each model), `no_oracle` (why there is no oracle),
+    `notes` (caveats for every table of the run), and `untried` (a warning that the method's numbers were not tried on
+    such a request). comparison: from `evaluation.compare.compare`.
+
+    Adds `objective`, which is null if undefined and "infinite" for a destroyed model, and `flags` with their sentences.
     """
     score = objective(comparison)
     told = score if math.isfinite(score) else INFINITE if math.isinf(score) else None
@@ -43,13 +44,13 @@ def write_result(folder: Path, record: Mapping[str, Any], comparison: Mapping[st
 
 
 def read_objective(result: Mapping[str, Any]) -> float:
-    """The number that `write_result` wrote, nan for none."""
+    """Return the objective that `write_result` wrote; nan if undefined."""
     told = result["objective"]
     return math.nan if told is None else math.inf if told == INFINITE else float(told)
 
 
 def _plain(thing: Any) -> Any:
-    """For JSON: NumPy's numbers as Python's, anything else as words."""
+    """Convert for JSON: NumPy numbers to Python numbers, anything else to text."""
     return thing.item() if hasattr(thing, "item") else str(thing)
 
 
@@ -64,20 +65,20 @@ def _rows(comparison: Mapping[str, Any]) -> str:
 
 
 def has_oracle(result: Mapping[str, Any]) -> bool:
-    """Whether what `write_result` returned is about an oracle, too."""
+    """Say whether a result has an oracle."""
     return not result.get("no_oracle")
 
 
 def footnotes(result: Mapping[str, Any]) -> list[str]:
-    """What must be read beside the numbers: why there is no oracle, where the models come from, and where the request is an untried one."""
+    """List the notes of a result: why there is no oracle, caveats about its models, whether the request is untried."""
     said = [None if has_oracle(result) else result["no_oracle"], *(result.get("notes") or []), result.get("untried")]
     return [str(note) for note in said if note]
 
 
 def oracle_verdict(result: Mapping[str, Any]) -> Verdict:
-    """Whether 0.5 lies in the interval of the oracle's membership AUC, and whether there is anything to tell it from.
+    """Judge whether 0.5 is inside the interval of the oracle's membership AUC, if it can be judged.
 
-    The oracle never saw forget nor holdout, so its AUC shows what the two differ in besides membership.
+    The oracle was trained on neither forget nor holdout, so its AUC shows differences other than membership.
     """
     entry = result["comparison"]["oracle"].get("membership_auc")
     if entry is not None and not has_oracle(result) and result["holdout"]:
@@ -86,7 +87,7 @@ def oracle_verdict(result: Mapping[str, Any]) -> Verdict:
 
 
 def attack_verdict(entry: Mapping[str, Any] | None, holdout: bool) -> Verdict:
-    """The same for an AUC (a comparison's entry); None where the run's metrics do not measure it."""
+    """Judge an AUC, which is a comparison's entry, or None if the metrics of the run do not measure it."""
     if entry is None:
         return "not measured"
     if not holdout:

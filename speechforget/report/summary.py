@@ -1,94 +1,36 @@
-"""From single runs to the rows of the tables: mean and standard deviation over seeds, and over nothing else."""
+"""Rows of the tables: mean and standard deviation over runs that differ only in seeds."""
 
 from __future__ import annotations
 
 import json
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from speechforget.evaluation.flags import DESTROYED, LOST, MOVED, NOTHING, STILL
+from speechforget.evaluation.flags import DESTROYED, LOST, MOVED, STILL, UNCHANGED
 from speechforget.report.collect import shown_time
-from speechforget.report.machines import FORWARDS
+from speechforget.report.cost import FORWARDS
+from speechforget.report.differences import differences, digits
 from speechforget.report.record import FEWEST_NONMEMBERS
-from speechforget.report.wording import differences, digits
+from speechforget.report.table import Block, Row, Statistic, Table
 
 NAMES = ["dataset", "label", "model", "holdout", "oracle"]
 SHOWN_REQUESTS = 3
 SHOWN_FOLDERS = 5
 LEGEND = {
-    NOTHING: f"Does nothing: accuracy on forget stays within {100 * STILL:g} point of an original that is more than {100 * MOVED:g} from the oracle.",
-    DESTROYED: f"Destroys the model: accuracy on retain is more than {100 * LOST:g} points below the oracle's (without one, the original's).",
+    UNCHANGED: f"Does nothing: accuracy on forget is within {100 * STILL:g} point of the original's, "
+    f"which is more than {100 * MOVED:g} points from the oracle's.",
+    DESTROYED: f"Destroys the model: accuracy on retain is more than {100 * LOST:g} points below the oracle's "
+    "(without an oracle, the original's).",
 }
 
 
-@dataclass(frozen=True)
-class Statistic:
-    """Mean and standard deviation (n - 1; nan for one run) of a metric over n runs, and of its signed gap to the oracle over gap_n of them."""
-
-    mean: float
-    std: float
-    n: int
-    gap_mean: float
-    gap_std: float
-    gap_n: int
-
-
-@dataclass
-class Row:
-    """One model of a block: `artefact` original, oracle or unlearned; metric name -> Statistic; marked where 0.5 lies outside.
-
-    flags: what is wrong at first sight -> in how many of the runs. machines: the kinds on which seconds were spent, "" for one that is not known.
-    """
-
-    name: str
-    artefact: str
-    runs: int
-    metrics: dict[str, Statistic]
-    marked: bool = False
-    flags: Mapping[str, int] = field(default_factory=dict)
-    machines: tuple[str, ...] = ()
-
-
-@dataclass
-class Block:
-    """The rows of one kind of request."""
-
-    title: str
-    rows: list[Row] = field(default_factory=list)
-
-
-@dataclass
-class Table:
-    """Everything measured with one dataset, label and model."""
-
-    dataset: str
-    label: str
-    model: str
-    holdout: bool
-    oracle: bool
-    setting: str
-    blocks: list[Block] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-
-    @property
-    def title(self) -> str:
-        """A line that says what was classified, on what, by what."""
-        task = {"word": "keyword spotting", "speaker": "speaker identification"}.get(
-            self.label, f"{self.label} classification"
-        )
-        lacking = ["" if self.holdout else "no holdout", "" if self.oracle else "no oracle"]
-        parts = [f"{task.capitalize()} on {self.dataset} with {self.model}", self.setting, *lacking]
-        return ", ".join(part for part in parts if part)
-
-
 def summarize(frame: pd.DataFrame) -> list[Table]:
-    """The tables of `collect`'s rows: one for each way that original and oracle were made (seeds apart); sample requests first."""
+    """Make tables of the rows of `collect`: one for each way to make original and oracle, sample requests first."""
     frame, superseded = _newest(frame)
     tables = []
     key: Any
@@ -105,10 +47,10 @@ def summarize(frame: pd.DataFrame) -> list[Table]:
 
 
 def _newest(frame: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Of several results of the same models the newest's number of each metric; and the older numbers that differ from those."""
+    """Keep the newest number of each metric and model; also return the older numbers that differ from it."""
     ordered = frame.sort_values(["recorded", "time", "folder"], ascending=[False, False, True], kind="stable")
     same = [*NAMES, "table", "block", "row", "artefact", "key", "metric"]
-    # A model that several methods share is compared in each of their results.
+    # Results of several methods share original and oracle.
     ordered["row"] = ordered["row"].where(ordered["artefact"] == "unlearned", "")
     older = ordered.duplicated(same)
     newest = ordered[~older]
@@ -120,7 +62,7 @@ def _newest(frame: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 
 def _words(frame: pd.DataFrame, level: str) -> dict[str, str]:
-    """Identity on this level -> how it differs from the others in the frame."""
+    """Map each identity on this level to its differences from the others in the frame."""
     once = frame.drop_duplicates(level)
     return differences(
         {identity: json.loads(facts)[level] for identity, facts in zip(once[level], once["facts"], strict=True)}
@@ -151,7 +93,7 @@ def _block_rows(frame: pd.DataFrame) -> Iterator[Row]:
 
 
 def _rows(name: str, words: str, frame: pd.DataFrame) -> Iterator[Row]:
-    """One row, or one for each way in which its runs differ in more than seeds: the metrics' code, or nobody knows what."""
+    """Yield one row, or several if its runs differ in the code of metrics or in something unknown."""
     apart = _apart(frame)
     for label in sorted(set(apart.values())):
         keys = [key for key, own in apart.items() if own == label]
@@ -160,7 +102,7 @@ def _rows(name: str, words: str, frame: pd.DataFrame) -> Iterator[Row]:
 
 
 def _apart(frame: pd.DataFrame) -> dict[str, str]:
-    """Each key -> what its row is called beside the others of the same identity; "" for all where they differ in seeds alone."""
+    """Map each key to a label for its row; the label is "" for all keys that differ only in seeds."""
     code: dict[str, dict[str, Any]] = {}
     seeds: dict[str, str] = {}
     for key, text, drawn in (
@@ -177,9 +119,8 @@ def _apart(frame: pd.DataFrame) -> dict[str, str]:
         for key, own in code.items()
     }
     twice = Counter((said[key], seeds[key]) for key in code)
-    unclear = {
-        label for (label, _), count in twice.items() if count > 1
-    }  # equal in all that is known, and still not the same
+    # Equal in everything recorded, seeds too, but with different keys: the difference is unknown.
+    unclear = {label for (label, _), count in twice.items() if count > 1}
     return {
         key: ", ".join(word for word in (said[key], f"key {digits(key)}") if word)
         if said[key] in unclear
@@ -189,7 +130,7 @@ def _apart(frame: pd.DataFrame) -> dict[str, str]:
 
 
 def _row(name: str, frame: pd.DataFrame) -> Row:
-    """Statistics over different artefacts: the same original or oracle, seen in the runs of several methods, counts once."""
+    """Compute statistics over distinct artefacts: an original or oracle that several runs share counts once."""
     artefact = str(frame["artefact"].iloc[0])
     metrics: dict[str, Statistic] = {}
     machines: tuple[str, ...] = ()
@@ -219,44 +160,47 @@ def _row(name: str, frame: pd.DataFrame) -> Row:
 
 
 def _notes(frame: pd.DataFrame) -> Iterator[str]:
-    """What a reader must know to trust the table."""
-    aim = " The oracle is the aim; more forgetting than its is a failure." if frame["oracle"].any() else ""
-    yield f"Mean ± standard deviation over n runs, which differ in seeds alone (seed, task.seed, dataset.split_seed).{aim}"
+    """Yield the notes that a reader needs to trust the table."""
+    aim = " The oracle is the aim: forgetting more than the oracle is a failure." if frame["oracle"].any() else ""
+    yield f"Mean ± standard deviation over n runs that differ only in seeds (seed, task.seed, dataset.split_seed).{aim}"
     yield from dict.fromkeys(note for notes in frame["notes"].unique() for note in notes.split("\n") if note)
     oracles = frame[frame["artefact"] == "oracle"].drop_duplicates("key")
     verdicts = oracles["verdict"].value_counts()
     total = len(oracles)
     if outside := verdicts.get("outside", 0):
         yield (
-            f"* In {outside} of {total} oracles 0.5 lies outside the 99 % interval of the attack's AUC: "
+            f"* For {outside} of {total} oracles 0.5 is outside the 99 % interval of the attack AUC: "
             "forget and its non-members differ in more than membership."
         )
     if few := verdicts.get("too few", 0):
-        yield f"In {few} of {total} oracles there are too few to tell: fewer than {FEWEST_NONMEMBERS} non-members."
+        yield f"For {few} of {total} oracles the attack cannot be judged: fewer than {FEWEST_NONMEMBERS} non-members."
     if nothing := verdicts.get("no matching holdout", 0):
-        yield f"In {nothing} of {total} oracles no holdout utterance matches the request."
+        yield f"For {nothing} of {total} oracles no holdout utterance matches the request."
     if verdicts.get("no oracle", 0):
         yield "Without an oracle the membership attack cannot be checked."
     if verdicts.get("no holdout", 0):
         yield "Without a holdout there are no non-members to attack with."
     if (frame["reason"][frame["metric"] == "membership_nonmember_share"] != "").any():
         yield (
-            "A share judged non-member is left out (–, or n of fewer runs) where that attack is no better than guessing: "
-            "the 99 % interval of how often it is right reaches down to 50 %."
+            "The share judged non-member is left out (–, or a smaller n) where its attack is no better than guessing: "
+            "the 99 % interval of the attack accuracy includes 50 %."
         )
     if methods := sorted(frame["method"][frame["untried"]].unique()):
         yield (
-            f"Not tried on requests as small or large as some here, by the shares in method.tried: {', '.join(methods)}. "
-            "Their numbers may do nothing to those, or destroy the model."
+            f"Not tried on requests of these sizes, by the shares in method.tried: {', '.join(methods)}. "
+            "With their default numbers they may do nothing, or destroy the model."
         )
     if (codes := frame["code"].nunique()) > 1:
-        yield f"The runs come from {codes} different states of the code or versions of its libraries."
+        yield f"The runs used {codes} different commits or versions of libraries."
     if not frame["recorded"].all():
-        yield "This result was made by older code, which did not record what it is, so it is averaged with no other: run its command again."
+        yield (
+            "This result was made by older code, which did not record its identity, so it is averaged with no other: "
+            "run its command again."
+        )
 
 
 def _older(frame: pd.DataFrame, superseded: pd.DataFrame) -> Iterator[str]:
-    """Which results' numbers gave way to newer ones of the same models."""
+    """Name the results that newer results of the same models replaced."""
     gone = superseded[
         superseded["table"].isin(frame["table"]) & superseded["dataset"].isin(frame["dataset"])
     ].drop_duplicates("folder")
@@ -266,23 +210,30 @@ def _older(frame: pd.DataFrame, superseded: pd.DataFrame) -> Iterator[str]:
             for folder, time in zip(gone["folder"], gone["time"], strict=True)
         ][:SHOWN_FOLDERS]
         more = f" and {len(gone) - len(named)} more" if len(gone) > len(named) else ""
-        yield f"Of several results of the same models the newest is shown; older ones with other numbers are left out: {', '.join(named)}{more}."
+        yield (
+            "Of several results of the same models the newest is shown. "
+            f"Older ones with other numbers are left out: {', '.join(named)}{more}."
+        )
 
 
 def _seconds(blocks: list[Block]) -> Iterator[str]:
-    """Whose seconds do not compare, and the passes, which do."""
+    """Name the rows with seconds that are not comparable, and give their passes, which are."""
     rows = [row for block in blocks for row in block.rows if row.machines]
     mixed = [row.name for row in rows if "seconds" in row.metrics and not row.metrics["seconds"].n]
-    kinds = sorted({machine or "a kind that is not recorded, or several" for row in rows for machine in row.machines})
+    kinds = sorted({machine or "unknown, or several kinds" for row in rows for machine in row.machines})
     if mixed:
-        yield f"Seconds of {', '.join(dict.fromkeys(mixed))} are not averaged: they were spent on machines of different or unknown kinds."
+        named = ", ".join(dict.fromkeys(mixed))
+        yield f"Seconds of {named} are not averaged: they were measured on machines of different or unknown kinds."
     if len(kinds) > 1:
-        yield f"Seconds do not compare between rows, as they were spent on {len(kinds)} kinds of machine: {'; '.join(kinds)}."
+        yield f"Seconds of rows are not comparable: they are from {len(kinds)} kinds of machine: {'; '.join(kinds)}."
         for block in blocks:
             counts = [(row.name, row.metrics["passes"].mean) for row in block.rows if "passes" in row.metrics]
             told = ", ".join(f"{name} {count:,.0f}" for name, count in counts if not math.isnan(count))
             if told:
-                yield f"Passes of samples compare (forward and backward count {FORWARDS}), {block.title.split(':')[0]}: {told}."
+                yield (
+                    f"Passes of samples are comparable (a forward and backward pass counts {FORWARDS}), "
+                    f"{block.title.split(':')[0]}: {told}."
+                )
 
 
 def _legend(blocks: list[Block]) -> Iterator[str]:

@@ -17,7 +17,7 @@ from speechforget.report.plot import comparison_plot
 from speechforget.report.record import footnotes, write_result
 from speechforget.stages.score_files import read_scores
 from speechforget.store import Artefact, write_text
-from speechforget.tracking.loggers import Kept, log_comparison
+from speechforget.tracking.loggers import Guarded, log_comparison
 
 if TYPE_CHECKING:
     from speechforget.data.requests.select import Request
@@ -32,7 +32,7 @@ def build_result(
     request: Request,
     models: Mapping[str, Artefact],
     scores: Mapping[str, Artefact],
-    tracker: Kept | None,
+    tracker: Guarded | None,
 ) -> None:
     """Compares the models and leaves everything a reader wants in `folder`."""
     tables = join(data, request, models, scores, int(config["seed"]))

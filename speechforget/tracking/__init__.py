@@ -1,1 +1,1 @@
-"""Learning curves, kept in artefacts and mirrored to trackers."""
+"""Learning curves: kept in artefacts, and mirrored to W&B, TensorBoard or CSV."""

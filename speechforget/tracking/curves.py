@@ -1,6 +1,6 @@
-"""The learning curve of an artefact: `curves.csv` in its folder, one row for each epoch or pass. Trackers are fed from it.
+"""The learning curve of an artefact: `curves.csv` in its folder, one row per epoch or pass, also sent to trackers.
 
-A checkpoint holds the rows so far. So a resumed run goes on with the rows of the epochs that it does not repeat, and with no others.
+A checkpoint holds the rows so far, so a resumed run continues with exactly the rows of the epochs before it.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ Row = Mapping[str, float]
 
 
 class Listener(Protocol):
-    """Who is told each row of a curve, in order."""
+    """Receive each row of a curve, in order."""
 
     def point(self, number: int, row: Row) -> None:
-        """Row `number`, from 0."""
+        """Receive row `number`, from 0."""
 
 
 class Curve:
-    """Rows that are kept in a file. folder: where; None on a rank that writes none. listener: who is told."""
+    """Keep rows in a file. folder: None on a rank that writes no file. listener: receives the rows."""
 
     def __init__(self, folder: Path | None, listener: Listener | None = None) -> None:
         self.path = None if folder is None else folder / FILE
@@ -33,11 +33,11 @@ class Curve:
         self.rows: list[Row] = []
 
     def add(self, row: Row) -> None:
-        """One more row: name -> number; names can differ from row to row."""
+        """Add a row: name -> number. Names may differ between rows."""
         self.restore([*self.rows, row], told=len(self.rows))
 
     def restore(self, rows: Iterable[Row], told: int = 0) -> None:
-        """The rows that a checkpoint holds, in the place of those here; the listener is told all but the first `told`."""
+        """Replace all rows by those of a checkpoint; the listener receives all except the first `told`."""
         self.rows = [dict(row) for row in rows]
         if self.path is None:
             return
@@ -51,7 +51,10 @@ class Curve:
 
 
 def table(rows: Iterable[Row]) -> str:
-    """Rows as CSV, a column for each name in the order in which they come first; a number that a row lacks is left empty."""
+    """Write rows as CSV, with a column for each name in order of first appearance; a missing number is empty.
+
+    pandas would write the integers of a column with missing numbers as floats, so the standard library writes it.
+    """
     rows = list(rows)
     out = io.StringIO()
     writer = csv.DictWriter(out, list(dict.fromkeys(name for row in rows for name in row)), lineterminator="\n")

@@ -1,10 +1,10 @@
-"""A process beside a run that shows its curves elsewhere: W&B and TensorBoard, neither of which then can stop the run, or make it wait.
+"""The process that shows runs in W&B and TensorBoard, so that neither can stop or delay the run itself.
 
-    python -m speechforget.tracking.mirror        (started by `tracking.py`, never by hand)
+    python -m speechforget.tracking.mirror        (started by `mirror_process.py`, never by hand)
 
-It reads messages, a line of JSON each, until its input ends, and writes sentences for the user, a line each. Runs come one after another: `start`,
-then any number of `point` and `comparison`, then `finish`. When the process that started it is gone, it ends within half a minute, whatever it
-waits for.
+It reads messages, one line of JSON each, until its input ends. It writes sentences for the user, one per line.
+Messages of a run are `start`, then any number of `point` and `comparison`, then `finish`; runs follow each other.
+When the process that started it has ended, the mirror ends within half a minute, whatever it waits for.
 """
 
 from __future__ import annotations
@@ -23,34 +23,35 @@ from typing import Any, Protocol
 
 from speechforget.tracking.wandb_settings import NAME, TAG, api_key, base_url, shortened
 
-SECONDS_TO_ANSWER = 2.5  # for W&B's server, to a question as small as can be
-SECONDS_TO_START = 10.0  # for a run of W&B
-SECONDS_TO_END = 30.0  # when the input has ended
-NOTHING_LOST = "Nothing else is lost: learning curves are in each folder's curves.csv."
+SECONDS_TO_ANSWER = 2.5  # for W&B's server to answer the smallest query
+SECONDS_TO_START = 10.0  # for W&B to start a run
+SECONDS_TO_END = 30.0  # for this process, after its input has ended
+NOTHING_LOST = "No data is lost: learning curves are in each folder's curves.csv."
 Message = Mapping[str, Any]
 
 
 class Shown(Protocol):
-    """One run, as some tracker shows it."""
+    """Show one run in a tracker."""
 
     def point(self, number: int, row: Mapping[str, float]) -> None:
-        """Row `number` of the learning curve."""
+        """Show row `number` of the learning curve."""
 
     def comparison(self, told: Message) -> None:
-        """See `tracking.log_comparison`."""
+        """Show a comparison; see `loggers.Comparison`."""
 
     def finish(self, failed: bool) -> None:
-        """The last that is heard of it."""
+        """End the run; this is the last call."""
 
 
 class Wandb:
-    """A run of W&B. It is told everything from the first row on; what the server already has of it is left out."""
+    """Show a run in W&B. It gets all rows from the first one, and skips those that the server already has."""
 
     def __init__(self, told: Message, offline: bool) -> None:
         import wandb
 
         folder, name = Path(told["folder"]), told["key"][:32]
-        for earlier in (folder / "wandb").glob(f"offline-run-*-{name}"):  # of an attempt that was interrupted
+        # An interrupted attempt left its folder.
+        for earlier in (folder / "wandb").glob(f"offline-run-*-{name}"):
             shutil.rmtree(earlier, ignore_errors=True)
         self.run = wandb.init(
             project=told["project"],
@@ -81,7 +82,7 @@ class Wandb:
             )
 
     def comparison(self, told: Message) -> None:
-        """A table, figures and an image; notes stand on the run's page above everything else."""
+        """Log a table, scalars and an image; notes appear at the top of the run's page."""
         import wandb
 
         table, image = wandb.Table(columns=told["columns"], data=told["rows"]), wandb.Image(told["plot"])
@@ -95,14 +96,14 @@ class Wandb:
 
 
 class TensorBoard:
-    """An event file."""
+    """Show a run in a TensorBoard event file."""
 
     def __init__(self, told: Message) -> None:
         from tensorboardX import SummaryWriter
 
-        place = Path(told["folder"]) / "tensorboard"
-        shutil.rmtree(place, ignore_errors=True)  # of an attempt that was interrupted: every row is told again
-        self.writer = SummaryWriter(str(place))
+        folder = Path(told["folder"]) / "tensorboard"
+        shutil.rmtree(folder, ignore_errors=True)  # of an interrupted attempt: every row is sent again
+        self.writer = SummaryWriter(str(folder))
 
     def point(self, number: int, row: Mapping[str, float]) -> None:
         """See `Shown`."""
@@ -112,7 +113,7 @@ class TensorBoard:
         self.writer.flush()
 
     def comparison(self, told: Message) -> None:
-        """Figures, an image, notes as text."""
+        """Log scalars, an image, and notes as text."""
         from matplotlib.image import imread
 
         for name, value in told["scalars"].items():
@@ -127,16 +128,16 @@ class TensorBoard:
 
 
 class Screen:
-    """Where runs are shown. say: takes a sentence for the user."""
+    """Carry out messages. say: a function that takes a sentence for the user."""
 
     def __init__(self, say: Callable[[str], None]) -> None:
         self.say = say
         self.shown: Shown | None = None
-        self.refused: bool | None = None  # whether W&B's server is of no use; None before it was asked
+        self.refused: bool | None = None  # whether W&B's server is unusable; None before the first query
         self.complained = False
 
-    def hear(self, message: Message) -> None:
-        """Does what a message says; after a failure nothing more is shown of the run."""
+    def receive(self, message: Message) -> None:
+        """Carry out a message; after a failure ignore the rest of the run."""
         try:
             self._do(message)
         except Exception as error:
@@ -174,8 +175,8 @@ class Screen:
 
     def _give_up(self, why: str, message: Message) -> None:
         self.refused = True
-        place = Path(message["folder"]).parent.parent
-        self.say(f"W&B: {why}. Runs are kept offline; to upload them: `wandb sync {place}/*/*/wandb/offline-run-*`.")
+        output = Path(message["folder"]).parent.parent
+        self.say(f"W&B: {why}. Runs are kept offline; to upload them: `wandb sync {output}/*/*/wandb/offline-run-*`.")
 
 
 def _words(error: Exception) -> str:
@@ -183,11 +184,10 @@ def _words(error: Exception) -> str:
 
 
 def refusal(server: str, key: str | None) -> str | None:
-    """Why W&B's server is of no use now, as the beginning of a sentence; None where it answers."""
+    """Say why W&B's server is unusable now, as the start of a sentence; None if it answers."""
     found: list[str | None] = []
-    asking = threading.Thread(
-        target=lambda: found.append(_ask(server, key)), daemon=True
-    )  # looking a name up knows no time limit
+    # A thread, because a DNS query has no time limit.
+    asking = threading.Thread(target=lambda: found.append(_ask(server, key)), daemon=True)
     asking.start()
     asking.join(SECONDS_TO_ANSWER + 0.5)
     return found[0] if found else f"{server} does not answer"
@@ -206,15 +206,15 @@ def _ask(server: str, key: str | None) -> str | None:
         return None if answer.ok else f"{server} answers with the error {answer.status_code}"
     except requests.Timeout:
         return f"{server} does not answer"
-    except (OSError, ValueError, KeyError, TypeError) as error:  # requests' own errors are kinds of OSError
+    except (OSError, ValueError, KeyError, TypeError) as error:  # errors of requests are subclasses of OSError
         return f"{server} cannot be reached ({type(error).__name__})"
 
 
 def main() -> None:
-    """Shows what comes, until nothing comes any more."""
+    """Carry out messages until the input ends."""
     os.environ["WANDB_SILENT"] = "true"  # read when wandb is loaded
     out = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8")
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what libraries print is nobody's
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # drop what libraries print
 
     def say(sentence: str) -> None:
         with contextlib.suppress(OSError):
@@ -224,15 +224,15 @@ def main() -> None:
     threading.Thread(target=read, args=(inbox,), daemon=True).start()
     screen = Screen(say)
     while (message := inbox.get()) is not None:
-        screen.hear(message)
-    screen.hear({"do": "finish", "failed": True})  # a run that nobody finished
+        screen.receive(message)
+    screen.receive({"do": "finish", "failed": True})  # in case a run is not finished
     end()
 
 
 def read(inbox: queue.Queue[Message | None]) -> None:
-    """Fills the inbox; when the input has ended, the process has some seconds left."""
+    """Fill the inbox; after the input has ended, end this process within `SECONDS_TO_END`."""
     for line in sys.stdin.buffer:
-        with contextlib.suppress(ValueError):  # a line that was cut off
+        with contextlib.suppress(ValueError):  # an incomplete line
             inbox.put(json.loads(line))
     inbox.put(None)
     timer = threading.Timer(SECONDS_TO_END, end)
@@ -241,7 +241,7 @@ def read(inbox: queue.Queue[Message | None]) -> None:
 
 
 def end() -> None:
-    """Ends this process and those that W&B started, which are a group of their own."""
+    """End this process and those that W&B started, which share its process group."""
     os.killpg(0, signal.SIGKILL) if os.getpgrp() == os.getpid() else os._exit(0)
 
 

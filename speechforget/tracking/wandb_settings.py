@@ -1,4 +1,4 @@
-"""What W&B has been told about this machine and this user, read without loading it: variables, its files of settings, keys; and names it takes."""
+"""W&B's settings of this machine and user, read without loading W&B; and names that W&B accepts."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from pathlib import Path
 
 API = "https://api.wandb.ai"
 TAG, NAME = 64, 128  # characters of a tag, and of a run's, group's or project's name
-UNTOLD = {"", "0", "false", "no", "none", "off"}
+FALSE = {"", "0", "false", "no", "none", "off"}
 
 
 def stored_settings() -> dict[str, str]:
-    """The settings of W&B's files, as `wandb offline` and its siblings write them; those of the current folder go before the user's own."""
+    """Read the settings files that `wandb offline` and similar commands write; those of the current folder win."""
     user = Path(os.environ.get("WANDB_CONFIG_DIR") or "~/.config/wandb").expanduser()
     here = Path(os.environ.get("WANDB_DIR") or ".").expanduser()
     found: dict[str, str] = {}
@@ -25,28 +25,28 @@ def stored_settings() -> dict[str, str]:
             parser.read(path, encoding="utf-8")
             found |= dict(parser["default"]) if parser.has_section("default") else {}
         except (OSError, ValueError, configparser.Error):
-            continue  # W&B itself takes a file that it cannot read for an empty one
+            continue  # W&B treats an unreadable file as empty
     return found
 
 
 def told_mode() -> str | None:
-    """online, offline or disabled, as W&B's variables say, else its files; None where none of them says so."""
+    """Return online, offline or disabled, as set by W&B's variables, else by its files; None if neither sets it."""
     stored = stored_settings()
-    if os.environ.get("WANDB_DISABLED", "").lower() not in UNTOLD:
+    if os.environ.get("WANDB_DISABLED", "").lower() not in FALSE:
         return "disabled"
     mode = os.environ.get("WANDB_MODE") or stored.get("mode")
     if not mode:
-        return "disabled" if stored.get("disabled", "").lower() not in UNTOLD else None
+        return "disabled" if stored.get("disabled", "").lower() not in FALSE else None
     return {"offline": "offline", "dryrun": "offline", "disabled": "disabled"}.get(mode.lower(), "online")
 
 
 def base_url() -> str:
-    """Where W&B's server is."""
+    """Return the URL of W&B's server."""
     return (os.environ.get("WANDB_BASE_URL") or stored_settings().get("base_url") or API).rstrip("/")
 
 
 def api_key() -> str | None:
-    """The key that W&B would log in with: of the environment, its settings or the netrc file; None where it would have to ask."""
+    """Return the key that W&B would log in with: from the environment, its settings or netrc; None if it would ask."""
     if key := os.environ.get("WANDB_API_KEY") or stored_settings().get("api_key"):
         return key
     path = Path(os.environ.get("NETRC") or Path.home() / ".netrc")
@@ -58,15 +58,15 @@ def api_key() -> str | None:
 
 
 def can_log_in() -> bool:
-    """Whether W&B could log in without asking."""
+    """Say whether W&B could log in without asking."""
     return bool(api_key() or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"))
 
 
 def shortened(name: str, most: int = NAME) -> str:
-    """The name, or its beginning and a hash of the whole where it has more characters than W&B takes."""
+    """Return the name, or its start and a hash if it has more characters than W&B accepts."""
     return name if len(name) <= most else f"{name[: most - 9]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
 def project_name(project: str) -> str:
-    """The name with a hyphen for each sign that W&B takes in no project's name."""
+    """Replace each character that W&B does not accept in a project name by a hyphen."""
     return shortened(re.sub(r"[/\\#?%:]", "-", project))

@@ -21,7 +21,7 @@ from speechforget.errors import UserError
 from speechforget.models.checkpoint import read_checkpoint
 from speechforget.models.folder import load_classifier
 from speechforget.report.__main__ import main as report
-from speechforget.report.notes import notes
+from speechforget.report.caveats import caveats
 from speechforget.stages.import_checkpoint import reorder
 from speechforget.stages.score_files import read_scores
 from speechforget.stages.split import divide
@@ -364,22 +364,24 @@ def test_a_sweep_mixes_both_and_the_report_tells_them_apart(
 
 def test_pretrained_weights_are_never_left_unsaid(configure, checkpoint: Path) -> None:
     config = configure()
-    assert notes(config, None) == [] and has_oracle(config) and why_no_oracle(config) is None
+    assert caveats(config, None) == [] and has_oracle(config) and why_no_oracle(config) is None
     config["model"]["pretrained"] = "facebook/hubert-base-ls960"
-    (note,) = notes(config, None)
+    (note,) = caveats(config, None)
     assert note == (
         "Original and oracle start from the same pretrained weights (facebook/hubert-base-ls960): "
         "what pre-training knows of the forget utterances was not unlearned."
     )
     config["oracle"] = "none"
-    assert notes(config, None)[0].startswith("The original starts from pretrained weights (facebook/hubert-base-ls960)")
+    assert caveats(config, None)[0].startswith(
+        "The original starts from pretrained weights (facebook/hubert-base-ls960)"
+    )
     config = configure(f"original.checkpoint={checkpoint}")
-    assert [note.split(":")[0] for note in notes(config, read_checkpoint(config))] == [
+    assert [note.split(":")[0] for note in caveats(config, read_checkpoint(config))] == [
         "The original is the user's checkpoint"
     ]
     config["model"]["pretrained"] = "facebook/hubert-base-ls960"
     config["oracle"] = "train"
-    assert notes(config, read_checkpoint(configure(f"original.checkpoint={checkpoint}")))[-1].startswith(
+    assert caveats(config, read_checkpoint(configure(f"original.checkpoint={checkpoint}")))[-1].startswith(
         "The original, a tcresnet, may start from pretrained weights, and the oracle from facebook/hubert-base-ls960: "
     )
 
@@ -394,7 +396,7 @@ def test_a_checkpoint_of_hugging_face_is_read(configure, tmp_path: Path) -> None
     found = read_checkpoint(config)
     assert found is not None and found.labels == ("word0", "word2", "word1", "word3") and found.sample_rate == 8000
     assert set(found.files) == {"config.json", "preprocessor_config.json", "model.safetensors"}
-    assert "pretrained weights (hubert" in notes(config, found)[-1]
+    assert "pretrained weights (hubert" in caveats(config, found)[-1]
     digest = found.digest
     (folder / "optimizer.pt").write_bytes(b"of no account")
     assert found.digest == digest

@@ -1,4 +1,4 @@
-"""What every table must say of where its models come from."""
+"""Caveats that follow from where a run's models come from: a user's checkpoint, or pretrained weights."""
 
 from __future__ import annotations
 
@@ -9,25 +9,26 @@ from speechforget.config.oracle import has_oracle
 from speechforget.models.checkpoint import Checkpoint
 
 
-def notes(config: Mapping[str, Any], checkpoint: Checkpoint | None) -> list[str]:
-    """What every table must say of where its models come from."""
+def caveats(config: Mapping[str, Any], checkpoint: Checkpoint | None) -> list[str]:
+    """Write the sentences that every table of the run must carry about the source of its models."""
     found = []
     if checkpoint is not None:
         found.append(
-            "The original is the user's checkpoint: whether it heard the holdout is not known, so membership columns hold only if it did not; "
-            "the same goes for test."
+            "The original is the user's checkpoint: its training set is not known, so membership columns are valid "
+            "only if it was not trained on the holdout, and test columns only if it was not trained on test."
         )
         if has_oracle(config):
             found.append(
-                "The oracle was trained with this run's recipe: gaps to it hold as far as that is the checkpoint's."
+                "The oracle was trained with this run's recipe: gaps to it are valid only if the checkpoint was "
+                "trained with the same recipe."
             )
     if (start := _pretrained(config, checkpoint)) is not None:
-        found.append(f"{start}: what pre-training knows of the forget utterances was not unlearned.")
+        found.append(f"{start}: what pre-training learned of the forget utterances was not unlearned.")
     return found
 
 
 def _pretrained(config: Mapping[str, Any], checkpoint: Checkpoint | None) -> str | None:
-    """Which models start from which pretrained weights, as far as that is known."""
+    """Say which models start from which pretrained weights; None if none do, or it is not known."""
     model = config["model"]
     name = model.get("bundle") if model.get("pretrained") is True else model.get("pretrained")
     if checkpoint is None:
@@ -35,7 +36,8 @@ def _pretrained(config: Mapping[str, Any], checkpoint: Checkpoint | None) -> str
         return f"{who} pretrained weights ({name})" if name else None
     oracle = f", and the oracle from {name}" if has_oracle(config) and name else ""
     if checkpoint.kind == "hugging face":
-        return f"The original starts from pretrained weights ({checkpoint.model.get('model_type')}, fine-tuned by the user){oracle}"
+        kind = checkpoint.model.get("model_type")
+        return f"The original starts from pretrained weights ({kind}, fine-tuned by the user){oracle}"
     return (
         f"The original, a {model['name']}, may start from pretrained weights{oracle}" if "pretrained" in model else None
     )

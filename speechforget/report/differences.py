@@ -1,4 +1,4 @@
-"""What tells results apart, in the fewest words: the names and values in which their facts differ."""
+"""Short descriptions of results by the facts in which they differ."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from collections.abc import Mapping
 from typing import Any
 
 HASH = re.compile(r"[0-9a-f]{16,}")
-SHOWN = 8  # differences
-DIGITS = 6  # of a hash
+SHOWN, DIGITS = 8, 6  # differences in a description, digits of a hash
 
 
 def differences(facts: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
-    """Identity -> what its facts do not share with those of the others, such as `epochs=3, code 3fa94c`; empty for a single one.
+    """Describe each identity by the facts that differ between identities, such as `epochs=3, code 3fa94c`.
 
-    facts: identity -> flat facts. Where words would be the same for two identities, digits of the identity stand behind them.
+    facts: identity -> flat facts. The description of a single identity is empty. Identities with equal descriptions get
+    digits of the identity appended.
     """
     names = sorted({name for flat in facts.values() for name in flat})
     differing = [name for name in names if len({json.dumps(flat.get(name)) for flat in facts.values()}) > 1]
@@ -38,7 +38,7 @@ def _words(flat: Mapping[str, Any]) -> str:
 
 
 def _short(name: str, flat: Mapping[str, Any]) -> str:
-    """The last part of a dotted name, or more where that is just `name` or is another value's, too."""
+    """Shorten a dotted name to its last parts: enough that it is not just `name`, nor the name of another value."""
     parts = name.split(".")
     for count in range(1, len(parts) + 1):
         short = ".".join(parts[-count:])
@@ -61,5 +61,5 @@ def _is_hash(value: Any) -> bool:
 
 
 def digits(text: str) -> str:
-    """A few digits that stand for a text: the first of a hash, else of the text's own."""
+    """Return the first digits of a hash, or of the hash of any other text."""
     return (text if HASH.fullmatch(text) else hashlib.sha256(text.encode()).hexdigest())[:DIGITS]

@@ -1,0 +1,41 @@
+"""Made score tables."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from speechforget.evaluation.divergence import log_softmax
+from speechforget.evaluation.tables import Scores, Tables
+
+METRICS = sorted((Path(__file__).parents[2] / "conf" / "metrics").glob("*.yaml"))
+CLASSES = 6
+
+
+def make_scores(role, label, logits, nonmember=None, seconds=1.0):
+    role, label, logits = np.asarray(role), np.asarray(label), np.asarray(logits, dtype=np.float64)
+    nonmember = role == "holdout" if nonmember is None else nonmember
+    with np.errstate(all="ignore"):
+        loss = -log_softmax(logits)[np.arange(len(label)), label]
+    return Scores(role, nonmember, label, logits, loss, np.zeros((len(label), 2)), seconds)
+
+
+def make_tables(
+    kind="sample", seed=0, rows=600, oracles=1, roles=("forget", "retain", "validation", "holdout", "test")
+):
+    draw = np.random.default_rng(seed)
+    role, label = draw.choice(roles, size=rows), draw.integers(0, CLASSES, rows)
+    forgotten = (1,) if kind == "class" else ()
+    if forgotten:
+        training = np.isin(role, ["forget", "retain"])
+        role = np.where(training, np.where(label == 1, "forget", "retain"), role)
+    nonmember = (role == "holdout") & (np.isin(label, forgotten) if forgotten else True)
+
+    def model(known, seconds):
+        logits = draw.normal(size=(rows, CLASSES))
+        logits[np.arange(rows), label] += np.where(np.isin(role, known), 5, 2)
+        return make_scores(role, label, logits, nonmember, seconds)
+
+    oracle_scores = tuple(model(["retain"], 9.0 + number) for number in range(oracles))
+    return Tables(model(["forget", "retain"], 10.0), oracle_scores, model(["retain"], 2.0), forgotten, seed)
