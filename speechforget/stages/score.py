@@ -86,7 +86,7 @@ def _fill(
     corpus: str | None,
 ) -> int:
     """Gives the number of utterances whose outputs are not finite."""
-    stream = sources.divided("all", BATCH_SIZE)
+    stream = sources.sharded("all", BATCH_SIZE)
     stays = (
         None
         if corpus is None

@@ -14,7 +14,8 @@ import torch
 from speechforget.config.instantiate import instantiate_target
 from speechforget.data.audio.files import read_window
 from speechforget.data.batches.sample_sources import Mapped, OnDemand, Recordings, Resident
-from speechforget.data.batches.streams import Sources, Waveforms
+from speechforget.data.batches.streams import Sources
+from speechforget.data.batches.waveforms import Waveforms
 from speechforget.data.requests.select import Request
 from speechforget.distributed import collectives
 from speechforget.stages.split import Data
@@ -32,7 +33,7 @@ def make_sources(
 ) -> Sources:
     """The utterances by name. Where a class is forgotten, `validation` holds the remaining classes, `validation_request` the request's.
 
-    device: where the classifier is. What is withdrawn validates nothing. Noise is the same for every model of a split: see `noise_to_hear`.
+    device: where the classifier is. What is withdrawn validates nothing. Noise is the same for every model of a split: see `background_noise`.
     """
     train, validation = data.rows("train"), data.rows("validation")
     rows = {"all": np.arange(len(data.table)), "train": train, "validation": validation}
@@ -49,8 +50,8 @@ def make_sources(
         recordings, data.table["samples"].to_numpy(), round(dataset["seconds"] * dataset["sample_rate"])
     )
     augment = build_augment(config["train"]["augment"])
-    noise = noise_to_hear(data, dataset["sample_rate"], kept=dataset["cache"] != "none") if augment.noise else None
-    augment = augment.hearing(noise, recordings.device)
+    noise = background_noise(data, dataset["sample_rate"], kept=dataset["cache"] != "none") if augment.noise else None
+    augment = augment.with_noise(noise, recordings.device)
     waits = device is not None and device.type != "cpu" and recordings.device.type == "cpu"
     return Sources(
         waveforms,
@@ -87,7 +88,7 @@ def _starts(table: pd.DataFrame, sample_rate: int) -> np.ndarray:
     return np.rint(table["start"].fillna(0.0).to_numpy(float) * sample_rate).astype(np.int64)
 
 
-def noise_to_hear(data: Data, sample_rate: int, kept: bool = True) -> np.ndarray | None:
+def background_noise(data: Data, sample_rate: int, kept: bool = True) -> np.ndarray | None:
     """The recordings of background noise behind one another, int16, the same for original, oracle and unlearned; None where too little is left.
 
     Only stretches of a second and more in which no utterance of the corpus lies, whatever its subset: no request can name them, and nothing that is

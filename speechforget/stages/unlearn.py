@@ -239,7 +239,7 @@ def evaluator(method: Method, student: nn.Module, sources: Sources, device: torc
 
     def evaluate(name: str) -> float:
         needed(method, name)
-        return accuracy(student, sources.divided({"validation": "validation_request"}.get(name, name), 256), device)
+        return accuracy(student, sources.sharded({"validation": "validation_request"}.get(name, name), 256), device)
 
     return evaluate
 

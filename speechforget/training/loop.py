@@ -155,7 +155,7 @@ class Fitted(LightningModule):
         with self.cost.paused():
             known = [name for name in names if len(self.sources.rows.get(name, ()))]
             accuracies = {
-                f"{name}/accuracy": accuracy(model, self.sources.divided(name, 256), self.device) for name in known
+                f"{name}/accuracy": accuracy(model, self.sources.sharded(name, 256), self.device) for name in known
             }
         self.curve.add({"epoch": self.current_epoch, "step": self.trainer.global_step, **means, **accuracies})
 

@@ -18,7 +18,8 @@ from support.tiny import options_of
 
 from speechforget.data.batches.augment import Augment
 from speechforget.data.batches.sample_sources import Mapped
-from speechforget.data.batches.streams import Sources, Waveforms
+from speechforget.data.batches.streams import Sources
+from speechforget.data.batches.waveforms import Waveforms
 from speechforget.errors import Diverged, UserError
 from speechforget.inference import load
 from speechforget.methods.base.driver import Driver

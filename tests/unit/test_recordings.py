@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from speechforget.data.batches.sample_sources import Mapped, OnDemand, Recordings, Resident
-from speechforget.data.batches.streams import Waveforms
+from speechforget.data.batches.waveforms import Waveforms
 from speechforget.errors import UserError
 from speechforget.pipeline import Pipeline
 from speechforget.stages.score_files import read_scores
@@ -160,7 +160,7 @@ def test_noise_is_heard_from_where_no_utterance_lies(tmp_path: Path, caplog: pyt
 
     from speechforget.data.audio.cache import decode
     from speechforget.data.corpora.base import Corpus
-    from speechforget.stages.sources import noise_to_hear
+    from speechforget.stages.sources import background_noise
     from speechforget.stages.split import Data
 
     sound = np.arange(1, 20001, dtype=np.int16)
@@ -175,16 +175,16 @@ def test_noise_is_heard_from_where_no_utterance_lies(tmp_path: Path, caplog: pyt
         audio = decode(Corpus("test", tmp_path, table, (tmp_path / "noise.wav",)), tmp_path / "cache", 1000)
         return Data(audio, audio.table[:0], ["go", "silence"], "key")
 
-    heard = noise_to_hear(data(1.0, 2.5, 8.0), 1000)
+    heard = background_noise(data(1.0, 2.5, 8.0), 1000)
     assert np.array_equal(
         heard, np.concatenate([sound[:1000], sound[3500:8000], sound[9000:]])
     )  # not the half second from 2 on
-    assert np.array_equal(noise_to_hear(data(1.0, 2.5, 8.0), 1000, kept=False), heard)
+    assert np.array_equal(background_noise(data(1.0, 2.5, 8.0), 1000, kept=False), heard)
     assert not caplog.text
     few = data(*np.arange(9.9))
     for _ in range(3):
-        assert len(noise_to_hear(few, 1000)) == 10000
-        assert noise_to_hear(data(*np.arange(10.9)), 1000) is None
+        assert len(background_noise(few, 1000)) == 10000
+        assert background_noise(data(*np.arange(10.9)), 1000) is None
     assert caplog.text.count("made noise") == 1 and "9 s of the corpus's background noise" in caplog.text
 
 
