@@ -24,7 +24,7 @@ from speechforget.launchers import slurm as slurm_queue
 from speechforget.launchers.job_logs import last_words
 from speechforget.launchers.jobs import Job
 from speechforget.launchers.shared_models import first_wave
-from speechforget.stages.split import divide
+from speechforget.stages.split import split_corpus
 from speechforget.store import Store
 
 ROOT = Path(__file__).parents[2]
@@ -171,7 +171,7 @@ def test_a_sweep_trains_shared_models_once_and_first(command, small, configure, 
 def decode(config: dict[str, Any]) -> None:
     """Decodes the run's corpus into its cache, and divides it elsewhere: where a first wave or a plan may start from."""
     with tempfile.TemporaryDirectory() as elsewhere:
-        divide(config, Store(Path(elsewhere)))
+        split_corpus(config, Store(Path(elsewhere)))
 
 
 @pytest.mark.parametrize("decoded", [False, True])

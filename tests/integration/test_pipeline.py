@@ -20,7 +20,7 @@ from speechforget.cli.plan import plan
 from speechforget.errors import NotApplicable, UserError
 from speechforget.pipeline import Pipeline
 from speechforget.stages.sources import make_sources
-from speechforget.stages.split import divide
+from speechforget.stages.split import split_corpus
 from speechforget.store import Store
 
 ROOT = Path(__file__).parents[2]
@@ -197,7 +197,7 @@ def test_the_joblib_launcher_shares_too(command, small, tmp_path: Path) -> None:
 
 def keys(configure, tmp_path: Path, *overrides: str) -> dict[str, str]:
     """The keys of a run's stages, without building any; the corpus is decoded first, and not divided."""
-    divide(configure(f"output={tmp_path}", *overrides), Store(tmp_path / "elsewhere"))
+    split_corpus(configure(f"output={tmp_path}", *overrides), Store(tmp_path / "elsewhere"))
     found: dict[str, str] = {}
     for planned in plan(configure(f"output={tmp_path}", *overrides)):
         assert planned.key is not None
@@ -269,7 +269,7 @@ def test_every_number_of_a_yaml_is_in_a_key(group: str, configure, tmp_path: Pat
         config = configure(f"output={tmp_path}", f"{group}={path.stem}")
         if config["model"].get("pretrained"):  # the key of weights that are not here is only known to their hub
             config["model"]["pretrained"] = None
-        divide(config, Store(tmp_path / "elsewhere"))
+        split_corpus(config, Store(tmp_path / "elsewhere"))
         before = {planned.key for planned in plan(config)}
         own = {
             name: value for name, value in config[group].items() if name != "requests"
@@ -283,11 +283,11 @@ def test_every_number_of_a_yaml_is_in_a_key(group: str, configure, tmp_path: Pat
 
 def test_a_plan_of_a_decoded_corpus_divides_it_elsewhere(configure, tmp_path: Path) -> None:
     config = configure(f"output={tmp_path / 'out'}", f"cache={tmp_path / 'cache'}")
-    divide(config, Store(tmp_path / "elsewhere"))
+    split_corpus(config, Store(tmp_path / "elsewhere"))
     planned = plan(config)
     assert [one.state for one in planned] == ["missing"] * len(planned) and all(one.key for one in planned)
     assert not (tmp_path / "out").exists()
-    made = divide(config, Store(tmp_path / "out"))
+    made = split_corpus(config, Store(tmp_path / "out"))
     assert planned[0].stage == "split" and planned[0].key == made.key
     again = plan(config)
     assert [one.key for one in again] == [one.key for one in planned] and again[0].exists

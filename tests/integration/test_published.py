@@ -22,7 +22,7 @@ from speechforget.data.requests.options import counted
 from speechforget.data.requests.select import select
 from speechforget.data.split import split
 from speechforget.errors import UserError
-from speechforget.stages.split import divide
+from speechforget.stages.split import split_corpus
 from speechforget.store import Store
 
 ROOT = Path(__file__).parents[2]
@@ -217,7 +217,7 @@ def test_the_command_makes_lists_that_a_run_reads(
         "task.seed=3",
         "task.percent=10",
     )
-    table = divide(config, Store(tmp_path)).table
+    table = split_corpus(config, Store(tmp_path)).table
     read, drawn = (select(table, {**config["task"], "by": by}) for by in ("published", "random"))
     assert np.array_equal(read.forget, drawn.forget)
 

@@ -31,9 +31,10 @@ from speechforget.stages.score import score
 from speechforget.stages.score_files import COLUMNS, column
 from speechforget.stages.train import learning_rate_factor, train
 from speechforget.stages.unlearn import Unlearning, build_method, evaluator, ordered_batches, pass_stream, unlearn
+from speechforget.training.checkpoint import Resumable
 from speechforget.training.cost_meter import Cost
 from speechforget.training.finite import Watch
-from speechforget.training.loop import Job, Resumable, accuracy
+from speechforget.training.loop import FitSettings, accuracy
 
 CONF = Path(__file__).parents[2] / "conf"
 RATE, CLASSES, EACH = 8000, 3, 16
@@ -70,9 +71,9 @@ MODEL = config("model", "tcresnet", channels=[8, 8], dropout=0.2)
 RECIPE = config("train", "default", epochs=3, batch_size=8, warmup=1)
 
 
-def job(folder: Path, seed: int = 0) -> Job:
+def job(folder: Path, seed: int = 0) -> FitSettings:
     folder.mkdir(parents=True, exist_ok=True)
-    return Job(folder, TRAINER, seed, None, "test")
+    return FitSettings(folder, TRAINER, seed, None, "test")
 
 
 def trained(folder: Path, sources: Sources, seed: int = 0) -> Path:
@@ -385,7 +386,10 @@ def test_every_module_of_a_method_is_in_the_checkpoint(sources: Sources, origina
     )
     names = (
         Unlearning(
-            Driver(method, classifier, lambda name: 0.0), sources, Job(original, TRAINER, 0, None, "test"), Cost()
+            Driver(method, classifier, lambda name: 0.0),
+            sources,
+            FitSettings(original, TRAINER, 0, None, "test"),
+            Cost(),
         )
         .state_dict()
         .keys()
@@ -398,7 +402,7 @@ def test_other_precisions_train_and_unlearn(precision: str, tmp_path: Path, sour
     trainer = {**TRAINER, "precision": precision}
     for name in ("original", "unlearned"):
         (tmp_path / name).mkdir()
-    jobs = [Job(tmp_path / name, trainer, 0, None, "test") for name in ("original", "unlearned")]
+    jobs = [FitSettings(tmp_path / name, trainer, 0, None, "test") for name in ("original", "unlearned")]
     train(jobs[0], sources, LABELS, DATASET, MODEL, RECIPE)
     unlearn(jobs[1], jobs[0].folder, sources, (), {**options_of("scrub"), "rewind": True})
     score(tmp_path, jobs[1].folder, sources, TRAINER, "test")
@@ -423,7 +427,7 @@ def test_a_compiled_model_trains_to_the_same_weights_but_for_rounding(tmp_path: 
         folder = tmp_path / str(compiled)
         folder.mkdir()
         train(
-            Job(folder, {**TRAINER, "compile": compiled}, 0, None, "test"),
+            FitSettings(folder, {**TRAINER, "compile": compiled}, 0, None, "test"),
             sources,
             LABELS,
             DATASET,

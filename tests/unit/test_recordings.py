@@ -137,7 +137,7 @@ def test_models_that_hear_alike_share_features_and_others_do_not(
     monkeypatch.setattr(
         LogMel, "forward", lambda self, *inputs: (heard.append(len(inputs[0])), forward(self, *inputs))[1]
     )
-    monkeypatch.setattr("speechforget.stages.score._features", feature_cache.Features())
+    monkeypatch.setattr("speechforget.stages.score._features", feature_cache.FeatureCache())
     config = configure(f"output={tmp_path}", "method=none", "train.epochs=1")
     pipeline = Pipeline(config, Store(tmp_path))
     models = [pipeline.train("original"), pipeline.train("oracle")]
@@ -185,7 +185,7 @@ def test_noise_is_heard_from_where_no_utterance_lies(tmp_path: Path, caplog: pyt
     for _ in range(3):
         assert len(background_noise(few, 1000)) == 10000
         assert background_noise(data(*np.arange(10.9)), 1000) is None
-    assert caplog.text.count("made noise") == 1 and "9 s of the corpus's background noise" in caplog.text
+    assert caplog.text.count("synthetic noise") == 1 and "9 s of the corpus's background noise" in caplog.text
 
 
 def test_a_split_is_read_from_whatever_cache_holds_its_recordings(tmp_path: Path) -> None:
@@ -195,7 +195,7 @@ def test_a_split_is_read_from_whatever_cache_holds_its_recordings(tmp_path: Path
     from speechforget.data.audio.cache import decode
     from speechforget.data.corpora.base import Corpus
     from speechforget.stages.sources import _recordings
-    from speechforget.stages.split import divide
+    from speechforget.stages.split import split_corpus
     from speechforget.store import Store
 
     made: dict[str, Corpus] = {}
@@ -236,7 +236,7 @@ def test_a_split_is_read_from_whatever_cache_holds_its_recordings(tmp_path: Path
             dataset = {**config["dataset"], "cache": cache, "corpus": {"_target_": "builtins.dict"}}
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr("hydra.utils.instantiate", lambda *_, name=name, **__: made[name])
-                data = divide({**config, "dataset": dataset}, Store(tmp_path))
+                data = split_corpus({**config, "dataset": dataset}, Store(tmp_path))
             keys.add(data.key)
             read = _recordings(dataset, data, None).read(
                 np.arange(len(data.table)), np.zeros(len(data.table), dtype=np.int64), 1000
