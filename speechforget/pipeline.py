@@ -102,7 +102,7 @@ class Pipeline:
         return read_checkpoint(self.config)
 
     def check_applicable(self) -> None:
-        """Raise NotApplicable for a method not defined for this kind of request, UserError for numbers tuned otherwise."""
+        """Raise NotApplicable for a method not defined for the request, UserError for numbers tuned for another one."""
         check_tuned(self.config, lambda: self.data.audio.fingerprint)
         kinds = list(self.method["requests"])
         if self.task["kind"] not in kinds:

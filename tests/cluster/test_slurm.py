@@ -212,7 +212,7 @@ def test_a_job_that_was_preempted_and_ran_out_of_time_ends_the_same(start, undis
     (job,) = jobs_of(tmp_path)
     subprocess.run(["scancel", "--signal=USR2", job], check=True)  # what SLURM sends before the time limit
     wait_for(lambda: int(restarts(job)) == 1 and state(job) == "RUNNING")
-    wait_for(lambda: "Going on from the checkpoint" in log_of(tmp_path, job))
+    wait_for(lambda: "Resuming from the checkpoint" in log_of(tmp_path, job))
     moment = checkpoint(tmp_path)[0].stat().st_mtime_ns
     wait_for(lambda: checkpoint(tmp_path)[0].stat().st_mtime_ns != moment)
     line = ["sbatch", "--parsable", "--partition=high", "--exclusive", "--output=/dev/null", "--wrap=true"]
@@ -220,7 +220,7 @@ def test_a_job_that_was_preempted_and_ran_out_of_time_ends_the_same(start, undis
     code, out, err = ended(process)
     assert code == 0 and "  done " in out, err
     assert accounting([urgent], "State")[urgent] == ["COMPLETED"]
-    assert restarts(job) == "2" and log_of(tmp_path, job).count("Going on from the checkpoint") == 2
+    assert restarts(job) == "2" and log_of(tmp_path, job).count("Resuming from the checkpoint") == 2
     assert weights(tmp_path) == undisturbed
 
 

@@ -1,4 +1,4 @@
-"""What a process asks of its system before it computes."""
+"""Memory and idle threads of a process."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-# Pieces of 16 MB, as a batch's activations are, that are made, written to and freed, 20 times; prints how many pages the system had to give.
+# Allocates, writes and frees blocks of 16 MB 20 times, as batches do; prints the megabytes that the system had to give.
 PROGRAM = """
 import resource
 {first}

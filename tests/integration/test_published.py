@@ -102,7 +102,8 @@ def test_a_list_is_the_random_draw_nested_to_the_last_id(table: pd.DataFrame, li
         ({"balanced": False}, "balanced"),
         (
             {"seed": 7},
-            r"No list of requests tiny-word-seed7 .*tiny-word-seed1.*request_lists.py dataset=tiny dataset.label=word .*--seeds 7",
+            r"No list of requests tiny-word-seed7 .*tiny-word-seed1.*"
+            r"request_lists.py dataset=tiny dataset.label=word .*--seeds 7",
         ),
         ({"list": {"name": "my_own-word"}}, r"there are tiny-word\).*dataset=my_own "),
         ({"lists": None}, r"comes with speechforget \(.*espeak-word.*dataset=tiny "),
@@ -122,10 +123,10 @@ def test_another_division_is_refused_and_says_what_differs(table, lists: Path) -
     relabelled = table.assign(label=table["label"].replace("w1", "w9"))
     without = table[table["label"] != "w1"].reset_index(drop=True)
     cases = {
-        "here are train": grown,
-        "as large and hold other": swapped,
+        "this split has train": grown,
+        "same sizes but other": swapped,
         "other utterances, labels": relabelled,
-        "are not trained on, '": without,
+        "are not in training, first '": without,
     }
     for words, other in cases.items():
         with pytest.raises(UserError, match=f"{words}.*dataset.holdout=0.2"):
@@ -139,7 +140,7 @@ def test_other_recordings_under_the_same_ids_are_a_warning(table, lists: Path, c
     assert not caplog.records
     with caplog.at_level(logging.WARNING):
         request = select(table.assign(sha1="other"), asked)
-    assert "what is heard differs" in caplog.text
+    assert "its audio differs" in caplog.text
     assert np.array_equal(request.forget, select(table, asked).forget)
 
 

@@ -1,4 +1,4 @@
-"""What a person's list names and no model was trained on: it is in no number, in no validation, and in the keys."""
+"""Listed recordings that no model was trained on: they are in no metric, in no validation set, and in the keys."""
 
 from __future__ import annotations
 
@@ -81,5 +81,5 @@ def test_a_request_without_sense_is_refused_before_anything_is_trained(
 ) -> None:
     monkeypatch.setattr(Pipeline, "train", lambda *_: pytest.fail("trained"))
     for override in ("task.classes=[nan]", "task.classes=[null]"):
-        with pytest.raises(UserError, match="into quotes"):
+        with pytest.raises(UserError, match="in quotes"):
             Pipeline(configure("task=class", override, f"output={tmp_path}"), Store(tmp_path)).run()

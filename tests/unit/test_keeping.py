@@ -1,4 +1,4 @@
-"""Importances that are kept: made once for an original, found by the next request, and looked after as other artefacts are."""
+"""Cached importances: made once for an original, found by the next request, and managed like other artefacts."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def unlearn(configure, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Unlearn:
-    """unlearn(overrides ...) -> the unlearned model, and what was read for it; in an output folder of this test's own, with a trained original."""
+    """unlearn(overrides ...) -> the unlearned model and what was read for it, in an output folder with an original."""
     read: list[str] = []
     total = Context.total
 

@@ -114,8 +114,8 @@ def drawn_values(
     """Draw values of a column that occur in training; return them sorted. A larger number includes every smaller one.
 
     fewest: draw only values with at least so many training utterances. option: the key that names values.
-    share: instead of `number`, draw values that cover share[0] to share[1] percent of the training utterances. In random
-        order, a value is taken unless that would exceed the range or make it unreachable, until the range is reached.
+    share: instead of `number`, draw values that cover share[0] to share[1] percent of the training utterances. In
+        random order, a value is taken unless that would exceed the range or make it unreachable, until it is reached.
     Raises UserError if there are no such values.
     """
     counts = _counts(table, column)

@@ -18,8 +18,8 @@ FIX = "name a UTF-8 text file with one utterance id per line"
 def read_ids(file: Any, known: Iterable[str]) -> list[str]:
     """Return the ids of the file `task.ids`, each once and in order, without empty lines.
 
-    known: the ids of the corpus. A line that only differs from one of them in Unicode form, backslashes or blanks at its
-    ends is taken as that id, with a warning. Other lines are returned unchanged.
+    known: the ids of the corpus. A line that only differs from one of them in Unicode form, backslashes or blanks at
+    its ends is taken as that id, with a warning. Other lines are returned unchanged.
     Raises UserError for a file that cannot be read or has no id.
     """
     if file is None:
@@ -42,7 +42,7 @@ def read_ids(file: Any, known: Iterable[str]) -> list[str]:
     found = [line if line in exact or len(same := spelt.get(spelling(line), [])) != 1 else same[0] for line in lines]
     if changed := sum(line != identity for line, identity in zip(lines, found, strict=True)):
         logger.warning(
-            "task.ids: %d ids are spelt differently from the corpus (blanks, slashes, Unicode form) and are matched to its ids",
+            "task.ids: %d ids are spelt differently from the corpus (blanks, slashes, Unicode form); its ids are used",
             changed,
         )
     return list(dict.fromkeys(found))

@@ -39,7 +39,7 @@ class PublishedList:
 
 
 def write(table: pd.DataFrame, path: Path, seed: int, head: Mapping[str, str]) -> None:
-    """Write the balanced draws of 1 to 10 percent by `seed` of a table from `split`. head: description, name -> line."""
+    """Write the balanced draws of 1 to 10 percent by `seed` of a table from `split`. head: name -> one line."""
     lines = [f"# {name}: {value}" for name, value in {**head, **facts(table)}.items()] + [IDS]
     before: set[str] = set()
     order = random_order(table, True, seed)
@@ -144,7 +144,7 @@ def _check(found: PublishedList, table: pd.DataFrame) -> None:
         else:
             what = "the subsets have the same sizes but other utterances, labels or copies"
         if missing:
-            what += f"; {len(missing)} of its {len(listed)} utterances are not in the training subset, the first is '{missing[0]}'"
+            what += f"; {len(missing)} of its {len(listed)} utterances are not in training, first '{missing[0]}'"
         raise UserError(
             f"The list {found.path.name} is of another corpus or another split: {what}. "
             f"Use its settings, {found.head.get(SETTINGS, 'which it does not say')}, "
