@@ -170,12 +170,12 @@ class _Undecoded(Pipeline):
 
     @cached_property
     def data(self) -> Data:
-        """Return an empty corpus whose key depends on the config of the dataset."""
-        key = key_of("split", {"dataset": self.dataset})
-        self.store.produce("split", self.dataset["name"], {"dataset": self.dataset}, lambda *_: None)
+        """Return an empty corpus with a key that depends on the config of the dataset."""
+        inputs = {"dataset": self.dataset}
+        split = self.store.produce("split", self.dataset["name"], inputs, lambda *_: None)
         table = pd.DataFrame({"id": [], "label": [], "subset": []}, dtype=str)
         classes = [] if self.checkpoint is None else list(self.checkpoint.labels)
-        return Data(None, table, classes, key)  # type: ignore[arg-type]
+        return Data(None, table, classes, split.key, inputs)  # type: ignore[arg-type]
 
     @cached_property
     def request(self) -> Request:

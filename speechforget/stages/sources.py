@@ -45,7 +45,7 @@ def make_sources(
         rows |= {"validation": validation[~gone[validation]], "validation_forgotten": validation[gone[validation]]}
         rows["validation_request"] = rows["validation_forgotten"] if request.forgotten else validation
     dataset = config["dataset"]
-    recordings = _recordings(dataset, data, device)
+    recordings = open_recordings(dataset, data, device)
     waveforms = Waveforms(
         recordings, data.table["samples"].to_numpy(), round(dataset["seconds"] * dataset["sample_rate"])
     )
@@ -65,7 +65,8 @@ def make_sources(
     )
 
 
-def _recordings(dataset: Mapping[str, Any], data: Data, device: torch.device | None) -> Recordings:
+def open_recordings(dataset: Mapping[str, Any], data: Data, device: torch.device | None) -> Recordings:
+    """Return the source of the samples that `dataset.cache` and `dataset.resident` choose."""
     offset = data.table["offset"].to_numpy()
     if dataset["cache"] == "none":
         paths = data.table["path"].to_numpy()

@@ -31,7 +31,7 @@ def result_of(folder: Path, method: str = "scrub") -> dict:
 
 
 def figures(result: dict) -> dict:
-    """What two runs of the same command must agree on: every metric but wall time."""
+    """Return what two runs of the same command must agree on: every metric but seconds."""
     return {
         model: {metric: entry for metric, entry in entries.items() if metric not in {"seconds"}}
         for model, entries in result["comparison"].items()
@@ -139,7 +139,7 @@ def test_two_runs_at_once_train_the_original_once(quiet: Path, small, tmp_path: 
 
 
 def test_a_sweep_shares_lists_and_survives(command, small, tmp_path: Path) -> None:
-    """Two toy methods of one file and one yaml each: one that only knows classes, one that fails."""
+    """Two toy methods: one that is only defined for classes, and one that fails."""
     (tmp_path / "conf" / "method").mkdir(parents=True)
     (tmp_path / "toy.py").write_text(
         "from speechforget.methods.base.method import Method\n\n\n"
@@ -262,7 +262,7 @@ def test_what_changes_a_result_changes_the_keys_from_there_on(keys) -> None:
 
 
 def numbers(options: dict, prefix: tuple = ()) -> Iterator[tuple]:
-    """The place of every number in a config."""
+    """Yield the path of every number in a config."""
     for name, value in options.items():
         if isinstance(value, dict):
             yield from numbers(value, (*prefix, name))
@@ -298,17 +298,24 @@ def test_every_number_of_a_yaml_is_in_a_key(group: str, configure, tmp_path: Pat
 
     for path in sorted((ROOT / "conf" / group).glob("*.yaml")):
         config = configure(f"output={tmp_path}", f"{group}={path.stem}")
-        if config["model"].get("pretrained"):  # the key of weights that are not here is only known to their hub
+        if config["model"].get("pretrained"):  # only the hub knows the key of weights that are not here
             config["model"]["pretrained"] = None
         before = keys_of(config)
         # `requests` may give numbers for a kind of request; they are already in their places.
         own = {name: value for name, value in config[group].items() if name != "requests"}
-        for place in numbers(own):
-            part = functools.reduce(dict.__getitem__, place[:-1], config[group])
-            value = part[place[-1]]
-            part[place[-1]] = not value if isinstance(value, bool) else value + 1
-            assert keys_of(config) != before, (path.stem, place)
-            part[place[-1]] = value
+        for path_of in numbers(own):
+            part = functools.reduce(dict.__getitem__, path_of[:-1], config[group])
+            value = part[path_of[-1]]
+            part[path_of[-1]] = not value if isinstance(value, bool) else value + 1
+            assert keys_of(config) != before, (path.stem, path_of)
+            part[path_of[-1]] = value
+
+
+def test_a_plan_of_a_corpus_that_is_not_decoded_has_the_same_artefacts(keys, configure, tmp_path: Path) -> None:
+    planned = plan(configure(f"output={tmp_path / 'out'}"))
+    assert [(one.key, one.state) for one in planned] == [(None, "missing")] * len(keys())
+    assert [one.stage for one in planned] == [stage.split()[0] for stage in keys()]
+    assert len({one.identity for one in planned}) == len(planned) and not (tmp_path / "out").exists()
 
 
 def test_a_plan_of_a_decoded_corpus_divides_it_elsewhere(configure, tmp_path: Path) -> None:

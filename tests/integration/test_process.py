@@ -31,7 +31,7 @@ needs_mallopt = pytest.mark.skipif(
 
 
 def megabytes(first: str, **environment: str) -> float:
-    """What the system gave to 20 batches of 64 MB."""
+    """Return how many megabytes the system gave for 20 batches of 64 MB."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM.format(first=first)],

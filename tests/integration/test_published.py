@@ -1,4 +1,4 @@
-"""Published lists of requests: the draws themselves, readable by anybody, refused where the corpus is another."""
+"""Published lists of requests: equal to the draws, readable, and refused for another corpus."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def task(by: str, percent: object, **changes: Any) -> dict[str, Any]:
 
 @pytest.fixture
 def table() -> pd.DataFrame:
-    """500 utterances whose ids are as awkward as a list of lines allows; two of them are copies."""
+    """Make 500 utterances with the most awkward ids that a list of lines allows; two of them are copies."""
     odd = ["#{} percent", "\\{}, a b ", " {}", "{} # x", "\\#{}", "{}\u2028é"]
     rows = [
         {

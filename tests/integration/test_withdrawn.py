@@ -12,6 +12,7 @@ import pytest
 from speechforget.errors import UserError
 from speechforget.pipeline import Pipeline
 from speechforget.stages import compare
+from speechforget.stages.record import describe_result
 from speechforget.stages.sources import make_sources
 from speechforget.store import Artefact, Store
 
@@ -70,7 +71,7 @@ def test_what_is_withdrawn_is_in_the_keys_and_in_the_record(
     trained = asked(configure, tmp_path, "trained", table["id"].iloc[request.forget].tolist())
     assert np.array_equal(trained.request.forget, request.forget) and not len(trained.request.withdrawn)
     assert trained.forgotten_ids != person.forgotten_ids
-    record = person.record({})
+    record = describe_result(person.config, person.data, request, {}, None, None)
     assert record["request"]["withdrawn"] == len(request.withdrawn) and record["request"]["matched"] == request.matched
     assert any(f"{len(request.withdrawn)} listed recordings were not trained on" in note for note in record["notes"])
     assert request.matched in record["notes"] and trained.request.matched in trained.record({})["notes"]

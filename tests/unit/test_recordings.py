@@ -194,7 +194,7 @@ def test_a_split_is_read_from_whatever_cache_holds_its_recordings(tmp_path: Path
 
     from speechforget.data.audio.cache import decode
     from speechforget.data.corpora.base import Corpus
-    from speechforget.stages.sources import _recordings
+    from speechforget.stages.sources import open_recordings
     from speechforget.stages.split import split_corpus
     from speechforget.store import Store
 
@@ -238,7 +238,7 @@ def test_a_split_is_read_from_whatever_cache_holds_its_recordings(tmp_path: Path
                 patch.setattr("hydra.utils.instantiate", lambda *_, name=name, **__: made[name])
                 data = split_corpus({**config, "dataset": dataset}, Store(tmp_path))
             keys.add(data.key)
-            read = _recordings(dataset, data, None).read(
+            read = open_recordings(dataset, data, None).read(
                 np.arange(len(data.table)), np.zeros(len(data.table), dtype=np.int64), 1000
             )
             for identity, samples in zip(data.table["id"], read.numpy(), strict=True):

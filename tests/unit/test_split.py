@@ -228,7 +228,7 @@ def test_a_copy_of_a_test_recording_is_not_trained_on() -> None:
     ("change", "words"),
     [
         ({"label": "wrod"}, "did you mean 'word'"),
-        ({"label": "subset"}, "does not know"),
+        ({"label": "subset"}, "does not have"),
         ({"validation": 0.5, "holdout": 0.5}, "leave something to train on"),
         ({"holdout": -0.1}, "must not be negative"),
         ({"copies": "maybe"}, "include or ignore"),
