@@ -27,7 +27,7 @@ from speechforget.data.requests.select import select
 from speechforget.errors import NotApplicable, UserError, nearest
 from speechforget.stages.sources import make_sources
 from speechforget.stages.unlearn import unlearn
-from speechforget.training.loop import Job
+from speechforget.training.loop import FitSettings
 
 METHODS = sorted(path.stem for path in (ROOT / "conf" / "method").glob("*.yaml"))
 CLIPS = 3600
@@ -146,9 +146,9 @@ class MethodBench(Bench):
         forgotten = tuple(self.data.classes.index(name) for name in request.forgotten)
         before = self.bare(steps)
         with tempfile.TemporaryDirectory(dir=self.output) as folder:
-            job = Job(Path(folder), self.config["trainer"], 0, None, method)
+            settings = FitSettings(Path(folder), self.config["trainer"], 0, None, method)
             with self.in_turns(steps) as turns:
-                unlearn(job, self.output / "model", sources, forgotten, options)
+                unlearn(settings, self.output / "model", sources, forgotten, options)
             cost = json.loads((Path(folder) / "cost.json").read_text())
         ends = [before, self.bare(steps)]
         share = statistics.fmean(bare.share for bare in ends)

@@ -31,7 +31,7 @@ from speechforget.stages.build import build
 from speechforget.stages.feature_cache import Features
 from speechforget.stages.score import score
 from speechforget.stages.sources import make_sources
-from speechforget.stages.split import Data, divide
+from speechforget.stages.split import Data, split_corpus
 from speechforget.store import Store
 from speechforget.training import loop
 from speechforget.training.device import start_process
@@ -95,7 +95,7 @@ class Bench:
             config = compose("config", overrides=[*chosen, f"cache={corpus.parent / 'cache'}", *model, *trainer])
         self.config: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
         self.output, self.batch_size = output, int(self.config["train"]["batch_size"])
-        self.data: Data = divide(self.config, Store(output))
+        self.data: Data = split_corpus(self.config, Store(output))
         self.device = start_process(self.config["trainer"])
 
     def classifier(self) -> nn.Module:

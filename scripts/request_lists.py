@@ -27,7 +27,7 @@ from omegaconf import OmegaConf
 from speechforget.cli.main import guard
 from speechforget.config.validate import check
 from speechforget.data.requests import published
-from speechforget.stages.split import divide
+from speechforget.stages.split import split_corpus
 from speechforget.store import Store
 
 ROOT = Path(__file__).parents[1]
@@ -86,7 +86,7 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     config = config_of(arguments.overrides)
     folder = Path(config["task"]["lists"] or published.HOME).expanduser()
-    data = divide(config, Store(Path(config["output"]), config["lock"]))
+    data = split_corpus(config, Store(Path(config["output"]), config["lock"]))
     head = head_of(config, arguments.overrides, arguments.note)
     for seed in arguments.seeds:
         path = folder / f"{config['task']['list']['name']}-seed{seed}.txt"

@@ -44,10 +44,10 @@ class Objective:
 
     def prepare(self) -> None:
         """Check that the method can be built, then make or find originals and oracles."""
-        from speechforget.stages.preflight import rehearse
+        from speechforget.stages.preflight import preflight
 
         for config in self.configs:
-            rehearse(config)
+            preflight(config)
             base = Pipeline(config, Store.of(config))
             base.check_applicable()
             original, oracle = base.train("original"), base.train("oracle")

@@ -1,4 +1,4 @@
-"""speechforget: machine unlearning of speech models."""
+"""Machine unlearning of speech models."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["load"]
 
 
 def load(folder: str | Path) -> Recogniser:
-    """The unlearned classifier of a result folder (or any model folder), ready to classify: see `loading.Recogniser`."""
+    """Load the unlearned classifier of a result folder, or that of a model folder: see `inference.Recogniser`."""
     from speechforget.inference import load as load_folder
 
     return load_folder(folder)

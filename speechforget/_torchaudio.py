@@ -1,8 +1,8 @@
-"""The one place that imports torchaudio: everything else says `from speechforget._torchaudio import torchaudio`.
+"""Import torchaudio with any build of torch: everything else says `from speechforget._torchaudio import torchaudio`.
 
-torchaudio 2.11 ships a small compiled extension built for one CUDA version: on a CPU build of torch, or beside another CUDA, importing it fails.
-Everything used here is pure Python, so a stand-in for the extension is put in its place and the import tried again. What it costs:
-`rnnt_loss` and `forced_align`.
+torchaudio 2.11 has a small compiled extension for one CUDA version. With a CPU build of torch, or another CUDA version,
+its import fails. Only pure Python parts are used here, so the extension is then replaced by a stub and the import is
+repeated. Only `rnnt_loss` and `forced_align` are lost.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 
 def _no_alignment(function: Any) -> Any:
-    """Stands for torchaudio's decorator of functions that need the extension: they raise when they are called, not when they are defined."""
+    """Replace torchaudio's decorator of functions that need the extension: they raise when they are called."""
 
     def fail(*_: Any, **__: Any) -> None:
         raise RuntimeError(
@@ -24,14 +24,14 @@ def _no_alignment(function: Any) -> Any:
 
 
 def _without_extension() -> ModuleType:
-    stand_in = ModuleType("torchaudio._extension")
-    stand_in.__dict__.update(
+    stub = ModuleType("torchaudio._extension")
+    stub.__dict__.update(
         _IS_TORCHAUDIO_EXT_AVAILABLE=False,
         _IS_ALIGN_AVAILABLE=False,
         _check_cuda_version=lambda: None,
         fail_if_no_align=_no_alignment,
     )
-    return stand_in
+    return stub
 
 
 try:

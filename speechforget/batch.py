@@ -1,4 +1,4 @@
-"""The one shape in which data meets models and methods."""
+"""Define the batches that models and methods take."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from torch import Tensor
 
 
 class Batch(NamedTuple):
-    """Some utterances, ready for a classifier: `classifier(*batch.inputs)`.
+    """A batch of utterances for a classifier: `classifier(*batch.inputs)`.
 
-    inputs: what the classifier's `forward` takes. For speech (waveform (batch, samples) float32 in [-1, 1], lengths (batch,)
-        in samples) and, where SpecAugment is on, spans (see `models/frontend.py`).
+    inputs: arguments of the classifier's `forward`. For speech: waveform (batch, samples) float32 in [-1, 1], lengths
+        (batch,) in samples and, with SpecAugment, spans (see `models.layers.frontend`).
     labels: (batch,) int64 class numbers.
-    rows: (batch,) int64 utterance numbers in the corpus table; every random draw is made from them.
-    forget: (batch,) bool, true where the utterance is in the request.
-    weights: (batch,) float64, what each utterance counts in the mean over the step's batch where this rank holds a share of it; None where it
-        holds the whole batch. Losses take their mean by `losses.mean`, which minds this.
+    rows: (batch,) int64 row numbers in the corpus table; every random draw depends on them.
+    forget: (batch,) bool, whether the utterance is in the request.
+    weights: (batch,) float64, the weight of each utterance in the mean over the step's batch, if this rank has a share
+        of that batch; None if it has the whole batch. `losses.mean` applies them.
     """
 
     inputs: tuple[Tensor, ...]
@@ -28,9 +28,9 @@ class Batch(NamedTuple):
 
 
 class Pair(NamedTuple):
-    """A forget batch beside a retain batch, for methods that need both in one step; both are shared out over ranks, or both are whole.
+    """A forget batch and a retain batch, for methods that need both in one step. Both are whole, or both are shares.
 
-    forget: None in a pass whose forget half is used up (`Pass.again`).
+    forget: None once the forget stream of a pass has ended (`Pass.again`).
     """
 
     forget: Batch | None
@@ -38,21 +38,21 @@ class Pair(NamedTuple):
 
 
 def halves(batch: Batch | Pair) -> tuple[Batch, ...]:
-    """The batches of a step: one, or both of a pair."""
+    """Return the batches of a step: one, or both of a pair."""
     if isinstance(batch, Pair):
         return (batch.retain,) if batch.forget is None else (batch.forget, batch.retain)
     return (batch,)
 
 
 def nothing() -> Batch:
-    """A batch without data, for steps of methods that bring their own."""
+    """Return a batch without data, for methods that bring their own."""
     return Batch(
         (), torch.empty(0, dtype=torch.int64), torch.empty(0, dtype=torch.int64), torch.empty(0, dtype=torch.bool)
     )
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:
-    """The same batch with all its tensors on the device."""
+    """Return the batch with all tensors on the device."""
     if batch.labels.device == device and all(tensor.device == device for tensor in batch.inputs):
         return batch
     weights = None if batch.weights is None else batch.weights.to(device)
@@ -61,11 +61,11 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
 
 
 def cut(batch: Batch, start: int, end: int) -> Batch:
-    """Some of a whole batch's utterances, as views."""
+    """Return some utterances of a whole batch, as views."""
     inputs = tuple(tensor[start:end] for tensor in batch.inputs)
     return Batch(inputs, batch.labels[start:end], batch.rows[start:end], batch.forget[start:end])
 
 
 def is_whole(batch: Batch | Pair) -> bool:
-    """Whether this rank holds the whole batch of the step."""
+    """Return whether this rank has the whole batch of the step."""
     return halves(batch)[0].weights is None

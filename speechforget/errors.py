@@ -1,4 +1,4 @@
-"""What a user can do wrong, as exceptions that carry one sentence and the fix."""
+"""Define the exceptions that tell a user in one sentence what is wrong and how to fix it."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from collections.abc import Iterable
 
 
 class UserError(Exception):
-    """A mistake the user can mend; its text is one sentence that says how. Ends a run with exit code 1, without a stack trace."""
+    """A mistake that the user can fix; its text says how. It ends a run with exit code 1 and no stack trace."""
 
 
 class NotApplicable(UserError):  # noqa: N818
-    """A method that is not defined for the request; a multirun lists it and goes on."""
+    """A method is not defined for the request; a multirun lists it and continues."""
 
 
 class Diverged(UserError):  # noqa: N818
-    """Weights, losses or outputs are not finite numbers; says of which stage, when, and what to lower."""
+    """Weights, losses or outputs are not finite; the text names the stage, the moment and what to lower."""
 
 
 class RankError(Exception):
-    """A process that worked on a run together with others failed; its text names it and the cause. What the cause printed stands above."""
+    """One of several processes of a run failed; the text names it and the cause. Its own output is printed above."""
 
 
 def nearest(word: str, choices: Iterable[str], limit: int = 12) -> str:
-    """A hint for an unknown `word`: what exists (at most `limit` names), and the closest of it if one is close. Ends without a stop."""
+    """Return a hint for an unknown `word`: at most `limit` known names, and the closest one. Has no full stop."""
     known = sorted({str(choice) for choice in choices})
     close = difflib.get_close_matches(str(word), known, n=1)
     if not known:

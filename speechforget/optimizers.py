@@ -1,4 +1,4 @@
-"""Optimisers by name, for training and for methods alike."""
+"""Make optimisers by name, for training and for methods."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ KINDS: dict[str, type[torch.optim.Optimizer]] = {
 def make_optimizer(
     parameters: Iterable[nn.Parameter], options: Mapping[str, Any], learning_rate: float
 ) -> torch.optim.Optimizer:
-    """The optimiser that `options` describes: its `name` (sgd, adam or adamw) and torch's own arguments (momentum, weight_decay, betas ...)."""
+    """Make an optimiser. options: its `name` (sgd, adam, adamw) and torch's arguments (momentum, weight_decay ...).
+
+    Raises UserError for an unknown name or argument.
+    """
     arguments = dict(options)
     name = str(arguments.pop("name"))
     if name not in KINDS:
@@ -29,10 +32,9 @@ def make_optimizer(
         arguments["betas"] = tuple(arguments["betas"])
     trainable = [parameter for parameter in parameters if parameter.requires_grad]
     if all(parameter.device.type == "cpu" for parameter in trainable):
-        arguments.setdefault(
-            "fused", True
-        )  # one loop in C++ for all weights: a tenth of a small model's step; a GPU's default is as fast
+        # One loop in C++ over all weights saves a tenth of a small model's step; the default on a GPU is as fast.
+        arguments.setdefault("fused", True)
     try:
         return KINDS[name](trainable, lr=learning_rate, **arguments)  # type: ignore[call-arg]
     except TypeError as error:
-        raise UserError(f"The optimizer '{name}' does not take what it was given: {error}") from error
+        raise UserError(f"The optimizer '{name}' does not take these options: {error}") from error

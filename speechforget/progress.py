@@ -1,4 +1,4 @@
-"""One way to show how far a job has come: a bar with the time left on a terminal, a line every ten seconds elsewhere."""
+"""Show progress: a bar with the remaining time on a terminal, a line every ten seconds elsewhere."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ SECONDS_BETWEEN_LINES = 10.0
 
 
 class _Bar(tqdm):
-    monitor_interval = 0  # tqdm's monitor is a thread, and threads do not survive a fork
+    monitor_interval = 0  # tqdm's monitor is a thread, which does not survive a fork
 
 
 class _Lines(_Bar):
-    """The same without cursor movements, for logs: whole lines, none of them for a job that is done before the first is due."""
+    """Print whole lines for logs, without cursor movements, and none before the first ten seconds."""
 
     def display(self, msg: str | None = None, pos: int | None = None) -> None:
-        """Prints the state as a line of its own."""
+        """Print the state as one line."""
         line = str(self) if msg is None else msg
         if line:
             print(line, file=sys.stderr, flush=True)
@@ -33,9 +33,9 @@ def bar(
     unit: str = "it",
     disable: bool = False,
 ) -> Any:
-    """A progress bar on stderr: iterate over it, or use it as a context manager and call `update(count)`.
+    """Return a progress bar on stderr: iterate over it, or use it as a context manager and call `update(count)`.
 
-    total: how many `unit`s there are, where the iterable does not know. disable: show nothing (on all processes but the first, say).
+    total: number of `unit`s, if the iterable has no length. disable: show nothing, such as on ranks above 0.
     """
     options: dict[str, Any] = {
         "total": total,

@@ -1,7 +1,7 @@
-"""Random draws that depend on what is drawn for, never on who draws or in which order.
+"""Draw random numbers that depend on the utterance and a salt, never on the process or the order of draws.
 
-A draw is a hash (SplitMix64; Steele, Lea & Flood, OOPSLA 2014) of the salt (seed, pass, purpose) and the utterance number, so any split of the
-utterances over processes, any batch size and any resumption sees the same numbers.
+A draw is a hash (SplitMix64; Steele, Lea & Flood, OOPSLA 2014) of the salt (seed, pass, purpose) and the row number. So
+any number of processes, any batch size and any resumed run get the same numbers.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ def _mix(state: NDArray[np.uint64]) -> NDArray[np.uint64]:
 
 
 def seed_from(*salt: int | str) -> int:
-    """A 63-bit seed from any numbers and words, the same on every machine."""
+    """Return a 63-bit seed made from numbers and words, the same on every machine."""
     digest = hashlib.sha256("\x1f".join(map(str, salt)).encode()).digest()
     return int.from_bytes(digest[:8], "little") >> 1
 
 
 def uniform(rows: NDArray[np.int64], count: int, *salt: int | str) -> NDArray[np.float64]:
-    """Uniform numbers in [0, 1), shape (len(rows), count): row i depends on rows[i] and the salt alone."""
+    """Return uniform numbers in [0, 1) of shape (len(rows), count); row i depends only on rows[i] and the salt."""
     with np.errstate(over="ignore"):
         start = _mix(np.asarray(rows).astype(np.uint64) + np.uint64(seed_from(*salt)))
         steps = np.arange(1, count + 1, dtype=np.uint64) * _GOLDEN
@@ -36,6 +36,9 @@ def uniform(rows: NDArray[np.int64], count: int, *salt: int | str) -> NDArray[np
 
 
 def order(rows: NDArray[np.int64], *salt: int | str) -> NDArray[np.int64]:
-    """The rows in a random order that depends on the salt and on each row's number (a prefix of it is a nested random sample)."""
+    """Return the rows in a random order that depends only on row numbers and the salt.
+
+    Its prefixes are nested random samples.
+    """
     rows = np.asarray(rows, dtype=np.int64)
     return rows[np.lexsort((rows, uniform(rows, 1, *salt)[:, 0]))]

@@ -1,4 +1,4 @@
-"""Printing that never fails: what a terminal's encoding lacks is printed as something that it has."""
+"""Print on any terminal: characters that its encoding lacks are replaced by similar ones."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ PLAIN = {"─": "-", "—": "-", "–": "-", "·": "-", "±": "+-", "×": "x", "
 
 
 def _plain(error: UnicodeError) -> tuple[str, int]:
-    """What stands in for the signs that cannot be encoded: a like one, or else the number of the sign."""
+    """Return the replacement of characters that cannot be encoded: a similar character, or an escape."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     signs = error.object[error.start : error.end]
@@ -20,7 +20,7 @@ codecs.register_error("speechforget", _plain)
 
 
 def print_anywhere() -> None:
-    """For both streams of this process, whatever PYTHONIOENCODING or the locale say. Streams that are not of a terminal or a file are left alone."""
+    """Make stdout and stderr replace characters, whatever PYTHONIOENCODING and the locale say; other streams stay."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="speechforget")

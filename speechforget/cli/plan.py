@@ -1,7 +1,7 @@
-"""What a run or a sweep would build, by which key, and how long that would take by recorded costs. Nothing is built.
+"""Plan a run or a sweep: which artefacts exist, which would be built, and how long that takes by recorded costs.
 
-The pipeline itself says what it would make: it is run with a store that only looks. Dividing a corpus is cheap, so it is done, in a scratch folder.
-Where the corpus itself is not decoded yet, its keys cannot be known; then what would be built is told apart by its config.
+The real pipeline runs on a store that builds nothing. Splitting a corpus is cheap, so it is done, in a scratch folder.
+The keys of a corpus that is not decoded are unknown; its artefacts are then told apart by their configs.
 """
 
 from __future__ import annotations
@@ -10,30 +10,32 @@ import json
 import statistics
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from speechforget.config.inputs import decisive
-from speechforget.config.oracle import has_oracle
-from speechforget.models.checkpoint import read_checkpoint
+import numpy as np
+import pandas as pd
+
+from speechforget.data.requests.select import Request
 from speechforget.pipeline import Pipeline
+from speechforget.stages.split import Data
 from speechforget.store import Artefact, Store, key_of
 from speechforget.store.dry_run import NotMadeError, dry_run
 from speechforget.store.manifest import DONE, read_done
 
 STAGES = ("split", "original", "oracle", "unlearned", "scores", "result")
-# What a recorded cost must have in common with what it is to foretell.
+# Inputs that a recorded cost must share with the artefact whose cost it estimates.
 ALIKE = {"original": ("model", "train"), "oracle": ("model", "train"), "unlearned": ("method",)}
 
 
 @dataclass(frozen=True)
 class Planned:
-    """An artefact of a run. key: None where the corpus is not decoded yet; state: exists, unfinished or missing; seconds: None if unknown.
+    """An artefact of a run. key: None if the corpus is not decoded. state: exists, unfinished or missing.
 
-    identity: equal for equal artefacts, whether the key is known or not.
+    seconds: estimate, None if unknown. identity: equal for equal artefacts, also without a key.
     """
 
     stage: str
@@ -46,19 +48,19 @@ class Planned:
 
     @property
     def exists(self) -> bool:
-        """Whether there is nothing to do."""
+        """Return whether there is nothing to do."""
         return self.state == "exists"
 
 
 class Costs:
-    """The seconds that finished artefacts below `root` took."""
+    """Estimate seconds from the finished artefacts of the output folder `root`."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
 
     @cached_property
     def records(self) -> list[tuple[str, Mapping[str, Any], float]]:
-        """(stage, inputs, seconds) of every finished artefact."""
+        """Return (stage, inputs, seconds) of every finished artefact."""
         return [
             record
             for stage in STAGES
@@ -67,7 +69,7 @@ class Costs:
         ]
 
     def seconds(self, stage: str, inputs: Mapping[str, Any]) -> float | None:
-        """The median of the artefacts that are most like the asked one; None where none is like it."""
+        """Return the median of the most similar artefacts; None if there is no similar one."""
         kin = ("original", "oracle") if stage in ("original", "oracle") else (stage,)
         alike = [
             record
@@ -87,34 +89,41 @@ def _record(stage: str, folder: Path) -> tuple[str, Mapping[str, Any], float] | 
         return None
     try:
         inputs = json.loads((folder / "inputs.json").read_text(encoding="utf-8"))["inputs"]
-        place = folder / "cost.json"
+        cost = folder / "cost.json"
         return (
             stage,
             inputs,
             float(
-                json.loads((place if place.exists() else folder / "about.json").read_text(encoding="utf-8"))["seconds"]
+                json.loads((cost if cost.exists() else folder / "about.json").read_text(encoding="utf-8"))["seconds"]
             ),
         )
-    except (OSError, ValueError, KeyError, TypeError):  # a damaged record foretells nothing
+    except (OSError, ValueError, KeyError, TypeError):  # a damaged record gives no estimate
         return None
 
 
-class Looker:
-    """Stands in for a store: makes nothing there, notes what it was asked for. scratch: for a split, which must be made to be known."""
+class Planner:
+    """Stand in for a store: record what is asked for and make nothing but splits, in the store `scratch`.
 
-    def __init__(self, store: Store, costs: Costs, scratch: Store) -> None:
-        self.store, self.costs, self.scratch = store, costs, scratch
+    known: whether the keys are those of a real run.
+    """
+
+    def __init__(self, store: Store, costs: Costs, scratch: Store, known: bool = True) -> None:
+        self.store, self.costs, self.scratch, self.known = store, costs, scratch, known
         self.planned: list[Planned] = []
 
     def produce(self, stage: str, name: str, inputs: Mapping[str, Any], build: Callable[[Path, str], None]) -> Artefact:
-        """The artefact, were it made. Raises UserError as `Store.produce` does for one that is there and wrong."""
+        """Return the artefact as if it existed. Raises UserError for a wrong one, as `Store.produce` does."""
         key = key_of(stage, inputs)
         folder = self.store.folder(stage, name, key)
+        recorded = json.loads(json.dumps(inputs))
+        if not self.known:
+            seconds = self.costs.seconds(stage, recorded)
+            self.planned.append(Planned(stage, name, None, None, "missing", seconds, key))
+            return Artefact(folder, key, built=False)
         exists = read_done(folder) is not None
         if exists:
             self.store.produce(stage, name, inputs, build)
         state = "exists" if exists else "unfinished" if folder.exists() else "missing"
-        recorded = json.loads(json.dumps(inputs))
         self.planned.append(
             Planned(stage, name, key, str(folder), state, 0.0 if exists else self.costs.seconds(stage, recorded), key)
         )
@@ -124,63 +133,72 @@ class Looker:
 
 
 def plan(config: Mapping[str, Any], costs: Costs | None = None, scratch: Path | None = None) -> list[Planned]:
-    """The artefacts of one run in the order in which they are made. costs, scratch: to read records, and to divide a corpus, once for many runs.
+    """Return the artefacts of one run in the order in which they are made.
 
+    costs, scratch: given, records are read and a corpus is split once for many runs.
     Raises what the run itself would raise for a user's mistake.
     """
     root = Path(config["output"])
-    with tempfile.TemporaryDirectory() as place, dry_run():
-        looker = Looker(Store(root, config["lock"]), costs or Costs(root), Store(scratch or Path(place)))
-        pipeline = Pipeline(config, looker)
+    store, costs = Store(root, config["lock"]), costs or Costs(root)
+    with tempfile.TemporaryDirectory() as temporary, dry_run():
+        planner = Planner(store, costs, Store(scratch or Path(temporary)))
         try:
-            if config["only"] is not None:
-                pipeline.train(config["only"])
-            else:
-                pipeline.result()
+            _follow(Pipeline(config, planner))
         except Exception as error:
             if not _is_not_made(error):
                 raise
-            return list(_unknown(config, looker.costs))
-    return looker.planned
+            planner = Planner(store, costs, planner.scratch, known=False)
+            _follow(_Undecoded(config, planner))
+    return planner.planned
+
+
+def _follow(pipeline: Pipeline) -> None:
+    """Go through all artefacts of a run, or only the one of `only`."""
+    if (only := pipeline.config["only"]) is not None:
+        pipeline.train(only)
+    else:
+        pipeline.result()
 
 
 def _is_not_made(error: BaseException | None) -> bool:
-    """Also where Hydra wrapped it."""
+    """Return whether it is a NotMadeError, or one that Hydra wrapped."""
     return error is not None and (isinstance(error, NotMadeError) or _is_not_made(error.__cause__))
 
 
-def _unknown(config: Mapping[str, Any], costs: Costs) -> Iterator[Planned]:
-    """What a run would make of a corpus that is not decoded yet."""
-    model, train, method = (decisive(group, config[group]) for group in ("model", "train", "method"))
-    corpus = {"dataset": config["dataset"]}
-    original = {
-        **corpus,
-        "model": model,
-        "train": train,
-        "precision": config["trainer"]["precision"],
-        "seed": config["seed"],
-    }
-    oracle = {**original, "task": config["task"]}
-    if (checkpoint := read_checkpoint(config)) is not None:
-        original = {**corpus, "model": model, "checkpoint": checkpoint.digest, "labels": list(checkpoint.labels)}
-    unlearned = {
-        **original,
-        "task": config["task"],
-        "precision": config["trainer"]["precision"],
-        "seed": config["seed"],
-        "method": method,
-    }
-    models = {"original": original, **({"oracle": oracle} if has_oracle(config) else {}), "unlearned": unlearned}
-    wanted = [("split", corpus), *models.items(), *(("scores", {"of": of, **inputs}) for of, inputs in models.items())]
-    wanted.append(("result", {**unlearned, "oracle": models.get("oracle"), "metrics": config["metrics"]}))
-    for stage, inputs in wanted:
-        if config["only"] in (None, stage):
-            seconds = costs.seconds(stage, json.loads(json.dumps(inputs)))
-            yield Planned(stage, config["dataset"]["name"], None, None, "missing", seconds, key_of(stage, inputs))
+class _Undecoded(Pipeline):
+    """The same pipeline before the corpus is decoded: hashes of the config stand in for split and request."""
+
+    @cached_property
+    def data(self) -> Data:
+        """Return an empty corpus with a key that depends on the config of the dataset."""
+        inputs = {"dataset": self.dataset}
+        split = self.store.produce("split", self.dataset["name"], inputs, lambda *_: None)
+        table = pd.DataFrame({"id": [], "label": [], "subset": []}, dtype=str)
+        classes = [] if self.checkpoint is None else list(self.checkpoint.labels)
+        return Data(None, table, classes, split.key, inputs)  # type: ignore[arg-type]
+
+    @cached_property
+    def request(self) -> Request:
+        """Return an empty request."""
+        none = np.zeros(0, dtype=np.int64)
+        return Request(none, none, (), self.task["kind"])
+
+    @cached_property
+    def forgotten_ids(self) -> str:
+        """Return a hash of the config of the request."""
+        return key_of("request", {"task": self.task})
+
+    @cached_property
+    def untried(self) -> str | None:
+        """Return None: the size of the request is not known."""
+        return None
+
+    def check_applicable(self) -> None:
+        """Check nothing: the fingerprint of the corpus is not known."""
 
 
 def describe(runs: Sequence[Sequence[Planned]]) -> str:
-    """A plan of one or more runs as text: counts of each stage, every artefact with its state, and the time."""
+    """Return the plan of one or more runs as text: every artefact with its state, counts by stage, and the time."""
     uses = Counter(identity for run in runs for identity in {planned.identity for planned in run})
     distinct = list({planned.identity: planned for run in runs for planned in run}.values())
     lines = [f"  {'stage':10} {'state':10} {'seconds':>8}  {'runs':>4}  artefact"]
@@ -188,7 +206,7 @@ def describe(runs: Sequence[Sequence[Planned]]) -> str:
         name = (
             f"{planned.name}-{planned.key[:12]}"
             if planned.key
-            else f"{planned.name} (its key is known once the corpus is decoded)"
+            else f"{planned.name} (its key is not known before the corpus is decoded)"
         )
         seconds = "" if planned.exists else "?" if planned.seconds is None else f"{planned.seconds:.1f}"
         lines.append(f"  {planned.stage:10} {planned.state:10} {seconds:>8}  {uses[planned.identity]:4}  {name}")
@@ -210,13 +228,14 @@ def _times(runs: Sequence[Sequence[Planned]], missing: Sequence[Planned]) -> lis
     unknown = len(missing) - len(known)
     without = f" and {unknown} {'artefact' if unknown == 1 else 'artefacts'} of unknown cost" if unknown else ""
     return [
-        f"By recorded costs {_minutes(sum(known))}{without}, one after another, and at least {_minutes(max(map(_chain, runs)))} however many jobs",
-        "run at once. Each job takes some seconds more to start.",
+        f"By recorded costs {_minutes(sum(known))}{without}, one after another, "
+        f"and at least {_minutes(max(map(_chain, runs)))} with any number of jobs",
+        "at once. Each job takes some seconds more to start.",
     ]
 
 
 def _chain(run: Sequence[Planned]) -> float:
-    """Seconds of what cannot be done side by side: a result waits for an unlearned model, and that for the original."""
+    """Return the seconds of the longest chain of artefacts that wait for each other."""
     longest = {
         stage: max((planned.seconds or 0.0 for planned in run if planned.stage == stage), default=0.0)
         for stage in STAGES

@@ -1,1 +1,1 @@
-"""Corpora, their recordings, splits and requests, and the batches made of them."""
+"""Corpora, recordings, splits, requests and batches."""

@@ -1,4 +1,4 @@
-"""Utterances that are windows of longer recordings: which of them share sound, so must share a subset and a request."""
+"""Find utterances that overlap in time as windows of one file; they must share a subset and a request."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import pandas as pd
 
 from speechforget.errors import UserError
 
-TOUCHING = 0.001  # seconds: so much of an overlap is rounding
+TOUCHING = 0.001  # seconds: a shorter overlap is rounding
 
 
 def overlapping(table: pd.DataFrame) -> pd.Series:
-    """A number for each row, equal where windows of one file overlap in time, directly or through others between them."""
+    """Return a number for each row, equal for windows of a file that overlap, directly or through other windows."""
     if "path" not in table or not table["path"].duplicated().any():
         return pd.Series(np.arange(len(table)), index=table.index)
     order, first, last = _in_time(table)
@@ -22,7 +22,7 @@ def overlapping(table: pd.DataFrame) -> pd.Series:
 
 
 def _in_time(table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Rows by file and start; where each begins, and where all before it in its file end (-inf for the first)."""
+    """Return rows sorted by file and start, their starts, and the latest end before each in its file (or -inf)."""
     files, _ = pd.factorize(table["path"])
     begin = _starts(table)
     order = np.lexsort((begin, files))
@@ -32,23 +32,23 @@ def _in_time(table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _starts(table: pd.DataFrame) -> np.ndarray:
-    """Where each window begins; at the beginning of the file where nothing is said."""
+    """Return the start of each window in seconds; 0 if not given."""
     if "start" not in table:
         return np.zeros(len(table))
     return table["start"].astype(float).fillna(0.0).to_numpy()
 
 
 def _seconds(table: pd.DataFrame) -> np.ndarray:
-    """How long each window is; to the end of the file where nothing is said."""
+    """Return the length of each window in seconds; infinite, to the end of the file, if not given."""
     if "seconds" not in table:
         return np.full(len(table), np.inf)
     return table["seconds"].astype(float).fillna(np.inf).to_numpy()
 
 
 def check_apart(table: pd.DataFrame, named: Callable[[int], str]) -> None:
-    """Raises UserError where windows that overlap in time are given to two subsets; rows with the subset "" are given to none.
+    """Raise UserError if overlapping windows are in two subsets; rows with the subset "" are in none.
 
-    named: what to call the row at a position, such as "line 3".
+    named: row number -> its name in the error, such as "line 3".
     """
     given = table["subset"].to_numpy(str)
     number = overlapping(table).to_numpy()
@@ -70,13 +70,13 @@ def check_apart(table: pd.DataFrame, named: Callable[[int], str]) -> None:
                 ):
                     said = [f"{named(each)} ({_span(begin[each], end[each])}, {given[each]})" for each in (row, other)]
                     raise UserError(
-                        f"{said[0]} and {said[1]} overlap in time: one would be tested on what the other trains. "
+                        f"{said[0]} and {said[1]} overlap in time: the same audio would be in both subsets. "
                         "Give them one subset, or windows that do not overlap."
                     )
-    # Windows of two subsets that only a third, of no subset, joins: `overlapping` keeps that one with the first.
+    # Only a third window, of no subset, joins the windows of two subsets.
     raise UserError(
-        f"Windows of {table['path'].to_numpy()[number == torn.iloc[0]][0]} in two subsets are joined by windows that overlap both: "
-        "give these a subset, or cut them shorter."
+        f"Windows of {table['path'].to_numpy()[number == torn.iloc[0]][0]} in two subsets are joined by windows "
+        "that overlap both: give these a subset, or cut them shorter."
     )
 
 

@@ -1,1 +1,1 @@
-"""The stages of a run, one module each, and what they share."""
+"""The stages of a run, one module each, and the modules that they share."""

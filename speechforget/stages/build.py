@@ -1,4 +1,4 @@
-"""The work of one artefact that needs torch, in whatever process and on however many ranks: an order says what, a folder receives it."""
+"""Build one artefact that needs torch, in any process and on any number of ranks."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from speechforget.data.requests.select import Request, select
 from speechforget.distributed import collectives
 from speechforget.distributed.protocol import Order
 from speechforget.errors import UserError
-from speechforget.stages.preflight import rehearse
+from speechforget.stages.preflight import preflight
 from speechforget.stages.sources import make_sources
-from speechforget.stages.split import Data, divide
+from speechforget.stages.split import Data, split_corpus
 from speechforget.store import Store, verified
 from speechforget.tracking.loggers import track_artefact
 from speechforget.training.device import start_process
 from speechforget.training.finite import FULL, Watch
-from speechforget.training.loop import Job
+from speechforget.training.loop import FitSettings
 
 
 def build(order: Order, data: Data | None = None, request: Request | None = None) -> None:
-    """Builds what the order asks for. data, request: where this process has them already.
+    """Build what the order asks for, in its folder. data, request: given if this process has them already.
 
-    Raises UserError when the corpus is not the one that the order is about.
+    Raises UserError if the corpus is not the one of the order.
     """
     config = order.config
-    data = data or divide(config, Store.of(config))
+    data = data or split_corpus(config, Store.of(config))
     if data.key != order.split:
-        raise UserError("The corpus changed while the run was under way: run the same command again.")
+        raise UserError("The corpus changed during the run: run the same command again.")
     folder = Path(order.folder)
     if order.model is not None and collectives.rank() == 0:
         for name in ("weights.safetensors", "model.json"):
@@ -39,52 +39,54 @@ def build(order: Order, data: Data | None = None, request: Request | None = None
 
         assert order.model is not None
         sources = make_sources(config, data, None, start_process(config["trainer"]))
-        with watch_of(config, Path(order.model).parent.name).watched("where it is scored"):
+        with watch_of(config, Path(order.model).parent.name).watched("while it was scored"):
             score(folder, Path(order.model), sources, config["trainer"], order.title, data.key)
         return
     if order.stage == "original":
         request = None
     elif request is None:
         request = select(data.table, config["task"], data.left_out)
-    rehearse(config)
+    preflight(config)
     with (
         track_artefact(config, order.stage, folder, order.key, order.name)
         if collectives.rank() == 0
         else nullcontext() as tracker
     ):
-        job = Job(folder, config["trainer"], int(config["seed"]), tracker, order.title, watch_of(config, order.stage))
-        _fit(order, job, data, request)
+        settings = FitSettings(
+            folder, config["trainer"], int(config["seed"]), tracker, order.title, watch_of(config, order.stage)
+        )
+        _fit(order, settings, data, request)
 
 
-def _fit(order: Order, job: Job, data: Data, request: Request | None) -> None:
+def _fit(order: Order, settings: FitSettings, data: Data, request: Request | None) -> None:
     config = order.config
     sources = make_sources(config, data, request, start_process(config["trainer"]))
     if order.stage == "unlearned":
-        from speechforget.stages.importance_cache import Keeper
+        from speechforget.stages.importance_cache import ImportanceCache
         from speechforget.stages.unlearn import unlearn
 
         assert request is not None and order.model is not None
         forgotten = tuple(data.classes.index(name) for name in request.forgotten)
-        keeper = Keeper(Store.of(config), Path(order.model), order.split, str(config["trainer"]["precision"]))
-        unlearn(job, Path(order.model), sources, forgotten, config["method"], keeper)
+        cache = ImportanceCache(Store.of(config), Path(order.model), order.split, str(config["trainer"]["precision"]))
+        unlearn(settings, Path(order.model), sources, forgotten, config["method"], cache)
         return
     from speechforget.stages.train import train
 
     if request is not None:
         sources.rows["train"] = sources.rows["retain"]
-    train(job, sources, data.classes, config["dataset"], config["model"], config["train"])
+    train(settings, sources, data.classes, config["dataset"], config["model"], config["train"])
 
 
 def watch_of(config: Mapping[str, Any], stage: str) -> Watch:
-    """The watch over a stage (original, oracle or unlearned) of a run's config."""
+    """Return the watch over a stage (original, oracle or unlearned), with advice for this config."""
     precision = config["trainer"]["precision"]
     more = (
         ""
         if precision in FULL
-        else f" The precision may be the cause, too: try trainer.precision=32-true instead of {precision}."
+        else f" The precision may also be the cause: try trainer.precision=32-true instead of {precision}."
     )
     if stage == "original" and config["original"]["checkpoint"] is not None:
-        return Watch("The original", "Its weights are those of original.checkpoint: give another one.")
+        return Watch("The original", "Its weights come from original.checkpoint: give another checkpoint.")
     if stage != "unlearned":
         return Watch(
             f"The {stage}'s training", f"Lower train.learning_rate (it is {config['train']['learning_rate']:g}).{more}"
@@ -98,7 +100,7 @@ def watch_of(config: Mapping[str, Any], stage: str) -> Watch:
     advice = (
         f"Lower {' or '.join(rates)}."
         if rates
-        else f"Choose weaker numbers than {others}."
+        else f"Choose weaker values than {others}."
         if others
         else "Choose another method."
     )

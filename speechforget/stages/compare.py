@@ -1,4 +1,4 @@
-"""Stage: score tables -> result.json, result.csv, config.yaml and comparison.png."""
+"""Stage: compare score tables; write result.json, result.csv, config.yaml and comparison.png."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from speechforget.stages.split import Data
 
 
-def build_result(
+def write_comparison(
     folder: Path,
     config: Mapping[str, Any],
     record: Mapping[str, Any],
@@ -34,7 +34,7 @@ def build_result(
     scores: Mapping[str, Artefact],
     tracker: Guarded | None,
 ) -> None:
-    """Compares the models and leaves everything a reader wants in `folder`."""
+    """Compare the models and write result, config and plot to `folder`; send them to the tracker."""
     tables = join(data, request, models, scores, int(config["seed"]))
     comparison = compare(tables, list(config["metrics"]["metrics"]))
     write_text(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(dict(config))))
@@ -61,9 +61,9 @@ def build_result(
 def join(
     data: Data, request: Request, models: Mapping[str, Artefact], scores: Mapping[str, Artefact], seed: int
 ) -> Tables:
-    """The score tables beside each utterance's role, checked to be about exactly the corpus's rows; of an oracle only where there is one.
+    """Join the score tables with the role of each utterance; withdrawn utterances are left out.
 
-    What the request withdraws is in none of them.
+    Raises RuntimeError if a score table is not of exactly the rows of the corpus.
     """
     role = data.table["subset"].to_numpy(dtype=str).astype("U10")
     role[role == "train"] = "retain"
@@ -80,7 +80,7 @@ def join(
         if not np.array_equal(columns["row"], np.arange(len(role))) or not np.array_equal(
             columns["label"], data.numbers
         ):
-            raise RuntimeError(f"{scores[name].folder} is not about the utterances of this corpus")
+            raise RuntimeError(f"{scores[name].folder} does not hold the utterances of this corpus")
         logits, loss, embedding = (columns[column][kept] for column in ("logits", "loss", "embedding"))
         seconds = training_seconds(models[name].cost)
         return Scores(role[kept], nonmember[kept], data.numbers[kept], logits, np.asarray(loss), embedding, seconds)
@@ -91,5 +91,5 @@ def join(
 
 
 def training_seconds(cost: Mapping[str, Any]) -> float:
-    """Of a model's `cost.json`; nan where that tells only what importing the model took."""
+    """Return the training seconds of a `cost.json`; nan for an imported model, for which they are unknown."""
     return math.nan if cost.get("of") == "importing" else float(cost["seconds"])

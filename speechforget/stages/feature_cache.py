@@ -1,4 +1,4 @@
-"""The features of a corpus, for the models of one process that hear alike: original, oracle and unlearned are scored on the same sound."""
+"""Cache the features of a corpus: original, oracle and unlearned are scored on the same input."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ PLAIN = (bool, int, float, str, type(None))
 TORCHS_OWN = frozenset(vars(nn.Module()))
 
 
-class Features:
-    """Features of the batches of one stream, kept while there are no more than MOST_BYTES of them, for frontends that have nothing to learn."""
+class FeatureCache:
+    """Keep the features of one stream, at most MOST_BYTES of them, of a frontend without parameters."""
 
     def __init__(self) -> None:
         self.frontend: nn.Module | None = None
@@ -19,8 +19,11 @@ class Features:
         self.batches: list[tuple[Tensor, Tensor]] = []
         self.count, self.kept = 0, False
 
-    def of(self, classifier: nn.Module, count: int, stream: tuple[object, ...] | None) -> Features:
-        """Turns to a classifier and a stream of `count` batches that `stream` identifies (None: nothing does); what is kept of others is dropped."""
+    def of(self, classifier: nn.Module, count: int, stream: tuple[object, ...] | None) -> FeatureCache:
+        """Select a classifier and a stream of `count` batches; features of other ones are dropped.
+
+        stream: identifies the stream; None: features are not kept.
+        """
         frontend = classifier.frontend
         assert isinstance(frontend, nn.Module)
         if self.frontend is None or stream is None or self.stream != stream or not same(self.frontend, frontend):
@@ -31,11 +34,11 @@ class Features:
 
     @property
     def complete(self) -> bool:
-        """Whether all batches are there."""
+        """Return whether the features of all batches are kept."""
         return len(self.batches) == self.count
 
     def make(self, inputs: tuple[Tensor, ...]) -> Tensor:
-        """The features of the stream's next batch."""
+        """Return the features of the next batch of the stream."""
         assert self.frontend is not None
         features: Tensor = self.frontend(*inputs)
         if self.kept and features.numel() * features.element_size() * self.count <= MOST_BYTES:
@@ -44,7 +47,7 @@ class Features:
 
 
 def same(one: nn.Module, other: nn.Module) -> bool:
-    """Whether two modules compute the same: of one class, with equal numbers, buffers and parts."""
+    """Return whether two modules compute the same: same class, equal attributes, buffers, parameters and children."""
     if type(one) is not type(other):
         return False
     mine, theirs = (
@@ -63,12 +66,12 @@ def same(one: nn.Module, other: nn.Module) -> bool:
 
 
 def _attributes(module: nn.Module) -> dict[str, object]:
-    """What a module is told beside its buffers and parts; what every module of torch has is left out."""
+    """Return the attributes of a module that a plain torch module does not have."""
     return {name: value for name, value in vars(module).items() if name not in TORCHS_OWN}
 
 
 def _alike(one: object, other: object) -> bool:
-    """Numbers, words and lists of them by value; of anything else only the very same: in doubt nothing is shared."""
+    """Compare numbers, strings and lists of them by value, anything else by identity."""
     if isinstance(one, (list, tuple)):
         return type(one) is type(other) and len(one) == len(other) and all(map(_alike, one, other))
     return type(one) is type(other) and one == other if isinstance(one, PLAIN) else one is other

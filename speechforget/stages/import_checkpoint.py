@@ -1,4 +1,4 @@
-"""Stage: a checkpoint of the user's -> an original like any other, whose outputs are in the corpus's order."""
+"""Stage: turn a user's checkpoint into an original with its outputs in the order of the corpus."""
 
 from __future__ import annotations
 
@@ -17,16 +17,17 @@ from speechforget.models.folder import build_classifier, save_classifier
 from speechforget.store import read_done, write_json
 from speechforget.store.manifest import damage
 
-VERSION = 1  # of what this stage computes: raise it whenever the same inputs give other weights
+VERSION = 1  # raise it whenever the same inputs give other weights
 
 
 @torch.no_grad()
 def import_checkpoint(
     folder: Path, checkpoint: Checkpoint, classes: Sequence[str], dataset: Mapping[str, Any], model: Mapping[str, Any]
 ) -> None:
-    """Leaves the checkpoint's classifier in `folder`, and what importing it cost; what training it cost is not known.
+    """Write the classifier of the checkpoint and the cost of importing it to `folder`; its training cost is unknown.
 
-    classes: in the order of the outputs, the same names as the checkpoint's. dataset: sample_rate (Hz) and seconds. model: the run's.
+    classes: names of the outputs in the wanted order, the same names as the checkpoint's. dataset: sample_rate (Hz) and
+    seconds. model: the config of the run.
     Raises UserError for weights that cannot be used.
     """
     started = time.perf_counter()
@@ -37,7 +38,8 @@ def import_checkpoint(
     classifier = _classifier(checkpoint, parts, dataset["sample_rate"]).eval()
     if broken := [name for name, tensor in classifier.state_dict().items() if tensor.isnan().any()]:
         raise UserError(
-            f"{checkpoint.folder} holds weights that are not numbers ({broken[0]}): save it again from before its training went wrong."
+            f"{checkpoint.folder} holds weights that are not numbers ({broken[0]}): "
+            "save it again from before its training diverged."
         )
     reorder(classifier, [checkpoint.labels.index(name) for name in classes], dataset["sample_rate"])
     save_classifier(
@@ -58,7 +60,7 @@ def _classifier(checkpoint: Checkpoint, parts: Mapping[str, Any], sample_rate: i
             classifier.load_state_dict(load_file(folder / OURS[1]))
     except UserError:
         raise
-    except Exception as error:  # torch, safetensors and transformers each have their own
+    except Exception as error:  # torch, safetensors and transformers each raise their own
         reason = " ".join(str(error.__cause__ or error).split())[:200]
         raise UserError(
             f"{folder} cannot be read as weights of this model ({reason}): copy the checkpoint again."
@@ -67,14 +69,14 @@ def _classifier(checkpoint: Checkpoint, parts: Mapping[str, Any], sample_rate: i
 
 
 def _damage(folder: Path) -> list[tuple[str, str]]:
-    """Where the folder was copied whole: what differs from what its run recorded."""
+    """Return (file, problem) for files that differ from the record of their run, if the folder has one."""
     record = read_done(folder)
     held = {name: record["files"][name] for name in OURS if name in record["files"]} if record is not None else {}
     return list(damage(folder, {"files": held}, hashes=True))
 
 
 def reorder(classifier: nn.Module, order: Sequence[int], sample_rate: int) -> None:
-    """Output i becomes what output order[i] was. Raises RuntimeError where the head is not made of one row an output."""
+    """Make output order[i] of the classifier its output i. Raises RuntimeError for a head without a row per output."""
     generator = torch.Generator().manual_seed(0)
     noise, lengths = 0.1 * torch.randn(2, sample_rate, generator=generator), torch.tensor([sample_rate, sample_rate])
     before: Tensor = classifier(noise, lengths).logits[:, list(order)]
@@ -85,4 +87,4 @@ def reorder(classifier: nn.Module, order: Sequence[int], sample_rate: int) -> No
             rows.copy_(rows[list(order)].clone())
     after: Tensor = classifier(noise, lengths).logits
     if not torch.allclose(before, after, rtol=1e-4, atol=1e-4):
-        raise RuntimeError(f"the outputs of {type(head).__name__} cannot be put in another order by its rows")
+        raise RuntimeError(f"the outputs of {type(head).__name__} cannot be reordered by its rows")

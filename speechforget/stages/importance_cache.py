@@ -1,4 +1,4 @@
-"""What methods compute of an original and its training set alone, kept in the store: a second request for the same original finds it there."""
+"""Cache quantities that depend only on the original and its training set, so that later requests reuse them."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from speechforget.store import Artefact, Store, read_done, verified, write_json
 from speechforget.training.cost_meter import Cost
 
 FILE = "importance.safetensors"
-VERSION = 1  # of how it is computed: raise it whenever the same inputs give other numbers
+VERSION = 1  # raise it whenever the same inputs give other numbers
 
 
 @dataclass(frozen=True)
-class Keeper:
-    """Where to keep it. original: the folder of the model; split: the key of the divided corpus that is its training set."""
+class ImportanceCache:
+    """Find or make importances in a store. original: folder of the model. split: key of the split it was trained on."""
 
     store: Store
     original: Path
@@ -39,13 +39,13 @@ class Keeper:
         arguments: Sequence[Any],
         make: Callable[[], Tensor],
     ) -> Tensor:
-        """`Context.keep`: the tensor on the device, found or made now; what it took is in `cost` either way. Every rank calls this.
+        """Return the tensor of `Context.keep` on the device, found or made now; `cost` counts it in both cases.
 
-        Rank 0 alone looks whether it is there; the others make it with rank 0, or do nothing, as that says. Raises FloatingPointError where
-        it is not finite, and keeps nothing then.
+        Every rank calls this. Rank 0 looks whether it exists and tells the others whether to help making it.
+        Raises FloatingPointError if it is not finite, and then stores nothing.
         """
         if collectives.rank() == 0:
-            with cost.paused():  # waiting for another process that makes it is not what it takes
+            with cost.paused():  # waiting for another process that makes it is no cost
                 artefact = self._produce(of, arguments, lambda: self._made(cost, make))
             collectives.agreed("found" if not artefact.built else "made")
             spent, reused, folder = collectives.agreed((artefact.cost, not artefact.built, str(artefact.folder)))
@@ -57,7 +57,7 @@ class Keeper:
         try:
             return load_file(verified(Path(folder), FILE))["importance"].to(device)
         except (OSError, ValueError) as error:
-            raise UserError(f"{folder} holds no readable importances ({error}): remove it and run again.") from error
+            raise UserError(f"{folder} has no readable importances ({error}): remove it and run again.") from error
 
     def _produce(
         self, of: Callable[..., Tensor], arguments: Sequence[Any], make: Callable[[], tuple[Tensor, dict[str, Any]]]
@@ -87,7 +87,7 @@ class Keeper:
         return self.store.produce("importance", f"{of.__name__}-{self.original.name.rsplit('-', 1)[0]}", inputs, build)
 
     def _made(self, cost: Cost, make: Callable[[], Tensor], announce: bool = True) -> tuple[Tensor, dict[str, Any]]:
-        """The tensor, and what it took over all ranks."""
+        """Make the tensor; return it with its cost over all ranks."""
         if announce:
             collectives.agreed("make")
         before = cost.state_dict()

@@ -1,4 +1,4 @@
-"""Build everything that a run needs before the first stage starts, so that a mistake shows at once."""
+"""Build the parts of a run before its first stage starts, so that a mistake shows at once."""
 
 from __future__ import annotations
 
@@ -16,28 +16,32 @@ from speechforget.stages.sources import build_augment
 from speechforget.stages.unlearn import build_method
 
 
-def rehearse(config: Mapping[str, Any]) -> None:
-    """Builds what a run will need, so that a mistake in the numbers of its last stage shows before the first one is trained."""
+def preflight(config: Mapping[str, Any]) -> None:
+    """Build optimisers, method, augmentation and classifier once, and discard them.
+
+    Raises UserError for a wrong number of any stage, before the first model is trained.
+    """
     stand_in = [nn.Parameter(torch.zeros(1))]
     make_optimizer(stand_in, config["train"]["optimizer"], 1.0)
     method = build_method(config["method"])
     make_optimizer(stand_in, method.optimizer, 1.0)
     build_augment(config["train"]["augment"])
-    classifier = rehearse_classifier(config["model"], config["dataset"]["sample_rate"])
+    classifier = build_without_weights(config["model"], config["dataset"]["sample_rate"])
     adapt(classifier, method.trainable)
     if config["dataset"]["lengths"] == "bucketed" and getattr(classifier, "padding_counts", False):
         name = config["model"]["name"]
         raise UserError(
-            f"What model={name} answers depends on the silence that fills a batch up: use dataset.lengths=fixed, or another model."
+            f"Outputs of model={name} depend on the padding of a batch: use dataset.lengths=fixed, or another model."
         )
     if config["train"]["margin"] and not hasattr(classifier.head, "scale"):
         raise UserError(
-            f"train.margin is for models whose head measures cosines, such as model=ecapa_tdnn, not {config['model']['name']}: set it to 0."
+            "train.margin needs a model with a cosine head, such as model=ecapa_tdnn, "
+            f"and {config['model']['name']} has none: set train.margin=0."
         )
 
 
-def rehearse_classifier(model: Mapping[str, Any], sample_rate: int) -> nn.Module:
-    """Builds a classifier, one that takes pretrained weights without them and without memory: they can be gigabytes."""
+def build_without_weights(model: Mapping[str, Any], sample_rate: int) -> nn.Module:
+    """Build a classifier; one with pretrained weights gets no weights and no memory, since they can be gigabytes."""
     if "pretrained" not in model:
         return build_classifier(model, 2, sample_rate)
     random = {"pretrained": None, "head": "new"}

@@ -1,6 +1,7 @@
-"""Stage: model folder -> score table, one row for every utterance of the corpus, exact on any number of ranks.
+"""Stage: score every utterance of the corpus with a model, exact on any number of ranks.
 
-Columns are written as they are computed, to memory-mapped files: 150,000 utterances of 1,251 classes take no more memory than a thousand of ten.
+Columns are written to memory-mapped files as they are computed, so memory does not grow with the corpus or with the
+number of classes.
 """
 
 from __future__ import annotations
@@ -18,29 +19,29 @@ from speechforget.distributed import collectives
 from speechforget.models.classifier import Output
 from speechforget.models.folder import load_classifier
 from speechforget.progress import bar
-from speechforget.stages.feature_cache import Features
+from speechforget.stages.feature_cache import FeatureCache
 from speechforget.stages.score_files import COLUMNS, column
 from speechforget.training.device import start_process
 from speechforget.training.finite import check_outputs
 
-VERSION = 2  # of what this stage computes
+VERSION = 2  # raise it whenever the same inputs give other scores
 BATCH_SIZE = 256
 KINDS = {"row": np.int64, "label": np.int64, "logits": np.float32, "loss": np.float64, "embedding": np.float32}
-ROWS_AT_ONCE = 4096  # copied when ranks' parts are joined
+ROWS_AT_ONCE = 4096  # copied at once when the parts of the ranks are joined
 
-_features = Features()  # of the last corpus that this process scored
+_features = FeatureCache()  # of the last corpus that this process scored
 
 
 def score(
     folder: Path, model: Path, sources: Sources, trainer: Mapping[str, Any], description: str, corpus: str | None = None
 ) -> None:
-    """Scores every row of `sources` named `all` with the classifier of the folder `model`, in float32, and writes a file for each column.
+    """Score the rows `all` of `sources` with the classifier of the folder `model`, in float32; write a file per column.
 
-    Columns: row (n,), label (n,), logits (n, classes) float32, loss (n,) float64 in nats, embedding (n, dimensions) float32. Logits and embedding
-    are means over the utterance's windows, the loss is that of the mean logits. Of several ranks each writes the rows it scored to files of its own;
-    rank 0 joins them, by row, and checks that each is there once. corpus: tells the utterances of `sources` from others, so that the
-    models that a process scores share features; None: share nothing.
-    Raises FloatingPointError where the logits, the loss or the embedding of an utterance is not finite.
+    Columns: row (n,), label (n,), logits (n, classes) float32, loss (n,) float64 in nats, embedding (n, dimensions)
+    float32. Logits and embedding are means over the windows of an utterance; the loss is that of the mean logits.
+    Each rank writes its rows to its own files; rank 0 joins them and checks that every row is there exactly once.
+    corpus: identifies the utterances, so that models scored by one process share features; None: share nothing.
+    Raises FloatingPointError if the logits, the loss or the embedding of an utterance is not finite.
     """
     device = start_process({**trainer, "precision": "32-true"})
     classifier, _ = load_classifier(model)
@@ -55,14 +56,14 @@ def score(
 
 
 class _Columns:
-    """The columns of some rows, in files that end in `suffix`; made when the first values show how wide they are."""
+    """Write columns of some rows to files with a suffix; files are made when the first values show their width."""
 
     def __init__(self, folder: Path, rows: np.ndarray, suffix: str) -> None:
         self.folder, self.rows, self.suffix = folder, rows, suffix
         self.files: dict[str, np.ndarray] = {}
 
     def write(self, values: Mapping[str, np.ndarray]) -> None:
-        """Puts values (n, ...) where their rows belong."""
+        """Write values (n, ...) at the positions of their rows."""
         for name, part in values.items():
             if name not in self.files:
                 path = column(self.folder, name + self.suffix)
@@ -71,7 +72,7 @@ class _Columns:
             self.files[name][np.searchsorted(self.rows, values["row"])] = part
 
     def flush(self) -> None:
-        """Hands everything to the file system."""
+        """Write everything to the file system and close the files."""
         for file in self.files.values():
             file.flush()  # type: ignore[attr-defined]
         self.files.clear()
@@ -85,8 +86,8 @@ def _fill(
     description: str,
     corpus: str | None,
 ) -> int:
-    """Gives the number of utterances whose outputs are not finite."""
-    stream = sources.divided("all", BATCH_SIZE)
+    """Score all rows; return how many utterances have outputs that are not finite."""
+    stream = sources.sharded("all", BATCH_SIZE)
     stays = (
         None
         if corpus is None
@@ -95,8 +96,8 @@ def _fill(
     features = _features.of(classifier, len(stream), stays)
     wrong = 0
     with bar(total=len(stream), description=description, unit="batch", disable=collectives.rank() > 0) as progress:
-        for rows, heard, lengths in _heard(stream, features, device):
-            output = classifier.classify(heard, lengths)  # type: ignore[operator]
+        for rows, inputs, lengths in _featured(stream, features, device):
+            output = classifier.classify(inputs, lengths)  # type: ignore[operator]
             logits, embedding = (tensor.cpu() for tensor in _averaged(classifier, output, rows, sources, device))
             labels = stream.labels[rows]
             loss = nn.functional.cross_entropy(logits.double(), torch.from_numpy(labels), reduction="none")
@@ -108,11 +109,13 @@ def _fill(
     return wrong
 
 
-def _heard(stream: Stream, features: Features, device: torch.device) -> Iterator[tuple[np.ndarray, Tensor, Tensor]]:
-    """Rows, features and lengths of each batch."""
+def _featured(
+    stream: Stream, features: FeatureCache, device: torch.device
+) -> Iterator[tuple[np.ndarray, Tensor, Tensor]]:
+    """Yield rows, features and lengths in samples of each batch."""
     if features.complete:
-        for rows, (heard, lengths) in zip(stream.steps(), features.batches, strict=True):
-            yield rows, heard, lengths
+        for rows, (values, lengths) in zip(stream.steps(), features.batches, strict=True):
+            yield rows, values, lengths
         return
     features.batches.clear()
     for batch in stream:
@@ -123,7 +126,7 @@ def _heard(stream: Stream, features: Features, device: torch.device) -> Iterator
 def _averaged(
     classifier: nn.Module, output: Output, rows: np.ndarray, sources: Sources, device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    """Means over windows; of an utterance that fits there is one."""
+    """Return logits and embedding averaged over windows; an utterance that is short enough has one window."""
     logits, embedding = output
     longer = np.flatnonzero(sources.waveforms.length[rows] > sources.waveforms.samples)
     if sources.windows == 1 or not len(longer):
@@ -138,32 +141,31 @@ def _averaged(
 
 
 def _windows(classifier: nn.Module, rows: np.ndarray, sources: Sources, device: torch.device) -> Iterator[Output]:
-    """Outputs for crops from the start to the end of each utterance, evenly spaced."""
+    """Yield the outputs of evenly spaced crops, from the start to the end of each utterance."""
     for position in np.linspace(0, 1, sources.windows):
         waveform, lengths = sources.waveforms.gather(rows, float(position))
         yield classifier(waveform.to(device), lengths.to(device))
 
 
 def _join(folder: Path, rows: np.ndarray) -> None:
-    """One file a column; the only rank's are renamed."""
+    """Join the files of the ranks to one file per column; files of a single rank are renamed."""
     for name in COLUMNS:
         pieces = [column(folder, f"{name}.rank{rank}") for rank in range(collectives.world())]
         partial = column(folder, f"{name}.partial")
         if len(pieces) == 1:
             pieces[0].replace(partial)
         else:
-            _merge(
-                [np.load(piece, mmap_mode="r") for piece in pieces if piece.exists()], partial, len(rows)
-            )  # more ranks than utterances: none
+            # With more ranks than utterances, some ranks have no file.
+            _merge([np.load(piece, mmap_mode="r") for piece in pieces if piece.exists()], partial, len(rows))
         if name == "row" and not np.array_equal(np.load(partial, mmap_mode="r"), rows):
             raise RuntimeError(f"{folder}: the scored utterances are not exactly those asked for")
         partial.replace(column(folder, name))
-    for piece in folder.glob("*.rank*.npy"):  # of an earlier attempt on more ranks, too
+    for piece in folder.glob("*.rank*.npy"):  # also those of an earlier attempt on more ranks
         piece.unlink()
 
 
 def _merge(parts: list[np.ndarray], path: Path, count: int) -> None:
-    """Rank r holds every row whose number among all is r, r + world, ..."""
+    """Interleave the parts: rank r holds rows r, r + ranks, r + 2 ranks, ..."""
     merged = np.lib.format.open_memmap(path, mode="w+", dtype=parts[0].dtype, shape=(count, *parts[0].shape[1:]))
     for rank, part in enumerate(parts):
         for start in range(0, len(part), ROWS_AT_ONCE):

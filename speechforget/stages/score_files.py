@@ -1,4 +1,4 @@
-"""The table of a model's scores as it lies in a folder, a file for each column; written by `scoring`, read here and nowhere else."""
+"""Read score tables: one file per column, as `stages.score` writes them."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ COLUMNS = ("row", "label", "logits", "loss", "embedding")
 
 
 def column(folder: Path, name: str) -> Path:
-    """The file of a column."""
+    """Return the file of a column."""
     return folder / f"{name}.npy"
 
 
 def read_scores(folder: Path) -> Mapping[str, np.ndarray]:
-    """The columns of a finished folder, its bytes compared with what was recorded, memory-mapped and read-only.
+    """Return the columns of a finished folder, read-only and memory-mapped.
 
-    row (n,), label (n,), logits (n, classes) float32, loss (n,) float64 in nats, embedding (n, dimensions) float32. Raises UserError for a
-    damaged folder.
+    row (n,), label (n,), logits (n, classes) float32, loss (n,) float64 in nats, embedding (n, dimensions) float32.
+    Raises UserError if the bytes differ from the recorded ones.
     """
     return {name: np.load(verified(folder, column(folder, name).name), mmap_mode="r") for name in COLUMNS}

@@ -1,4 +1,4 @@
-"""The streams that the later stages read: from a divided corpus and a request to batches of waveforms."""
+"""Make the streams of the later stages from a split corpus and a request."""
 
 from __future__ import annotations
 
@@ -14,25 +14,26 @@ import torch
 from speechforget.config.instantiate import instantiate_target
 from speechforget.data.audio.files import read_window
 from speechforget.data.batches.sample_sources import Mapped, OnDemand, Recordings, Resident
-from speechforget.data.batches.streams import Sources, Waveforms
+from speechforget.data.batches.streams import Sources
+from speechforget.data.batches.waveforms import Waveforms
 from speechforget.data.requests.select import Request
 from speechforget.distributed import collectives
 from speechforget.stages.split import Data
 
 logger = logging.getLogger(__name__)
 
-FEWEST_SECONDS = 10  # of recorded noise: fewer would be heard again and again
-
-
-BATCHES_AHEAD = 4  # made by a thread while the device computes, or while files are read
+FEWEST_SECONDS = 10  # of recorded noise: less would be repeated too often
+BATCHES_AHEAD = 4  # prepared by a thread while the device computes, or while files are read
 
 
 def make_sources(
     config: Mapping[str, Any], data: Data, request: Request | None, device: torch.device | None = None
 ) -> Sources:
-    """The utterances by name. Where a class is forgotten, `validation` holds the remaining classes, `validation_request` the request's.
+    """Return the streams of a run by name; its rows are `all`, `train`, `validation` and, with a request, more.
 
-    device: where the classifier is. What is withdrawn validates nothing. Noise is the same for every model of a split: see `noise_to_hear`.
+    With forgotten classes, `validation` has the remaining classes, `validation_request` and `validation_forgotten` the
+    forgotten ones. Withdrawn utterances are in no validation set. All models of a split get the same noise.
+    device: of the classifier.
     """
     train, validation = data.rows("train"), data.rows("validation")
     rows = {"all": np.arange(len(data.table)), "train": train, "validation": validation}
@@ -44,13 +45,13 @@ def make_sources(
         rows |= {"validation": validation[~gone[validation]], "validation_forgotten": validation[gone[validation]]}
         rows["validation_request"] = rows["validation_forgotten"] if request.forgotten else validation
     dataset = config["dataset"]
-    recordings = _recordings(dataset, data, device)
+    recordings = open_recordings(dataset, data, device)
     waveforms = Waveforms(
         recordings, data.table["samples"].to_numpy(), round(dataset["seconds"] * dataset["sample_rate"])
     )
     augment = build_augment(config["train"]["augment"])
-    noise = noise_to_hear(data, dataset["sample_rate"], kept=dataset["cache"] != "none") if augment.noise else None
-    augment = augment.hearing(noise, recordings.device)
+    noise = background_noise(data, dataset["sample_rate"], kept=dataset["cache"] != "none") if augment.noise else None
+    augment = augment.with_noise(noise, recordings.device)
     waits = device is not None and device.type != "cpu" and recordings.device.type == "cpu"
     return Sources(
         waveforms,
@@ -64,7 +65,8 @@ def make_sources(
     )
 
 
-def _recordings(dataset: Mapping[str, Any], data: Data, device: torch.device | None) -> Recordings:
+def open_recordings(dataset: Mapping[str, Any], data: Data, device: torch.device | None) -> Recordings:
+    """Return the source of the samples that `dataset.cache` and `dataset.resident` choose."""
     offset = data.table["offset"].to_numpy()
     if dataset["cache"] == "none":
         paths = data.table["path"].to_numpy()
@@ -81,18 +83,18 @@ def _recordings(dataset: Mapping[str, Any], data: Data, device: torch.device | N
 
 
 def _starts(table: pd.DataFrame, sample_rate: int) -> np.ndarray:
-    """Where in its file each utterance begins, in samples."""
+    """Return the start of each utterance in its file, in samples."""
     if "start" not in table:
         return np.zeros(len(table), dtype=np.int64)
     return np.rint(table["start"].fillna(0.0).to_numpy(float) * sample_rate).astype(np.int64)
 
 
-def noise_to_hear(data: Data, sample_rate: int, kept: bool = True) -> np.ndarray | None:
-    """The recordings of background noise behind one another, int16, the same for original, oracle and unlearned; None where too little is left.
+def background_noise(data: Data, sample_rate: int, kept: bool = True) -> np.ndarray | None:
+    """Return the concatenated background noise of the corpus, int16 (samples,); None if there is too little of it.
 
-    Only stretches of a second and more in which no utterance of the corpus lies, whatever its subset: no request can name them, and nothing that is
-    held out, forgotten or tested on is heard in them. With less than `FEWEST_SECONDS` of them, which would be heard again and again, augmentation
-    makes its own noise.
+    Takes only stretches of at least a second that contain no utterance of the corpus of any subset. So no request can
+    name them, and they contain nothing that is held out, forgotten or tested on. Original, oracle and unlearned get the
+    same noise. With less than `FEWEST_SECONDS`, augmentation uses synthetic noise.
     """
     utterances = data.audio.table
     utterances = utterances.assign(first=_starts(utterances, sample_rate))[
@@ -118,18 +120,18 @@ def noise_to_hear(data: Data, sample_rate: int, kept: bool = True) -> np.ndarray
     if seconds >= FEWEST_SECONDS:
         return np.concatenate(pieces)
     if len(data.audio.noise):
-        _say_once(
-            f"{seconds:.0f} s of the corpus's background noise lie outside of its utterances, and {FEWEST_SECONDS} s are needed: "
-            "augmentation uses made noise, for every model alike."
+        _warn_once(
+            f"Only {seconds:.0f} s of the corpus's background noise are outside its utterances, "
+            f"and {FEWEST_SECONDS} s are needed: augmentation uses synthetic noise, the same for every model."
         )
     return None
 
 
 @functools.cache
-def _say_once(sentence: str) -> None:
+def _warn_once(sentence: str) -> None:
     logger.warning(sentence)
 
 
 def build_augment(augment: Mapping[str, Any]) -> Any:
-    """The augmentation that `train.augment` describes."""
+    """Build the augmentation that `train.augment` describes."""
     return instantiate_target({"_target_": "speechforget.data.batches.augment.Augment", **augment}, "train.augment")

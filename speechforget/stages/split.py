@@ -1,7 +1,4 @@
-"""Stage: corpus -> every utterance's label and subset, and the streams that later stages read.
-
-Torch is imported when streams are made, so a run in which everything exists does without it.
-"""
+"""Stage: decode a corpus and give every utterance its label and subset. Needs no torch."""
 
 from __future__ import annotations
 
@@ -19,14 +16,14 @@ from speechforget.data.audio.cache import Audio, decode
 from speechforget.data.split import split
 from speechforget.store import Producer, verified
 
-VERSION = 2  # of what this stage computes
+VERSION = 2  # raise it whenever the same inputs give another split
 
 
 @dataclass(frozen=True)
 class Data:
-    """A corpus, divided: `table` holds label and subset of every utterance, `classes` the label names in the order of the outputs.
+    """A split corpus. table: label and subset of every utterance. classes: label names in the order of the outputs.
 
-    inputs: what the split was made of; key is their hash.
+    inputs: what the split was made from. key: their hash.
     """
 
     audio: Audio
@@ -37,12 +34,12 @@ class Data:
 
     @cached_property
     def numbers(self) -> np.ndarray:
-        """Class number of each row."""
+        """Return the class number of each row."""
         return self.table["label"].map({name: number for number, name in enumerate(self.classes)}).to_numpy(np.int64)
 
     @cached_property
     def left_out(self) -> dict[str, str]:
-        """Ids of the corpus that are in no subset -> the hash of their samples, "" where they cannot be used."""
+        """Return the ids that are in no subset -> the hash of their samples, "" for unusable recordings."""
         known = dict.fromkeys(self.audio.unusable, "") | dict(
             zip(self.audio.table["id"], self.audio.table["sha1"], strict=True)
         )
@@ -50,12 +47,12 @@ class Data:
         return {identity: sha1 for identity, sha1 in known.items() if identity not in used}
 
     def rows(self, subset: str) -> np.ndarray:
-        """Row numbers of train, validation, holdout or test."""
+        """Return the row numbers of train, validation, holdout or test."""
         return np.flatnonzero(self.table["subset"].to_numpy() == subset)
 
 
-def divide(config: Mapping[str, Any], store: Producer) -> Data:
-    """Decodes the corpus where that has not been done, and gives every utterance its label and subset."""
+def split_corpus(config: Mapping[str, Any], store: Producer) -> Data:
+    """Decode the corpus unless a cache holds it, and find or make its split in the store."""
     from hydra.utils import instantiate
 
     dataset, cache = config["dataset"], Path(config["cache"])
@@ -77,7 +74,7 @@ def divide(config: Mapping[str, Any], store: Producer) -> Data:
         table[["id", "label", "unit", "subset"]].to_csv(folder / "utterances.csv", index=False)
 
     artefact = store.produce("split", f"{dataset['name']}-{dataset['label']}", inputs, build)
-    divided = pd.read_csv(verified(artefact.folder, "utterances.csv"), dtype=str, keep_default_na=False)
-    # A split serves every copy of its corpus; where recordings lie, on disk and in the cache, only this one's table knows.
-    table = audio.table.drop(columns="subset").merge(divided, on="id", how="right", validate="one_to_one")
+    subsets = pd.read_csv(verified(artefact.folder, "utterances.csv"), dtype=str, keep_default_na=False)
+    # A stored split serves every copy of its corpus; only the table of this copy knows where the recordings are.
+    table = audio.table.drop(columns="subset").merge(subsets, on="id", how="right", validate="one_to_one")
     return Data(audio, table, sorted(table["label"][table["subset"] == "train"].unique()), artefact.key, inputs)

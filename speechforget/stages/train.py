@@ -1,4 +1,4 @@
-"""Stage: supervised training. The original and the oracle come from the same function; only the utterances differ."""
+"""Stage: train a classifier. The same function makes the original and the oracle; only the utterances differ."""
 
 from __future__ import annotations
 
@@ -19,31 +19,33 @@ from speechforget.optimizers import make_optimizer
 from speechforget.seeding import seed_from
 from speechforget.training.cost_meter import Cost
 from speechforget.training.device import compiled, start_process
-from speechforget.training.loop import Fitted, Job, finish, fit
+from speechforget.training.loop import FitSettings, Fitted, finish, fit
 
-VERSION = 4  # of what this stage computes: raise it whenever the same inputs give other weights
+VERSION = 4  # raise it whenever the same inputs give other weights
 
 
 class Supervised(Fitted):
-    """Cross-entropy on the `train` utterances: warm-up, then cosine to zero, step by step."""
+    """Minimise the cross-entropy on the `train` utterances; the learning rate changes at each step."""
 
-    def __init__(self, classifier: nn.Module, sources: Sources, train: Mapping[str, Any], job: Job, cost: Cost) -> None:
-        super().__init__(sources, job, cost, train["epochs"], "epoch")
+    def __init__(
+        self, classifier: nn.Module, sources: Sources, train: Mapping[str, Any], settings: FitSettings, cost: Cost
+    ) -> None:
+        super().__init__(sources, settings, cost, train["epochs"], "epoch")
         self.classifier, self.recipe = classifier, train
         self.steps_per_epoch = -(-len(sources.rows["train"]) // train["batch_size"])
 
     def train_dataloader(self) -> Stream:
-        """This epoch's stream."""
+        """Return the stream of this epoch."""
         return self.sources.shuffled(
             self.sources.rows["train"], self.recipe["batch_size"], (self.seed, "train", self.current_epoch)
         )
 
     def on_train_epoch_start(self) -> None:
-        """Training mode, whatever the last evaluation left."""
+        """Set training mode: an evaluation may have left another one."""
         self.classifier.train()
 
     def training_step(self, batch: Batch, _: int) -> Tensor:
-        """Mean cross-entropy of a batch in nats, or this rank's part of it."""
+        """Return the mean cross-entropy of a batch in nats, or this rank's part of it."""
         with drawn_for(batch, self.seed, "train", self.current_epoch):
             both = collectives.part_of_loss(is_whole(batch), lambda: self._loss_and_accuracy(batch))
         self.averages.add(("train/loss", "train/accuracy"), both, batch)
@@ -61,21 +63,21 @@ class Supervised(Fitted):
 
     @property
     def margin(self) -> float:
-        """How much larger the label's logit must be: the recipe's margin of cosines times the head's scale (Wang et al., 2018, equation 5)."""
+        """Return the margin of the logit: the margin of cosines times the scale (Wang et al., 2018, equation 5)."""
         return float(self.classifier.head.scale) * float(self.recipe["margin"])  # type: ignore[union-attr, arg-type]
 
     def on_after_backward(self) -> None:
-        """Gradients become those of the whole batch."""
+        """Sum the gradients of all ranks to those of the whole batch."""
         collectives.sum_gradients(self.classifier)
 
     def on_train_epoch_end(self) -> None:
-        """Validation draws curves and decides nothing: the last epoch's weights are the model."""
+        """Add a point to the learning curve. It decides nothing: the model has the weights of the last epoch."""
         collectives.check_replicas(self.classifier, f"after epoch {self.current_epoch}")
         with self.watched():
             self.add_point(self.means(self.classifier), self.classifier, ("validation", "validation_forgotten"))
 
     def configure_optimizers(self) -> Any:
-        """The recipe's optimiser with one learning rate a step."""
+        """Return the optimiser of the recipe with a learning rate for each step."""
         optimizer = make_optimizer(self.classifier.parameters(), self.recipe["optimizer"], self.recipe["learning_rate"])
         warmup, total = (self.recipe[name] * self.steps_per_epoch for name in ("warmup", "epochs"))
         schedule = torch.optim.lr_scheduler.LambdaLR(
@@ -85,7 +87,10 @@ class Supervised(Fitted):
 
 
 def learning_rate_factor(step: int, warmup: float, total: int, schedule: str) -> float:
-    """Share of the peak learning rate at a step: rising over `warmup` steps, then `cosine` or `linear` to zero at `total`, or `constant`."""
+    """Return the share of the peak learning rate at a step.
+
+    It rises over `warmup` steps; then it falls to zero at `total` (`cosine`, `linear`) or stays (`constant`).
+    """
     if step < warmup:
         return (step + 1) / (warmup + 1)
     if schedule == "constant":
@@ -95,31 +100,31 @@ def learning_rate_factor(step: int, warmup: float, total: int, schedule: str) ->
 
 
 def train(
-    job: Job,
+    settings: FitSettings,
     sources: Sources,
     labels: Sequence[str],
     dataset: Mapping[str, Any],
     model: Mapping[str, Any],
     recipe: Mapping[str, Any],
 ) -> None:
-    """Trains a classifier from scratch on the `train` rows of `sources` and leaves model and cost in the job's folder.
+    """Train a classifier from scratch on the `train` rows of `sources`; write model and cost to the folder.
 
-    dataset: sample_rate (Hz) and seconds. recipe: conf/train.
+    labels: names of the outputs, in order. dataset: sample_rate (Hz) and seconds. recipe: of conf/train.
     """
-    start_process(job.trainer)
-    torch.manual_seed(seed_from(job.seed, "initialisation"))
+    start_process(settings.trainer)
+    torch.manual_seed(seed_from(settings.seed, "initialisation"))
     classifier = build_classifier(model, len(labels), dataset["sample_rate"])
     cost = Cost()
     cost.watch(classifier)
     collectives.share_state(classifier)
-    compiled(classifier, job.trainer)
-    module = Supervised(classifier, sources, recipe, job, cost)
+    compiled(classifier, settings.trainer)
+    module = Supervised(classifier, sources, recipe, settings, cost)
     with cost:
-        fit(module, job, recipe["epochs"] * module.steps_per_epoch)
+        fit(module, settings, recipe["epochs"] * module.steps_per_epoch)
     parts = {
         "model": dict(model),
         "labels": list(labels),
         "sample_rate": dataset["sample_rate"],
         "seconds": dataset["seconds"],
     }
-    finish(job, classifier, parts, cost)
+    finish(settings, classifier, parts, cost)

@@ -1,4 +1,4 @@
-"""Stage: runs one method on (original, forget, retain). One pass of the method's plan is one Lightning epoch."""
+"""Stage: run one method on original, forget and retain. A pass of the method's plan is one Lightning epoch."""
 
 from __future__ import annotations
 
@@ -25,87 +25,87 @@ from speechforget.methods.base.switches import SWITCHES, equip
 from speechforget.models.folder import build_classifier, load_classifier
 from speechforget.models.lora import adapt, settled
 from speechforget.seeding import order, seed_from
-from speechforget.stages.importance_cache import Keeper
+from speechforget.stages.importance_cache import ImportanceCache
 from speechforget.training.cost_meter import Cost
 from speechforget.training.device import compiled, start_process
 from speechforget.training.finite import check_weights
-from speechforget.training.loop import Fitted, Job, accuracy, finish, fit
+from speechforget.training.loop import FitSettings, Fitted, accuracy, finish, fit
 
 Steps = Stream | Paired | Turns | Nothing
-VERSION = 5  # of what this stage computes: raise it whenever the same inputs give other weights
+VERSION = 5  # raise it whenever the same inputs give other weights
 
 
 class Unlearning(Fitted):
-    """Lightning's hooks, each handed to the method's driver."""
+    """Pass Lightning's hooks on to the driver of the method."""
 
-    def __init__(self, driver: Driver, sources: Sources, job: Job, cost: Cost) -> None:
-        super().__init__(sources, job, cost, len(driver.plan), "pass")
-        self.student, self.method = driver.student, driver.method  # modules of this one, so a checkpoint holds them
+    def __init__(self, driver: Driver, sources: Sources, settings: FitSettings, cost: Cost) -> None:
+        super().__init__(sources, settings, cost, len(driver.plan), "pass")
+        self.student, self.method = driver.student, driver.method  # as submodules, so that checkpoints hold them
         self.driver, self.stopped = driver, False
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """With the weights that `after_pass` left, what it decided."""
+        """Save whether `after_pass` stopped the run, beside the weights that it left."""
         checkpoint["stopped"] = self.stopped
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """What `on_save_checkpoint` gave."""
+        """Restore what `on_save_checkpoint` saved."""
         self.stopped = checkpoint["stopped"]
 
     def on_train_start(self) -> None:
-        """No further pass where the method had decided so before the run was interrupted."""
+        """Stop at once if the method stopped the run before an interruption."""
         self.trainer.should_stop = self.stopped
 
     def train_dataloader(self) -> Steps:
-        """The stream of the current pass."""
+        """Return the stream of the current pass."""
         index = min(self.current_epoch, len(self.driver.plan) - 1)
         return pass_stream(self.sources, self.method, self.driver.plan[index], index, self.seed)
 
     def on_train_epoch_start(self) -> None:
-        """The pass begins."""
+        """Start the pass."""
         self.driver.start_pass(self.current_epoch, self.trainer.optimizers[0])
 
     def training_step(self, batch: Any, _: int) -> Tensor:
-        """The method's loss, or this rank's part of it."""
+        """Return the loss of the method, or this rank's part of it."""
         with drawn_for(batch, self.seed, "unlearn", self.current_epoch):
             loss = self.driver.loss(batch, self.current_epoch)
         self.averages.add((f"unlearn/{self.driver.plan[self.current_epoch].stream}_loss",), loss, batch)
         return loss
 
     def on_after_backward(self) -> None:
-        """Gradients become those of the whole batch."""
+        """Sum the gradients of all ranks to those of the whole batch."""
         collectives.sum_gradients(self.student, self.method)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Masks, projections, clipping."""
+        """Let the method change gradients (masks, projections, clipping)."""
         self.driver.after_backward(self.current_epoch, optimizer)
 
     def on_train_batch_end(self, *_: Any) -> None:
-        """What a method does to the weights."""
+        """Let the method change weights."""
         self.driver.after_step()
 
     def on_train_epoch_end(self) -> None:
-        """The pass ends; the method may end the run with it."""
+        """End the pass; the method may stop the run."""
         with self.watched():
             means = self.means(self.student)
             self.trainer.should_stop = self.stopped = self.driver.end_pass(self.current_epoch)
             self.add_point(means, self.student, ("forget", "validation"))
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """One optimiser for all passes."""
+        """Return the optimiser of all passes."""
         return self.driver.make_optimizer()
 
 
-def needed(method: Method, name: str) -> None:
-    """Raises when a method asks for data that it declared it does not need."""
+def check_declared(method: Method, name: str) -> None:
+    """Raise RuntimeError if a method asks for data that it does not declare in `needs`."""
     wanted = {"train": {"forget", "retain"}}.get(name, {name})
     if not wanted <= method.needs:
         raise RuntimeError(
-            f"{type(method).__name__} asked for {name} data, but declares that it needs {sorted(method.needs)} only"
+            f"{type(method).__name__} asked for {name} data, but declares that it needs only {sorted(method.needs)}"
         )
 
 
-def share_of_retain(sources: Sources, method: Method, seed: int) -> np.ndarray:
-    """The rows of retain that the method may see, in the order of the table."""
+def retain_rows(sources: Sources, method: Method, seed: int) -> np.ndarray:
+    """Return the rows of retain that the method may see, in the order of the table."""
     retain = sources.rows["retain"]
     if method.retain_share == 1:
         return retain
@@ -113,14 +113,14 @@ def share_of_retain(sources: Sources, method: Method, seed: int) -> np.ndarray:
 
 
 def pass_stream(sources: Sources, method: Method, current: Pass, index: int, seed: int) -> Steps:
-    """The batches of pass `index`: see `Pass.stream`; shuffled by (seed, index)."""
+    """Return the stream of pass `index` (see `Pass.stream`), shuffled by seed and index."""
     if current.stream == "nothing":
         assert isinstance(current.length, int)
         return Nothing(current.length)
     for name in {"forget": ["forget"], "retain": ["retain"]}.get(current.stream, ["forget", "retain"]):
-        needed(method, name)
+        check_declared(method, name)
     salt = (seed, "unlearn", index)
-    forget, retain = sources.rows["forget"], share_of_retain(sources, method, seed)
+    forget, retain = sources.rows["forget"], retain_rows(sources, method, seed)
     if current.stream in ("both", "turns"):
         first = sources.shuffled(forget, current.forget_batch_size or current.batch_size, (*salt, "forget"))
         second = sources.shuffled(retain, current.batch_size, (*salt, "retain"))
@@ -135,7 +135,7 @@ def pass_stream(sources: Sources, method: Method, current: Pass, index: int, see
 
 
 def pair_steps(current: Pass, forget: int, retain: int) -> int:
-    """Steps of a `both` pass, given the batches in one epoch of each half."""
+    """Return the steps of a `both` pass, given how many batches an epoch of forget and of retain has."""
     return (
         {"forget": forget, "retain": retain, "longer": max(forget, retain)}[current.length]
         if isinstance(current.length, str)
@@ -144,31 +144,32 @@ def pair_steps(current: Pass, forget: int, retain: int) -> int:
 
 
 def unlearn(
-    job: Job,
+    settings: FitSettings,
     original: Path,
     sources: Sources,
     forgotten: tuple[int, ...],
     method_config: Mapping[str, Any],
-    keeper: Keeper | None = None,
+    cache: ImportanceCache | None = None,
 ) -> None:
-    """Runs the method on the classifier of the folder `original` and leaves the unlearned model and its cost in the job's folder.
+    """Run the method on the classifier of the folder `original`; write the unlearned model and its cost to the folder.
 
-    sources: rows `forget`, `retain`, `train`, `validation` and `validation_request` (validation utterances of the request's classes).
-    keeper: where importances are kept for other requests, if anywhere.
+    sources: rows `forget`, `retain`, `train`, `validation` and `validation_request` (validation utterances of the
+        classes of the request).
+    forgotten: numbers of the classes that are forgotten. cache: shares importances with other requests, if given.
     """
-    device = start_process(job.trainer)
+    device = start_process(settings.trainer)
     classifier, parts = load_classifier(original)
     method = build_method(method_config)
-    adapt(classifier, method.trainable, job.seed)
+    adapt(classifier, method.trainable, settings.seed)
     cost = Cost()
     student = copy.deepcopy(cost.watch(classifier.to(device)))
     with cost:
-        _run(job, method, classifier, student, sources, forgotten, parts, device, cost, keeper)
-    finish(job, settled(student, method.trainable), parts, cost)
+        _run(settings, method, classifier, student, sources, forgotten, parts, device, cost, cache)
+    finish(settings, settled(student, method.trainable), parts, cost)
 
 
 def _run(
-    job: Job,
+    settings: FitSettings,
     method: Method,
     original: nn.Module,
     student: nn.Module,
@@ -177,57 +178,55 @@ def _run(
     parts: Mapping[str, Any],
     device: torch.device,
     cost: Cost,
-    keeper: Keeper | None,
+    cache: ImportanceCache | None,
 ) -> None:
     def fresh() -> nn.Module:
-        torch.manual_seed(seed_from(job.seed, "fresh"))
+        torch.manual_seed(seed_from(settings.seed, "fresh"))
         return cost.watch(build_classifier(parts["model"], len(parts["labels"]), parts["sample_rate"]).to(device))
 
-    batches = ordered_batches(method, sources, device, job.seed)
-    # Low-rank updates are weights of their own, so importances of an original that has them are not those of the original.
-    keep = partial(keeper.keep, cost, device) if keeper and method.trainable != "lora" else None
+    batches = ordered_batches(method, sources, device, settings.seed)
+    # An original with low-rank updates has other weights, so importances of it are not those of the plain original.
+    keep = partial(cache.keep, cost, device) if cache and method.trainable != "lora" else None
     context = Context(
         original,
         fresh,
         batches,
         len(parts["labels"]),
         forgotten,
-        job.seed,
+        settings.seed,
         keep,
         cost.spent,
         lambda name: len(sources.rows[name]),
     )
-    with job.watch.watched("before its first pass" if method.passes() else "in its one step"):
+    with settings.watch.watched("before its first pass" if method.passes() else "in its one step"):
         method.prepare(student, context)
         check_weights(student)
     method.to(device)
     collectives.share_state(student, method)
 
     def steps_of(current: Pass, index: int) -> int:
-        return len(pass_stream(sources, method, current, index, job.seed))
+        return len(pass_stream(sources, method, current, index, settings.seed))
 
     driver = Driver(method, student, evaluator(method, student, sources, device), steps_of)
     if not driver.plan:
         return
-    compiled(student, job.trainer)
-    fit(Unlearning(driver, sources, job, cost), job, driver.steps or 0)
+    compiled(student, settings.trainer)
+    fit(Unlearning(driver, sources, settings, cost), settings, driver.steps or 0)
     student.eval()
 
 
 def ordered_batches(
     method: Method, sources: Sources, device: torch.device, seed: int
 ) -> Callable[[str, int], Iterable[Batch]]:
-    """`Context.batches`: unaugmented batches on the device, of declared data only."""
+    """Return `Context.batches`: batches on the device, not augmented, of declared data only."""
 
     def batches(name: str, batch_size: int) -> Iterable[Batch]:
-        needed(method, name)
+        check_declared(method, name)
         if name == "train" and method.retain_share < 1:
-            raise NotApplicable(
-                f"{type(method).__name__} reads the whole training set, so method.retain_share must be 1."
-            )
+            raise NotApplicable(f"{type(method).__name__} reads the whole training set: set method.retain_share=1.")
         stream = sources.ordered(name, batch_size)
         if name == "retain":
-            stream = replace(stream, rows=share_of_retain(sources, method, seed))
+            stream = replace(stream, rows=retain_rows(sources, method, seed))
         for batch in stream:
             yield to_device(batch, device)
 
@@ -235,17 +234,17 @@ def ordered_batches(
 
 
 def evaluator(method: Method, student: nn.Module, sources: Sources, device: torch.device) -> Callable[[str], float]:
-    """`Evaluate`: the student's accuracy on `forget`, or on the `validation` utterances that match the request."""
+    """Return `Evaluate`: the student's accuracy on `forget`, or on `validation` utterances that match the request."""
 
     def evaluate(name: str) -> float:
-        needed(method, name)
-        return accuracy(student, sources.divided({"validation": "validation_request"}.get(name, name), 256), device)
+        check_declared(method, name)
+        return accuracy(student, sources.sharded({"validation": "validation_request"}.get(name, name), 256), device)
 
     return evaluate
 
 
 def build_method(method: Mapping[str, Any]) -> Any:
-    """The method that its yaml describes, with its switches (`name`, `requests`, `reason`, `tune` and `tried` are the pipeline's)."""
+    """Build the method of a yaml with its switches; `name`, `requests`, `reason`, `tune` and `tried` are not for it."""
     switches = {name: value for name, value in method.items() if name in SWITCHES}
     own = {
         name: value

@@ -1,4 +1,4 @@
-"""The process of a worker: `distributed.worker` with the stages that it can build.
+"""Run a worker process: `distributed.worker` with the stages that it can build.
 
 python -m speechforget.stages.worker RANK HOST PORT        (started by `distributed.rendezvous`, never by hand)
 """
@@ -12,7 +12,7 @@ from speechforget.distributed.worker import work
 
 
 def build(order: Order) -> None:
-    """Build an artefact, and load torch for the first one only."""
+    """Build an artefact; torch is loaded for the first one only."""
     from speechforget.stages.build import build
 
     build(order)

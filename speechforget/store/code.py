@@ -33,6 +33,7 @@ SILENT = {
     "speechforget.training.machine": "records the machine that seconds were measured on",
     "speechforget.terminal": "formats text for terminals",
     "speechforget.training.runtime": "tunes memory and threads of a process",
+    "speechforget.distributed.protocol": "messages between processes",
     "speechforget.distributed.rendezvous": "lets processes find each other",
     "speechforget.distributed.group": "starts and ends processes",
     "speechforget.distributed.worker": "starts and ends processes",

@@ -1,1 +1,1 @@
-"""The training loop, its checkpoints, its cost, and the device it runs on."""
+"""The training loop, its checkpoints, its cost and its device."""

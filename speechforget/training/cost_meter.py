@@ -1,4 +1,4 @@
-"""What a piece of work takes: wall seconds, sample passes and memory, counted where they are spent and carried through a resumption."""
+"""Measure wall seconds, passes of samples and memory, also over a run that is resumed."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ from speechforget.training.machine import processor
 
 
 class Cost:
-    """A meter that runs within its context. forward and forward_backward count samples (one forward_backward is about three forwards).
+    """Measure the cost of the work within its context.
 
-    shared: the part that was spent on what other requests use too, and whether it was found instead of spent here (`reused`); it is in the sums in
-    either case, so that figures do not depend on what ran before.
+    forward, forward_backward: samples that passed through the model (one forward_backward costs about three forwards).
+    shared: the cost of what other requests can reuse, and whether it was found instead of computed here (`reused`). The
+        sums contain it in both cases, so that figures do not depend on earlier runs.
     """
 
     def __init__(self) -> None:
@@ -27,12 +28,13 @@ class Cost:
         self.forward_backward = 0
         self.seconds = 0.0
         self.shared: dict[str, Any] = {}
-        self._elsewhere: list[Any] = []  # the machines of seconds that were not spent by this process
-        self._device = "cuda" if torch.cuda.is_available() else "cpu"  # until the model is called
+        self._elsewhere: list[Any] = []  # machines of seconds that another process spent
+        # A guess until the model is called.
+        self._device = "cuda" if torch.cuda.is_available() else "cpu"
         self._started: float | None = None
 
     def watch(self, model: nn.Module) -> nn.Module:
-        """Counts every call of the model, and of each deep copy made of it later."""
+        """Count every call of the model and of its later deep copies; return the model."""
 
         def count(_: nn.Module, arguments: tuple[Tensor, ...]) -> None:
             if self._started is None:
@@ -47,12 +49,12 @@ class Cost:
         return model
 
     def spent(self, forward_backward: int) -> None:
-        """Counts samples that went forward and backward without a call of the model, as in vectorised gradients of single samples."""
+        """Count samples that passed forward and backward without a call of the model, as for per-sample gradients."""
         self.forward_backward += forward_backward if self.running else 0
 
     @property
     def running(self) -> bool:
-        """Whether it counts."""
+        """Return whether the meter runs."""
         return self._started is not None
 
     def __enter__(self) -> Cost:
@@ -66,7 +68,7 @@ class Cost:
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Does not count what is done for a picture only, such as a learning curve."""
+        """Pause the meter for work that only a picture needs, such as a learning curve."""
         running = self._started is not None
         if running:
             self.__exit__()
@@ -77,18 +79,21 @@ class Cost:
                 self.__enter__()
 
     def elapsed(self) -> float:
-        """Seconds so far, with the device's queued work done."""
+        """Return the seconds so far, after the queued work of the device is done."""
         _synchronise()
         return self.seconds + (time.perf_counter() - self._started if self._started is not None else 0.0)
 
     def machine(self) -> dict[str, Any] | None:
-        """Where the seconds are spent: device, host (the GPU's name, or the processor's with its cores), threads, ranks; None for several kinds."""
+        """Return device, host (name of the GPU, or of the processor with its cores), threads and ranks.
+
+        None if the seconds were spent on machines of several kinds.
+        """
         host = torch.cuda.get_device_name() if self._device == "cuda" else processor()
         here = {"device": self._device, "host": host, "threads": torch.get_num_threads(), "ranks": collectives.world()}
         return here if all(machine == here for machine in self._elsewhere) else None
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint keeps."""
+        """Return what a checkpoint keeps."""
         return {
             "seconds": self.elapsed(),
             "forward": self.forward,
@@ -97,19 +102,19 @@ class Cost:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on from what an earlier process had spent; what this one spent since its start to repeat one-shot work stays counted in seconds."""
+        """Add what an earlier process spent. Seconds that this process spent on repeated one-shot work stay counted."""
         self.seconds += float(state["seconds"])
         self._elsewhere.append(state.get("machine"))
         counts = (int(state["forward"]), int(state["forward_backward"]))
         self.forward, self.forward_backward = counts if collectives.rank() == 0 else (0, 0)
 
     def merge(self) -> None:
-        """Leaves the counts of all ranks with rank 0, so that its checkpoint and its record hold them; every rank calls this."""
+        """Move the counts of all ranks to rank 0, which writes checkpoint and record. Every rank calls this."""
         counts = collectives.total(torch.tensor([self.forward, self.forward_backward]))
         self.forward, self.forward_backward = (int(count) if collectives.rank() == 0 else 0 for count in counts)
 
     def share(self, spent: dict[str, Any], reused: bool) -> None:
-        """Notes what was spent on something shared; adds it to the sums where it was not spent here."""
+        """Record the cost of something shared, and add it to the sums if it was not spent here."""
         known = self.shared or {"seconds": 0.0, "forward": 0, "forward_backward": 0, "reused": True}
         self.shared = {name: known[name] + spent[name] for name in ("seconds", "forward", "forward_backward")}
         self.shared["reused"] = known["reused"] and reused
@@ -123,7 +128,10 @@ class Cost:
                 )
 
     def record(self) -> dict[str, Any]:
-        """For `cost.json`: with the peak memory in bytes, of the GPU's allocator or of the whole process on a CPU; of several ranks, rank 0's."""
+        """Return the content of `cost.json`, with the peak memory of rank 0 in bytes.
+
+        Peak memory is that of the GPU's allocator, or of the whole process on a CPU.
+        """
         gpu = self._device == "cuda"
         peak = torch.cuda.max_memory_allocated() if gpu else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         shared = {"shared": self.shared} if self.shared else {}

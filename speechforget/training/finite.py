@@ -1,4 +1,4 @@
-"""What is not finite ends a stage, with a sentence that says which stage, when, and what to lower."""
+"""End a stage on numbers that are not finite, with a sentence that says which stage, when, and what to lower."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from torch import nn
 
 from speechforget.errors import Diverged
 
-FULL = ("32-true", "64-true")  # the precisions that are no cause
+FULL = ("32-true", "64-true")  # precisions that do not cause it
 
 
 @dataclass(frozen=True)
 class Watch:
-    """Whose numbers are looked at, as the subject of a sentence, and what a user can do where they are not finite, as a sentence."""
+    """Words for errors. who: the subject of the sentence. advice: a sentence that says what the user can do."""
 
     who: str = "The model"
     advice: str = "Lower the learning rate."
 
     @contextmanager
     def watched(self, when: str) -> Iterator[None]:
-        """Makes a Diverged of what the checks below raise, and of an equation that cannot be solved. when: as in 'in epoch 3 of 6'."""
+        """Turn errors of the checks below, and of linear algebra, into Diverged. when: such as 'in epoch 3 of 6'."""
         try:
             yield
         except (FloatingPointError, torch.linalg.LinAlgError) as error:
@@ -32,7 +32,7 @@ class Watch:
 
 
 def check_numbers(numbers: Mapping[str, float]) -> None:
-    """Raises FloatingPointError that names a number that is infinite or none."""
+    """Raise a FloatingPointError that names the first number that is not finite."""
     for name, value in numbers.items():
         if not math.isfinite(value):
             raise FloatingPointError(f"{name} is {value}")
@@ -40,7 +40,7 @@ def check_numbers(numbers: Mapping[str, float]) -> None:
 
 @torch.no_grad()
 def check_weights(model: nn.Module) -> None:
-    """Raises FloatingPointError that names a parameter or saved buffer that holds a number that is not finite."""
+    """Raise a FloatingPointError that names the first parameter or saved buffer that is not finite."""
     named = {
         name: value
         for name, value in model.state_dict().items()
@@ -48,7 +48,8 @@ def check_weights(model: nn.Module) -> None:
     }
     if not named:
         return
-    finite = torch.stack([value.isfinite().all() for value in named.values()]).tolist()  # one wait for the device
+    # Stacked, so that the device is synchronised only once.
+    finite = torch.stack([value.isfinite().all() for value in named.values()]).tolist()
     broken = [name for name, sound in zip(named, finite, strict=True) if not sound]
     if broken:
         more = f" and of {len(broken) - 1} more tensors" if len(broken) > 1 else ""
@@ -56,6 +57,6 @@ def check_weights(model: nn.Module) -> None:
 
 
 def check_outputs(wrong: int, count: int, what: str = "logits") -> None:
-    """Raises FloatingPointError where the model's outputs for `wrong` of `count` utterances are not finite."""
+    """Raise a FloatingPointError if outputs of the model are not finite for `wrong` > 0 of `count` utterances."""
     if wrong:
         raise FloatingPointError(f"its {what} for {wrong} of {count} utterances are not finite")

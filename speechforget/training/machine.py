@@ -1,4 +1,4 @@
-"""What kind of machine this is: seconds of different kinds do not compare."""
+"""Name the kind of machine: seconds of different kinds cannot be compared."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 @functools.cache
 def processor() -> str:
-    """The processor's model and the number of its cores, such as `AMD EPYC 7B13, 16 cores`."""
+    """Return the processor and its number of cores, such as `AMD EPYC 7B13, 16 cores`."""
     return f"{_model()}, {os.cpu_count()} cores"
 
 

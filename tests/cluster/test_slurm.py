@@ -24,7 +24,7 @@ from speechforget.launchers import slurm as slurm_queue
 from speechforget.launchers.job_logs import last_words
 from speechforget.launchers.jobs import Job
 from speechforget.launchers.shared_models import first_wave
-from speechforget.stages.split import divide
+from speechforget.stages.split import split_corpus
 from speechforget.store import Store
 
 ROOT = Path(__file__).parents[2]
@@ -171,7 +171,7 @@ def test_a_sweep_trains_shared_models_once_and_first(command, small, configure, 
 def decode(config: dict[str, Any]) -> None:
     """Decode the corpus of a run into its cache, and split it elsewhere: a first wave or a plan can start then."""
     with tempfile.TemporaryDirectory() as elsewhere:
-        divide(config, Store(Path(elsewhere)))
+        split_corpus(config, Store(Path(elsewhere)))
 
 
 @pytest.mark.parametrize("decoded", [False, True])
@@ -215,7 +215,7 @@ def test_a_job_that_ran_out_of_time_and_was_preempted_ends_the_same(
     (job,) = jobs_of(tmp_path)
     subprocess.run(["scancel", "--signal=USR2", job], check=True)  # what SLURM sends before the time limit
     wait_for(lambda: int(restarts(job)) == 1 and state(job) == "RUNNING")
-    wait_for(lambda: "Going on from the checkpoint" in log_of(tmp_path, job))
+    wait_for(lambda: "Resuming from the checkpoint" in log_of(tmp_path, job))
     if preempted:
         moment = checkpoint(tmp_path)[0].stat().st_mtime_ns
         wait_for(lambda: checkpoint(tmp_path)[0].stat().st_mtime_ns != moment)
@@ -224,7 +224,7 @@ def test_a_job_that_ran_out_of_time_and_was_preempted_ends_the_same(
     code, out, err = ended(process)
     assert code == 0 and "  done " in out, err
     starts = 2 if preempted else 1
-    assert restarts(job) == str(starts) and log_of(tmp_path, job).count("Going on from the checkpoint") == starts
+    assert restarts(job) == str(starts) and log_of(tmp_path, job).count("Resuming from the checkpoint") == starts
     if preempted:
         assert accounting([urgent], "State")[urgent] == ["COMPLETED"]
     assert weights(tmp_path) == undisturbed

@@ -24,7 +24,7 @@ from speechforget.report.__main__ import main as report
 from speechforget.report.caveats import caveats
 from speechforget.stages.import_checkpoint import reorder
 from speechforget.stages.score_files import read_scores
-from speechforget.stages.split import divide
+from speechforget.stages.split import split_corpus
 from speechforget.store import Store
 
 ROOT = Path(__file__).parents[2]
@@ -324,7 +324,7 @@ def test_a_plan_knows_that_there_is_no_oracle(alone: Path, checkpoint: Path, con
             f"output={tmp_path}", f"cache={tmp_path / 'cache'}", f"original.checkpoint={checkpoint}", *overrides
         )
         assert [planned.stage for planned in plan(config)] == expected  # of a corpus that nobody has decoded
-    divide(config, Store(tmp_path))
+    split_corpus(config, Store(tmp_path))
     planned = plan(configure(f"output={tmp_path}", f"original.checkpoint={checkpoint}"))
     assert [one.stage for one in planned] == stages and not (tmp_path / "original").exists()
     there = plan(configure(f"output={alone}", f"original.checkpoint={checkpoint}"))

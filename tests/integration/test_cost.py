@@ -1,4 +1,4 @@
-"""Where seconds were spent: without that they do not compare."""
+"""The machine of recorded seconds, without which they cannot be compared."""
 
 from __future__ import annotations
 

@@ -16,6 +16,7 @@ from support.made_corpora import NAMES, MakeCorpus, index
 from speechforget.data.audio.cache import decode
 from speechforget.data.corpora import espeak
 from speechforget.pipeline import Pipeline
+from speechforget.stages.record import identity
 from speechforget.store import Artefact, Store, key_of
 
 SEEDS = ["seed=1", "task.seed=1", "dataset.split_seed=1"]
@@ -57,8 +58,7 @@ def told(made) -> Callable[..., tuple[str, dict[str, Any]]]:
     @functools.cache
     def tell(*overrides: str) -> tuple[str, dict[str, Any]]:
         pipeline, result = made(*overrides)
-        scores = {name: Artefact(Path(), key, built=False) for name, key in result["scores"].items()}
-        return key_of("result", result), pipeline.identity(scores, result)
+        return key_of("result", result), identity(pipeline.config, pipeline.data, pipeline.made_from, result)
 
     return tell
 

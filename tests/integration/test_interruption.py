@@ -1,4 +1,4 @@
-"""Ctrl-C while a model is trained: one sentence, exit code 130, and the same command goes on."""
+"""Ctrl-C while a model is trained: one sentence, exit code 130, and the same command resumes."""
 
 from __future__ import annotations
 
@@ -16,11 +16,13 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.mark.parametrize("more", [[], ["trainer.devices=2"], ["seed=0,1", "-m"]], ids=["alone", "two ranks", "sweep"])
 def test_ctrl_c_in_training_is_one_sentence(more: list[str], small: list[str], tmp_path: Path) -> None:
-    """As a terminal does it: every process of the command hears it."""
+    """Interrupt as a terminal does: every process of the command gets the signal."""
     line = [sys.executable, str(ROOT / "run.py"), *small, "train.epochs=100000", f"output={tmp_path}", *more]
     command = subprocess.Popen(
-        line, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True, start_new_session=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509  (of a pytest in the background it would be ignored)
+        line, cwd=ROOT, text=True, start_new_session=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL,
+        # Under a pytest in the background, the signal would be ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
     )  # fmt: skip
     try:
         while not list(tmp_path.glob("original/*/checkpoint.ckpt")):

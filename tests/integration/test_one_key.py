@@ -1,4 +1,4 @@
-"""Over the whole pipeline: configs with one key give artefacts that are equal to the bit; so those whose artefacts differ have two."""
+"""Over the whole pipeline: configs with equal keys give bit-equal artefacts, so different artefacts have two keys."""
 
 from __future__ import annotations
 

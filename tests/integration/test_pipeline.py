@@ -1,6 +1,5 @@
 """From recordings to a comparison: shared, resumable, deterministic, and nothing computed twice."""
 
-import copy
 import functools
 import json
 import os
@@ -9,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +19,8 @@ from speechforget.cli.plan import plan
 from speechforget.errors import NotApplicable, UserError
 from speechforget.pipeline import Pipeline
 from speechforget.stages.sources import make_sources
-from speechforget.stages.split import divide
-from speechforget.store import Store
+from speechforget.stages.split import split_corpus
+from speechforget.store import Artefact, Store, key_of
 
 ROOT = Path(__file__).parents[2]
 
@@ -32,7 +31,7 @@ def result_of(folder: Path, method: str = "scrub") -> dict:
 
 
 def figures(result: dict) -> dict:
-    """What two runs of the same command must agree on: every metric but wall time."""
+    """Return what two runs of the same command must agree on: every metric but seconds."""
     return {
         model: {metric: entry for metric, entry in entries.items() if metric not in {"seconds"}}
         for model, entries in result["comparison"].items()
@@ -140,7 +139,7 @@ def test_two_runs_at_once_train_the_original_once(quiet: Path, small, tmp_path: 
 
 
 def test_a_sweep_shares_lists_and_survives(command, small, tmp_path: Path) -> None:
-    """Two toy methods of one file and one yaml each: one that only knows classes, one that fails."""
+    """Two toy methods: one that is only defined for classes, and one that fails."""
     (tmp_path / "conf" / "method").mkdir(parents=True)
     (tmp_path / "toy.py").write_text(
         "from speechforget.methods.base.method import Method\n\n\n"
@@ -152,11 +151,13 @@ def test_a_sweep_shares_lists_and_survives(command, small, tmp_path: Path) -> No
         "        raise ZeroDivisionError('broken on purpose')\n"
     )
     for name, kinds in (("shrink", "[class]"), ("broken", "[sample, class]")):
-        text = f"name: {name}\nrequests: {kinds}\nreason: it halves what it knows of a class\n_target_: toy.{name.capitalize()}\n"
+        target = f"toy.{name.capitalize()}"
+        text = f"name: {name}\nrequests: {kinds}\nreason: it halves what it knows of a class\n_target_: {target}\n"
         (tmp_path / "conf" / "method" / f"{name}.yaml").write_text(text)
     outputs = tmp_path / "outputs"
     run = command(
-        "-m", *small, f"output={outputs}", "task=sample,class", "method=shrink,broken,none", "--config-dir", str(tmp_path / "conf"),
+        "-m", *small, f"output={outputs}", "task=sample,class", "method=shrink,broken,none",
+        "--config-dir", str(tmp_path / "conf"),
         env={"PYTHONPATH": str(tmp_path)},
     )  # fmt: skip
     assert run.returncode == 1
@@ -195,13 +196,20 @@ def test_the_joblib_launcher_shares_too(command, small, tmp_path: Path) -> None:
     assert len(list(tmp_path.glob("original/*/DONE"))) == 1 and len(list(tmp_path.glob("result/*/DONE"))) == 2
 
 
-def keys(configure, tmp_path: Path, *overrides: str) -> dict[str, str]:
-    """The keys of a run's stages, without building any; the corpus is decoded first, and not divided."""
-    divide(configure(f"output={tmp_path}", *overrides), Store(tmp_path / "elsewhere"))
-    found: dict[str, str] = {}
-    for planned in plan(configure(f"output={tmp_path}", *overrides)):
-        assert planned.key is not None
-        found[planned.stage if planned.stage != "scores" else f"scores {len(found)}"] = planned.key
+@pytest.fixture(scope="module")
+def keys(configure, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., dict[str, str]]:
+    """keys(overrides ...): the keys of a run by stage. No artefact is built; the corpus is decoded once for all."""
+    output, scratch = (tmp_path_factory.mktemp(name) for name in ("output", "scratch"))
+    split_corpus(configure(f"output={output}"), Store(scratch))
+
+    @functools.cache
+    def found(*overrides: str) -> dict[str, str]:
+        planned = plan(configure(f"output={output}", *overrides), scratch=scratch)
+        assert all(one.key for one in planned)
+        return {
+            one.stage if one.stage != "scores" else f"scores {index}": str(one.key) for index, one in enumerate(planned)
+        }
+
     return found
 
 
@@ -217,25 +225,26 @@ OUT = [
 ]
 
 
-@pytest.mark.parametrize("override", OUT)
-def test_how_a_run_is_made_is_in_no_key(override: str, configure, tmp_path: Path) -> None:
-    assert keys(configure, tmp_path, override) == keys(configure, tmp_path)
+def test_how_a_run_is_made_is_in_no_key(keys) -> None:
+    for override in OUT:
+        assert keys(override) == keys(), override
 
 
+MODELS = ("original", "oracle", "unlearned")
 CHANGES = {
-    "seed=1": {"original", "oracle", "unlearned"},
-    "train.learning_rate=0.1": {"original", "oracle", "unlearned"},
-    "train.epochs=5": {"original", "oracle", "unlearned"},
-    "train.batch_size=8": {"original", "oracle", "unlearned"},
-    "train.augment.shift=0.2": {"original", "oracle", "unlearned"},
-    "model.bands=32": {"original", "oracle", "unlearned"},
-    "model=bcresnet": {"original", "oracle", "unlearned"},
-    "dataset.seconds=0.4": {"original", "oracle", "unlearned"},
-    "dataset.split_seed=1": {"original", "oracle", "unlearned"},
-    "dataset.holdout=0.3": {"original", "oracle", "unlearned"},
-    "dataset.validation=0.2": {"original", "oracle", "unlearned"},
-    "dataset.label=speaker": {"original", "oracle", "unlearned"},
-    "trainer.precision=bf16-mixed": {"original", "oracle", "unlearned"},
+    "seed=1": set(MODELS),
+    "train.learning_rate=0.1": set(MODELS),
+    "train.epochs=5": set(MODELS),
+    "train.batch_size=8": set(MODELS),
+    "train.augment.shift=0.2": set(MODELS),
+    "model.bands=32": set(MODELS),
+    "model=bcresnet": set(MODELS),
+    "dataset.seconds=0.4": set(MODELS),
+    "dataset.split_seed=1": set(MODELS),
+    "dataset.holdout=0.3": set(MODELS),
+    "dataset.validation=0.2": set(MODELS),
+    "dataset.label=speaker": set(MODELS),
+    "trainer.precision=bf16-mixed": set(MODELS),
     "task.seed=2": {"oracle", "unlearned"},
     "task=sample": {"oracle", "unlearned"},
     "task.number=2": {"oracle", "unlearned"},
@@ -245,16 +254,15 @@ CHANGES = {
 }
 
 
-@pytest.mark.parametrize("override", CHANGES)
-def test_what_changes_a_result_changes_the_keys_from_there_on(override: str, configure, tmp_path: Path) -> None:
-    before, after = keys(configure, tmp_path), keys(configure, tmp_path, override)
-    changed = {stage for stage in ("original", "oracle", "unlearned") if before[stage] != after[stage]}
-    assert changed == CHANGES[override]
-    assert before["result"] != after["result"]
+def test_what_changes_a_result_changes_the_keys_from_there_on(keys) -> None:
+    for override, stages in CHANGES.items():
+        before, after = keys(), keys(override)
+        assert {stage for stage in MODELS if before[stage] != after[stage]} == stages, override
+        assert before["result"] != after["result"], override
 
 
 def numbers(options: dict, prefix: tuple = ()) -> Iterator[tuple]:
-    """The place of every number in a config."""
+    """Yield the path of every number in a config."""
     for name, value in options.items():
         if isinstance(value, dict):
             yield from numbers(value, (*prefix, name))
@@ -262,32 +270,61 @@ def numbers(options: dict, prefix: tuple = ()) -> Iterator[tuple]:
             yield (*prefix, name)
 
 
+class Keys:
+    """Stand in for a store: build nothing, and note the keys that are asked for."""
+
+    def __init__(self) -> None:
+        self.found: set[str] = set()
+
+    def produce(self, stage: str, name: str, inputs: dict, build: object) -> Artefact:
+        key = key_of(stage, inputs)
+        self.found.add(key)
+        return Artefact(Path(stage) / f"{name}-{key[:12]}", key, built=False)
+
+
 @pytest.mark.parametrize("group", ["method", "model", "train"])
 def test_every_number_of_a_yaml_is_in_a_key(group: str, configure, tmp_path: Path) -> None:
-    """Whatever a method, a model or a recipe can be told changes what is made of it, so a new yaml cannot have a number that no key holds."""
+    """A new yaml cannot have a number that no key holds. Corpus and request are made once and shared by all configs."""
+    made = Pipeline(configure(f"output={tmp_path}"), Store(tmp_path))
+    shared = {"data": made.data, "request": made.request, "untried": None, "forgotten_ids": made.forgotten_ids}
+
+    def keys_of(config: dict) -> set[str]:
+        store = Keys()
+        pipeline = Pipeline(config, store)
+        vars(pipeline).update(shared)  # they are cached properties
+        pipeline.check_applicable = lambda: None  # type: ignore[method-assign]
+        pipeline.result()
+        return store.found
+
     for path in sorted((ROOT / "conf" / group).glob("*.yaml")):
         config = configure(f"output={tmp_path}", f"{group}={path.stem}")
-        if config["model"].get("pretrained"):  # the key of weights that are not here is only known to their hub
+        if config["model"].get("pretrained"):  # only the hub knows the key of weights that are not here
             config["model"]["pretrained"] = None
-        divide(config, Store(tmp_path / "elsewhere"))
-        before = {planned.key for planned in plan(config)}
-        own = {
-            name: value for name, value in config[group].items() if name != "requests"
-        }  # what a kind of request has is already in its place
-        for place in numbers(own):
-            changed = copy.deepcopy(config)
-            part = functools.reduce(dict.__getitem__, place[:-1], changed[group])
-            part[place[-1]] = not part[place[-1]] if isinstance(part[place[-1]], bool) else part[place[-1]] + 1
-            assert {planned.key for planned in plan(changed)} != before, (path.stem, place)
+        before = keys_of(config)
+        # `requests` may give numbers for a kind of request; they are already in their places.
+        own = {name: value for name, value in config[group].items() if name != "requests"}
+        for path_of in numbers(own):
+            part = functools.reduce(dict.__getitem__, path_of[:-1], config[group])
+            value = part[path_of[-1]]
+            part[path_of[-1]] = not value if isinstance(value, bool) else value + 1
+            assert keys_of(config) != before, (path.stem, path_of)
+            part[path_of[-1]] = value
+
+
+def test_a_plan_of_a_corpus_that_is_not_decoded_has_the_same_artefacts(keys, configure, tmp_path: Path) -> None:
+    planned = plan(configure(f"output={tmp_path / 'out'}"))
+    assert [(one.key, one.state) for one in planned] == [(None, "missing")] * len(keys())
+    assert [one.stage for one in planned] == [stage.split()[0] for stage in keys()]
+    assert len({one.identity for one in planned}) == len(planned) and not (tmp_path / "out").exists()
 
 
 def test_a_plan_of_a_decoded_corpus_divides_it_elsewhere(configure, tmp_path: Path) -> None:
     config = configure(f"output={tmp_path / 'out'}", f"cache={tmp_path / 'cache'}")
-    divide(config, Store(tmp_path / "elsewhere"))
+    split_corpus(config, Store(tmp_path / "elsewhere"))
     planned = plan(config)
     assert [one.state for one in planned] == ["missing"] * len(planned) and all(one.key for one in planned)
     assert not (tmp_path / "out").exists()
-    made = divide(config, Store(tmp_path / "out"))
+    made = split_corpus(config, Store(tmp_path / "out"))
     assert planned[0].stage == "split" and planned[0].key == made.key
     again = plan(config)
     assert [one.key for one in again] == [one.key for one in planned] and again[0].exists
@@ -365,21 +402,18 @@ def test_mistakes_in_a_request_say_what_exists(configure, tmp_path: Path) -> Non
         Pipeline(config, Store(tmp_path)).run()
 
 
-@pytest.mark.parametrize(
-    ("override", "words"),
-    [
-        ("method.learning_rate=fast", "method.learning_rate must be"),
-        ("method.epochs=1.5", "method.epochs must be"),
-        ("model.bands=many", "model.bands must be"),
-        ("+model.depth=3", "depth"),
-        ("method.optimizer.name=adamm", "adamw"),
-        ("+method.optimizer.momentm=0.9", "momentm"),
-        ("train.optimizer.name=sdg", "sgd"),
-        ("+train.augment.shfit=0.1", "shfit"),
-        ("train.augment.shift=7", "train.augment.shift"),
-    ],
-)
-def test_wrong_numbers_stop_before_anything_is_trained(override: str, words: str, configure, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=words):
-        Pipeline(configure(f"output={tmp_path}", override), Store(tmp_path)).run()
-    assert not list(tmp_path.glob("original/*/weights.safetensors"))
+def test_wrong_numbers_stop_before_anything_is_trained(configure, tmp_path: Path) -> None:
+    for override, words in {
+        "method.learning_rate=fast": "method.learning_rate must be",
+        "method.epochs=1.5": "method.epochs must be",
+        "model.bands=many": "model.bands must be",
+        "+model.depth=3": "depth",
+        "method.optimizer.name=adamm": "adamw",
+        "+method.optimizer.momentm=0.9": "momentm",
+        "train.optimizer.name=sdg": "sgd",
+        "+train.augment.shfit=0.1": "shfit",
+        "train.augment.shift=7": "train.augment.shift",
+    }.items():
+        with pytest.raises(UserError, match=words):
+            Pipeline(configure(f"output={tmp_path}", override), Store(tmp_path)).run()
+        assert not list(tmp_path.glob("original/*/weights.safetensors")), override

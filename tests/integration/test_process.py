@@ -1,4 +1,4 @@
-"""What a process asks of its system before it computes."""
+"""Memory and idle threads of a process."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-# Pieces of 16 MB, as a batch's activations are, that are made, written to and freed, 20 times; prints how many pages the system had to give.
+# Allocates, writes and frees blocks of 16 MB 20 times, as batches do; prints the megabytes that the system had to give.
 PROGRAM = """
 import resource
 {first}
@@ -31,7 +31,7 @@ needs_mallopt = pytest.mark.skipif(
 
 
 def megabytes(first: str, **environment: str) -> float:
-    """What the system gave to 20 batches of 64 MB."""
+    """Return how many megabytes the system gave for 20 batches of 64 MB."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM.format(first=first)],

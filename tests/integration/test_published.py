@@ -1,4 +1,4 @@
-"""Published lists of requests: the draws themselves, readable by anybody, refused where the corpus is another."""
+"""Published lists of requests: equal to the draws, readable, and refused for another corpus."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from speechforget.data.requests.options import counted
 from speechforget.data.requests.select import select
 from speechforget.data.split import split
 from speechforget.errors import UserError
-from speechforget.stages.split import divide
+from speechforget.stages.split import split_corpus
 from speechforget.store import Store
 
 ROOT = Path(__file__).parents[2]
@@ -45,7 +45,7 @@ def task(by: str, percent: object, **changes: Any) -> dict[str, Any]:
 
 @pytest.fixture
 def table() -> pd.DataFrame:
-    """500 utterances whose ids are as awkward as a list of lines allows; two of them are copies."""
+    """Make 500 utterances with the most awkward ids that a list of lines allows; two of them are copies."""
     odd = ["#{} percent", "\\{}, a b ", " {}", "{} # x", "\\#{}", "{}\u2028é"]
     rows = [
         {
@@ -102,7 +102,8 @@ def test_a_list_is_the_random_draw_nested_to_the_last_id(table: pd.DataFrame, li
         ({"balanced": False}, "balanced"),
         (
             {"seed": 7},
-            r"No list of requests tiny-word-seed7 .*tiny-word-seed1.*request_lists.py dataset=tiny dataset.label=word .*--seeds 7",
+            r"No list of requests tiny-word-seed7 .*tiny-word-seed1.*"
+            r"request_lists.py dataset=tiny dataset.label=word .*--seeds 7",
         ),
         ({"list": {"name": "my_own-word"}}, r"there are tiny-word\).*dataset=my_own "),
         ({"lists": None}, r"comes with speechforget \(.*espeak-word.*dataset=tiny "),
@@ -122,10 +123,10 @@ def test_another_division_is_refused_and_says_what_differs(table, lists: Path) -
     relabelled = table.assign(label=table["label"].replace("w1", "w9"))
     without = table[table["label"] != "w1"].reset_index(drop=True)
     cases = {
-        "here are train": grown,
-        "as large and hold other": swapped,
+        "this split has train": grown,
+        "same sizes but other": swapped,
         "other utterances, labels": relabelled,
-        "are not trained on, '": without,
+        "are not in training, first '": without,
     }
     for words, other in cases.items():
         with pytest.raises(UserError, match=f"{words}.*dataset.holdout=0.2"):
@@ -139,7 +140,7 @@ def test_other_recordings_under_the_same_ids_are_a_warning(table, lists: Path, c
     assert not caplog.records
     with caplog.at_level(logging.WARNING):
         request = select(table.assign(sha1="other"), asked)
-    assert "what is heard differs" in caplog.text
+    assert "its audio differs" in caplog.text
     assert np.array_equal(request.forget, select(table, asked).forget)
 
 
@@ -217,7 +218,7 @@ def test_the_command_makes_lists_that_a_run_reads(
         "task.seed=3",
         "task.percent=10",
     )
-    table = divide(config, Store(tmp_path)).table
+    table = split_corpus(config, Store(tmp_path)).table
     read, drawn = (select(table, {**config["task"], "by": by}) for by in ("published", "random"))
     assert np.array_equal(read.forget, drawn.forget)
 

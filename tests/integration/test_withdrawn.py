@@ -1,4 +1,4 @@
-"""What a person's list names and no model was trained on: it is in no number, in no validation, and in the keys."""
+"""Listed recordings that no model was trained on: they are in no metric, in no validation set, and in the keys."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import pytest
 from speechforget.errors import UserError
 from speechforget.pipeline import Pipeline
 from speechforget.stages import compare
+from speechforget.stages.record import describe_result
 from speechforget.stages.sources import make_sources
 from speechforget.store import Artefact, Store
 
@@ -70,10 +71,11 @@ def test_what_is_withdrawn_is_in_the_keys_and_in_the_record(
     trained = asked(configure, tmp_path, "trained", table["id"].iloc[request.forget].tolist())
     assert np.array_equal(trained.request.forget, request.forget) and not len(trained.request.withdrawn)
     assert trained.forgotten_ids != person.forgotten_ids
-    record = person.record({})
+    record = describe_result(person.config, person.data, request, {}, None, None)
     assert record["request"]["withdrawn"] == len(request.withdrawn) and record["request"]["matched"] == request.matched
     assert any(f"{len(request.withdrawn)} listed recordings were not trained on" in note for note in record["notes"])
-    assert request.matched in record["notes"] and trained.request.matched in trained.record({})["notes"]
+    other = describe_result(trained.config, trained.data, trained.request, {}, None, None)
+    assert request.matched in record["notes"] and trained.request.matched in other["notes"]
 
 
 def test_a_request_without_sense_is_refused_before_anything_is_trained(
@@ -81,5 +83,5 @@ def test_a_request_without_sense_is_refused_before_anything_is_trained(
 ) -> None:
     monkeypatch.setattr(Pipeline, "train", lambda *_: pytest.fail("trained"))
     for override in ("task.classes=[nan]", "task.classes=[null]"):
-        with pytest.raises(UserError, match="into quotes"):
+        with pytest.raises(UserError, match="in quotes"):
             Pipeline(configure("task=class", override, f"output={tmp_path}"), Store(tmp_path)).run()

@@ -17,7 +17,8 @@ from torch import nn
 
 from speechforget.batch import Batch, halves
 from speechforget.data.batches.sample_sources import Mapped
-from speechforget.data.batches.streams import Sources, Waveforms
+from speechforget.data.batches.streams import Sources
+from speechforget.data.batches.waveforms import Waveforms
 from speechforget.errors import NotApplicable
 from speechforget.methods.base.driver import Driver
 from speechforget.methods.base.method import Context, Pass

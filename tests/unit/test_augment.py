@@ -11,7 +11,7 @@ from torch import Tensor
 
 from speechforget.data.batches.augment import Augment
 from speechforget.data.batches.sample_sources import Mapped
-from speechforget.data.batches.streams import Waveforms
+from speechforget.data.batches.waveforms import Waveforms
 from speechforget.errors import UserError
 
 RATE = 16000
@@ -85,7 +85,7 @@ def test_shift_moves_each_utterance_as_a_whole() -> None:
 def test_noise_has_the_ratio_asked_for(recorded: bool, decibels: float) -> None:
     waveform, lengths, rows = batch(20)
     recording = np.random.default_rng(0).integers(-9000, 9000, 30000).astype(np.int16) if recorded else None
-    noisy, _ = Augment(noise=1.0, snr=[decibels, decibels]).hearing(recording)(waveform.clone(), lengths, rows, SALT)
+    noisy, _ = Augment(noise=1.0, snr=[decibels, decibels]).with_noise(recording)(waveform.clone(), lengths, rows, SALT)
     added = noisy - waveform
     ratio = 10 * torch.log10(waveform.square().sum(1) / added.square().sum(1))
     assert torch.allclose(ratio, torch.full((20,), decibels), atol=0.01)
@@ -104,7 +104,7 @@ def test_noise_comes_to_its_share_at_ratios_within_the_range() -> None:
 
 def test_silent_recordings_of_noise_add_nothing() -> None:
     waveform, lengths, rows = batch(4)
-    noisy, _ = Augment(noise=1.0).hearing(np.zeros(100, np.int16))(waveform.clone(), lengths, rows, SALT)
+    noisy, _ = Augment(noise=1.0).with_noise(np.zeros(100, np.int16))(waveform.clone(), lengths, rows, SALT)
     assert torch.equal(noisy, waveform)
 
 

@@ -74,7 +74,7 @@ def test_auto_is_the_default_of_folders_and_a_number_in_keys_orders_and_records(
     assert pipeline.hearing["seconds"] == pipeline.dataset["seconds"] == pipeline.config["dataset"]["seconds"] == 0.5
     made = pipeline.train("original")
     assert json.loads((made.folder / "model.json").read_text())["seconds"] == 0.5
-    assert pipeline.made_of[made.key][1]["hearing"]["seconds"] == 0.5 and "clinic" in made.folder.name
+    assert pipeline.made_from[made.key][1]["hearing"]["seconds"] == 0.5 and "clinic" in made.folder.name
     same = {**asked, "dataset": {**asked["dataset"], "seconds": 0.5}}
     assert [planned.key for planned in plan(same)] == [planned.key for planned in plan(asked)] and all(
         each.exists for each in plan(asked)

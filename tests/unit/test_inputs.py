@@ -68,7 +68,7 @@ def divided(config: dict[str, Any], store: Keys) -> Data:
 
 @pytest.fixture(autouse=True)
 def stubs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipeline, "divide", divided)
+    monkeypatch.setattr(pipeline, "split_corpus", divided)
     weights = lambda model: [model["pretrained"], model.get("revision")] if model.get("pretrained") else None  # noqa: E731
     monkeypatch.setattr(pipeline, "fingerprint", weights)
     monkeypatch.setattr(pipeline, "code_of", lambda stage, *targets: [stage, *targets])

@@ -1,4 +1,4 @@
-"""Importances that are kept: made once for an original, found by the next request, and looked after as other artefacts are."""
+"""Cached importances: made once for an original, found by the next request, and managed like other artefacts."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def unlearn(configure, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Unlearn:
-    """unlearn(overrides ...) -> the unlearned model, and what was read for it; in an output folder of this test's own, with a trained original."""
+    """unlearn(overrides ...) -> the unlearned model and what was read for it, in an output folder with an original."""
     read: list[str] = []
     total = Context.total
 
@@ -75,7 +75,7 @@ def test_the_second_request_reads_only_what_it_forgets(unlearn: Unlearn, tmp_pat
     costs = [artefact.cost for artefact in (first, second)]
     assert [cost["shared"]["reused"] for cost in costs] == [False, True]
     size = costs[0]["shared"]["forward_backward"]
-    for cost in costs:  # what was found costs as much as what was made
+    for cost in costs:  # found importances count as much as made ones
         assert cost["shared"] == {**costs[0]["shared"], "reused": cost["shared"]["reused"]}
         assert cost["forward_backward"] > size > 0 and cost["seconds"] > cost["shared"]["seconds"] > 0
     shutil.rmtree(tmp_path / "output" / "importance")
@@ -170,8 +170,8 @@ def test_a_computation_that_was_killed_is_taken_over(
 
 @pytest.mark.parametrize("method", ["ssd", "lfssd", "assd", "fisher", "influence"])
 def test_two_processes_agree_with_one(method: str, configure, place: Path, tmp_path: Path) -> None:
-    """The same original, so what differs is how the work is divided."""
-    # the work of Fisher noise on few utterances only: it is a gradient for each class
+    """Both have the same original, so only the division of the work differs."""
+    # few utterances: Fisher noise needs a gradient for each class
     asked = [f"method={method}", "train.epochs=2", "method.batch_size=7", "trainer.precision=64-true"]
     asked += {
         "ssd": ["method.alpha=1.5"],
@@ -212,7 +212,7 @@ def test_a_plan_of_a_method_that_keeps_something_works(unlearn: Unlearn, configu
     assert [planned.stage for planned in after] == [planned.stage for planned in before]
 
 
-# ---- looking after it
+# ---- garbage collection
 
 
 def fill(folder: Path, key: str) -> None:

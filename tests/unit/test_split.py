@@ -32,7 +32,7 @@ def corpus(words: int = 4, speakers: int = 5, takes: int = 10, tested: int = 1) 
     return table.assign(sha1=table["id"])
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=30)
 @given(
     words=st.integers(2, 5),
     speakers=st.integers(1, 6),
@@ -70,7 +70,7 @@ def test_the_seed_alone_decides_and_the_order_of_rows_does_not() -> None:
 
 @pytest.mark.parametrize("seed", range(3))
 def test_deleting_or_adding_recordings_moves_no_other(seed: int) -> None:
-    """Of 900, 30 at random, or all of a speaker's; but where a speaker is a label of few recordings, perhaps one of it."""
+    """Delete 30 of 900 at random, or all of a speaker: no other recording changes its subset."""
     table = corpus(words=10, speakers=10, takes=9, tested=0)
     drawn = np.where(drawn_share(table, 0.2, "word", "test", seed), "test", "")
     table["subset"] = drawn
@@ -96,8 +96,8 @@ def test_few_recordings_still_give_every_subset_some() -> None:
 
 def test_every_row_is_held_out_with_the_same_probability() -> None:
     table = corpus(words=3, speakers=4, takes=6, tested=0)
-    counts = sum(drawn_share(table, 0.2, "word", seed).astype(int) for seed in range(200))
-    assert np.abs(counts / 200 - 0.2).max() < 5 * np.sqrt(0.2 * 0.8 / 200)
+    counts = sum(drawn_share(table, 0.2, "word", seed).astype(int) for seed in range(100))
+    assert np.abs(counts / 100 - 0.2).max() < 5 * np.sqrt(0.2 * 0.8 / 100)
 
 
 def windows(*starts: float, seconds: float = 1.0) -> pd.DataFrame:
@@ -117,7 +117,7 @@ def windows(*starts: float, seconds: float = 1.0) -> pd.DataFrame:
 def test_windows_that_overlap_are_one_unit(copies: str) -> None:
     """Directly or through others; those that only touch are apart."""
     table = windows(0.0, 0.5, 1.4, 2.4, 3.4, 4.3)
-    for seed in range(10):
+    for seed in range(5):
         result = split(table, "word", 0.2, 0.3, copies, seed).set_index("id")
         units = result.loc[result.index.str.startswith("long"), "unit"]
         assert units.tolist() == ["long@0.000"] * 3 + ["long@2.400", "long@3.400", "long@3.400"]
@@ -199,7 +199,7 @@ def test_utterances_without_the_label_are_left_out() -> None:
     assert len(split(table, "speaker")) == len(table) - 10
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=20)
 @given(data=st.data(), seed=st.integers(0, 1000))
 def test_copies_share_a_subset(data, seed) -> None:
     table = corpus(words=3, speakers=3, takes=6)
@@ -228,7 +228,7 @@ def test_a_copy_of_a_test_recording_is_not_trained_on() -> None:
     ("change", "words"),
     [
         ({"label": "wrod"}, "did you mean 'word'"),
-        ({"label": "subset"}, "does not know"),
+        ({"label": "subset"}, "does not have"),
         ({"validation": 0.5, "holdout": 0.5}, "leave something to train on"),
         ({"holdout": -0.1}, "must not be negative"),
         ({"copies": "maybe"}, "include or ignore"),

@@ -9,9 +9,10 @@ import torch
 
 from speechforget.batch import Batch, Pair
 from speechforget.data.batches.augment import Augment
-from speechforget.data.batches.prefetch import ahead
+from speechforget.data.batches.prefetch import prefetch
 from speechforget.data.batches.sample_sources import Mapped
-from speechforget.data.batches.streams import Paired, Sources, Stream, Turns, Waveforms
+from speechforget.data.batches.streams import Paired, Sources, Stream, Turns
+from speechforget.data.batches.waveforms import Waveforms
 
 SAMPLES = 50
 
@@ -125,7 +126,7 @@ def test_pairs_and_turns_do_not_depend_on_how_many_batches_are_made_at_once(
     waveforms: Waveforms, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sources = make_sources(waveforms)
-    augmented = Sources(waveforms, sources.labels, sources.rows, Augment(shift=0.2, noise=0.7).hearing(None))
+    augmented = Sources(waveforms, sources.labels, sources.rows, Augment(shift=0.2, noise=0.7).with_noise(None))
     forget = augmented.shuffled(sources.rows["forget"], 1, (3, "forget"))
     retain = augmented.shuffled(sources.rows["retain"], 3, (3, "retain"))
     for steps in (
@@ -151,7 +152,7 @@ def test_buckets_hold_every_row_once_and_cut_the_padding(waveforms: Waveforms) -
     rows = fixed.rows["train"]
     for stream, plain in (
         (bucketed.shuffled(rows, 2, (0,)), fixed.shuffled(rows, 2, (0,))),
-        (bucketed.divided("train", 2), fixed.divided("train", 2)),
+        (bucketed.sharded("train", 2), fixed.sharded("train", 2)),
     ):
         assert len(stream) == len(plain) and sorted(numbers(stream)) == list(range(6))
         assert [len(batch.rows) for batch in stream] == [2, 2, 2]
@@ -200,10 +201,10 @@ def test_what_goes_wrong_ahead_is_raised_and_nothing_waits_for_ever() -> None:
         yield 1
         raise OSError("gone")
 
-    items = ahead(failing(), 3)
+    items = prefetch(failing(), 3)
     assert next(items) == 1
     with pytest.raises(OSError, match="gone"):
         next(items)
-    endless = ahead(itertools.count(), 2)
+    endless = prefetch(itertools.count(), 2)
     assert [next(endless) for _ in range(3)] == [0, 1, 2]
     endless.close()

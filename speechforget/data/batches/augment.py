@@ -1,4 +1,4 @@
-"""Augmentation of training batches: time shift, background noise, SpecAugment. Drawn for each utterance by its number."""
+"""Augment training batches by time shift, noise and SpecAugment, drawn for each utterance by its row number."""
 
 from __future__ import annotations
 
@@ -15,16 +15,20 @@ from speechforget import seeding
 from speechforget.data.batches.sample_sources import Mapped, Recordings, Resident, silence
 from speechforget.errors import UserError
 
-COLOURS = (0.0, 0.5, 1.0)  # spectra of made noise fall as 1 / frequency ** colour: white, in between, pink
+COLOURS = (0.0, 0.5, 1.0)  # synthetic noise has a power spectrum of 1 / frequency ** colour: white, in between, pink
 COLOUR_SAMPLES = 2**18
 
 
 class Augment:
-    """What happens to a training utterance before the classifier hears it; any of the three can be 0, that is off.
+    """Augment the waveforms of a training batch; 0 turns a part off.
 
-    shift: time shift either way, uniform, at most this share of the utterance's own length (0.1: up to 100 ms for one second).
-    noise: share of the utterances that get background noise, at a ratio of signal to noise uniform in `snr` = [lowest, highest] dB.
-    masks: SpecAugment rectangles along each axis, each hiding up to `mask_frequency` of the bands or `mask_time` of the frames.
+    shift: largest time shift in either direction, as a share of the utterance's length (0.1: up to 100 ms of one
+        second); drawn uniformly.
+    noise: share of the utterances that get background noise. Their signal-to-noise ratio in dB is uniform in
+        `snr` = [lowest, highest].
+    masks: SpecAugment masks along each axis, each of up to `mask_frequency` of the bands or `mask_time` of the frames.
+
+    Raises UserError for shares outside [0, 1] and for an `snr` that is not such a pair.
     """
 
     def __init__(
@@ -44,17 +48,17 @@ class Augment:
             "mask_time": mask_time,
         }.items():
             if not 0 <= share <= 1:
-                raise UserError(f"train.augment.{name} is a share: set it between 0 and 1, not to {share}.")
+                raise UserError(f"train.augment.{name} is {share}: set it to a share between 0 and 1.")
         if len(snr) != 2 or snr[0] > snr[1]:
-            raise UserError(f"train.augment.snr is [lowest, highest] in dB, not {list(snr)}.")
+            raise UserError(f"train.augment.snr is {list(snr)}: give [lowest, highest] in dB.")
         self.shift, self.noise, self.snr = shift, noise, (float(snr[0]), float(snr[1]))
         self.masks, self.mask_widths = masks, (mask_frequency, mask_time)
         self._noise: NDArray[np.int16] | None = None
         self._device = torch.device("cpu")
         self._looped: tuple[int, int, Recordings] | None = None
 
-    def hearing(self, noise: NDArray[np.int16] | None, device: torch.device | None = None) -> Augment:
-        """The same, with recordings of noise as one int16 array on a device; where there are none (None or empty), coloured noise is made."""
+    def with_noise(self, noise: NDArray[np.int16] | None, device: torch.device | None = None) -> Augment:
+        """Return a copy with this recorded noise (samples,) on a device; None or no samples: synthetic noise."""
         augment = copy.copy(self)
         augment._noise = noise if noise is not None and len(noise) else None
         augment._device = device or torch.device("cpu")
@@ -64,7 +68,10 @@ class Augment:
     def delays(
         self, lengths: NDArray[np.int64], rows: NDArray[np.int64], salt: tuple[int | str, ...]
     ) -> NDArray[np.int64]:
-        """Samples by which each utterance, of lengths (batch,) in samples, begins later and may lose its end, or earlier and loses its beginning."""
+        """Return the time shift of each utterance in samples (batch,), given lengths (batch,) in samples.
+
+        A positive shift delays the utterance and may cut its end; a negative shift cuts its beginning.
+        """
         if not self.shift:
             return np.zeros_like(lengths)
         share = seeding.uniform(rows, 1, *salt, "shift")[:, 0] * 2 - 1
@@ -73,9 +80,10 @@ class Augment:
     def __call__(
         self, waveform: Tensor, lengths: Tensor, rows: NDArray[np.int64], salt: tuple[int | str, ...]
     ) -> tuple[Tensor, Tensor | None]:
-        """(waveform, spans or None) for waveform (batch, samples) in [-1, 1], lengths (batch,) on the CPU and utterance numbers rows (batch,).
+        """Return (waveform, spans or None), with noise added to the waveform in place.
 
-        salt: seed and pass of the draws. Noise is added to the waveform in place.
+        waveform: (batch, samples) in [-1, 1]. lengths: (batch,) in samples, on the CPU. rows: (batch,) row numbers.
+        salt: seed and pass that the draws depend on. spans: see `_spans`.
         """
         if self.noise:
             self._add_noise(waveform, lengths, rows, salt)
@@ -84,8 +92,8 @@ class Augment:
     def _add_noise(
         self, waveform: Tensor, lengths: Tensor, rows: NDArray[np.int64], salt: tuple[int | str, ...]
     ) -> None:
-        """Adds noise at the drawn ratio of mean powers; the noise runs from a drawn sample on, and around the end of what there is."""
-        chance, start, place = seeding.uniform(rows, 3, *salt, "noise").T
+        """Add noise from a drawn start at the drawn ratio of mean powers; noise that ends starts again."""
+        chance, start, level = seeding.uniform(rows, 3, *salt, "noise").T
         chosen = np.flatnonzero(chance < self.noise)
         if not len(chosen):
             return
@@ -93,24 +101,24 @@ class Augment:
         noise = self._noise_from(start[chosen], waveform.shape[1])
         silence(noise, np.zeros_like(chosen), lengths.numpy()[chosen])
         added = noise.to(waveform.dtype)
-        ratio = torch.as_tensor(10 ** (-(self.snr[0] + (self.snr[1] - self.snr[0]) * place[chosen]) / 20)).to(waveform)
-        norm = torch.linalg.vector_norm(added, dim=1)  # of 0 where the noise is silent: nothing is added
+        ratio = torch.as_tensor(10 ** (-(self.snr[0] + (self.snr[1] - self.snr[0]) * level[chosen]) / 20)).to(waveform)
+        norm = torch.linalg.vector_norm(added, dim=1)  # 0 for silent noise: nothing is added
         gain = torch.linalg.vector_norm(waveform, dim=1)[picked] * ratio / norm.clamp(min=1.0)
         waveform.index_add_(0, picked, added.mul_(gain[:, None]))
 
     def _noise_from(self, start: NDArray[np.float64], samples: int) -> Tensor:
-        """Noise (len(start), samples) int16 from a place on, which is a share of what there is."""
+        """Return noise (len(start), samples) int16; each start is a share of the length of the noise."""
         if self._looped is None or self._looped[0] < samples:
-            sound = self._noise if self._noise is not None else _made_noise()
+            sound = self._noise if self._noise is not None else _synthetic_noise()
             looped = np.concatenate([sound, np.resize(sound, samples)])
             offset = np.zeros(1, dtype=np.int64)
-            there = Mapped(looped, offset) if self._device.type == "cpu" else Resident(looped, offset, self._device)
-            self._looped = (samples, len(sound), there)
+            source = Mapped(looped, offset) if self._device.type == "cpu" else Resident(looped, offset, self._device)
+            self._looped = (samples, len(sound), source)
         _, length, recordings = self._looped
         return recordings.read(np.zeros(len(start), dtype=np.int64), (start * length).astype(np.int64), samples)
 
     def _spans(self, waveform: Tensor, rows: NDArray[np.int64], salt: tuple[int | str, ...]) -> Tensor | None:
-        """(batch, 2, masks, 2): [start, end] as shares of the bands and of the frames."""
+        """Return the masks (batch, 2, masks, 2): [start, end] as shares of the bands and of the frames."""
         if not self.masks or not any(self.mask_widths):
             return None
         width, start = (
@@ -124,13 +132,13 @@ class Augment:
 
 
 @functools.cache
-def _made_noise() -> NDArray[np.int16]:
-    """White to pink noise, the same in every run; made when first needed."""
+def _synthetic_noise() -> NDArray[np.int16]:
+    """Return white to pink noise, the same in every run."""
     return np.concatenate([_coloured(colour) for colour in COLOURS])
 
 
 def _coloured(colour: float) -> NDArray[np.int16]:
-    """COLOUR_SAMPLES of noise whose power falls as 1 / frequency ** colour, with a tenth of full scale as standard deviation."""
+    """Return COLOUR_SAMPLES of noise with power 1 / frequency ** colour, its deviation a tenth of full scale."""
     white = seeding.uniform(np.arange(COLOUR_SAMPLES), 1, "coloured noise", str(colour))[:, 0] - 0.5
     spectrum = np.fft.rfft(white)
     spectrum[0] = 0

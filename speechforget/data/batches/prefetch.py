@@ -1,4 +1,4 @@
-"""Batches made while the last ones are being used."""
+"""Prepare batches in a thread while earlier ones are used."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import TypeVar
 Item = TypeVar("Item")
 
 
-def ahead(items: Iterator[Item], depth: int) -> Iterator[Item]:
-    """The same items in the same order, up to `depth` of them made in advance by a thread; 0 is none."""
+def prefetch(items: Iterator[Item], depth: int) -> Iterator[Item]:
+    """Yield the same items in the same order; a thread prepares up to `depth` of them in advance (0: no thread)."""
     if depth == 0:
         yield from items
         return
-    with ThreadPoolExecutor(1, "ahead") as thread:
+    with ThreadPoolExecutor(1, "prefetch") as thread:
         waiting: deque[Future[tuple[Item, ...]]] = deque(thread.submit(_next, items) for _ in range(depth))
         while found := waiting.popleft().result():
             waiting.append(thread.submit(_next, items))
@@ -23,7 +23,7 @@ def ahead(items: Iterator[Item], depth: int) -> Iterator[Item]:
 
 
 def _next(items: Iterator[Item]) -> tuple[Item, ...]:
-    """One item, or none at the end."""
+    """Return the next item as a tuple of one, or an empty tuple at the end."""
     for item in items:
         return (item,)
     return ()

@@ -1,4 +1,4 @@
-"""Where the samples of utterances come from: a memory-mapped file, the memory of a device, or the sound files themselves."""
+"""Read the samples of utterances from a memory-mapped file, from device memory, or from the sound files."""
 
 from __future__ import annotations
 
@@ -21,17 +21,20 @@ Rows = NDArray[np.int64]
 
 
 class Recordings(Protocol):
-    """device: where the samples that it reads lie."""
+    """A source of samples. device: where `read` puts them."""
 
     device: torch.device
 
     def read(self, rows: Rows, first: Rows, count: int) -> Tensor:
-        """Samples first[i] to first[i] + count of utterance rows[i], (len(rows), count) int16; anything at all where the utterance has none."""
+        """Return samples first[i] to first[i] + count of utterance rows[i] as (len(rows), count) int16.
+
+        Values outside an utterance are undefined.
+        """
         ...
 
 
 class Mapped:
-    """Recordings behind one another in one array, which may be a file that is mapped into memory; utterance i begins at offset[i]."""
+    """Read utterances from one array, which may be a memory-mapped file; utterance i begins at offset[i]."""
 
     device = torch.device("cpu")
 
@@ -45,12 +48,12 @@ class Mapped:
         starts = self.offset[rows] + first
         possible = np.clip(starts, 0, len(windows) - 1)
         found = windows[possible]
-        for i in np.flatnonzero(starts != possible):  # at the very beginning and end of the array only
+        for i in np.flatnonzero(starts != possible):  # only at the beginning and the end of the array
             found[i] = np.roll(found[i], possible[i] - starts[i])
         return torch.from_numpy(found)
 
     def _cut_into(self, count: int) -> NDArray[np.int16]:
-        """A view of all windows of that length."""
+        """Return a view of all windows of `count` samples."""
         if self._windows[0] != count:
             flat = (
                 self.flat
@@ -62,7 +65,7 @@ class Mapped:
 
 
 class Resident:
-    """The same on a device: an hour of speech at 16 kHz takes 115 MB there."""
+    """Read utterances from the memory of a device: an hour of speech at 16 kHz takes 115 MB."""
 
     def __init__(self, flat: NDArray[np.int16], offset: Rows, device: torch.device) -> None:
         self.flat = torch.from_numpy(np.ascontiguousarray(flat)).to(device)
@@ -71,15 +74,16 @@ class Resident:
     def read(self, rows: Rows, first: Rows, count: int) -> Tensor:
         """See `Recordings`."""
         starts = torch.from_numpy(self.offset[rows] + first).to(self.device)
-        places = starts[:, None] + torch.arange(count, device=self.device)
-        return self.flat[places.clamp_(0, len(self.flat) - 1)]
+        indices = starts[:, None] + torch.arange(count, device=self.device)
+        return self.flat[indices.clamp_(0, len(self.flat) - 1)]
 
 
 class OnDemand:
-    """The sound files, read anew each time, by a few threads: for a corpus that is too large to be decoded once.
+    """Read the sound files again each time, with a few threads: for a corpus too large for a decoded copy.
 
-    Reads what is asked for alone where a seek is exact (WAV, FLAC and the like, at `sample_rate`). Other files are decoded whole; the last are kept.
-    paths: of each utterance's file, in the table's order. start, length: where it lies in it, in samples at `sample_rate`.
+    Reads only the asked samples where a seek is exact (formats such as WAV and FLAC, at `sample_rate`). Other files are
+    decoded whole, and the latest ones are kept in memory.
+    paths: row number -> file. start, length: of each utterance in its file, in samples at `sample_rate`.
     """
 
     device = torch.device("cpu")
@@ -93,16 +97,16 @@ class OnDemand:
         return ThreadPoolExecutor(min(8, 2 * (os.cpu_count() or 1)), "decoding")
 
     def read(self, rows: Rows, first: Rows, count: int) -> Tensor:
-        """See `Recordings`. Raises UserError for a file that cannot be read any more."""
+        """See `Recordings`. Raises UserError for a file that can no longer be read."""
         found = np.zeros((len(rows), count), dtype=np.int16)
 
         def fill(i: int) -> None:
             row, begin = int(rows[i]), max(int(first[i]), 0)
             end = min(int(first[i]) + count, int(self.length[row]))
             if begin < end:
-                place = begin - int(first[i])
+                column = begin - int(first[i])
                 start = int(self.start[row])
-                found[i, place : place + end - begin] = read_window(
+                found[i, column : column + end - begin] = read_window(
                     self.paths(row), start + begin, end - begin, self.sample_rate, self.whole
                 )
 
@@ -112,14 +116,15 @@ class OnDemand:
 
 
 def silence(samples: Tensor, begin: Rows, end: Rows) -> None:
-    """Zeroes (batch, samples) before `begin` and from `end` on, in place, looking only where that may be."""
+    """Set samples (batch, samples) before `begin` and from `end` on to zero, in place."""
+    # Only the columns that can be outside of an utterance are compared.
     first, last = int(begin.max()), int(end.min())
-    places = torch.arange(samples.shape[1], dtype=torch.int32, device=samples.device)
+    columns = torch.arange(samples.shape[1], dtype=torch.int32, device=samples.device)
     if first > 0:
         samples[:, :first].masked_fill_(
-            places[:first] < torch.from_numpy(begin).to(samples.device, torch.int32)[:, None], 0
+            columns[:first] < torch.from_numpy(begin).to(samples.device, torch.int32)[:, None], 0
         )
     if last < samples.shape[1]:
         samples[:, last:].masked_fill_(
-            places[last:] >= torch.from_numpy(end).to(samples.device, torch.int32)[:, None], 0
+            columns[last:] >= torch.from_numpy(end).to(samples.device, torch.int32)[:, None], 0
         )

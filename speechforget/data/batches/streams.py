@@ -1,4 +1,4 @@
-"""From row numbers to batches: vectorised gathers out of the memory-mapped recordings, in orders that depend on seeds alone."""
+"""Yield batches of utterances in an order that depends on seeds only."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import itertools
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -14,72 +13,28 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from speechforget.batch import Batch, Pair, cut, nothing
-from speechforget.data.batches.prefetch import ahead
-from speechforget.data.batches.sample_sources import Recordings, silence
+from speechforget.data.batches.prefetch import prefetch
+from speechforget.data.batches.waveforms import Augmentation, Waveforms
 from speechforget.seeding import order, uniform
 
-BUCKETED_BATCHES = 32  # utterances are sorted by length among as many batches: short and long ones, but not the whole epoch in the same batches
+# Utterances are sorted by length within so many batches, so that batches still differ from epoch to epoch.
+BUCKETED_BATCHES = 32
 SAMPLES_AT_ONCE = 2**22  # 16 MB of waveforms
-ROOMS = 20  # how many different lengths of batches there are: a compiler or a device's memory pool meets each once
-
-
-class Augmentation(Protocol):
-    """What `Augment` does."""
-
-    def delays(
-        self, lengths: NDArray[np.int64], rows: NDArray[np.int64], salt: tuple[int | str, ...]
-    ) -> NDArray[np.int64]:
-        """How much later each utterance begins, in samples; earlier where negative."""
-        ...
-
-    def __call__(
-        self, waveform: Tensor, lengths: Tensor, rows: NDArray[np.int64], salt: tuple[int | str, ...]
-    ) -> tuple[Tensor, Tensor | None]:
-        """(waveform with noise, spans or None); may change its waveform."""
-        ...
-
-
-class Waveforms:
-    """Crops out of `recordings`, at most `samples` long; utterance i is length[i] samples long."""
-
-    def __init__(self, recordings: Recordings, length: NDArray[np.int64], samples: int) -> None:
-        self.recordings, self.length, self.samples = recordings, length, samples
-
-    def heard(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Length of what is left of each utterance, in samples."""
-        return np.minimum(self.length[rows], self.samples)
-
-    def gather(
-        self,
-        rows: NDArray[np.int64],
-        position: NDArray[np.float64] | float = 0.5,
-        delay: NDArray[np.int64] | None = None,
-        room: int | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        """Waveforms (len(rows), room) float32 in [-1, 1), on the recordings' device, and lengths in samples, on the CPU.
-
-        position: where in an utterance that is too long the crop lies, from 0 (its start) to 1 (its end). delay: samples by which the crop then
-        begins later, after silence, losing its end, or earlier, losing its beginning. room: `samples` if not given.
-        """
-        room = room or self.samples
-        heard = self.heard(rows)
-        late = np.zeros_like(heard) if delay is None else delay
-        first = ((self.length[rows] - heard) * np.asarray(position)).astype(np.int64) - late
-        found = self.recordings.read(rows, first, room)
-        ends = np.minimum(heard + late, room)
-        silence(found, np.maximum(late, 0), ends)
-        return found.to(torch.float32).mul_(1 / 32768), torch.from_numpy(ends)
+WIDTHS = 20  # bucketed batches have one of so many widths: a compiler or a memory pool sees each only once
 
 
 @dataclass(frozen=True)
 class Stream:
-    """Batches of some rows, in their own order, or shuffled where a salt is given (the same salt, the same order and draws).
+    """Yield batches of some rows, in the given order without a salt, else shuffled by it.
 
-    labels, forget: of every row of the table. salt: what the draws of this pass depend on, such as (seed, pass number). The last, smaller batch
-    is kept. share: (rank, ranks): this rank's part of each batch; all ranks together see every row once. A batch smaller than the ranks is whole on
-    each.
-    bucketed: utterances of like length share a batch, which is as long as the longest of them. position: of crops where there is no salt.
-    depth: how many batches a thread makes in advance. first: rows of the first batch, where that is not `batch_size`.
+    The last batch may be smaller; it is kept.
+    labels, forget: of every row of the table.
+    salt: what all random draws of this pass depend on, such as (seed, pass number).
+    share: (rank, ranks). This rank gets its part of each batch; all ranks together get every row once. A batch with
+        fewer rows than there are ranks is given to every rank as a whole.
+    bucketed: group utterances of similar length; a batch is padded to its longest utterance.
+    position: of crops, where there is no salt. depth: how many batches a thread prepares in advance.
+    first: rows of the first batch, if not `batch_size`.
     """
 
     waveforms: Waveforms
@@ -96,24 +51,24 @@ class Stream:
     first: int | None = None
 
     def reshuffled(self, round_: int) -> Stream:
-        """The same rows in another order: the stream's next round."""
+        """Return the same rows in another order: the next round of this stream."""
         assert self.salt is not None
         return replace(self, salt=(*self.salt, round_))
 
     def __len__(self) -> int:
-        """Batches in the stream."""
+        """Return the number of batches."""
         return math.ceil((len(self.rows) + self.missing) / self.batch_size)
 
     @property
     def missing(self) -> int:
-        """By how many rows the first batch is smaller than the others."""
+        """Return how many rows the first batch lacks to be a full one."""
         return 0 if self.first is None else self.batch_size - self.first
 
     def __iter__(self) -> Iterator[Batch]:
-        return ahead(self.batches(), self.depth)
+        return prefetch(self.batches(), self.depth)
 
     def batches(self) -> Iterator[Batch]:
-        """Made when they are asked for; several at a time, where they are small: most of what making one costs is calling for it."""
+        """Yield batches; read several small ones at once, since most of the cost of a read is fixed."""
         together = (
             1
             if self.bucketed or self.share[1] > 1
@@ -130,7 +85,7 @@ class Stream:
                 yield cut(all_of_them, start, end)
 
     def steps(self) -> Iterator[NDArray[np.int64]]:
-        """The rows of each batch, over all ranks."""
+        """Yield the rows of each batch, of all ranks together."""
         rows = self.rows if self.salt is None else order(self.rows, *self.salt, "order")
         if self.bucketed:
             rows = self._by_length(rows)
@@ -146,8 +101,8 @@ class Stream:
             yield steps[step]
 
     def _by_length(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Sorted by length, in a shuffled stream only among those that come within BUCKETED_BATCHES of one another."""
-        length = self.waveforms.heard(rows)
+        """Sort rows by length; in a shuffled stream only within groups of BUCKETED_BATCHES batches."""
+        length = self.waveforms.crop_lengths(rows)
         neighbours = (
             np.arange(len(rows)) // (self.batch_size * BUCKETED_BATCHES)
             if self.salt is not None
@@ -156,24 +111,25 @@ class Stream:
         return rows[np.lexsort((np.arange(len(rows)), length, neighbours))]
 
     def batch(self, rows: NDArray[np.int64], whole: bool) -> Batch:
-        """This rank's share of a step's rows, or all of them."""
+        """Return the batch of these rows, or only this rank's share of it unless `whole`."""
         rank, ranks = self.share
-        room = self._room(rows)
+        width = self._width(rows)
         if ranks == 1 or whole:
-            return self._gathered(rows, room)
+            return self._gathered(rows, width)
         mine = rows[rank::ranks]
-        return self._gathered(mine, room)._replace(weights=torch.full((len(mine),), 1 / len(rows), dtype=torch.float64))
+        weights = torch.full((len(mine),), 1 / len(rows), dtype=torch.float64)
+        return self._gathered(mine, width)._replace(weights=weights)
 
-    def _room(self, rows: NDArray[np.int64]) -> int:
-        """Samples of the step's waveforms, in one of ROOMS sizes."""
+    def _width(self, rows: NDArray[np.int64]) -> int:
+        """Return the width of the waveforms of a step in samples, one of WIDTHS values."""
         if not self.bucketed:
             return self.waveforms.samples
-        longest = (self.waveforms.heard(rows) + self._delays(rows)).max()
-        grain = math.ceil(self.waveforms.samples / ROOMS)
+        longest = (self.waveforms.crop_lengths(rows) + self._delays(rows)).max()
+        grain = math.ceil(self.waveforms.samples / WIDTHS)
         return min(self.waveforms.samples, max(1, math.ceil(longest / grain)) * grain)
 
     def _positions(self, rows: NDArray[np.int64]) -> NDArray[np.float64] | float:
-        """Where crops lie; drawn where there is something to crop."""
+        """Return the position of each crop, drawn if any utterance needs cropping."""
         assert self.salt is not None
         return (
             uniform(rows, 1, *self.salt, "crop")[:, 0]
@@ -184,22 +140,22 @@ class Stream:
     def _delays(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         if self.salt is None or self.augment is None:
             return np.zeros_like(rows)
-        return self.augment.delays(self.waveforms.heard(rows), rows, self.salt)
+        return self.augment.delays(self.waveforms.crop_lengths(rows), rows, self.salt)
 
-    def _gathered(self, rows: NDArray[np.int64], room: int) -> Batch:
+    def _gathered(self, rows: NDArray[np.int64], width: int) -> Batch:
         return Batch(
-            self._inputs(rows, room),
+            self._inputs(rows, width),
             torch.from_numpy(self.labels[rows]),
             torch.from_numpy(rows),
             torch.from_numpy(self.forget[rows]),
         )
 
-    def _inputs(self, rows: NDArray[np.int64], room: int) -> tuple[Tensor, ...]:
+    def _inputs(self, rows: NDArray[np.int64], width: int) -> tuple[Tensor, ...]:
         spans = None
         if self.salt is None:
-            waveform, lengths = self.waveforms.gather(rows, self.position, room=room)
+            waveform, lengths = self.waveforms.gather(rows, self.position, width=width)
         else:
-            waveform, lengths = self.waveforms.gather(rows, self._positions(rows), self._delays(rows), room)
+            waveform, lengths = self.waveforms.gather(rows, self._positions(rows), self._delays(rows), width)
             if self.augment is not None:
                 waveform, spans = self.augment(waveform, lengths, rows, self.salt)
         lengths = lengths.to(waveform.device)
@@ -208,9 +164,9 @@ class Stream:
 
 @dataclass(frozen=True)
 class Paired:
-    """A forget and a retain batch a step, for `steps` steps; a side that ends starts again, reshuffled.
+    """Yield a forget and a retain batch in each of `steps` steps; a stream that ends starts again, reshuffled.
 
-    again: False: forget is not started again; None stands in its place.
+    again: if false, the forget stream does not start again, and its batch is None from then on.
     """
 
     forget: Stream
@@ -219,11 +175,11 @@ class Paired:
     again: bool = True
 
     def __len__(self) -> int:
-        """Steps."""
+        """Return the number of steps."""
         return self.steps
 
     def __iter__(self) -> Iterator[Pair]:
-        return ahead(self._pairs(), self.forget.depth)
+        return prefetch(self._pairs(), self.forget.depth)
 
     def _pairs(self) -> Iterator[Pair]:
         if self.forget.share[1] == 1:
@@ -241,7 +197,10 @@ class Paired:
 
 @dataclass(frozen=True)
 class Turns:
-    """`steps` retain batches, and before each `every`th of them, the first included, a forget batch; a side that ends starts again, reshuffled."""
+    """Yield `steps` retain batches, and a forget batch before the first and then before each `every`-th of them.
+
+    A stream that ends starts again, reshuffled.
+    """
 
     forget: Stream
     retain: Stream
@@ -249,11 +208,11 @@ class Turns:
     every: int
 
     def __len__(self) -> int:
-        """Batches of both."""
+        """Return the number of batches of both streams."""
         return self.steps + math.ceil(self.steps / self.every)
 
     def __iter__(self) -> Iterator[Batch]:
-        return ahead(self._batches(), self.forget.depth)
+        return prefetch(self._batches(), self.forget.depth)
 
     def _batches(self) -> Iterator[Batch]:
         forget, retain = _rounds(self.forget), _rounds(self.retain)
@@ -265,12 +224,12 @@ class Turns:
 
 @dataclass(frozen=True)
 class Nothing:
-    """Steps without data."""
+    """Yield empty batches, for methods that bring their own data."""
 
     steps: int
 
     def __len__(self) -> int:
-        """Steps."""
+        """Return the number of steps."""
         return self.steps
 
     def __iter__(self) -> Iterator[Batch]:
@@ -278,7 +237,7 @@ class Nothing:
 
 
 def _reshuffled(stream: Stream) -> Iterator[Stream]:
-    """The stream, and then it again and again, each time in another order."""
+    """Yield the stream, then its reshuffled rounds without end."""
     for round_ in itertools.count():
         if round_ and stream.salt is not None:
             stream = stream.reshuffled(round_)
@@ -294,10 +253,10 @@ def _rows(stream: Stream) -> Iterator[tuple[Stream, NDArray[np.int64]]]:
 
 
 class Sources:
-    """The utterances of one run by name (train, forget, retain, validation ...), as ordered or shuffled streams.
+    """Make ordered or shuffled streams of a run's utterances by name (train, forget, retain, validation ...).
 
-    rows: the row numbers behind each name. `augment` acts on shuffled streams only. share: (rank, ranks); bucketed, depth: see `Stream`.
-    windows: how many crops of an utterance that is too long are scored.
+    rows: the row numbers of each name. augment: applied to shuffled streams only. share, bucketed, depth: see `Stream`.
+    windows: how many crops of a longer utterance are scored.
     """
 
     def __init__(
@@ -318,16 +277,19 @@ class Sources:
         self._forget[self.rows.get("forget", np.empty(0, dtype=np.int64))] = True
 
     def ordered(self, name: str, batch_size: int) -> Stream:
-        """The utterances as they stand in the table, without augmentation: all of them on every rank."""
+        """Return the utterances in the order of the table, not augmented, all of them on every rank."""
         return self._stream(self.rows[name], batch_size)
 
-    def divided(self, name: str, batch_size: int) -> Stream:
-        """This rank's part of `ordered`: every utterance is on exactly one rank, and a rank may have none. Where bucketed, by length."""
+    def sharded(self, name: str, batch_size: int) -> Stream:
+        """Return this rank's part of `ordered`, sorted by length if bucketed.
+
+        Every utterance is on exactly one rank; a rank may have none.
+        """
         rank, ranks = self.share
         return replace(self._stream(self.rows[name][rank::ranks], batch_size), bucketed=self.bucketed)
 
     def shuffled(self, rows: NDArray[np.int64], batch_size: int, salt: tuple[int | str, ...]) -> Stream:
-        """Some rows in the order that the salt gives, augmented; of each batch this rank's share."""
+        """Return some rows shuffled by the salt and augmented; of each batch, this rank's share."""
         return replace(
             self._stream(rows, batch_size), salt=salt, augment=self.augment, share=self.share, bucketed=self.bucketed
         )

@@ -1,4 +1,4 @@
-"""What a request draws: a share of the training utterances, or values of a column (speakers, classes, accents)."""
+"""Draw a share of the training utterances, or values of a column (speakers, classes, accents)."""
 
 from __future__ import annotations
 
@@ -17,42 +17,45 @@ from speechforget.data.tables.text import tidy
 from speechforget.errors import UserError, nearest
 from speechforget.seeding import uniform
 
-TINY = 1e-9  # of an utterance: 5 percent of 60 are 3, whatever floating point makes of them
+TINY = 1e-9  # utterances: makes 5 percent of 60 exactly 3 in floating point
 Rows = NDArray[np.int64]
 
 
 def rows_of(mask: pd.Series) -> Rows:
-    """Row numbers, ascending."""
+    """Return the row numbers of a mask, ascending."""
     return np.flatnonzero(mask.to_numpy()).astype(np.int64)
 
 
 def with_copies(table: pd.DataFrame, rows: Rows) -> Rows:
-    """The training rows that are among `rows` or exact copies of one of them."""
+    """Return the training rows that are among `rows` or exact copies of one of them."""
     return rows_of((table["subset"] == "train") & table["unit"].isin(table["unit"].iloc[rows]))
 
 
 def random_rows(table: pd.DataFrame, percent: Any, balanced: bool, seed: int) -> Rows:
-    """The training rows that hold the first `percent` of `random_order`."""
+    """Return the training rows of the first `percent` of `random_order`."""
     return first_rows(table, random_order(table, balanced, seed), percent)
 
 
 def random_order(table: pd.DataFrame, balanced: bool, seed: int) -> pd.DataFrame:
-    """Units (a training utterance with its copies) in drawn order, when `balanced` the labels in turn, by utterances; columns unit and size."""
+    """Return units (a training utterance with its copies) in random order; columns unit and size.
+
+    balanced: the labels take turns, so that any prefix has about equally many utterances of each.
+    """
     train = table[table["subset"] == "train"]
     size = train.groupby("unit")["id"].transform("size")
-    units = train.assign(size=size, place=uniform(identities(train["unit"]), 1, seed, "request")[:, 0]).drop_duplicates(
+    units = train.assign(size=size, draw=uniform(identities(train["unit"]), 1, seed, "request")[:, 0]).drop_duplicates(
         "unit"
     )
-    units = units.sort_values(["place", "unit"])
+    units = units.sort_values(["draw", "unit"])
     if balanced:
         units = units.assign(turn=units.groupby("label")["size"].cumsum() - units["size"]).sort_values(
-            ["turn", "place", "unit"]
+            ["turn", "draw", "unit"]
         )
     return units[["unit", "size"]]
 
 
 def first_rows(table: pd.DataFrame, units: pd.DataFrame, percent: Any) -> Rows:
-    """A prefix of an order of units, as training rows: more percent include fewer."""
+    """Return a prefix of an order of units as training rows; a larger percent includes every smaller one."""
     wanted = max(1, round(_share_of(percent) / 100 * int(units["size"].sum())))
     reached = int(np.searchsorted(units["size"].cumsum().to_numpy(), wanted))
     return rows_of((table["subset"] == "train") & table["unit"].isin(units["unit"].iloc[: reached + 1]))
@@ -65,19 +68,20 @@ def _share_of(percent: Any) -> float:
         share = float("nan")
     if not 0 < share < 100:
         raise UserError(
-            f"task.percent is {percent}: give a share of the training utterances, more than 0 and less than 100."
+            f"task.percent is {percent}: give a percentage of the training utterances, above 0 and below 100."
         )
     return share
 
 
 def named_values(table: pd.DataFrame, column: str, named: Any, option: str) -> list[str]:
-    """The values that the key `option` names, which must occur in training; sorted."""
+    """Return the values named by the key `option`, sorted. Raises UserError unless all occur in training."""
     known = sorted(set(table.loc[table["subset"] == "train", column]) - {""})
     values = [named] if isinstance(named, (str, int, float)) else list(named)
     for value in values:
         if value is None or isinstance(value, bool) or (isinstance(value, float) and math.isnan(value)):
             raise UserError(
-                f"{option} holds {json.dumps(value)}, not a name: put words such as yes, no, on, off, null and nan into quotes."
+                f"{option} holds {json.dumps(value)}, not a name: "
+                "put words such as yes, no, on, off, null and nan in quotes."
             )
     if not values:
         raise UserError(f"{option} is empty: {nearest('', known)}.")
@@ -89,11 +93,11 @@ def _known(value: Any, known: Sequence[str], option: str) -> str:
         return str(value)
     if isinstance(value, str) and tidy(value) in known:
         return tidy(value)
-    # YAML takes names such as 007 and 12e45678 for numbers.
+    # YAML reads names such as 007 and 12e45678 as numbers.
     alike = [name for name in known if _is_number(name, value)] if isinstance(value, (int, float)) else []
     if len(alike) == 1:
         return alike[0]
-    hint = "; put names that look like numbers into quotes" if isinstance(value, (int, float)) else ""
+    hint = "; put names that look like numbers in quotes" if isinstance(value, (int, float)) else ""
     raise UserError(f"{option} names '{value}', which the training subset lacks: {nearest(str(value), known)}{hint}.")
 
 
@@ -107,11 +111,12 @@ def _is_number(name: str, value: float) -> bool:
 def drawn_values(
     table: pd.DataFrame, column: str, number: Any, seed: int, option: str, share: Any = None, fewest: Any = None
 ) -> list[str]:
-    """Values of a column drawn from those that occur in training; sorted. More of them include fewer.
+    """Draw values of a column that occur in training; return them sorted. A larger number includes every smaller one.
 
-    fewest: only values with so many training utterances. share: instead of `number`, so many that they hold from share[0] to share[1] percent of
-    the training utterances: in drawn order, each is taken unless the range would be passed or could not be reached any more, until it is reached.
-    option: the key that names values.
+    fewest: draw only values with at least so many training utterances. option: the key that names values.
+    share: instead of `number`, draw values that cover share[0] to share[1] percent of the training utterances. In
+        random order, a value is taken unless that would exceed the range or make it unreachable, until it is reached.
+    Raises UserError if there are no such values.
     """
     counts = _counts(table, column)
     if counts.empty:
@@ -119,7 +124,8 @@ def drawn_values(
     eligible = counts[counts >= _fewest(fewest)]
     if eligible.empty:
         raise UserError(
-            f"No {column} has task.fewest={fewest} training utterances: '{counts.idxmax()}' has the most, {counts.max()}."
+            f"No {column} has task.fewest={fewest} training utterances: "
+            f"'{counts.idxmax()}' has the most, {counts.max()}."
         )
     ordered = _in_drawn_order(eligible, column, seed)
     if share is not None:
@@ -130,15 +136,15 @@ def drawn_values(
 
 
 def number_for(table: pd.DataFrame, column: str, percent: Any, seed: int) -> int:
-    """How many drawn values of a column come nearest to a share of the training utterances: at least one, and not all of them."""
+    """Return how many drawn values come nearest to a share of the training utterances: at least one, but not all."""
     wanted = _share_of(percent) / 100 * int((table["subset"] == "train").sum())
     held = _in_drawn_order(_counts(table, column), column, seed).cumsum().to_numpy()[:-1]
     return int(np.abs(held - wanted).argmin()) + 1 if len(held) else 1
 
 
 def _in_drawn_order(counts: pd.Series, column: str, seed: int) -> pd.Series:
-    place = uniform(identities(counts.index.to_series()), 1, seed, "request", column)[:, 0]
-    return counts.iloc[np.argsort(place, kind="stable")]
+    draws = uniform(identities(counts.index.to_series()), 1, seed, "request", column)[:, 0]
+    return counts.iloc[np.argsort(draws, kind="stable")]
 
 
 def _fewest(fewest: Any) -> int:
@@ -150,7 +156,7 @@ def _fewest(fewest: Any) -> int:
 
 
 def _counts(table: pd.DataFrame, column: str) -> pd.Series:
-    """Training utterances of each value, with the copies that come along, by name."""
+    """Count the training utterances of each value, copies included, sorted by name."""
     train = table[table["subset"] == "train"]
     size = train.groupby("unit")["id"].transform("size")
     pairs = train.assign(size=size)[train[column] != ""].drop_duplicates([column, "unit"])
@@ -162,7 +168,7 @@ def _sharing(table: pd.DataFrame, column: str, counts: pd.Series, share: Any) ->
     total = int((table["subset"] == "train").sum())
     fewest, most = max(1, math.ceil(low / 100 * total - TINY)), math.floor(high / 100 * total + TINY)
     sizes = counts.tolist()
-    # sums[i] holds a bit for each number of utterances, up to `most`, that some of the values from the i-th on have together.
+    # Bit n of sums[i] is set if some of the values from the i-th on have n <= most utterances together.
     within = (1 << (most + 1)) - 1
     sums = list(accumulate(reversed(sizes), lambda before, size: before | (before << size & within), initial=1))[::-1]
     if not sums[0] >> fewest:
@@ -176,7 +182,7 @@ def _sharing(table: pd.DataFrame, column: str, counts: pd.Series, share: Any) ->
     asked = with_copies(table, rows_of((table["subset"] == "train") & table[column].isin(chosen)))
     if not fewest <= len(asked) <= most:
         raise UserError(
-            f"task.share={list(share)} cannot be met: several {column}s share exact copies; name task.values instead."
+            f"task.share={list(share)} cannot be met: several {column}s share exact copies; set task.values instead."
         )
     return chosen
 
@@ -188,20 +194,23 @@ def _range(share: Any) -> tuple[float, float]:
         low = high = math.nan
     if not 0 < low <= high < 100:
         raise UserError(
-            f"task.share is {share}: give the least and the most percent of the training utterances, such as [2.5,5]."
+            f"task.share is {share}: give [lowest, highest] percent of the training utterances, such as [2.5,5]."
         )
     return low, high
 
 
 def _reachable(column: str, sizes: Sequence[int], fewest: int, most: int, total: int) -> str:
-    """What is nearest to a range that no values meet."""
+    """Say which numbers of utterances come nearest to a range that no values meet."""
     sums = 1
     for size in sizes:
         sums |= sums << size
     below = (sums & ((1 << fewest) - 1)).bit_length() - 1
     above = sums >> (most + 1)
-    nearby = [below] if below else []
+    possible = [below] if below else []
     if above:
-        nearby.append(most + 1 + (above & -above).bit_length() - 1)
-    found = " or ".join(f"{count} ({100 * count / total:.3g} percent)" for count in nearby)
-    return f"no {column}s together hold {fewest} to {most} of the {total} training utterances; the nearest that they hold are {found}"
+        possible.append(most + 1 + (above & -above).bit_length() - 1)
+    found = " or ".join(f"{count} ({100 * count / total:.3g} percent)" for count in possible)
+    return (
+        f"no {column}s together have {fewest} to {most} of the {total} training utterances; "
+        f"the nearest possible numbers are {found}"
+    )

@@ -1,4 +1,4 @@
-"""Lists of utterance ids that a user wrote: one a line, as every request is saved."""
+"""Read a user's list of utterance ids, one per line, in the format in which every request is saved."""
 
 from __future__ import annotations
 
@@ -12,18 +12,20 @@ from speechforget.errors import UserError
 
 logger = logging.getLogger(__name__)
 
-FIX = "name a UTF-8 text file with one utterance id a line"
+FIX = "name a UTF-8 text file with one utterance id per line"
 
 
 def read_ids(file: Any, known: Iterable[str]) -> list[str]:
-    """The ids in the file `task.ids`, each once, in its order; empty lines are left out.
+    """Return the ids of the file `task.ids`, each once and in order, without empty lines.
 
-    known: the corpus's ids. A line that is none of them but spells one of them (another Unicode form, backslashes, blanks at its ends) is that one,
-    which is logged. Other lines are given as they are. Raises UserError for a file that cannot be read or holds no id.
+    known: the ids of the corpus. A line that only differs from one of them in Unicode form, backslashes or blanks at
+    its ends is taken as that id, with a warning. Other lines are returned unchanged.
+    Raises UserError for a file that cannot be read or has no id.
     """
     if file is None:
         raise UserError(
-            "task.ids is not set: name a text file with one utterance id a line, as saved with every request (forget.txt)."
+            "task.ids is not set: name a text file with one utterance id per line, "
+            "such as the forget.txt saved with every request."
         )
     lines = [
         line for line in read_lines(Path(str(file)).expanduser(), f"The list task.ids={file}", FIX) if line.strip()
@@ -31,7 +33,7 @@ def read_ids(file: Any, known: Iterable[str]) -> list[str]:
     exact = dict.fromkeys(known)
     if not lines:
         raise UserError(
-            f"The list task.ids={file} is empty: write one utterance id a line, such as {next(iter(exact))}."
+            f"The list task.ids={file} is empty: write one utterance id per line, such as {next(iter(exact))}."
         )
     spelt: dict[str, list[str]] = {}
     if not all(line in exact for line in lines):
@@ -40,7 +42,7 @@ def read_ids(file: Any, known: Iterable[str]) -> list[str]:
     found = [line if line in exact or len(same := spelt.get(spelling(line), [])) != 1 else same[0] for line in lines]
     if changed := sum(line != identity for line, identity in zip(lines, found, strict=True)):
         logger.warning(
-            "task.ids: %d ids are spelt otherwise than in the corpus (blanks, slashes, Unicode form), and are taken for its own",
+            "task.ids: %d ids are spelt differently from the corpus (blanks, slashes, Unicode form); its ids are used",
             changed,
         )
     return list(dict.fromkeys(found))

@@ -1,4 +1,4 @@
-"""Which holdout utterances an attack may take for non-members of a request: those that differ from it in membership alone."""
+"""Choose the non-members of a request: holdout utterances that differ from it only in membership."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from speechforget.seeding import uniform
 
 logger = logging.getLogger(__name__)
 
-MISSING = 0.05  # share of the non-members that may be lacking where a cell holds too few
-COVERED = 0.5  # share of the request that must have its like in the holdout
+MISSING = 0.05  # share of the non-members that may be missing because a cell has too few
+COVERED = 0.5  # share of the request whose cells must occur in the holdout
 SPREAD = 3  # standard deviations of a random draw beyond which a request is concentrated
 NAMES_SHOWN = 3
 
@@ -24,11 +24,12 @@ NAMES_SHOWN = 3
 def matching_rows(
     table: pd.DataFrame, forget: Rows, seed: int, columns: Sequence[str], withdrawn: Rows
 ) -> tuple[Rows, str]:
-    """Holdout rows in the proportions that `forget` has over the cells of `columns`, as many as there are; and a sentence that says so.
+    """Return holdout rows with the proportions of `forget` over the cells of `columns`, and a sentence about them.
 
-    Up to a twentieth of them may be missing from their proportion, so that one small cell does not cost all others. Cells without holdout are left
-    out; where more than half of the request lies in those, there are no non-members: the rest would be compared with somebody else's recordings.
-    All have labels that the request has, too. withdrawn: rows that may not be taken.
+    Takes as many as possible. Up to a twentieth may be missing from their proportion, so that one small cell does not
+    limit all others. Cells without holdout are left out. If more than half of the request is in such cells there are no
+    non-members: they would be recordings of other people. All rows have labels of the request.
+    withdrawn: rows that must not be taken.
     """
     free = table["label"].isin(set(table["label"].iloc[forget])).to_numpy(copy=True)
     free[withdrawn] = False
@@ -39,43 +40,43 @@ def matching_rows(
     covered = int(asked[shared].sum())
     words = " and ".join(columns)
     if len(shared) < len(asked) and (table["subset"] == "holdout").any():
-        gone = asked.index.difference(shared)
+        unmatched = asked.index.difference(shared)
         names = [
             " ".join(table[column].iloc[row] for column in columns)
-            for row in forget[_first_of(cell.iloc[forget], gone)]
+            for row in forget[_first_of(cell.iloc[forget], unmatched)]
         ]
         shown = ", ".join(names[:NAMES_SHOWN]) + (", ..." if len(names) > NAMES_SHOWN else "")
         logger.warning("no holdout utterance of the %s %s: left out of the non-members", words, shown)
     if covered < COVERED * len(forget):
-        found = f"the holdout has the like, by {words}, of {covered} of {len(forget)} forgotten"
+        found = f"the holdout matches, by {words}, only {covered} of {len(forget)} forgotten"
         return np.zeros(0, dtype=np.int64), f"There are no non-members: {found}."
     taken = _quotas(asked[shared], there[shared])
-    place = pd.Series(uniform(identities(holdout["id"]), 1, seed, "nonmembers")[:, 0], index=holdout.index)
-    rank = place.groupby(cell[holdout.index]).rank(method="first")
-    chosen = rank <= cell[holdout.index].map(taken).fillna(0)
+    draws = pd.Series(uniform(identities(holdout["id"]), 1, seed, "nonmembers")[:, 0], index=holdout.index)
+    position = draws.groupby(cell[holdout.index]).rank(method="first")
+    chosen = position <= cell[holdout.index].map(taken).fillna(0)
     rows = np.sort(holdout.index[chosen].to_numpy(dtype=np.int64))
     rest = (
         ""
         if covered == len(forget)
-        else f"; {len(forget) - covered} of {len(forget)} forgotten have no like in the holdout"
+        else f"; {len(forget) - covered} of {len(forget)} forgotten have no match in the holdout"
     )
     labels = "" if "label" in columns else ", of the request's labels"
     return rows, f"Non-members: {len(rows)} holdout recordings, matched by {words}{labels}{rest}."
 
 
 def _cells(table: pd.DataFrame, columns: Sequence[str]) -> pd.Series:
-    """A number for each combination of values."""
+    """Number the combinations of values."""
     return table.groupby(list(columns), sort=True).ngroup() if columns else pd.Series(0, index=table.index)
 
 
 def _first_of(cell: pd.Series, wanted: pd.Index) -> NDArray[np.int64]:
-    """Where each of the wanted cells comes first."""
+    """Return the first row of each wanted cell."""
     first = ~cell.duplicated().to_numpy() & cell.isin(wanted).to_numpy()
     return np.flatnonzero(first)
 
 
 def _quotas(asked: pd.Series, there: pd.Series) -> pd.Series:
-    """How many to take of each cell: the largest multiple of `asked` of which at most `MISSING` is not there."""
+    """Return how many rows to take of each cell: the largest multiple of `asked` with at most `MISSING` missing."""
     wanted, held = asked.to_numpy(float), there.to_numpy(float)
     low, high = float((held / wanted).min()), float(held.sum() / wanted.sum() / (1 - MISSING))
     for _ in range(50):
@@ -86,12 +87,13 @@ def _quotas(asked: pd.Series, there: pd.Series) -> pd.Series:
 
 
 def concentrated(table: pd.DataFrame, forget: Rows) -> list[str]:
-    """The columns in which a request differs from a random draw of the training utterances, such as speaker; label where there is none.
+    """Return the columns in which a request differs from a random draw, such as speaker; label if there is none.
 
-    The one that differs most comes first; then those that still differ within its values, and so on. So all recordings of a speaker differ in
-    speaker alone, and his recordings of one word in both. How much: the squared differences between the counts of a column's values in the request
-    and their means under random draws, over the variances of these (hypergeometric), which is 1 on average, by chance; more than `SPREAD`
-    standard deviations of that are taken for a difference. Copies count once.
+    The column that differs most comes first, then those that still differ within its values, and so on. So all
+    recordings of a speaker differ only in speaker; the speaker's recordings of one word differ in speaker and word.
+    The statistic is the sum of squared differences between the counts of a column's values and their means under random
+    draws, over the sum of their (hypergeometric) variances: 1 on average by chance. An excess of more than `SPREAD`
+    standard deviations is a difference. Copies count once.
     """
     asked = np.zeros(len(table), dtype=bool)
     asked[forget] = True
@@ -105,7 +107,7 @@ def concentrated(table: pd.DataFrame, forget: Rows) -> list[str]:
             break
         chosen.append(best)
         columns.remove(best)
-    for column in list(chosen):  # those that others imply, as a speaker does an accent
+    for column in list(chosen):  # drop columns implied by others, such as accent by speaker
         others = [other for other in chosen if other != column]
         if others and train.groupby(others)[column].nunique().max() == 1:
             chosen = others
@@ -113,7 +115,7 @@ def concentrated(table: pd.DataFrame, forget: Rows) -> list[str]:
 
 
 def _excess(train: pd.DataFrame, within: Sequence[str], column: str) -> float:
-    """By how much the differences in a column, within the cells of others, exceed what chance gives."""
+    """Return by how much a column differs more than by chance, within the cells of other columns."""
     cell = _cells(train, within)
     each = train["asked"].groupby([cell, train[column]]).agg(["size", "sum"])
     whole = each.groupby(level=0).transform("sum")
@@ -129,6 +131,6 @@ def _excess(train: pd.DataFrame, within: Sequence[str], column: str) -> float:
 
 
 def all_of(table: pd.DataFrame, picked: pd.Series, of: str) -> tuple[Rows, str]:
-    """The holdout rows among those picked, and a sentence that says so."""
+    """Return the holdout rows among those picked, and a sentence about them."""
     rows = rows_of((table["subset"] == "holdout") & picked)
     return rows, f"Non-members: {len(rows)} holdout recordings, all that are {of}."

@@ -1,11 +1,11 @@
-"""Which keys of `task` count for which request. One that does not count changes nothing, so setting it is a mistake, and no record holds it."""
+"""Say which keys of `task` have an effect on which request; a record leaves out the others."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-# (kind, by) -> the ways to ask. The way counts whose first key is set, or else the last; its keys are those that count.
+# (kind, by) -> ways to ask. The first way with its first key set counts, or else the last; only its keys have effect.
 WAYS: Mapping[tuple[str, str], tuple[tuple[str, ...], ...]] = {
     ("class", ""): (("classes",), ("percent", "seed"), ("number", "seed")),
     ("sample", "random"): (("percent", "balanced", "seed"),),
@@ -13,14 +13,11 @@ WAYS: Mapping[tuple[str, str], tuple[tuple[str, ...], ...]] = {
     ("sample", "ids"): (("ids", "seed"),),
     ("sample", "pattern"): (("pattern",),),
 }
-BY_COLUMN = (
-    ("values",),
-    ("share", "fewest", "seed"),
-    ("number", "fewest", "seed"),
-)  # task.by=speaker, or another column
+# task.by=speaker, or another column
+BY_COLUMN = (("values",), ("share", "fewest", "seed"), ("number", "fewest", "seed"))
 ALWAYS = ("kind", "by")
 KNOWN = {key for ways in (*WAYS.values(), BY_COLUMN) for way in ways for key in way}
-# As conf/task has them: what differs from these somebody has set.
+# The values of conf/task: any other value was set by the user.
 DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "class": {"classes": None, "number": 1, "percent": None},
     "sample": {
@@ -31,19 +28,22 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
 
 
 def counting(task: Mapping[str, Any]) -> tuple[str, ...]:
-    """The keys that decide the request, beside `kind` and `by`."""
+    """Return the keys that decide the request, beside `kind` and `by`."""
     ways = WAYS.get((task["kind"], str(task["by"]) if task["kind"] == "sample" else ""), BY_COLUMN)
     return next((way for way in ways if task.get(way[0]) is not None), ways[-1])
 
 
 def counted(task: Mapping[str, Any]) -> dict[str, Any]:
-    """The task without keys that do not count, for a record."""
+    """Return the task without keys that have no effect, for a record."""
     keys = counting(task)
     return {name: value for name, value in task.items() if name in ALWAYS or name in keys or name not in KNOWN}
 
 
 def unused(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Keys of the task that are set and do not count -> their defaults. A task's seed that is the run's was not set for this task."""
+    """Return keys of the task that are set without effect -> their defaults.
+
+    A `task.seed` equal to the seed of the run is not taken as set.
+    """
     task, dataset = config["task"], config["dataset"]
     defaults = {**DEFAULTS.get(task["kind"], {}), "seed": 0, "list": {"name": f"{dataset['name']}-{dataset['label']}"}}
     if task.get("seed") == config["seed"]:

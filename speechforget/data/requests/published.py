@@ -1,7 +1,8 @@
-"""Lists of requests that are made once and published, so that two papers forget the same utterances; a file for each corpus, label and seed.
+"""Read and write published requests, so that two papers forget the same utterances: one file per corpus, label, seed.
 
-A list is UTF-8 text. Its head says what it is of (lines `# name: value`, up to the line `# ids`); then come ids, one a line, and behind those that
-make up the first k percent the line `# k percent`. An id that begins with # or a backslash stands behind a backslash.
+A list is UTF-8 text. Its head describes it in lines `# name: value` and ends with the line `# ids`. Then come ids, one
+per line; the line `# k percent` follows the last id of the first k percent. A backslash is put before an id that
+begins with # or a backslash.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ COUNTS, DIVISION, AUDIO, SETTINGS, MADE = "utterances", "division", "recordings"
 
 @dataclass(frozen=True)
 class PublishedList:
-    """A list as it was read. head: what it says of itself. ids: percent -> ids, more percent include fewer."""
+    """A list. head: its description. ids: percent -> ids; a larger percent includes every smaller one."""
 
     path: Path
     head: Mapping[str, str]
@@ -38,7 +39,7 @@ class PublishedList:
 
 
 def write(table: pd.DataFrame, path: Path, seed: int, head: Mapping[str, str]) -> None:
-    """Writes the balanced draws of 1 to 10 percent by `seed` of a table from `split`. head: what is to be said of them, name -> one line."""
+    """Write the balanced draws of 1 to 10 percent by `seed` of a table from `split`. head: name -> one line."""
     lines = [f"# {name}: {value}" for name, value in {**head, **facts(table)}.items()] + [IDS]
     before: set[str] = set()
     order = random_order(table, True, seed)
@@ -56,7 +57,7 @@ def write(table: pd.DataFrame, path: Path, seed: int, head: Mapping[str, str]) -
 
 
 def read(path: Path) -> PublishedList:
-    """The list in a file. Raises UserError where it is none."""
+    """Read a list. Raises UserError for a file that is not one."""
     try:
         lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
         begin = lines.index(IDS)
@@ -78,28 +79,29 @@ def read(path: Path) -> PublishedList:
 
 
 def rows(table: pd.DataFrame, task: Mapping[str, Any], seed: int) -> Rows:
-    """The rows that a list publishes for `task`: the first task.percent of the list task.list.name by `seed`, in the folder task.lists.
+    """Return the rows of `task`: the first task.percent of the list task.list.name of `seed` in the folder task.lists.
 
-    Raises UserError when there is no such list, or the table is not the division of the corpus that the list is of. Other recordings under the
-    same ids, divided in the same way, are a warning.
+    Warns if the same ids have other recordings than those of the list.
+    Raises UserError if there is no such list, or if the split of the list is not that of the table.
     """
     if not task["balanced"]:
         raise UserError(
-            "Published requests are balanced: leave task.balanced=true, or draw one of your own with task.by=random."
+            "Published requests are balanced: set task.balanced=true, or draw another request with task.by=random."
         )
     folder = HOME if task["lists"] is None else Path(str(task["lists"])).expanduser()
     found = read(_find(folder, str(task["list"]["name"]), seed))
     percent = float(task["percent"])
     if percent not in found.ids:
         raise UserError(
-            f"task.percent is {task['percent']}, and {found.path.name} holds {min(found.ids)} to {max(found.ids)}: give a whole number."
+            f"task.percent is {task['percent']}, and {found.path.name} holds {min(found.ids)} to {max(found.ids)}: "
+            "give a whole number."
         )
     _check(found, table)
     return rows_of(table["id"].isin(found.ids[int(percent)]))
 
 
 def facts(table: pd.DataFrame) -> dict[str, str]:
-    """What tells whether a list suits a corpus: how many utterances each subset has, a hash of the division, and one of the recordings."""
+    """Return what ties a list to a corpus: utterances per subset, a hash of the split, and a hash of the recordings."""
     counts = table["subset"].value_counts()
     division = table[["id", "subset", "label", "unit"]]
     recordings = table[["id", "sha1"]] if "sha1" in table else table[["id"]]
@@ -118,14 +120,15 @@ def _hash(table: pd.DataFrame) -> str:
 def _find(folder: Path, name: str, seed: int) -> Path:
     path = folder / f"{name}-seed{seed}.txt"
     if not path.is_file():
-        where = "comes with speechforget" if folder == HOME else f"lies in {folder}"
+        where = "comes with speechforget" if folder == HOME else f"is in {folder}"
         stems = [each.stem for each in folder.glob("*-seed*.txt")]
         of_name = [stem for stem in stems if stem.startswith(f"{name}-seed")]
         known = nearest(path.stem, of_name or {stem.rpartition("-seed")[0] for stem in stems})
         dataset, _, label = name.rpartition("-")
         make = f"{COMMAND} dataset={dataset} dataset.label={label} dataset.root=FOLDER task.lists=LISTS --seeds {seed}"
         raise UserError(
-            f"No list of requests {path.stem} {where} ({known}): make it with {make}, and name it with task.lists=LISTS."
+            f"No list of requests {path.stem} {where} ({known}): "
+            f"make it with {make}, and name it with task.lists=LISTS."
         )
     return path
 
@@ -137,17 +140,19 @@ def _check(found: PublishedList, table: pd.DataFrame) -> None:
     missing = [identity for identity in listed if subset.get(identity) != "train"]
     if here[DIVISION] != found.head[DIVISION] or missing:
         if here[COUNTS] != found.head[COUNTS]:
-            what = f"it is of {found.head[COUNTS]}, and here are {here[COUNTS]}"
+            what = f"it was made from {found.head[COUNTS]}, and this split has {here[COUNTS]}"
         else:
-            what = "the subsets are as large and hold other utterances, labels or copies"
+            what = "the subsets have the same sizes but other utterances, labels or copies"
         if missing:
-            what += f"; {len(missing)} of its {len(listed)} utterances are not trained on, '{missing[0]}' first"
+            what += f"; {len(missing)} of its {len(listed)} utterances are not in training, first '{missing[0]}'"
         raise UserError(
-            f"The list {found.path.name} is of another corpus, or of another division of it: {what}. Use its settings, "
-            f"{found.head.get(SETTINGS, 'which it does not say')}, or make lists with yours: {found.head.get(MADE, COMMAND)} ... task.lists=LISTS."
+            f"The list {found.path.name} is of another corpus or another split: {what}. "
+            f"Use its settings, {found.head.get(SETTINGS, 'which it does not say')}, "
+            f"or make lists with yours: {found.head.get(MADE, COMMAND)} ... task.lists=LISTS."
         )
     if here[AUDIO] != found.head[AUDIO]:
         logger.warning(
-            "%s is of other recordings with the same ids and the same division: the request is the published one, what is heard differs",
+            "%s was made from other recordings with the same ids and the same split: "
+            "the request is the published one, but its audio differs",
             found.path.name,
         )

@@ -1,4 +1,4 @@
-"""Which training utterances must be forgotten, and which holdout utterances are their like."""
+"""Select the training utterances that must be forgotten, and the holdout utterances that match them."""
 
 from __future__ import annotations
 
@@ -33,21 +33,25 @@ logger = logging.getLogger(__name__)
 NAMES_SHOWN = 3
 LETTERS_SHOWN = 40  # of a pattern, in names of folders
 SPEAKERS = (
-    "this corpus does not say who speaks. On a folder, dataset.corpus.speaker_pattern=REGEX finds it in file names (its first group is the speaker); "
-    "or request recordings by their ids with task.by=pattern task.pattern=REGEX"
+    "this corpus does not say who speaks. For a folder, dataset.corpus.speaker_pattern=REGEX finds the speaker in file "
+    "names (as its first group); or select recordings by their ids with task.by=pattern task.pattern=REGEX"
 )
-UNHEARD = " This corpus does not say who speaks: if the list is one person's, his voice differs from theirs, too (dataset.corpus.speaker_pattern)."
+UNKNOWN_SPEAKERS = (
+    " This corpus does not say who speaks: if the list is of one person, non-members also differ in their voice "
+    "(set dataset.corpus.speaker_pattern)."
+)
 NONE: Rows = np.zeros(0, dtype=np.int64)
 DRAWN = ("random", "published", "ids", "pattern")  # what task.by can be besides a column
 
 
 @dataclass(frozen=True)
 class Request:
-    """Row numbers in the table of `split`, ascending.
+    """A request as row numbers in the table of `split`, ascending.
 
-    forget: training rows to be forgotten. nonmembers: the holdout rows that match them, for attacks. forgotten: labels that are removed whole
-    (none for samples). name: short and readable, fit for a file name. withdrawn: rows that the request names and no model was trained on: they are
-    in no metric, and validate nothing. matched: a sentence about the non-members. listed: whether ids were listed, instead of drawn or described.
+    forget: training rows that must be forgotten. nonmembers: holdout rows that match them, for attacks.
+    forgotten: labels that are forgotten whole; none for samples. name: short, fit for a file name.
+    withdrawn: named rows that no model was trained on; they are in no metric and in no validation set.
+    matched: a sentence about the non-members. listed: whether the request is a list of ids.
     """
 
     forget: Rows
@@ -59,29 +63,32 @@ class Request:
     listed: bool = False
 
     def retain(self, table: pd.DataFrame) -> Rows:
-        """The training rows that stay."""
+        """Return the training rows that are not forgotten."""
         return np.setdiff1d(rows_of(table["subset"] == "train"), self.forget)
 
     @property
     def notes(self) -> list[str]:
-        """What readers must know where the request is a list, which nothing drew at random."""
-        gone = (
-            f"{len(self.withdrawn)} listed recordings were not trained on: they are in no number and validate nothing."
-        )
+        """Return what readers must know about a listed request, which is no random draw."""
+        gone = f"{len(self.withdrawn)} listed recordings were not trained on: no metric and no validation set has them."
         return [*([gone] if len(self.withdrawn) else []), *([self.matched] if self.listed else [])]
 
 
 def select(table: pd.DataFrame, task: Mapping[str, Any], left_out: Mapping[str, str] = MappingProxyType({})) -> Request:
-    """The request that `task` describes (conf/task/*.yaml), on a table from `split`.
+    """Return the request that `task` (conf/task/*.yaml) describes, for a table from `split`.
 
-    kind "class": the labels `classes`, or `number` of them drawn by `seed`. kind "sample", by "random": `percent` of the training utterances, the
-    first of one drawn order (so that more percent include fewer), class by class in turn when `balanced`; by "published": the same, balanced, as a
-    list holds it that was made once (see `published`); by "ids": those listed in the file `ids`, while what it lists of other subsets is
-    withdrawn; by "pattern": those whose ids the regular expression `pattern` finds something in; by "speaker" or another column: the utterances of
-    `values`, or of some drawn by `seed`: `number` of them, or so many that they hold a `share`. Exact copies (the column unit) come along.
-    left_out: ids of the corpus that its split leaves out -> the hash of their samples, or "": a list may name them. Nothing is to be done about
-        them, but for the recordings that they are exact copies of: these are listed with them.
-    Raises UserError for requests that are empty, total or unknown, and for requests for samples that leave no utterance of a label.
+    kind "class": the labels `classes`, or `number` of them drawn by `seed`.
+    kind "sample", by:
+        "random": `percent` of the training utterances, a prefix of one random order, so that a larger percent includes
+            every smaller one; the classes take turns if `balanced`.
+        "published": the same, balanced, from a list that was made once (see `published`).
+        "ids": the training utterances listed in the file `ids`; listed utterances of other subsets are withdrawn.
+        "pattern": the utterances in whose ids the regular expression `pattern` matches.
+        "speaker" or another column: the utterances of `values`, or of values drawn by `seed`: `number` of them, or as
+            many as cover a `share`.
+    Exact copies (column unit) are included.
+    left_out: ids of the corpus that are in no subset -> the hash of their samples, or "". A list may name them; then
+        exact copies of them that are in a subset count as listed.
+    Raises UserError for requests that are empty, total or unknown, and for samples that leave no utterance of a label.
     """
     kind, seed = task["kind"], int(task["seed"])
     if kind == "class":
@@ -111,13 +118,15 @@ def select(table: pd.DataFrame, task: Mapping[str, Any], left_out: Mapping[str, 
     columns = concentrated(table, forget) if listed else ["label"]
     request = _request(table, forget, matching_rows(table, forget, seed, columns, withdrawn), (), f"sample-{name}")
     unknown = listed and len(request.nonmembers) and not ("speaker" in table and (table["speaker"] != "").any())
-    return replace(request, withdrawn=withdrawn, listed=listed, matched=request.matched + (UNHEARD if unknown else ""))
+    return replace(
+        request, withdrawn=withdrawn, listed=listed, matched=request.matched + (UNKNOWN_SPEAKERS if unknown else "")
+    )
 
 
 def save(request: Request, table: pd.DataFrame, folder: Path) -> None:
-    """Writes forget.txt, retain.txt, nonmembers.txt and, where something is, withdrawn.txt: UTF-8, one utterance id a line.
+    """Write forget.txt, retain.txt, nonmembers.txt and, if not empty, withdrawn.txt: UTF-8, one utterance id per line.
 
-    forget.txt can be a request by ids, and so can forget.txt and withdrawn.txt behind one another.
+    forget.txt, or forget.txt and withdrawn.txt concatenated, can be used as a request by ids.
     """
     folder.mkdir(parents=True, exist_ok=True)
     lists = {"forget": request.forget, "retain": request.retain(table), "nonmembers": request.nonmembers}
@@ -134,10 +143,10 @@ def _join(values: Iterable[str]) -> str:
 def _request(
     table: pd.DataFrame, rows: Rows, matched: tuple[Rows, str], forgotten: tuple[str, ...], name: str
 ) -> Request:
-    """Adds copies and refuses what cannot be judged."""
+    """Make a request with copies included. Raises UserError for one that is empty or leaves too little."""
     forget = with_copies(table, rows)
     if len(forget) > len(rows):
-        logger.info("request %s: %d exact copies and overlapping windows come along", name, len(forget) - len(rows))
+        logger.info("request %s: %d exact copies and overlapping windows are included", name, len(forget) - len(rows))
     nonmembers, sentence = matched
     if not (table["subset"] == "holdout").any():
         sentence = "There are no non-members: nothing was held out (dataset.holdout=0)."
@@ -146,12 +155,13 @@ def _request(
     if not len(forget):
         raise UserError(f"The request {name} is empty: none of its utterances is in the training subset.")
     if retained.empty:
-        raise UserError(f"The request {name} is all of the training subset ({len(forget)} utterances): ask for less.")
+        raise UserError(f"The request {name} is the whole training subset ({len(forget)} utterances): ask for less.")
     emptied = sorted(set(table["label"].iloc[forget]) - set(retained["label"]) - set(forgotten))
     if emptied:
         shown = ", ".join(emptied[:NAMES_SHOWN]) + (", ..." if len(emptied) > NAMES_SHOWN else "")
         raise UserError(
-            f"The request {name} leaves no training utterance of {shown}: ask for less, or forget whole classes with task=class."
+            f"The request {name} leaves no training utterance of {shown}: "
+            "ask for less, or forget whole classes with task=class."
         )
     logger.info(
         "request %s: %d of %d training utterances. %s", name, len(forget), len(forget) + len(retained), sentence
@@ -181,7 +191,7 @@ def _by_column(table: pd.DataFrame, task: Mapping[str, Any], column: str, seed: 
     if task["values"] is None:
         values = drawn_values(table, column, task["number"], seed, "task.values", task["share"], task["fewest"])
     elif task["share"] is not None:
-        raise UserError("task.values names what to forget and task.share asks for a draw: set one of them.")
+        raise UserError("task.values names what to forget and task.share asks for a draw: set only one of them.")
     else:
         values = named_values(table, column, task["values"], "task.values")
     picked = table[column].isin(values)
@@ -192,23 +202,24 @@ def _by_column(table: pd.DataFrame, task: Mapping[str, Any], column: str, seed: 
 def _by_pattern(table: pd.DataFrame, pattern: Any) -> Request:
     if not isinstance(pattern, str) or not pattern:
         raise UserError(
-            f"task.pattern is {pattern!r}: give a regular expression over ids such as '{table['id'].iloc[0]}', in quotes."
+            f"task.pattern is {pattern!r}: "
+            f"give a regular expression for ids such as '{table['id'].iloc[0]}', in quotes."
         )
     try:
         expression = re.compile(pattern)
     except re.error as error:
         raise UserError(
-            f"task.pattern={pattern} is no regular expression ({error}): write one such as '/anna_'."
+            f"task.pattern={pattern} is not a regular expression ({error}): write one such as '/anna_'."
         ) from None
     picked = pd.Series([expression.search(identity) is not None for identity in table["id"]], index=table.index)
     rows = rows_of((table["subset"] == "train") & picked)
     if not len(rows):
-        found = f"{picked.sum()} ids, none of them trained on" if picked.any() else "no id"
-        raise UserError(f"task.pattern={pattern} finds {found}: ids are such as '{table['id'].iloc[0]}'.")
+        found = f"{picked.sum()} ids, none of them in training" if picked.any() else "no id"
+        raise UserError(f"task.pattern={pattern} matches {found}: ids look like '{table['id'].iloc[0]}'.")
     return _request(
         table,
         rows,
-        all_of(table, picked, "found by the pattern"),
+        all_of(table, picked, "matched by the pattern"),
         (),
         f"sample-pattern-{_join([pattern])[:LETTERS_SHOWN]}",
     )
@@ -222,13 +233,14 @@ def _percent(task: Mapping[str, Any]) -> str:
 
 
 def _listed(table: pd.DataFrame, file: Any, left_out: Mapping[str, str]) -> tuple[Rows, Rows]:
-    """What a list names, with copies: the training rows, and the others."""
+    """Return what a list names, copies included: the training rows, and the rows of other subsets."""
     known = set(table["id"])
     ids = read_ids(file, pd.Series([*table["id"], *left_out]))
     unknown = [identity for identity in ids if identity not in known and identity not in left_out]
     if unknown:
         raise UserError(
-            f"The list {file} has {len(unknown)} unknown utterance ids, '{unknown[0]}' first: {nearest(unknown[0], table['id'], limit=3)}."
+            f"The list {file} has {len(unknown)} unknown utterance ids, the first is '{unknown[0]}': "
+            f"{nearest(unknown[0], table['id'], limit=3)}."
         )
     named = table["id"].isin(ids)
     if "sha1" in table:
@@ -238,17 +250,18 @@ def _listed(table: pd.DataFrame, file: Any, left_out: Mapping[str, str]) -> tupl
     counts = _counted(table["subset"].iloc[withdrawn])
     if absent := sum(identity not in known for identity in ids):
         logger.warning(
-            "The list %s: %d utterances are in no subset of this split, so there is nothing to do about them.",
+            "The list %s: %d utterances are in no subset of this split, so no model was trained on them.",
             file,
             absent,
         )
     if not len(rows):
         raise UserError(
-            f"The list {file} has nothing to forget: none of its {len(ids)} utterances is trained on ({counts})."
+            f"The list {file} has nothing to forget: none of its {len(ids)} utterances is in training ({counts})."
         )
     if len(withdrawn):
         logger.warning(
-            "The list %s: %d utterances were trained on and are to be forgotten; %d were not (%s), and are taken out of scoring and validation.",
+            "The list %s: %d utterances were trained on and must be forgotten; "
+            "%d were not (%s) and are left out of metrics and validation.",
             *(file, len(rows), len(withdrawn), counts),
         )
     return rows, withdrawn
