@@ -113,7 +113,8 @@ def test_the_console_says_none_and_why(alone: Path, checkpoint: Path, configure,
     for words in (
         "no oracle, so the attack cannot be checked",
         "No oracle: the recipe",
-        "whether it heard the holdout is not known",
+        "its training set is not known",
+        "only if it was not trained on the holdout",
     ):
         assert words in joined
 
@@ -369,7 +370,7 @@ def test_pretrained_weights_are_never_left_unsaid(configure, checkpoint: Path) -
     (note,) = caveats(config, None)
     assert note == (
         "Original and oracle start from the same pretrained weights (facebook/hubert-base-ls960): "
-        "what pre-training knows of the forget utterances was not unlearned."
+        "what pre-training learned of the forget utterances was not unlearned."
     )
     config["oracle"] = "none"
     assert caveats(config, None)[0].startswith(
@@ -454,7 +455,7 @@ def test_a_classifier_of_hugging_face_is_an_original(hubert, configure, tmp_path
     result = result_of(output)
     assert (
         "The original starts from pretrained weights (hubert, fine-tuned by the user): "
-        "what pre-training knows of the forget utterances was not unlearned."
+        "what pre-training learned of the forget utterances was not unlearned."
     ) in result["notes"]
     copy = copied(only(list(output.glob("original/*-*[0-9a-f]"))), tmp_path / "copy")
     again = configure(f"output={output}", f"original.checkpoint={copy}", *options, "only=original")
