@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "speechforget"
 FILES = sorted(PACKAGE.rglob("*.py"))
-# The floors, lowest first: a module imports from floors below its own and from its own folder, deferred imports included.
+# The floors, lowest first. A module imports from lower floors and from its own folder, deferred imports included.
 FLOORS = (
     ("errors",),
     ("seeding", "progress", "terminal", "batch", "optimizers", "_torchaudio"),

@@ -23,7 +23,7 @@ from speechforget.errors import NotApplicable
 from speechforget.methods.base.driver import Driver
 from speechforget.methods.base.method import Context, Pass
 from speechforget.models.lora import adapt, settled
-from speechforget.stages.unlearn import ordered_batches, pass_stream, share_of_retain
+from speechforget.stages.unlearn import ordered_batches, pass_stream, retain_rows
 
 ENCODERS = ["wav2vec2_base", "hubert_base", "wavlm_base", "whisper_tiny", "ast", "torchaudio_bundle"]
 encoders = pytest.mark.parametrize("name", ENCODERS)
@@ -140,9 +140,9 @@ STREAMS = [
 
 @pytest.mark.parametrize("share", [0.01, 0.3, 0.5, 1.0])
 @pytest.mark.parametrize("current", STREAMS, ids=lambda current: f"{current.stream}, {current.length}")
-def test_passes_see_that_share_of_retain_and_all_of_forget(sources: Sources, current: Pass, share: float) -> None:
+def test_passes_see_that_retain_rows_and_all_of_forget(sources: Sources, current: Pass, share: float) -> None:
     method = build_tiny("bad_teaching", retain_share=share)
-    allowed, forget = share_of_retain(sources, method, 3), set(sources.rows["forget"].tolist())
+    allowed, forget = retain_rows(sources, method, 3), set(sources.rows["forget"].tolist())
     assert len(allowed) == max(1, round(share * len(sources.rows["retain"])))
     assert set(allowed.tolist()) <= set(sources.rows["retain"].tolist())
     for index in range(2):
@@ -154,12 +154,12 @@ def test_passes_see_that_share_of_retain_and_all_of_forget(sources: Sources, cur
 
 def test_shares_are_nested_and_depend_on_the_seed(sources: Sources) -> None:
     shares = [
-        set(share_of_retain(sources, build_tiny("finetune", retain_share=share), 3).tolist())
+        set(retain_rows(sources, build_tiny("finetune", retain_share=share), 3).tolist())
         for share in (0.1, 0.4, 0.8, 1.0)
     ]
     assert all(small < large for small, large in itertools.pairwise(shares))
     half = build_tiny("finetune", retain_share=0.5)
-    assert not np.array_equal(share_of_retain(sources, half, 3), share_of_retain(sources, half, 4))
+    assert not np.array_equal(retain_rows(sources, half, 3), retain_rows(sources, half, 4))
 
 
 def test_what_is_read_before_the_passes_is_the_same_share(sources: Sources) -> None:
@@ -167,7 +167,7 @@ def test_what_is_read_before_the_passes_is_the_same_share(sources: Sources) -> N
     batches = ordered_batches(method, sources, torch.device("cpu"), 3)
     found = {name: [int(row) for part in batches(name, 4) for row in part.rows] for name in ("forget", "retain")}
     assert found["forget"] == sources.rows["forget"].tolist()
-    assert found["retain"] == share_of_retain(sources, method, 3).tolist()
+    assert found["retain"] == retain_rows(sources, method, 3).tolist()
     with pytest.raises(NotApplicable, match="retain_share must be 1"):
         next(iter(batches("train", 4)))
     whole = ordered_batches(build_tiny("bad_teaching", retain_share=1.0), sources, torch.device("cpu"), 3)

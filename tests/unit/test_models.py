@@ -390,7 +390,10 @@ def test_res15_refuses_what_the_paper_has_not() -> None:
 def test_two_processes_train_what_one_trains(
     name: str, configure: Callable[..., dict[str, Any]], tmp_path: Path
 ) -> None:
-    """Batch-norms (speechbrain's, too) and dropouts are the whole batch's. With SGD: Adam makes large steps of gradients that are but rounding."""
+    """Batch-norms (speechbrain's, too) and dropouts are those of the whole batch.
+
+    SGD, because Adam makes large steps of gradients that are rounding only.
+    """
     changes = [
         "dataset.sample_rate=16000",
         "trainer.precision=64-true",
