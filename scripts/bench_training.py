@@ -28,7 +28,7 @@ from speechforget.models.folder import build_classifier, load_classifier
 from speechforget.optimizers import make_optimizer
 from speechforget.stages import score as scoring
 from speechforget.stages.build import build
-from speechforget.stages.feature_cache import Features
+from speechforget.stages.feature_cache import FeatureCache
 from speechforget.stages.score import score
 from speechforget.stages.sources import make_sources
 from speechforget.stages.split import Data, split_corpus
@@ -256,7 +256,7 @@ class Bench:
         with torch.inference_mode():
             forward = 256 * steps / self.seconds(lambda: model(*inputs), steps)
         rates = []
-        scoring._features = Features()  # a first model finds no features
+        scoring._features = FeatureCache()  # a first model finds no features
         for number in range(2):
             target = self.output / f"scores{number}"
             target.mkdir(exist_ok=True)

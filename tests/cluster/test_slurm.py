@@ -519,13 +519,12 @@ def test_what_becomes_of_a_job_that_left_no_result(
     state: str, missing: float, outcome: str | None, words: str, tmp_path: Path, monkeypatch
 ) -> None:
     job = Job(work=None, config={}, handle=Gone.handle)  # type: ignore[arg-type]
+    answer = "exit 1"
     if state.startswith("scontrol: "):
-        (tmp_path / "scontrol").write_text(
-            f"#!/bin/sh\necho JobId=7 JobState={state.removeprefix('scontrol: ')} Reason=None\n"
-        )
-        (tmp_path / "scontrol").chmod(0o755)
-        monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
-        state = ""
+        answer, state = f"echo JobId=7 JobState={state.removeprefix('scontrol: ')} Reason=None", ""
+    (tmp_path / "scontrol").write_text(f"#!/bin/sh\n{answer}\n")
+    (tmp_path / "scontrol").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
     monkeypatch.setattr(slurm_queue, "accounted", lambda _: state)
     found = slurm_queue.Slurm.fate(None, job, missing)  # type: ignore[arg-type]
     assert (found is None) if outcome is None else (found is not None and found[0] == outcome and words in found[1])

@@ -352,7 +352,7 @@ def test_a_sweep_mixes_both_and_the_report_tells_them_apart(
         row = next(line for line in table.splitlines() if line.startswith("| Oracle"))
         assert ("no oracle" in title) == ("no oracle" in row) == ("No oracle: " in table)
         assert ("No oracle: " in table) != ("The oracle is the aim" in table)
-        assert ("checkpoint" in title) == ("heard the holdout" in table)
+        assert ("checkpoint" in title) == ("not trained on the holdout" in table)
         original = next(line for line in table.splitlines() if line.startswith("| Original"))
         assert ("checkpoint" in title) == (original.split("|")[-3].strip() == "–"), original
     lines = pd.read_csv(output / "report.csv")

@@ -261,7 +261,7 @@ def test_lists_of_ids_are_understood_and_said(tmp_path: Path, caplog: pytest.Log
     known, file = [f"caf{E_ACUTE}/1.wav", "b/2.wav"], tmp_path / "ids.txt"
     file.write_text("cafe\u0301/1.wav \nb\\2.wav\nb/2.wav\nc.wav\n", encoding="utf-8")
     assert read_ids(file, known) == [*known, "c.wav"]
-    assert "2 ids are spelt otherwise" in caplog.text
+    assert "2 ids are spelt differently" in caplog.text
     file.write_bytes("b/2.wav\r\n".encode("utf-16"))
     assert read_ids(file, known) == ["b/2.wav"]
     file.write_text("version https://git-lfs.github.com/spec/v1\n")
