@@ -41,7 +41,8 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
 # Several minutes in all; one process runs a whole file.
-LONGEST = ["test_readme.py", "test_slurm.py", "test_ranks.py", "test_team.py"]
+LONGEST = ["test_slurm.py", "test_pipeline.py", "test_readme.py", "test_ranks.py", "test_method_table.py"]
+LONGEST += ["test_team.py", "test_checkpoint.py", "test_experiments.py", "test_interruption.py"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -1,4 +1,4 @@
-"""Tiny classifiers on encoders, and tiny checkpoints, for test_transformers.py and test_pretrained.py."""
+"""Tiny classifiers on encoders, and tiny checkpoints, for test_encoders.py and test_pretrained.py."""
 
 from __future__ import annotations
 

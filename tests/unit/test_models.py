@@ -44,7 +44,7 @@ RATE = 16000
 CLASSES = 7
 ROOT = Path(__file__).parents[2]
 EVERY = sorted((ROOT / "conf" / "model").glob("*.yaml"))
-YAMLS = [path for path in EVERY if "\npretrained:" not in path.read_text()]  # those are in test_transformers.py
+YAMLS = [path for path in EVERY if "\npretrained:" not in path.read_text()]  # those are in test_encoders.py
 models = pytest.mark.parametrize("yaml", YAMLS, ids=lambda path: path.stem)
 
 
