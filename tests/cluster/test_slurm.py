@@ -206,7 +206,8 @@ def test_a_first_wave_that_cannot_be_made_says_why(configure, tmp_path: Path, ca
 
 
 @on_slurm
-@pytest.mark.parametrize("preempted", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("preempted", [False, True])
 def test_a_job_that_ran_out_of_time_and_was_preempted_ends_the_same(
     preempted: bool, start, undisturbed: bytes, tmp_path: Path
 ) -> None:
@@ -312,6 +313,7 @@ class Counted(TCResNet):
 
 
 @on_slurm
+@pytest.mark.slow
 def test_four_sweeps_at_once_train_each_model_once(start, tmp_path: Path) -> None:
     (tmp_path / "counted.py").write_text(COUNTED)
     counted = {"PYTHONPATH": str(tmp_path), "TRAININGS": str(tmp_path / "trainings")}

@@ -107,6 +107,7 @@ def voxceleb(root: Path) -> None:
     (root / "iden_split.txt").write_text("\n".join(lines) + "\n")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("experiment", "corpus", "model", "jobs"),
     [

@@ -39,6 +39,7 @@ def test_a_row_is_the_median_and_names_what_is_too_slow(bench: ModuleType) -> No
     assert bench.line_of("none", [bench.Taken(0.0, 0, 0, bare)]).split()[-1] == "-"
 
 
+@pytest.mark.slow
 def test_two_methods_in_small() -> None:
     words = [
         sys.executable,

@@ -168,6 +168,7 @@ def test_a_computation_that_was_killed_is_taken_over(
     assert not (left / f"{importance_cache.FILE}.partial").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["ssd", "lfssd", "assd", "fisher", "influence"])
 def test_two_processes_agree_with_one(method: str, configure, place: Path, tmp_path: Path) -> None:
     """Both have the same original, so only the division of the work differs."""
