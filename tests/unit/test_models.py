@@ -404,6 +404,8 @@ def test_two_processes_train_what_one_trains(
     changes += ["train.optimizer.name=sgd", "train.optimizer.weight_decay=0", "train.learning_rate=0.01"]
     changes += ["model.dropout=0.2"] if name in {"matchboxnet", "kwt", "ecapa_tdnn"} else []
     changes += ["model.variant=res8"] if name == "res15" else []  # the same in less time
+    # Two equal batches: batch-norm over a last batch of two utterances multiplies x-vector's rounding by 10,000.
+    changes += ["train.batch_size=41"] if name == "x_vector" else []
     weights = []
     try:
         for devices in (1, 2):
