@@ -11,6 +11,7 @@ from typing import Any
 
 from speechforget.config.oracle import has_oracle
 from speechforget.config.seconds import AUTO, LONGEST
+from speechforget.data.requests.draw import share_of, share_range
 from speechforget.data.requests.options import WAYS, counting, unused
 from speechforget.errors import NotApplicable, UserError, nearest
 
@@ -53,11 +54,11 @@ def check_task(config: Mapping[str, Any]) -> None:
     if "number" in keys:
         whole(task, "number", 1, "task.")
     if "percent" in keys:
-        _check_percent(task["percent"])
+        share_of(task["percent"])
     for name in {"classes", "values"} & set(keys):
         _check_names(f"task.{name}", task[name])
     if "share" in keys:
-        _check_share(task["share"])
+        share_range(task["share"])
     if "fewest" in keys and task["fewest"] is not None:
         whole(task, "fewest", 0, "task.")
     if "pattern" in keys:
@@ -81,17 +82,6 @@ def _check_unused(config: Mapping[str, Any]) -> None:
         raise NotApplicable(f"task.{name} has no effect with {beside}: {do}. Leave it at {_yaml(default)}.")
 
 
-def _check_percent(percent: Any) -> None:
-    try:
-        fits = not isinstance(percent, bool) and 0 < float(percent) < 100
-    except (TypeError, ValueError):
-        fits = False
-    if not fits:
-        raise UserError(
-            f"task.percent must be a share of the training utterances, above 0 and below 100, not {percent!r}."
-        )
-
-
 def _check_names(option: str, named: Any) -> None:
     values = named if isinstance(named, list | tuple) else [named]
     if not values:
@@ -106,18 +96,6 @@ def _check_names(option: str, named: Any) -> None:
 
 def _is_nan(value: Any) -> bool:
     return isinstance(value, float) and math.isnan(value)
-
-
-def _check_share(share: Any) -> None:
-    try:
-        low, high = (float(bound) for bound in share)
-    except (TypeError, ValueError):
-        low = high = math.nan
-    if not 0 < low <= high < 100:
-        raise UserError(
-            "task.share must be [lowest, highest], in percent of the training utterances, such as [2.5,5], "
-            f"not {share}."
-        )
 
 
 def _check_pattern(pattern: Any) -> None:

@@ -2,6 +2,7 @@
 
 import ast
 import graphlib
+import importlib
 import sys
 from pathlib import Path
 
@@ -9,6 +10,8 @@ from omegaconf import OmegaConf
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "speechforget"
+sys.path.insert(0, str(ROOT / "scripts"))
+architecture = importlib.import_module("architecture")
 FILES = sorted(PACKAGE.rglob("*.py"))
 # The floors, lowest first. A module imports from lower floors and from its own folder, deferred imports included.
 FLOORS = (
@@ -25,7 +28,6 @@ FLOORS = (
     ("launchers",),
 )
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
-ENTRY = {"speechforget/__init__.py", "speechforget/store/__main__.py"}  # shortcuts for users to what lies above
 # A light process imports these: a run in which everything exists, a plan, `--help`.
 LIGHT = ["pipeline", "cli.main", "cli.plan", "config.validate", "stages.split", "stages.score_files", "stages.compare"]
 LIGHT += [
@@ -71,25 +73,13 @@ def part(path: Path) -> str:
     return relative.parts[0] if len(relative.parts) > 1 else relative.stem
 
 
-def modules_imported(path: Path) -> set[str]:
-    """Modules of this package that a file imports, as `from package import module`, too."""
-    found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names if alias.name.startswith("speechforget")}
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("speechforget"):
-            full = {f"{node.module}.{alias.name}" for alias in node.names}
-            found |= {name if file_of(name).exists() else str(node.module) for name in full}
-    return found
-
-
 def test_imports_go_down_one_floor_or_more() -> None:
     wrong = []
     for path in FILES:
-        if str(path.relative_to(ROOT)) in ENTRY:
+        if str(path.relative_to(ROOT)) in architecture.SHORTCUTS:
             continue
         mine = part(path)
-        for name in modules_imported(path):
+        for name in architecture.modules(path):
             other = name.split(".")[1] if "." in name else "__init__"
             if other != mine and other != "__init__" and FLOOR[other] >= FLOOR[mine]:
                 wrong.append(f"{path.relative_to(ROOT)} imports {name}")
@@ -97,7 +87,7 @@ def test_imports_go_down_one_floor_or_more() -> None:
 
 
 def test_no_import_runs_in_a_circle() -> None:
-    graph = {".".join(path.relative_to(ROOT).with_suffix("").parts): modules_imported(path) for path in FILES}
+    graph = {".".join(path.relative_to(ROOT).with_suffix("").parts): architecture.modules(path) for path in FILES}
     graph = {name.removesuffix(".__init__"): others for name, others in graph.items()}
     sorter = graphlib.TopologicalSorter({name: others - {name} for name, others in graph.items()})
     sorter.prepare()  # raises CycleError with the circle

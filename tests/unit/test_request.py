@@ -452,10 +452,13 @@ def test_without_holdout_there_are_no_nonmembers() -> None:
         (task(by="speaker", number=2, fewest=1000), "has task.fewest=1000 training utterances: 's[0-5]' has the most"),
         (task(by="speaker", fewest=-1), "fewest is -1"),
         (task(by="speaker", fewest="many"), "fewest is many"),
-        (task(by="speaker", share=[5, 2]), r"share is \[5, 2\]"),
-        (task(by="speaker", share=5), "share is 5"),
-        (task(by="speaker", share=["a", "b"]), r"give \[lowest, highest\] percent"),
-        (task(by="speaker", share=[0, 5]), r"give \[lowest, highest\] percent"),
+        (task(by="speaker", share=[5, 2]), r"task\.share must be \[lowest, highest\].*not \[5, 2\]"),
+        (task(by="speaker", share=5), r"task\.share must be \[lowest, highest\].*not 5\."),
+        (
+            task(by="speaker", share=["a", "b"]),
+            r"task\.share must be \[lowest, highest\], in percent.*not \['a', 'b'\]",
+        ),
+        (task(by="speaker", share=[0, 5]), r"task\.share must be \[lowest, highest\], in percent.*not \[0, 5\]"),
         (
             task(by="speaker", share=[1, 2]),
             "no speakers together have 2 to 3 of the 188 training utterances; the nearest possible numbers are 28",

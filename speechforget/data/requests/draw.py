@@ -56,19 +56,20 @@ def random_order(table: pd.DataFrame, balanced: bool, seed: int) -> pd.DataFrame
 
 def first_rows(table: pd.DataFrame, units: pd.DataFrame, percent: Any) -> Rows:
     """Return a prefix of an order of units as training rows; a larger percent includes every smaller one."""
-    wanted = max(1, round(_share_of(percent) / 100 * int(units["size"].sum())))
+    wanted = max(1, round(share_of(percent) / 100 * int(units["size"].sum())))
     reached = int(np.searchsorted(units["size"].cumsum().to_numpy(), wanted))
     return rows_of((table["subset"] == "train") & table["unit"].isin(units["unit"].iloc[: reached + 1]))
 
 
-def _share_of(percent: Any) -> float:
+def share_of(percent: Any) -> float:
+    """Read `task.percent`. Raises UserError unless it is a number above 0 and below 100."""
     try:
-        share = float(percent)
+        share = math.nan if isinstance(percent, bool) else float(percent)
     except (TypeError, ValueError):
-        share = float("nan")
+        share = math.nan
     if not 0 < share < 100:
         raise UserError(
-            f"task.percent is {percent}: give a percentage of the training utterances, above 0 and below 100."
+            f"task.percent must be a share of the training utterances, above 0 and below 100, not {percent!r}."
         )
     return share
 
@@ -137,7 +138,7 @@ def drawn_values(
 
 def number_for(table: pd.DataFrame, column: str, percent: Any, seed: int) -> int:
     """Return how many drawn values come nearest to a share of the training utterances: at least one, but not all."""
-    wanted = _share_of(percent) / 100 * int((table["subset"] == "train").sum())
+    wanted = share_of(percent) / 100 * int((table["subset"] == "train").sum())
     held = _in_drawn_order(_counts(table, column), column, seed).cumsum().to_numpy()[:-1]
     return int(np.abs(held - wanted).argmin()) + 1 if len(held) else 1
 
@@ -164,7 +165,7 @@ def _counts(table: pd.DataFrame, column: str) -> pd.Series:
 
 
 def _sharing(table: pd.DataFrame, column: str, counts: pd.Series, share: Any) -> list[str]:
-    low, high = _range(share)
+    low, high = share_range(share)
     total = int((table["subset"] == "train").sum())
     fewest, most = max(1, math.ceil(low / 100 * total - TINY)), math.floor(high / 100 * total + TINY)
     sizes = counts.tolist()
@@ -187,14 +188,16 @@ def _sharing(table: pd.DataFrame, column: str, counts: pd.Series, share: Any) ->
     return chosen
 
 
-def _range(share: Any) -> tuple[float, float]:
+def share_range(share: Any) -> tuple[float, float]:
+    """Read `task.share`, in percent. Raises UserError unless it is [lowest, highest], both above 0 and below 100."""
     try:
         low, high = (float(bound) for bound in share)
     except (TypeError, ValueError):
         low = high = math.nan
     if not 0 < low <= high < 100:
         raise UserError(
-            f"task.share is {share}: give [lowest, highest] percent of the training utterances, such as [2.5,5]."
+            "task.share must be [lowest, highest], in percent of the training utterances, such as [2.5,5], "
+            f"not {share}."
         )
     return low, high
 
