@@ -25,8 +25,8 @@ from speechforget.seeding import order
 Rows = NDArray[np.int64]
 
 ROLES = ("forget", "retain", "validation", "holdout", "nonmembers", "test")
-BATCH_SIZE = 128  # changes rounding only
 MOST_BYTES = 2**28  # of features that are kept between passes
+PREFIX = "evaluation.attacks."  # of names in errors
 NO_SPEAKERS = "this corpus does not say who speaks"
 
 
@@ -67,6 +67,7 @@ class Subject:
     label: str
     forgotten: tuple[int, ...]
     seed: int
+    batch_size: int = 128  # changes rounding only
     _kept: dict[bytes, list[tuple[Batch, Tensor | None]]] = field(default_factory=dict, repr=False)
 
     @cached_property
@@ -95,9 +96,9 @@ class Subject:
         """Return at most so many of the rows, drawn by the seed and the salt, ascending."""
         return np.sort(order(rows, self.seed, *salt)[:most])
 
-    def batches(self, rows: Rows, size: int = BATCH_SIZE) -> Iterator[Batch]:
-        """Yield batches of these rows on the device, in order."""
-        for batch in self.stream(rows, size):
+    def batches(self, rows: Rows, size: int | None = None) -> Iterator[Batch]:
+        """Yield batches of these rows on the device, in order. size: `batch_size` by default."""
+        for batch in self.stream(rows, size or self.batch_size):
             yield to_device(batch, self.device)
 
     def outputs(self, rows: Rows, classifier: nn.Module | None = None) -> Outputs:

@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from speechforget.attacks.base import Rows, Subject, missing
+from speechforget.attacks.base import PREFIX, Rows, Subject, missing
+from speechforget.config.ranges import whole
 from speechforget.evaluation.intervals import wilson
 from speechforget.evaluation.tables import Value
 from speechforget.seeding import seed_from
@@ -26,6 +27,7 @@ class NoiseBall:
     """
 
     def __init__(self, *, snr: Sequence[float] = (30, 20, 10), draws: int = 10, most: int = 500) -> None:
+        whole({"draws": draws}, "draws", 1, PREFIX)
         self.snr, self.draws, self.most = tuple(snr), draws, most
 
     def __call__(self, subject: Subject) -> dict[str, Value]:
