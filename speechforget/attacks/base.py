@@ -112,9 +112,7 @@ class Subject:
                 output = (classifier or self.classifier)(*batch.inputs, features=features)
                 found.append((output.logits.float().cpu().numpy(), output.embedding.float().cpu().numpy()))
         logits, embedding = map(np.concatenate, zip(*found, strict=True))
-        wrong = int((~(np.isfinite(logits).all(1) & np.isfinite(embedding).all(1))).sum())
-        if wrong:
-            raise FloatingPointError(f"its outputs for {wrong} of {len(rows)} utterances are not finite")
+        check_finite(logits, embedding)
         return Outputs(logits, embedding)
 
     def right(self, rows: Rows, classifier: nn.Module | None = None) -> NDArray[np.bool_]:
@@ -156,6 +154,13 @@ class Subject:
             picked.extend(chosen)
             rest.extend(rows[~np.isin(self.units[rows], self.units[chosen])])
         return np.sort(np.array(picked, dtype=np.int64)), np.sort(np.array(rest, dtype=np.int64))
+
+
+def check_finite(*outputs: NDArray[np.float32]) -> None:
+    """Raise FloatingPointError if some outputs (utterances, ...) are not finite."""
+    wrong = int((~np.all([np.isfinite(each).all(axis=1) for each in outputs], axis=0)).sum())
+    if wrong:
+        raise FloatingPointError(f"its outputs for {wrong} of {len(outputs[0])} utterances are not finite")
 
 
 def too_few(count: int) -> str:

@@ -119,11 +119,11 @@ def area(fitted: Fitted, positive: NDArray[np.bool_], negative: NDArray[np.bool_
     if not pairs:
         return Value(math.nan, math.nan, math.nan, 0)
     value = wins / pairs
-    return Value(value, *wilson(value, _trials(value, used, pairs, int(negative.sum()))), used)
+    return Value(value, *wilson(value, trials_of(value, used, int(negative.sum()))), used)
 
 
-def _trials(value: float, positives: int, pairs: int, negatives: int) -> float:
-    """Return the effective number of trials of an AUC: AUC (1 - AUC) / variance."""
+def trials_of(value: float, positives: int, negatives: int) -> float:
+    """Return the effective number of trials of an AUC: AUC (1 - AUC) / variance, or the smaller number without any."""
     first, second = value / (2 - value), 2 * value**2 / (1 + value)
     spread = value * (1 - value) + (positives - 1) * (first - value**2) + (negatives - 1) * (second - value**2)
     variance = spread / (positives * negatives)
