@@ -10,7 +10,6 @@ import functools
 import hashlib
 import json
 import logging
-import shutil
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -25,11 +24,12 @@ from speechforget.config.tuned import check_tuned
 from speechforget.data.requests.pool import Pool, draw_pool
 from speechforget.data.requests.select import Request, save, select
 from speechforget.distributed import group
-from speechforget.errors import NotApplicable, UserError
-from speechforget.models.checkpoint import UNMADE, Checkpoint, check_labels, read_checkpoint
+from speechforget.errors import NotApplicable
+from speechforget.models.checkpoint import Checkpoint, read_checkpoint
 from speechforget.models.pretrained import fingerprint, placeless
 from speechforget.stages import record
 from speechforget.stages.audit import AUDIT, audit
+from speechforget.stages.original import import_original
 from speechforget.stages.split import Data, split_corpus
 from speechforget.store import Artefact, Producer, Store, verified, words_for
 from speechforget.tracking.loggers import words_of
@@ -123,7 +123,7 @@ class Pipeline:
     def train(self, name: str) -> Artefact:
         """Make a model of `config.evaluation.trainings`: the original (trained or imported), an oracle, ..."""
         if name == "original" and self.checkpoint is not None:
-            return self.import_original(self.checkpoint)
+            return import_original(self, self.checkpoint)
         model, training = self.config["model"], trainings(self.config)[name]
         inputs = {
             "version": version_of("train"),
@@ -140,33 +140,6 @@ class Pipeline:
         made = self.make(training, self.name_of(training), inputs, name)
         self.trained[made.key] = name
         return made
-
-    def import_original(self, checkpoint: Checkpoint) -> Artefact:
-        """Make the original from the user's checkpoint, in this process, however many devices there are."""
-        classes, model = self.data.classes, self.config["model"]
-        check_labels(checkpoint, classes)
-        inputs = {
-            "version": version_of("import_checkpoint"),
-            "checkpoint": checkpoint.digest,
-            "labels": list(checkpoint.labels),
-            "classes": classes,
-            "hearing": self.hearing,
-            "model": {name: value for name, value in decisive("model", model).items() if name not in UNMADE},
-            "code": code_of("original of a checkpoint", *targets_in(model)),
-        }
-
-        def build(folder: Path, _: str) -> None:
-            from speechforget.stages.import_checkpoint import import_checkpoint
-
-            try:
-                import_checkpoint(folder, checkpoint, classes, self.dataset, model)
-                if checkpoint.digest != inputs["checkpoint"]:
-                    raise UserError(f"{checkpoint.folder} changed while it was read: run the same command again.")
-            except UserError:
-                shutil.rmtree(folder)  # it can never be resumed
-                raise
-
-        return self.produce("original", "-".join([*self.words, "checkpoint"]), inputs, build)
 
     @property
     def hearing(self) -> dict[str, Any]:
@@ -198,6 +171,28 @@ class Pipeline:
         inputs = {"version": version_of("score"), "model": model.key, "split": self.data.key, "hearing": self.hearing}
         inputs |= {"windows": self.dataset[WINDOWS], "code": code_of("scores")}
         return self.make(Training("scores", self.seed), model.name, inputs, f"scores of the {kind}", model.folder)
+
+    def attack(self, model: Artefact, options: Mapping[str, Any]) -> Artefact:
+        """Run the attack that `options` describes on a model, in this process, however many devices there are."""
+        inputs = {
+            "version": version_of("attack"),
+            "model": model.key,
+            "split": self.data.key,
+            "request": self.forgotten_ids,
+            "forgotten": list(self.request.forgotten),
+            "nonmembers": self.nonmember_ids,
+            "hearing": self.hearing,
+            "attack": options,
+            "code": code_of("attack", *targets_in(options)),
+            "seed": self.seed,
+        }
+
+        def build(folder: Path, _: str) -> None:
+            from speechforget.stages.attack import run_attack
+
+            run_attack(folder, model.folder, self.config, self.data, self.request, options)
+
+        return self.produce("attack", f"{str(options['_target_']).rpartition('.')[2]}-{model.name}", inputs, build)
 
     def make(
         self, training: Training, name: str, inputs: Mapping[str, Any], title: str, model: Path | None = None
@@ -256,12 +251,15 @@ class Pipeline:
     def compare(
         self, models: Mapping[str, Artefact], scores: Mapping[str, Artefact], audited: Artefact | None = None
     ) -> Artefact:
-        """Compare the scores of all models for this request; add the figures of an audit."""
+        """Attack all models, and compare their scores and what the attacks measured; add the figures of an audit."""
         paths = list(self.config["evaluation"]["metrics"])
+        attacks = list(self.config["evaluation"]["attacks"])
+        attacked = {name: [self.attack(model, options) for options in attacks] for name, model in models.items()}
         inputs = {
             "version": record.VERSION,
             "scores": {name: artefact.key for name, artefact in scores.items()},
             "models": {name: artefact.key for name, artefact in models.items()},
+            "attacks": {name: [artefact.key for artefact in made] for name, made in attacked.items()},
             "request": self.forgotten_ids,
             "nonmembers": self.nonmember_ids,
             "metrics": paths,
@@ -283,7 +281,7 @@ class Pipeline:
                     json.loads(verified(audited.folder, AUDIT).read_text(encoding="utf-8")) if audited else None
                 )
                 told["identity"] = record.identity(self.config, self.data, self.made_from, inputs)
-                write_comparison(folder, self.config, told, self.data, self.request, models, scores, tracker)
+                write_comparison(folder, self.config, told, self.data, self.request, models, scores, attacked, tracker)
 
         return self.store.produce("result", self.name, inputs, build)
 

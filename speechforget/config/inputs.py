@@ -108,6 +108,7 @@ CODE = {
         "stages.audit",
         "stages.split data.requests.select data.requests.pool config.evaluation config.inputs",
     ),
+    "attack": _code("stages.attack", _DIVIDED + _METHODS),
     "result": _code("stages.compare evaluation.compare", "stages.split data.requests.select"),
 }
 

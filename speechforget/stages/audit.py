@@ -7,17 +7,18 @@ methods, seeds and sweeps share them.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from speechforget.config.evaluation import Training, trainings
+from speechforget.config.evaluation import trainings
 from speechforget.config.inputs import code_of
 from speechforget.data.requests.pool import Pool
 from speechforget.seeding import order
+from speechforget.stages.maker import Maker
 from speechforget.stages.score_files import read_scores
 from speechforget.stages.split import Data
 from speechforget.store import Artefact, write_json
@@ -25,39 +26,6 @@ from speechforget.store import Artefact, write_json
 AUDIT = "audit.json"
 VERSION = 1  # raise it whenever the same inputs give other figures
 MOST_RETAIN = 4000  # retain utterances that are looked at for harm
-
-
-class Maker(Protocol):
-    """Declare what an audit needs of the pipeline."""
-
-    config: Mapping[str, Any]
-    words: list[str]
-
-    @property
-    def data(self) -> Data:
-        """Return the split corpus."""
-        ...
-
-    @property
-    def pool(self) -> Pool | None:
-        """Return the pool of the audit."""
-        ...
-
-    def train(self, name: str) -> Artefact:
-        """Make a model of `trainings`."""
-        ...
-
-    def unlearn(self, original: Artefact, training: Training) -> Artefact:
-        """Run the method on an original."""
-        ...
-
-    def score(self, kind: str, model: Artefact) -> Artefact:
-        """Score a model."""
-        ...
-
-    def produce(self, stage: str, name: str, inputs: Mapping[str, Any], build: Callable[[Path, str], None]) -> Artefact:
-        """Find or make an artefact."""
-        ...
 
 
 def audit(maker: Maker) -> Artefact:
