@@ -87,7 +87,8 @@ def join(
 
     forgotten = tuple(data.classes.index(name) for name in request.forgotten)
     oracles = (read("oracle"),) if "oracle" in scores else ()
-    return Tables(read("original"), oracles, read("unlearned"), forgotten, seed)
+    speaker = data.table["speaker"].to_numpy(dtype=str)[kept] if "speaker" in data.table else None
+    return Tables(read("original"), oracles, read("unlearned"), forgotten, seed, speaker, tuple(data.classes))
 
 
 def training_seconds(cost: Mapping[str, Any]) -> float:

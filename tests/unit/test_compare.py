@@ -77,8 +77,8 @@ def test_another_model_than_the_oracle_has_a_gap_and_all_is_strict_json(tables):
         assert len(moved) > 5 and result["original"]["accuracy_forget"]["gap"] > 0
         assert len(moved) > 10 or path.stem == "paper"
         assert json.loads(json.dumps(result, allow_nan=False)) == result
-        names = {"value", "low", "high", "count", "gap", "oracle_spread"}
-        assert all(names <= set(entry) <= names | {"reason"} for entry in result["unlearned"].values())
+        names = {"value", "low", "high", "count", "gap", "oracle_spread", "null_low", "null_high", "oracles"}
+        assert all(names <= set(entry) <= names | {"reason", "named"} for entry in result["unlearned"].values())
 
 
 def test_a_model_without_numbers_is_refused():
@@ -169,15 +169,17 @@ def test_two_metrics_of_one_name_are_refused():
 
 
 def test_without_an_oracle_nothing_looks_as_if_there_were_one(tables):
-    empty = {"value": None, "low": None, "high": None, "count": 0, "gap": None, "oracle_spread": None}
-    relative = ("kl_", "js_", "probability_distance_", "churn_", "average_gap", "tow")
+    nothing = {"value": None, "low": None, "high": None, "count": 0}
+    unmeasured = {"gap": None, "oracle_spread": None, "null_low": None, "null_high": None, "oracles": 0}
+    empty = {**nothing, **unmeasured, "reason": "there is no oracle"}
+    relative = ("kl_", "js_", "probability_distance_", "churn_", "average_gap", "tow", "gum", "cgum", "neighbour_js")
     for path in METRICS:
         alone, beside = (compare(one, metrics_of(path)) for one in (replace(tables, oracles=()), tables))
         assert alone.keys() == beside.keys() and all(alone[model].keys() == beside[model].keys() for model in beside)
         assert all(entry == empty for entry in alone["oracle"].values())
         for model in ("original", "unlearned"):
             for name, entry in alone[model].items():
-                own = {**beside[model][name], "gap": None, "oracle_spread": None}
+                own = {**beside[model][name], **unmeasured}
                 assert entry == (empty if name.startswith(relative) else own), name
         assert math.isnan(objective(alone))
     with pytest.raises(NoOracle):
