@@ -92,9 +92,9 @@ def fitted_attacks(tables: Tables, model: str) -> dict[str, Value]:
         meaning: A classifier learns to tell retain from holdout by one feature of the outputs, and then judges forget:
             the share that it takes for utterances that were never heard. The accuracy says how often it is right about
             retain and holdout that it was not fitted on; where that is no better than guessing, there is no share.
-        formula: SVC(C = 3, RBF, gamma = 1 / features) on 1[prediction = y], p_y, entropy, modified entropy, or all
-            probabilities; logistic regression on the entropy. Equal numbers of retain and holdout, at most 500 each,
-            drawn by seed; accuracy by 5-fold cross-validation.
+        formula: SVC(C = 3, RBF, gamma = 1 / features) on 1[prediction = y] (correctness), p_y (confidence), entropy,
+            modified entropy, or all probabilities; logistic regression on the entropy. Equal numbers of retain and
+            holdout, at most 500 each, drawn by seed; accuracy by 5-fold cross-validation.
         unit: a share in [0, 1]; 95 % Wilson interval of the share for this fit, 99 % Wilson of the accuracy.
         aim: the oracle's value. More is not better: papers that print a high share as success reward over-forgetting.
         fooled by: over-forgetting, which looks like success; forget that is easier or harder than holdout; little

@@ -21,7 +21,7 @@ FLOORS = (
     ("tracking", "data", "evaluation"),
     ("config", "distributed"),
     ("models", "methods"),
-    ("inference", "report", "training"),
+    ("explain", "inference", "report", "training"),
     ("stages",),
     ("pipeline",),
     ("cli",),
