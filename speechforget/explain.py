@@ -27,6 +27,7 @@ FOLDERS = {
     "evaluation/audit": "Figures of an audit",
 }
 MARK = "Explanation:"
+RETURNED = ("dict[str, Value]", "dict[str, Judgement]")
 FIELDS = ("values", "meaning", "formula", "unit", "aim", "fooled by", "source")
 FIELD = re.compile(rf"({'|'.join(FIELDS)}): ")
 HOLE = re.compile(r"<\w+>")
@@ -45,7 +46,7 @@ oracle lies outside that of K others with probability 2 / (K + 1). Where there i
 class Explanation(NamedTuple):
     """Hold what is said about the numbers of one function or class.
 
-    summary: the first sentence of its docstring. fields: a text for each of `FIELDS`.
+    fields: a text for each of `FIELDS`.
     """
 
     name: str
@@ -61,11 +62,15 @@ class Explanation(NamedTuple):
 
 
 class Computed(NamedTuple):
-    """Hold a function or class that computes numbers of a result, and its docstring."""
+    """Hold a function or class that computes numbers of a result.
+
+    summary: its first sentence; of a class, that of its module. text: the docstring, of a class that of `__call__`.
+    """
 
     name: str
     module: str
     folder: str
+    summary: str
     text: str
 
 
@@ -73,29 +78,34 @@ class Computed(NamedTuple):
 def computed() -> tuple[Computed, ...]:
     """List everything that computes numbers of a result, explained or not, by folder and name.
 
-    These are the public functions that return `dict[str, Value]`, and the public classes of which a call does.
+    These are the public functions that return values by name, the public classes of which a call does, and whatever
+    else has an explanation.
     """
     found = []
     for folder in FOLDERS:
         for path in sorted((PACKAGE / folder).glob("*.py")):
+            tree = ast.parse(path.read_text(encoding="utf-8"))
             module = ".".join(("speechforget", *path.relative_to(PACKAGE).with_suffix("").parts))
-            for node in ast.parse(path.read_text(encoding="utf-8")).body:
-                if isinstance(node, ast.FunctionDef | ast.ClassDef) and _computes(node):
-                    found.append(Computed(node.name, module, folder, ast.get_docstring(node) or ""))
+            for node in tree.body:
+                if not isinstance(node, ast.FunctionDef | ast.ClassDef) or node.name.startswith("_"):
+                    continue
+                function = _call_of(node) if isinstance(node, ast.ClassDef) else node
+                text = (ast.get_docstring(function) if function else "") or ""
+                if MARK in text or (function and function.returns and ast.unparse(function.returns) in RETURNED):
+                    summary = (ast.get_docstring(tree) or "") if isinstance(node, ast.ClassDef) else text
+                    found.append(Computed(node.name, module, folder, _first(summary), text))
     return tuple(found)
 
 
-def _computes(node: ast.FunctionDef | ast.ClassDef) -> bool:
-    if node.name.startswith("_"):
-        return False
-    if isinstance(node, ast.FunctionDef):
-        return _gives_values(node)
-    calls = [part for part in node.body if isinstance(part, ast.FunctionDef) and part.name == "__call__"]
-    return "Protocol" not in map(ast.unparse, node.bases) and any(map(_gives_values, calls))
+def _call_of(node: ast.ClassDef) -> ast.FunctionDef | None:
+    """Return `__call__` of a class; None for a protocol, which computes nothing."""
+    if "Protocol" in map(ast.unparse, node.bases):
+        return None
+    return next((part for part in node.body if isinstance(part, ast.FunctionDef) and part.name == "__call__"), None)
 
 
-def _gives_values(function: ast.FunctionDef) -> bool:
-    return function.returns is not None and ast.unparse(function.returns) == "dict[str, Value]"
+def _first(text: str) -> str:
+    return text.partition("\n\n")[0].replace("\n", " ")
 
 
 @functools.cache
@@ -110,7 +120,7 @@ def unexplained() -> list[str]:
 
 
 def _read(thing: Computed) -> Explanation:
-    before, _, text = thing.text.partition(MARK)
+    text = thing.text.partition(MARK)[2]
     fields: dict[str, str] = {}
     name = ""
     for line in inspect.cleandoc(text).splitlines():
@@ -119,9 +129,7 @@ def _read(thing: Computed) -> Explanation:
         fields[name] = f"{fields.get(name, '')} {line.strip()}".strip()
     if tuple(fields) != FIELDS:
         raise ValueError(f"the explanation of {thing.name} must have the fields {', '.join(FIELDS)}, in this order")
-    return Explanation(
-        thing.name, thing.module, thing.folder, before.strip().split("\n\n")[0].replace("\n", " "), fields
-    )
+    return Explanation(thing.name, thing.module, thing.folder, thing.summary, fields)
 
 
 def _fit(pattern: str, name: str) -> int:

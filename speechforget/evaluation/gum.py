@@ -88,7 +88,8 @@ def gum(tables: Tables, model: str) -> dict[str, Value]:
         source: Koudounas et al., Interspeech 2025 (GUM); Koudounas et al., TASLP 2026 (CGUM).
     """
     oracle = tables.oracle
-    attack = [forget_attack_accuracy(tables, name) for name in (model, "oracle", "original")]
+    models = (tables.of(model), oracle, tables.original)
+    attack = [forget_attack_accuracy(scores, tables.seed) for scores in models]
     f1 = [macro_f1(tables, name)["macro_f1_test"] for name in (model, "oracle")]
     time = [seconds(tables, name)["seconds"] for name in (model, "oracle")]
     reason = next((value.reason for value in (*attack, *f1, *time) if value.reason), "") or _noise(*attack[1:])

@@ -17,7 +17,7 @@ from speechforget.evaluation.attack_features import correctness, entropy, modifi
 from speechforget.evaluation.divergence import Rows
 from speechforget.evaluation.intervals import share, wilson
 from speechforget.evaluation.membership import calibration_rows, guess
-from speechforget.evaluation.tables import NOTHING, Tables, Value, missing
+from speechforget.evaluation.tables import NOTHING, Scores, Tables, Value, missing
 
 if TYPE_CHECKING:
     from sklearn.base import ClassifierMixin
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 Members = NDArray[np.int64]
 
 # MOST: utterances of each side that an attack is fitted on. FOLDS, SPLITS: of the cross-validations.
-MOST, FOLDS, SPLITS = 500, 5, 10
+MOST, FOLDS, SPLITS = 300, 5, 10
 FEWEST = 10  # utterances of each side: a split leaves out a tenth
 FEATURES = {
     "correctness": correctness,
@@ -94,7 +94,7 @@ def fitted_attacks(tables: Tables, model: str) -> dict[str, Value]:
             retain and holdout that it was not fitted on; where that is no better than guessing, there is no share.
         formula: SVC(C = 3, RBF, gamma = 1 / features) on 1[prediction = y] (correctness), p_y (confidence), entropy,
             modified entropy, or all probabilities; logistic regression on the entropy. Equal numbers of retain and
-            holdout, at most 500 each, drawn by seed; accuracy by 5-fold cross-validation.
+            holdout, at most 300 each, drawn by seed; accuracy by 5-fold cross-validation.
         unit: a share in [0, 1]; 95 % Wilson interval of the share for this fit, 99 % Wilson of the accuracy.
         aim: the oracle's value. More is not better: papers that print a high share as success reward over-forgetting.
         fooled by: over-forgetting, which looks like success; forget that is easier or harder than holdout; little
@@ -125,18 +125,25 @@ def split_accuracy(losses: Rows, members: Members) -> float:
     return float(cross_val_score(logistic(), losses[:, None], members, cv=splits, scoring="accuracy").mean())
 
 
-def forget_attack_accuracy(tables: Tables, model: str) -> Value:
-    """Fit a logistic attack by the loss on forget against non-members, and cross-validate it."""
-    loss, subsets = tables.of(model).loss, tables.subsets()
-    parts = [np.flatnonzero(subsets[name]) for name in ("forget", "nonmembers")]
+def forget_attack_accuracy(scores: Scores, seed: int) -> Value:
+    """Fit a logistic attack by the loss on forget against non-members, and cross-validate it, once for each table."""
+    key = ("forget attack", seed)
+    if key not in scores.memo:
+        scores.memo[key] = _forget_attack_accuracy(scores, seed)
+    found: Value = scores.memo[key]
+    return found
+
+
+def _forget_attack_accuracy(scores: Scores, seed: int) -> Value:
+    parts = [np.flatnonzero(scores.role == "forget"), np.flatnonzero(scores.nonmember)]
     size = min(map(len, parts))
     if not size:
         return NOTHING
     if size < FEWEST:
         return missing(f"the attack needs {FEWEST} utterances of forget and of non-members; there are {size} of one")
-    drawn = [seeding.order(part, tables.seed, "forget attack", "draw")[:size] for part in parts]
-    rows = seeding.order(np.concatenate(drawn), tables.seed, "forget attack", "order")
-    value = split_accuracy(np.asarray(loss[rows]), np.isin(rows, drawn[0]).astype(np.int64))
+    drawn = [seeding.order(part, seed, "forget attack", "draw")[:size] for part in parts]
+    rows = seeding.order(np.concatenate(drawn), seed, "forget attack", "order")
+    value = split_accuracy(np.asarray(scores.loss[rows]), np.isin(rows, drawn[0]).astype(np.int64))
     return Value(value, math.nan, math.nan, 2 * size)
 
 
@@ -155,4 +162,4 @@ def forget_attack(tables: Tables, model: str) -> dict[str, Value]:
         fooled by: losses with one mean and two shapes, which one threshold cannot tell apart; few utterances.
         source: Kurmanji et al., NeurIPS 2023 (SCRUB); Koudounas et al., Interspeech 2025 (UnSLU-BENCH).
     """
-    return {"forget_attack_accuracy": forget_attack_accuracy(tables, model)}
+    return {"forget_attack_accuracy": forget_attack_accuracy(tables.of(model), tables.seed)}

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,6 +51,7 @@ class Scores:
     role: (n,) str from `ROLES`. nonmember: (n,) bool, true for the holdout utterances that match the request.
     label: (n,) int64 class indices. logits: (n, K) floating, may be a memory map, so metrics read it by `chunks`.
     loss: (n,) float64 cross-entropy in nats. embedding: (n, d). seconds: wall time of making the model, nan if unknown.
+    memo: numbers of this table that several metrics need, or one metric for several oracles.
     """
 
     role: NDArray[np.str_]
@@ -60,6 +61,7 @@ class Scores:
     loss: NDArray[np.float64]
     embedding: NDArray[np.floating]
     seconds: float
+    memo: dict[Any, Any] = field(default_factory=dict, init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         lengths = {

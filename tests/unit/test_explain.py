@@ -40,10 +40,28 @@ def test_what_has_no_explanation_is_found(monkeypatch, tmp_path):
         explain.computed.cache_clear()
 
 
-def test_an_explanation_without_a_field_is_an_error():
-    thing = explain.Computed(
-        "mine", "here", "evaluation", "Compute.\n\nExplanation:\n    values: mine\n    meaning: x\n"
+def test_an_attack_is_explained_where_its_values_are(monkeypatch, tmp_path):
+    fields = "".join(f"            {field}: of {field}\n" for field in explain.FIELDS)
+    (tmp_path / "attacks").mkdir()
+    (tmp_path / "attacks" / "probe.py").write_text(
+        "'''Probe layers.\n\nMore.'''\nimport nowhere\nclass Probe:\n    '''Fit.'''\n    def __call__(self, subject):\n"
+        f"        '''Compute.\n\n        Explanation:\n{fields}        '''\n"
     )
+    monkeypatch.setattr(explain, "PACKAGE", tmp_path)
+    for cached in (explain.computed, explain.explanations):
+        cached.cache_clear()
+    try:
+        (one,) = explain.explanations()
+        assert (one.name, one.module, one.summary) == ("Probe", "speechforget.attacks.probe", "Probe layers.")
+        assert one.fields == {field: f"of {field}" for field in explain.FIELDS}
+    finally:
+        for cached in (explain.computed, explain.explanations):
+            cached.cache_clear()
+
+
+def test_an_explanation_without_a_field_is_an_error():
+    text = "Compute.\n\nExplanation:\n    values: mine\n    meaning: x\n"
+    thing = explain.Computed("mine", "here", "evaluation", "Compute.", text)
     with pytest.raises(ValueError, match=r"mine must have the fields values, meaning, formula"):
         explain._read(thing)
 
