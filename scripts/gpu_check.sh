@@ -87,7 +87,7 @@ step "8 models at once" 100 "at once|one by one|times|step of" "${stacked[@]}" "
 if [ -n "$small" ]; then
     step "tests" 100 "passed|failed|error|FAILED|^E  " "${pytest[@]}" tests/integration/test_train_many.py -k "as_alone and tcresnet"
 else
-    step "tests that need a GPU" 110 "passed|failed|error|FAILED|^E  " "${pytest[@]}" --maxfail=20 -m gpu $(grep -rl mark.gpu tests)
+    step "tests that need a GPU" 110 "passed|failed|error|FAILED|^E  " "${pytest[@]}" --maxfail=20 -m gpu $(grep -rl --include='*.py' mark.gpu tests)
 fi
 step "training, recordings on the device" 70 "run.py|bare|scoring" "${train[@]}" "$resident"
 step "training, bfloat16" 60 "run.py|bare|scoring" "${train[@]}" "$resident" trainer.precision=bf16-mixed

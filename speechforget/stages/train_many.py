@@ -159,7 +159,7 @@ class Together:
             job.sources.shuffled(job.sources.rows["train"], self.recipe.train["batch_size"], salts[number])
             for number, job in self.jobs.items()
         ]
-        seeds = self.stack.seeds([(*salt,) for salt in salts.values()])
+        seeds = self.stack.seeds(list(salts.values()))
         sums = torch.zeros(len(streams), 2, dtype=torch.float64, device=self.device)
         for step, batches in enumerate(zip(*streams, strict=True), start=self.epoch * self.steps):
             means = self.stack.step(batches, seeds, self.recipe.learning_rate(step, self.steps))
@@ -240,7 +240,7 @@ class Together:
 
     def _save(self) -> None:
         """Write a checkpoint for each job, unless the last ones are fresh."""
-        if time.monotonic() - self.saved < SECONDS_BETWEEN_CHECKPOINTS and self.epoch < self.epochs:
+        if time.monotonic() - self.saved < SECONDS_BETWEEN_CHECKPOINTS:
             return
         for (number, job), state in zip(self.jobs.items(), self.stack.states(), strict=True):
             kept = {

@@ -137,8 +137,7 @@ class Stack:
             found[chosen[0] if chosen else slice(None)] = part
             gradients = [a + b for a, b in zip(gradients, own, strict=True)] if gradients else own
         for name, gradient in zip(self.trained, gradients, strict=True):
-            # A fused optimiser reads gradients in the order of memory, so they must have the layout of the weights.
-            self.tensors[name].grad = gradient.contiguous()
+            self.tensors[name].grad = gradient
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
         self.optimizer.step()
@@ -179,7 +178,8 @@ class Stack:
             with torch.no_grad():
                 for name in tensors.keys() - set(self.trained):
                     self.tensors[name][chosen] = tensors[name]
-        return [means.detach().double(), *gradients]
+        # A fused optimiser reads gradients in the order of memory, so they must have the layout of the weights.
+        return [means.detach().double(), *(gradient.contiguous() for gradient in gradients)]
 
     def _means(
         self, tensors: dict[str, Tensor], features: Tensor, lengths: Tensor, labels: Tensor, rows: Tensor, seeds: Tensor
