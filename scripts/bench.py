@@ -32,14 +32,14 @@ from omegaconf import OmegaConf
 
 from speechforget.cli.main import guard  # sets process options that must precede loading torch
 from speechforget.pipeline import Pipeline
-from speechforget.store import Artefact, Store
+from speechforget.store import Artefact, OneByOne, Store
 
 ROOT = Path(__file__).parents[1]
 METHODS = sorted(path.stem for path in (ROOT / "conf" / "method").glob("*.yaml"))
 QUICK = ["experiment=smoke"]
 
 
-class Timed:
+class Timed(OneByOne):
     """Count only the seconds of building in a store, without keys, locks and records."""
 
     def __init__(self, root: Path) -> None:

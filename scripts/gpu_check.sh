@@ -50,7 +50,7 @@ step() {
     timeout -k 5 "$limit" "$@" > "$work/step.log" 2>&1 < /dev/null
     code=$?
     figures="$(grep -E "$pattern" "$work/step.log" | sed -E 's/ +/ /g; s/^ //; s/\|/\//g' | paste -sd ';' | sed 's/;/<br>/g')"
-    [ "$code" = 124 ] && code="timeout"
+    { [ "$code" = 124 ] || [ "$code" = 137 ]; } && code="timeout"
     [ "$code" = 0 ] && code="passed"
     echo "| $name | $code | $((SECONDS - started)) | $figures |" >> "$rows"
     { echo; echo "### $name: \`$*\`"; echo; echo '```'; tail -n 60 "$work/step.log" | cut -c 1-400; echo '```'; } >> "$logs"

@@ -20,7 +20,7 @@ from speechforget.data.audio.cache import Audio
 from speechforget.data.requests.select import select
 from speechforget.pipeline import Pipeline
 from speechforget.stages.split import Data
-from speechforget.store import Artefact, code_hash, code_modules, key_of
+from speechforget.store import Artefact, OneByOne, code_hash, code_modules, key_of
 from speechforget.store import code as store_code
 
 ROOT = Path(__file__).parents[2]
@@ -48,7 +48,7 @@ GROUPS = {
 CHECKPOINT = "original.checkpoint=somewhere"
 
 
-class Keys:
+class Keys(OneByOne):
     """A store that makes nothing."""
 
     def __init__(self) -> None:
