@@ -26,9 +26,9 @@ from speechforget.data.requests.select import Request, save, select
 from speechforget.distributed import group
 from speechforget.errors import NotApplicable, UserError
 from speechforget.models.checkpoint import UNMADE, Checkpoint, check_labels, read_checkpoint
-from speechforget.models.pretrained import fingerprint, placeless
 from speechforget.stages import record
 from speechforget.stages.split import Data, split_corpus
+from speechforget.stages.trainings import inputs_of, version_of
 from speechforget.store import Artefact, Producer, Store, verified, words_for
 from speechforget.tracking.loggers import words_of
 
@@ -116,19 +116,8 @@ class Pipeline:
         """Make the original (trained on all training utterances, or imported) or the oracle (trained on retain)."""
         if stage == "original" and self.checkpoint is not None:
             return self.import_original(self.checkpoint)
-        model = self.config["model"]
-        inputs = {
-            "version": _version("train"),
-            "split": self.data.key,
-            "without": None if stage == "original" else self.forgotten_ids,
-            "hearing": self.hearing,
-            "model": decisive("model", placeless(model)),
-            "code": code_of(stage, *targets_in(model), *targets_in(self.config["train"])),
-            "train": decisive("train", self.config["train"]),
-            **decisive("trainer", self.config["trainer"]),
-            "seed": self.seed,
-            **({"pretrained": weights} if (weights := fingerprint(model)) else {}),
-        }
+        split, without = self.data.key, None if stage == "original" else self.forgotten_ids
+        inputs = inputs_of(self.config, split, stage, without, self.seed)
         name = "-".join([*self.words, *([] if stage == "original" else [self.request.name]), f"seed{self.seed}"])
         return self.make(stage, name, inputs, stage)
 
@@ -137,7 +126,7 @@ class Pipeline:
         classes, model = self.data.classes, self.config["model"]
         check_labels(checkpoint, classes)
         inputs = {
-            "version": _version("import_checkpoint"),
+            "version": version_of("import_checkpoint"),
             "checkpoint": checkpoint.digest,
             "labels": list(checkpoint.labels),
             "classes": classes,
@@ -168,7 +157,7 @@ class Pipeline:
     def unlearn(self, original: Artefact) -> Artefact:
         """Run the method on the original."""
         inputs = {
-            "version": _version("unlearn"),
+            "version": version_of("unlearn"),
             "original": original.key,
             "split": self.data.key,
             "without": self.forgotten_ids,
@@ -183,7 +172,7 @@ class Pipeline:
 
     def score(self, kind: str, model: Artefact) -> Artefact:
         """Score every utterance of the corpus with a model. kind: original, oracle or unlearned."""
-        inputs = {"version": _version("score"), "model": model.key, "split": self.data.key, "hearing": self.hearing}
+        inputs = {"version": version_of("score"), "model": model.key, "split": self.data.key, "hearing": self.hearing}
         inputs |= {"windows": self.dataset[WINDOWS], "code": code_of("scores")}
         return self.make("scores", model.name, inputs, f"scores of the {kind}", model.folder)
 
@@ -271,19 +260,3 @@ class Pipeline:
 
 def _hash(ids: Iterable[str]) -> str:
     return hashlib.sha256("\n".join(ids).encode()).hexdigest()
-
-
-@functools.cache
-def _version(stage: str) -> int:
-    """Return `VERSION` of the module of a stage, read without importing it, which would import torch."""
-    import ast
-
-    path = Path(__file__).with_name("stages") / f"{stage}.py"
-    for node in ast.parse(path.read_text(encoding="utf-8")).body:
-        if (
-            isinstance(node, ast.Assign)
-            and getattr(node.targets[0], "id", "") == "VERSION"
-            and isinstance(node.value, ast.Constant)
-        ):
-            return int(node.value.value)  # type: ignore[arg-type]
-    raise AssertionError(f"{path} has no VERSION")

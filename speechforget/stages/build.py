@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from speechforget.data.requests.select import Request, select
 from speechforget.distributed import collectives
@@ -14,7 +17,7 @@ from speechforget.errors import UserError
 from speechforget.stages.preflight import preflight
 from speechforget.stages.sources import make_sources
 from speechforget.stages.split import Data, split_corpus
-from speechforget.store import Store, verified
+from speechforget.store import Ended, Store, verified
 from speechforget.tracking.loggers import track_artefact
 from speechforget.training.device import start_process
 from speechforget.training.finite import FULL, Watch
@@ -42,7 +45,7 @@ def build(order: Order, data: Data | None = None, request: Request | None = None
         with watch_of(config, Path(order.model).parent.name).watched("while it was scored"):
             score(folder, Path(order.model), sources, config["trainer"], order.title, data.key)
         return
-    if order.stage == "original":
+    if order.stage == "original" or order.rows is not None:
         request = None
     elif request is None:
         request = select(data.table, config["task"], data.left_out)
@@ -72,9 +75,43 @@ def _fit(order: Order, settings: FitSettings, data: Data, request: Request | Non
         return
     from speechforget.stages.train import train
 
-    if request is not None:
-        sources.rows["train"] = sources.rows["retain"]
+    if order.rows is not None or request is not None:
+        sources = sources.with_rows(train=sources.rows["retain"] if order.rows is None else _rows(order))
     train(settings, sources, data.classes, config["dataset"], config["model"], config["train"])
+
+
+def build_many(orders: Mapping[int, Order], data: Data, ended: Ended) -> None:
+    """Build originals and oracles of one architecture and recipe, in this process; every order has `rows`.
+
+    ended: called with the number of each order as soon as its model is written, or with its error.
+    """
+    from speechforget.stages.train_many import Job, train_many
+
+    config = next(iter(orders.values())).config
+    preflight(config)
+    everyone = make_sources(config, data, None, start_process(config["trainer"]))
+    numbers, trackers, jobs = list(orders), [ExitStack() for _ in orders], []
+
+    def end(place: int, error: UserError | None) -> None:
+        trackers[place].__exit__(type(error) if error else None, error, None)
+        ended(numbers[place], error)
+
+    with ExitStack() as open_ones:
+        for order, tracker in zip(orders.values(), trackers, strict=True):
+            open_ones.enter_context(tracker)
+            shown = tracker.enter_context(
+                track_artefact(order.config, order.stage, Path(order.folder), order.key, order.name)
+            )
+            watch = watch_of(order.config, order.stage)
+            settings = FitSettings(
+                Path(order.folder), config["trainer"], int(order.config["seed"]), shown, order.title, watch
+            )
+            jobs.append(Job(settings, everyone.with_rows(train=_rows(order))))
+        train_many(jobs, data.classes, config["dataset"], config["model"], config["train"], end, Path(config["cache"]))
+
+
+def _rows(order: Order) -> NDArray[np.int64]:
+    return np.array(order.rows, dtype=np.int64)
 
 
 def watch_of(config: Mapping[str, Any], stage: str) -> Watch:
