@@ -89,6 +89,13 @@ def _band(numbers: Sequence[float], oracles: int) -> dict[str, float]:
     return {"oracle_spread": spread, "null_low": low, "null_high": high}
 
 
+def _add_measured(values: dict[str, Value], found: Mapping[str, Value]) -> None:
+    """Add what attacks measured in a model to its metrics."""
+    if twice := sorted(values.keys() & found.keys()):
+        raise UserError(f"An attack and a metric give '{twice[0]}': remove one of them from evaluation.")
+    values.update(found)
+
+
 def _check_finite(model: str, scores: Scores) -> None:
     bad = ~np.isfinite(scores.loss)
     for rows in chunks(*scores.logits.shape):
@@ -108,7 +115,9 @@ def _number(value: float) -> float | None:
     return float(value) if math.isfinite(value) else None
 
 
-def compare(tables: Tables, metric_paths: Sequence[str]) -> dict[str, dict[str, dict[str, Any]]]:
+def compare(
+    tables: Tables, metric_paths: Sequence[str], measured: Mapping[str, Sequence[Mapping[str, Value]]] | None = None
+) -> dict[str, dict[str, dict[str, Any]]]:
     """Compute all metrics: model -> metric -> value, low, high, count, gap, oracle_spread and sometimes reason.
 
     gap: signed, value minus the oracle's value. A missing number is null; `reason` says why, if the metric gives one.
@@ -122,6 +131,9 @@ def compare(tables: Tables, metric_paths: Sequence[str]) -> dict[str, dict[str, 
 
     Without an oracle, its own numbers, all gaps, and metrics that are relative to it are null.
 
+    measured: values that attacks measured in the models themselves: one entry for original and for unlearned, and one
+    for each oracle of `tables`, in their order. They stand beside the metrics.
+
     Raises UserError if a model has logits or losses that are not finite, because no metric of them is meaningful.
     """
     for model, scores in (
@@ -132,8 +144,14 @@ def compare(tables: Tables, metric_paths: Sequence[str]) -> dict[str, dict[str, 
         _check_finite(model, scores)
     metrics = {str(path): resolve(str(path)) for path in metric_paths}
     values = {model: _evaluate(tables, model, metrics) for model in MODELS if model != "oracle" or tables.oracles}
-    values.setdefault("oracle", dict.fromkeys(values["unlearned"], WITHOUT_ORACLE))
     nulls = _nulls(tables, metrics)
+    for model, found in (measured or {}).items():
+        if model in values:
+            _add_measured(values[model], found[0])
+    for each in (measured or {}).get("oracle", ()):
+        for name, value in each.items():
+            nulls.setdefault(name, []).append(value.value)
+    values.setdefault("oracle", dict.fromkeys(values["unlearned"], WITHOUT_ORACLE))
 
     def entry(name: str, value: Value) -> dict[str, Any]:
         gap = value.value - values["oracle"][name].value
