@@ -52,7 +52,7 @@ def test_an_attack_is_explained_where_its_values_are(monkeypatch, tmp_path):
         cached.cache_clear()
     try:
         (one,) = explain.explanations()
-        assert (one.name, one.module, one.summary) == ("Probe", "speechforget.attacks.probe", "Probe layers.")
+        assert (one.name, one.module, one.summary) == ("Probe", "speechforget.attacks.probe", "Compute.")
         assert one.fields == {field: f"of {field}" for field in explain.FIELDS}
     finally:
         for cached in (explain.computed, explain.explanations):
@@ -61,7 +61,7 @@ def test_an_attack_is_explained_where_its_values_are(monkeypatch, tmp_path):
 
 def test_an_explanation_without_a_field_is_an_error():
     text = "Compute.\n\nExplanation:\n    values: mine\n    meaning: x\n"
-    thing = explain.Computed("mine", "here", "evaluation", "Compute.", text)
+    thing = explain.Computed("mine", "here", "evaluation", text)
     with pytest.raises(ValueError, match=r"mine must have the fields values, meaning, formula"):
         explain._read(thing)
 
