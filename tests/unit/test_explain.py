@@ -12,6 +12,7 @@ from support.score_tables import METRICS, make_tables
 
 from speechforget import explain
 from speechforget.errors import UserError
+from speechforget.evaluation.audit.catalogue import ABOUT, HARD
 from speechforget.evaluation.compare import resolve
 
 ROOT = Path(__file__).parents[2]
@@ -21,6 +22,11 @@ LISTED = sorted({str(path) for one in METRICS for path in OmegaConf.load(one).me
 def test_everything_that_computes_numbers_is_explained():
     assert len(explain.explanations()) > 15
     assert not explain.unexplained()
+
+
+def test_every_figure_of_an_audit_is_explained():
+    for name in (*ABOUT, f"{HARD}exposure"):
+        assert explain.find(name).folder == "evaluation/audit", name
 
 
 def test_what_has_no_explanation_is_found(monkeypatch, tmp_path):
