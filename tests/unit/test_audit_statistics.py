@@ -272,7 +272,7 @@ def test_completeness_by_hand() -> None:
 def test_others_by_hand() -> None:
     statistics = on_retain(np.array([0, 0, 5]))
     oracles = np.array([[0.0, 0.0, 0.0], [1.0, 1.0, 1.0], [2.0, 2.0, 2.0]])
-    models = [*np.zeros((1, 2, 3)), 1.0, 1.0, -99.0]
+    models = np.broadcast_to([1.0, 1.0, -99.0], (1, 2, 3))
     found = statistics(models, oracles)
     assert found["retain_shift"] == pytest.approx(-100 / 3)
     assert found["retain_shift_worst_class"] == pytest.approx(-100)
