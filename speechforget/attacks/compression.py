@@ -17,11 +17,11 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from speechforget.attacks.base import PREFIX, Rows, Subject, missing
+from speechforget.attacks.base import PREFIX, Rows, Subject
 from speechforget.config.ranges import number, whole
 from speechforget.evaluation.intervals import share
 from speechforget.evaluation.membership import area_under_curve
-from speechforget.evaluation.tables import Value
+from speechforget.evaluation.tables import Value, missing
 
 NO_NORM = "the model has no batch normalisation"
 
@@ -49,11 +49,22 @@ class Compression:
         self.bits, self.pruning, self.most, self.batch_size = tuple(bits), tuple(pruning), most, batch_size
 
     def __call__(self, subject: Subject) -> dict[str, Value]:
-        """Compute three values for each change `<name>`: int8, int4, fp16, pruned_30, pruned_50, batch_norm.
+        """Change the weights, and measure accuracy on forget and the AUC of the loss attack.
 
-        `<name>_accuracy_forget`: with its 95 % Wilson interval. `<name>_change_forget`: that accuracy minus the one of
-        the unchanged model, with a 95 % interval of paired differences. `<name>_membership_auc`: of the loss,
-        forget against non-members, see `membership.auc`.
+        Explanation:
+            values: <change>_accuracy_forget, <change>_change_forget, <change>_membership_auc
+            meaning: What a model shows after the changes that deployment makes: weights rounded to 8 or 4 bits (int8,
+                int4) or half precision (fp16), the smallest 30 or 50 % of the weights set to 0 (pruned_30, pruned_50),
+                or batch-norm statistics estimated anew (batch_norm). If forgetting was a thin layer over the old
+                weights, the old answers return.
+            formula: accuracy on forget of the changed model; that minus the accuracy of the unchanged model; P(loss of
+                forget < loss of non-member) + ties / 2 of the changed model. Rounding is symmetric, with one scale for
+                each output channel.
+            unit: shares in [0, 1], the change in [-1, 1]; 95 % Wilson interval, 95 % interval of paired differences
+                (Agresti & Min 2005), 99 % interval of the AUC.
+            aim: the oracle's value: what returns in a model that never heard forget is no memory.
+            fooled by: rounding so coarse that the model breaks; accuracies near 0 or 1, which can move one way only.
+            source: after Zhang et al., ICLR 2025.
         """
         forget, nonmembers = subject.rows["forget"], subject.rows["nonmembers"]
         before = subject.right(forget)

@@ -15,11 +15,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from speechforget.attacks.base import NO_SPEAKERS, PREFIX, Rows, Subject, missing
+from speechforget.attacks.base import NO_SPEAKERS, PREFIX, Rows, Subject
 from speechforget.attacks.common.cross_fit import Fitted, area, balanced_accuracy, cross_fit, folds_of, information
 from speechforget.attacks.common.layers import Features, layer_features
 from speechforget.config.ranges import whole
-from speechforget.evaluation.tables import Value
+from speechforget.evaluation.tables import Value, missing
 
 Mask = NDArray[np.bool_]
 
@@ -56,14 +56,26 @@ class Probe:
         self.folds, self.strength, self.most = folds, strength, most
 
     def __call__(self, subject: Subject) -> dict[str, Value]:
-        """Compute `probe_<what>_<layer>` for each layer, `probe_<what>_max` over layers, and `probe_<what>_nats`.
+        """Compute what linear probes of every layer find of the label, the membership and the voice.
 
-        label: AUC of the forgotten classes against the others, on holdout and test. label_forget: the same probes,
-        forget against the others of holdout and test. membership: AUC of forget against non-members; speakers, where
-        known, are kept whole in a fold, and the mean of each label is subtracted, as non-members match the labels of
-        forget. speaker: balanced accuracy on forget of a probe of who spoke, fitted on forget
-        and holdout, over the speakers of forget. nats: the largest bound H(Y) - cross-entropy of a layer, in nats; with
-        `max` it has no interval, and both are above the value of any single layer by chance alone.
+        Speakers, where known, are kept whole in a fold of the membership probe, and the mean of each label is
+        subtracted, as non-members match the labels of forget.
+
+        Explanation:
+            values: probe_label_<layer>, probe_label_forget_<layer>, probe_membership_<layer>, probe_speaker_<layer>,
+                probe_<question>_max, probe_<question>_nats
+            meaning: Whether a simple classifier can read from a layer what the outputs no longer say. label: the
+                forgotten class among holdout and test utterances; label_forget: the same probe for forget itself;
+                membership: forget against non-members; speaker: who of the forgotten speakers spoke. A new head on old
+                features hides nothing from it.
+            formula: cross-fitted logistic regression on standardised features, averaged over time: AUC (label,
+                membership) or balanced accuracy (speaker) on utterances that it was not fitted on; max: the largest of
+                all layers; nats: the largest H(Y) - cross-entropy, a lower bound of the mutual information.
+            unit: shares in [0, 1]; nats for nats; max and nats have no interval.
+            aim: the oracle's value: layers of any model separate words that it never learned.
+            fooled by: the largest of many layers, which is high by chance alone; information that is not linear; few
+                utterances.
+            source: after IDI, AAAI 2026, arXiv 2405.17878, with probes in place of its contrastive estimate.
         """
         questions = {"label": self._label(subject), "membership": self._membership(subject)}
         questions["speaker"] = self._speaker(subject)

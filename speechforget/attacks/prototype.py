@@ -17,9 +17,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from speechforget.attacks.base import PREFIX, Rows, Subject, missing, too_few
+from speechforget.attacks.base import PREFIX, Rows, Subject, too_few
 from speechforget.config.ranges import whole
-from speechforget.evaluation.tables import Value
+from speechforget.evaluation.tables import Value, missing
 
 NO_HEAD = "the head of the model is not linear"
 
@@ -39,15 +39,23 @@ class Prototype:
         self.shots, self.draws, self.centred, self.most = tuple(shots), draws, centred, most
 
     def __call__(self, subject: Subject) -> dict[str, Value]:
-        """Compute two values in [0, 1] for each number of shots k, means over draws.
+        """Replace head rows by mean embeddings of a few forgotten utterances, and judge the others.
 
-        prototype_<k>_accuracy: accuracy on the rest of forget. The rows of all classes of forget are replaced at once;
-            classes with too few utterances keep theirs and are not counted. `count` is the smallest rest of a draw.
-        prototype_<k>_taken: share of the holdout utterances of classes that keep their row which a new row takes: what
-            the attack costs. An accuracy means little if it is large.
+        The rows of all classes of forget are replaced at once; classes with too few utterances keep theirs and are not
+        counted. A new row has the mean norm of the rows that stay, or of the replaced ones if none stays; a new bias is
+        the mean of theirs.
 
-        A new row has the mean norm of the rows that stay, or of the replaced ones if none stays; a new bias is the mean
-        of theirs. No interval, as the draws share utterances.
+        Explanation:
+            values: prototype_<shots>_accuracy, prototype_<shots>_taken
+            meaning: Whether the features still hold together what the head forgot: the mean embedding of 1, 5 or 10
+                utterances of a class takes the place of its row, and nothing else changes. taken is the price: how many
+                utterances of other classes the new rows take.
+            formula: accuracy on the rest of forget with row_c = scaled mean embedding of k utterances of c; share of
+                holdout utterances of other classes that a new row takes; both means over draws.
+            unit: shares in [0, 1]; no interval, as draws share utterances; `count` is the smallest rest of a draw.
+            aim: the oracle's value: features of a model that never heard a word tell it apart, too.
+            fooled by: new rows that take everything: an accuracy means little where taken is large.
+            source: Prototypical Relearning Attack, arXiv 2506.01318.
         """
         if not isinstance(subject.classifier.head, nn.Linear):
             names = [f"prototype_{count}_{what}" for count in self.shots for what in ("accuracy", "taken")]

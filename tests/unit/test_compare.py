@@ -248,6 +248,7 @@ def test_without_an_oracle_nothing_looks_as_if_there_were_one(tables):
     unmeasured = {"gap": None, "oracle_spread": None, "null_low": None, "null_high": None, "oracles": 0}
     empty = {**nothing, **unmeasured, "reason": "there is no oracle"}
     relative = ("kl_", "js_", "probability_distance_", "churn_", "average_gap", "tow", "gum", "cgum", "neighbour_js")
+    relative += ("relative_test", "equivalence_", "completeness_", "told_from_oracles")
     for path in LISTS:
         alone, beside = (compare(one, metrics_of(path)) for one in (replace(tables, oracles=()), tables))
         assert alone.keys() == beside.keys() and all(alone[model].keys() == beside[model].keys() for model in beside)
