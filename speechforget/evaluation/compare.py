@@ -101,10 +101,9 @@ def compare(
     metrics = {str(path): resolve(str(path)) for path in metric_paths}
     values = {model: _evaluate(tables, model, metrics) for model in MODELS if model != "oracle" or tables.oracles}
     others = [_evaluate(replace(tables, unlearned=scores), "unlearned", metrics) for scores in tables.oracles[1:]]
-    for model, (first, *more) in (measured or {}).items():
-        if model not in values:
-            continue
-        for own, found in zip([values[model], *others], [first, *more], strict=model == "oracle"):
+    for model, of_model in (measured or {}).items():
+        known = [values[model]] if model in values else []
+        for own, found in zip([*known, *(others if model == "oracle" else [])], of_model, strict=True):
             if twice := sorted(own.keys() & found.keys()):
                 raise UserError(f"An attack and a metric give '{twice[0]}': remove one of them from evaluation.")
             own.update(found)
