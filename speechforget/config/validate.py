@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from speechforget.config.evaluation import check_evaluation
+from speechforget.config.evaluation import check_evaluation, trainings
 from speechforget.config.oracle import has_oracle
 from speechforget.config.ranges import as_yaml, choice, number, whole
 from speechforget.config.seconds import AUTO, LONGEST
@@ -34,8 +34,8 @@ def check(config: Mapping[str, Any]) -> None:
     check_train(config["train"])
     check_trainer(config["trainer"])
     choice(config, "lock", ("flock", "lease"))
-    check_original(config)
     check_evaluation(config)
+    check_original(config)
 
 
 def check_folders(config: Mapping[str, Any]) -> None:
@@ -155,9 +155,14 @@ def check_original(config: Mapping[str, Any]) -> None:
             f"not {labels!r}."
         )
     if config["only"] is not None:
-        choice(config, "only", ("original", "oracle"))
+        check_only(config)
+
+
+def check_only(config: Mapping[str, Any]) -> None:
+    """Check that the run has the one model to build."""
     if config["only"] == "oracle" and not has_oracle(config):
         raise UserError("only=oracle needs a run with an oracle: set oracle=train, too.")
+    choice(config, "only", tuple(trainings(config)))
 
 
 def check_dataset(dataset: Mapping[str, Any]) -> None:

@@ -7,6 +7,8 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+from speechforget.config.evaluation import Training, request_of
+from speechforget.data.requests.pool import draw_pool
 from speechforget.data.requests.select import Request, select
 from speechforget.distributed import collectives
 from speechforget.distributed.protocol import Order
@@ -42,10 +44,9 @@ def build(order: Order, data: Data | None = None, request: Request | None = None
         with watch_of(config, Path(order.model).parent.name).watched("while it was scored"):
             score(folder, Path(order.model), sources, config["trainer"], order.title, data.key)
         return
-    if order.stage == "original":
-        request = None
-    elif request is None:
-        request = select(data.table, config["task"], data.left_out)
+    training = Training(order.stage, int(config["seed"]), order.part)
+    if request is None and not training.whole:
+        request = requested(training, data, config)
     preflight(config)
     with (
         track_artefact(config, order.stage, folder, order.key, order.name)
@@ -56,6 +57,15 @@ def build(order: Order, data: Data | None = None, request: Request | None = None
             folder, config["trainer"], int(config["seed"]), tracker, order.title, watch_of(config, order.stage)
         )
         _fit(order, settings, data, request)
+
+
+def requested(training: Training, data: Data, config: Mapping[str, Any]) -> Request:
+    """Select what a model is trained without, or what it forgets."""
+    request = select(data.table, config["task"], data.left_out)
+    if training.part is None:
+        return request
+    pool = draw_pool(data.table, request, config["task"], config["evaluation"]["pairs"])
+    return request_of(training, request, pool)
 
 
 def _fit(order: Order, settings: FitSettings, data: Data, request: Request | None) -> None:

@@ -92,7 +92,7 @@ def join(
         return Scores(role[kept], nonmember[kept], data.numbers[kept], logits, np.asarray(loss), embedding, seconds)
 
     forgotten = tuple(data.classes.index(name) for name in request.forgotten)
-    oracles = (read("oracle"),) if "oracle" in scores else ()
+    oracles = tuple(read(name) for name in scores if name.startswith("oracle"))
     return Tables(read("original"), oracles, read("unlearned"), forgotten, seed)
 
 

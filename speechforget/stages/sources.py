@@ -39,6 +39,7 @@ def make_sources(
     rows = {"all": np.arange(len(data.table)), "train": train, "validation": validation}
     if request is not None:
         gone = np.isin(data.table["label"].to_numpy(), request.forgotten)
+        rows["train"] = train = np.setdiff1d(train, request.withdrawn)
         retain = np.setdiff1d(train, request.forget)
         validation = np.setdiff1d(validation, request.withdrawn)
         rows |= {"retain": retain, "forget": np.sort(request.forget)}
