@@ -29,7 +29,8 @@ def head_distillation(subject: Subject) -> nn.Module:
     outputs = subject.outputs(torch.cat(rows).numpy())
     aims = torch.from_numpy(outputs.logits)
     aims[:, list(subject.forgotten)] = -torch.inf
-    return _trained(subject.copy(), torch.from_numpy(outputs.embedding), lambda said: cross_entropy(said, aims.softmax(1)))
+    aims = aims.softmax(1)
+    return _trained(subject.copy(), torch.from_numpy(outputs.embedding), lambda said: cross_entropy(said, aims))
 
 
 def new_head(subject: Subject) -> nn.Module:
