@@ -10,25 +10,27 @@ import functools
 import hashlib
 import json
 import logging
-import shutil
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from speechforget.config.inputs import HEARING, WINDOWS, code_of, decisive, targets_in
-from speechforget.config.oracle import has_oracle
+from speechforget.config.evaluation import Training, has_pairs, oracle_names, request_of, trainings
+from speechforget.config.inputs import HEARING, WINDOWS, code_of, decisive, targets_in, version_of
 from speechforget.config.seconds import with_seconds
 from speechforget.config.tried import untried
 from speechforget.config.tuned import check_tuned
+from speechforget.data.requests.pool import Pool, draw_pool
 from speechforget.data.requests.select import Request, save, select
 from speechforget.distributed import group
-from speechforget.errors import NotApplicable, UserError
-from speechforget.models.checkpoint import UNMADE, Checkpoint, check_labels, read_checkpoint
+from speechforget.errors import NotApplicable
+from speechforget.models.checkpoint import Checkpoint, read_checkpoint
 from speechforget.stages import record
+from speechforget.stages.audit import AUDIT, audit
+from speechforget.stages.models import make_models
+from speechforget.stages.original import import_original
 from speechforget.stages.split import Data, split_corpus
-from speechforget.stages.trainings import inputs_of, version_of
 from speechforget.store import Artefact, Producer, Store, verified, words_for
 from speechforget.tracking.loggers import words_of
 
@@ -55,28 +57,30 @@ class Pipeline:
         self.dataset, self.method, self.task = config["dataset"], config["method"], config["task"]
         self.words = words_of(config)
         self.flags: list[str] = []
+        self.models: dict[str, Artefact] = {}  # trained models by their name in `trainings`
+        self.trained: dict[str, str] = {}  # key of each trained model -> its name in `trainings`
         self.made_from: dict[str, tuple[str, Mapping[str, Any]]] = {}  # key of each artefact -> its stage and inputs
 
     def run(self) -> float:
         """Return the objective (see `evaluation.compare`); with `only`, make just that model, return nan."""
-        if self.config["only"] is not None:
-            artefact = self.train(self.config["only"])
-            print(f"{self.config['only'].capitalize()}: {artefact.folder}")
+        if (only := self.config["only"]) is not None:
+            print(f"{only.capitalize()}: {self.train(only).folder}")
             return float("nan")
         return self.show(self.result())
 
     def result(self) -> Artefact:
         """Make or find all artefacts up to the result."""
         self.check_applicable()
-        _ = self.request  # an impossible request is refused here, before anything is trained
+        _ = self.request, self.pool  # impossible ones are refused here, before anything is trained
         if self.untried:
             logger.warning(self.untried)
+        self.train_several(name for name in trainings(self.config) if name != "original" or self.checkpoint is None)
         original = self.train("original")
-        oracle = {"oracle": self.train("oracle")} if has_oracle(self.config) else {}
+        oracles = {name: self.train(name) for name in oracle_names(self.config)}
         unlearned = self.unlearn(original)
-        models = {"original": original, **oracle, "unlearned": unlearned}
+        models = {"original": original, **oracles, "unlearned": unlearned}
         scores = {name: self.score(name, model) for name, model in models.items()}
-        return self.compare(models, scores)
+        return self.compare(models, scores, audit(self) if self.pool else None)
 
     @functools.cached_property
     def data(self) -> Data:
@@ -90,6 +94,12 @@ class Pipeline:
     def request(self) -> Request:
         """Select what must be forgotten."""
         return select(self.data.table, self.task, self.data.left_out)
+
+    @functools.cached_property
+    def pool(self) -> Pool | None:
+        """Draw the pool of an audit; None without one."""
+        pairs = self.config["evaluation"]["pairs"]
+        return draw_pool(self.data.table, self.request, self.task, pairs) if has_pairs(self.config) else None
 
     @functools.cached_property
     def untried(self) -> str | None:
@@ -112,41 +122,19 @@ class Pipeline:
                 f"only for: {', '.join(kinds)}{why}."
             )
 
-    def train(self, stage: str) -> Artefact:
-        """Make the original (trained on all training utterances, or imported) or the oracle (trained on retain)."""
-        if stage == "original" and self.checkpoint is not None:
-            return self.import_original(self.checkpoint)
-        split, without = self.data.key, None if stage == "original" else self.forgotten_ids
-        inputs = inputs_of(self.config, split, stage, without, self.seed)
-        name = "-".join([*self.words, *([] if stage == "original" else [self.request.name]), f"seed{self.seed}"])
-        return self.make(stage, name, inputs, stage)
+    def train(self, name: str) -> Artefact:
+        """Make a model of `config.evaluation.trainings`: the original (trained or imported), an oracle, ..."""
+        if name == "original" and self.checkpoint is not None:
+            return import_original(self, self.checkpoint)
+        if name not in self.models:
+            self.train_several([name])
+        return self.models[name]
 
-    def import_original(self, checkpoint: Checkpoint) -> Artefact:
-        """Make the original from the user's checkpoint, in this process, however many devices there are."""
-        classes, model = self.data.classes, self.config["model"]
-        check_labels(checkpoint, classes)
-        inputs = {
-            "version": version_of("import_checkpoint"),
-            "checkpoint": checkpoint.digest,
-            "labels": list(checkpoint.labels),
-            "classes": classes,
-            "hearing": self.hearing,
-            "model": {name: value for name, value in decisive("model", model).items() if name not in UNMADE},
-            "code": code_of("original of a checkpoint", *targets_in(model)),
-        }
-
-        def build(folder: Path, _: str) -> None:
-            from speechforget.stages.import_checkpoint import import_checkpoint
-
-            try:
-                import_checkpoint(folder, checkpoint, classes, self.dataset, model)
-                if checkpoint.digest != inputs["checkpoint"]:
-                    raise UserError(f"{checkpoint.folder} changed while it was read: run the same command again.")
-            except UserError:
-                shutil.rmtree(folder)  # it can never be resumed
-                raise
-
-        return self.produce("original", "-".join([*self.words, "checkpoint"]), inputs, build)
+    def train_several(self, names: Iterable[str]) -> None:
+        """Make or find models of `config.evaluation.trainings`, some of them at once."""
+        for name, (wanted, made) in make_models(self, list(names)).items():
+            self.models[name], self.trained[made.key] = made, name
+            self.made_from[made.key] = (wanted.stage, wanted.inputs)
 
     @property
     def hearing(self) -> dict[str, Any]:
@@ -154,43 +142,72 @@ class Pipeline:
         _ = self.data  # makes `dataset.seconds` a number
         return {name: self.dataset[name] for name in HEARING}
 
-    def unlearn(self, original: Artefact) -> Artefact:
-        """Run the method on the original."""
+    def unlearn(self, original: Artefact, training: Training | None = None) -> Artefact:
+        """Run the method on an original. training: of a part of an audit's pool; by default the request of the run."""
+        training = training or Training("unlearned", self.seed)
         inputs = {
             "version": version_of("unlearn"),
             "original": original.key,
             "split": self.data.key,
-            "without": self.forgotten_ids,
+            "without": self.left_out(training),
             "forgotten": list(self.request.forgotten),
             "method": decisive("method", self.method),
             "code": code_of("unlearned", *targets_in(self.method), *targets_in(self.config["train"]["augment"])),
             "augment": self.config["train"]["augment"],
             **decisive("trainer", self.config["trainer"]),
-            "seed": self.seed,
+            "seed": training.seed,
         }
-        return self.make("unlearned", self.name, inputs, self.method["name"], original.folder)
+        name = f"{self.method['name']}-{self.name_of(training)}"
+        title = f"{self.method['name']} {training.part or ''}".strip()
+        return self.make(training, name, inputs, title, original.folder)
 
     def score(self, kind: str, model: Artefact) -> Artefact:
-        """Score every utterance of the corpus with a model. kind: original, oracle or unlearned."""
+        """Score every utterance of the corpus with a model. kind: original, oracle, unlearned, for the progress bar."""
         inputs = {"version": version_of("score"), "model": model.key, "split": self.data.key, "hearing": self.hearing}
         inputs |= {"windows": self.dataset[WINDOWS], "code": code_of("scores")}
-        return self.make("scores", model.name, inputs, f"scores of the {kind}", model.folder)
+        return self.make(Training("scores", self.seed), model.name, inputs, f"scores of the {kind}", model.folder)
 
-    def make(self, stage: str, name: str, inputs: Mapping[str, Any], title: str, model: Path | None = None) -> Artefact:
+    def attack(self, model: Artefact, options: Mapping[str, Any]) -> Artefact:
+        """Run the attack that `options` describes on a model, in this process, however many devices there are."""
+        inputs = {
+            "version": version_of("attack"),
+            "model": model.key,
+            "split": self.data.key,
+            "request": self.forgotten_ids,
+            "forgotten": list(self.request.forgotten),
+            "nonmembers": self.nonmember_ids,
+            "hearing": self.hearing,
+            "attack": options,
+            "code": code_of("attack", *targets_in(options)),
+            "seed": self.seed,
+        }
+
+        def build(folder: Path, _: str) -> None:
+            from speechforget.stages.attack import run_attack
+
+            run_attack(folder, model.folder, self.config, self.data, self.request, options)
+
+        return self.produce("attack", f"{str(options['_target_']).rpartition('.')[2]}-{model.name}", inputs, build)
+
+    def make(
+        self, training: Training, name: str, inputs: Mapping[str, Any], title: str, model: Path | None = None
+    ) -> Artefact:
         """Make an artefact that needs torch, in this process or with one worker per device."""
+        config = {**self.config, "seed": training.seed}
 
         def build(folder: Path, key: str) -> None:
             from speechforget.distributed.protocol import Order
             from speechforget.stages.build import build as build_here
 
             start = None if model is None else str(model)
-            order = Order(stage, self.config, str(folder), key, words_for(name), self.data.key, title, start)
-            if group.ranks_of(self.config["trainer"]) > 1:
+            stage, part = training.stage, training.part
+            order = Order(stage, config, str(folder), key, words_for(name), self.data.key, title, start, part)
+            if group.ranks_of(config["trainer"]) > 1:
                 group.perform(order)
             else:
-                build_here(order, self.data, self.request)
+                build_here(order, self.data, None if training.whole else request_of(training, self.request, self.pool))
 
-        return self.produce(stage, name, inputs, build)
+        return self.produce(training.stage, name, inputs, build)
 
     def produce(self, stage: str, name: str, inputs: Mapping[str, Any], build: Callable[[Path, str], None]) -> Artefact:
         """Find or make an artefact in the store, and remember what it was made from."""
@@ -200,33 +217,50 @@ class Pipeline:
 
     @property
     def name(self) -> str:
-        """Return the name of the unlearned model and of the result."""
-        return "-".join([self.method["name"], *self.words, self.request.name, f"seed{self.seed}"])
+        """Return the name of the result."""
+        return f"{self.method['name']}-{self.name_of(Training('result', self.seed))}"
+
+    def name_of(self, training: Training) -> str:
+        """Return the words of a model: what it was trained on, and its seed."""
+        request = [] if training.whole else [request_of(training, self.request, self.pool).name]
+        return "-".join([*self.words, *request, f"seed{training.seed}"])
+
+    def left_out(self, training: Training) -> str | None:
+        """Return a hash of the training utterances that a model is trained without, or forgets; None without any."""
+        if training.whole:
+            return None
+        ids, request = self.data.table["id"].to_numpy(), request_of(training, self.request, self.pool)
+        withdrawn = ["", *ids[np.sort(request.withdrawn)]] if len(request.withdrawn) else []
+        return _hash([*ids[np.sort(request.forget)], *withdrawn])
 
     @functools.cached_property
     def forgotten_ids(self) -> str:
         """Return a hash of the forgotten and the withdrawn utterances."""
-        ids, request = self.data.table["id"].to_numpy(), self.request
-        withdrawn = ["", *ids[np.sort(request.withdrawn)]] if len(request.withdrawn) else []
-        return _hash([*ids[np.sort(request.forget)], *withdrawn])
+        return str(self.left_out(Training("unlearned", self.seed)))
 
     @functools.cached_property
     def nonmember_ids(self) -> str:
         """Return a hash of the non-members."""
         return _hash(self.data.table["id"].to_numpy()[np.sort(self.request.nonmembers)])
 
-    def compare(self, models: Mapping[str, Artefact], scores: Mapping[str, Artefact]) -> Artefact:
-        """Compare the scores of all models for this request."""
-        paths = list(self.config["metrics"]["metrics"])
+    def compare(
+        self, models: Mapping[str, Artefact], scores: Mapping[str, Artefact], audited: Artefact | None = None
+    ) -> Artefact:
+        """Attack all models, and compare their scores and what the attacks measured; add the figures of an audit."""
+        paths = list(self.config["evaluation"]["metrics"])
+        attacks = list(self.config["evaluation"]["attacks"])
+        attacked = {name: [self.attack(model, options) for options in attacks] for name, model in models.items()}
         inputs = {
             "version": record.VERSION,
             "scores": {name: artefact.key for name, artefact in scores.items()},
             "models": {name: artefact.key for name, artefact in models.items()},
+            "attacks": {name: [artefact.key for artefact in made] for name, made in attacked.items()},
             "request": self.forgotten_ids,
             "nonmembers": self.nonmember_ids,
             "metrics": paths,
             "code": code_of("result", *paths),
             "seed": self.seed,
+            **({"audit": audited.key} if audited else {}),
         }
 
         def build(folder: Path, key: str) -> None:
@@ -238,20 +272,20 @@ class Pipeline:
                 told = record.describe_result(
                     self.config, self.data, self.request, models, self.checkpoint, self.untried
                 )
+                told["audit"] = (
+                    json.loads(verified(audited.folder, AUDIT).read_text(encoding="utf-8")) if audited else None
+                )
                 told["identity"] = record.identity(self.config, self.data, self.made_from, inputs)
-                write_comparison(folder, self.config, told, self.data, self.request, models, scores, tracker)
+                write_comparison(folder, self.config, told, self.data, self.request, models, scores, attacked, tracker)
 
         return self.store.produce("result", self.name, inputs, build)
 
     def show(self, result: Artefact) -> float:
         """Print the comparison and its folder; return the objective."""
         from speechforget.report.console import print_comparison
-        from speechforget.report.record import read_objective
+        from speechforget.report.record import read_objective, read_result
 
-        try:
-            found = json.loads(verified(result.folder, "result.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise UserError(f"{result.folder} has no readable result ({error}): remove it and run again.") from error
+        found = read_result(result.folder)
         print_comparison(found)
         print(f"Result: {result.folder}")
         self.flags = list(found["flags"])

@@ -96,6 +96,15 @@ def _about(node: Node) -> dict[str, Any]:
         return {}
 
 
+def _together(node: Node) -> bool:
+    """Return whether several models trained at once, which changes rounding."""
+    try:
+        machine = json.loads((node.folder / "cost.json").read_text(encoding="utf-8"))["machine"]
+    except (OSError, ValueError, KeyError):
+        return False
+    return int((machine or {}).get("together", 1)) > 1
+
+
 def _make(pipeline: Pipeline, node: Node) -> None:
     if node.stage == "split":
         _ = pipeline.data
@@ -103,11 +112,16 @@ def _make(pipeline: Pipeline, node: Node) -> None:
         pipeline.train(node.stage)
     elif node.stage in {"unlearned", "importance"}:
         pipeline.unlearn(pipeline.train("original"))
-    elif node.stage == "scores":
-        model = _served(node.parents, str((node.inputs or {}).get("model")), node.name)
-        if model is None:
-            raise UserError(f"{node.folder} cannot be rebuilt: the model that it scores is gone.")
-        pipeline.score(model.stage, Artefact(model.folder, str(model.key), built=False))
+    elif node.stage in {"scores", "attack"}:
+        inputs = node.inputs or {}
+        found = _served(node.parents, str(inputs.get("model")), node.name)
+        if found is None:
+            raise UserError(f"{node.folder} cannot be rebuilt: the model that it measures is gone.")
+        model = Artefact(found.folder, str(found.key), built=False)
+        if node.stage == "scores":
+            pipeline.score(found.stage, model)
+        else:
+            pipeline.attack(model, inputs["attack"])
     else:
         pipeline.result()
 
@@ -122,6 +136,7 @@ def compare(node: Node, made: Path, threads: int | None = None, tolerance: float
     trainer = about["config"]["trainer"]
     others = [name for name in ("host", "versions") if about.get(name) != now[name]]
     others += ["threads"] if threads not in (None, trainer["threads"]) else []
+    others += ["trained with other models at once"] if _together(node) else []
     others += ["a GPU"] if trainer["accelerator"] != "cpu" else []
     allowed = tolerance if tolerance is not None else TOLERANCE if others else 0.0
     found = first_difference(node.folder, made)

@@ -9,7 +9,9 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from speechforget.config.evaluation import check_evaluation, trainings
 from speechforget.config.oracle import has_oracle
+from speechforget.config.ranges import as_yaml, choice, number, whole
 from speechforget.config.seconds import AUTO, LONGEST
 from speechforget.data.requests.draw import share_of, share_range
 from speechforget.data.requests.options import WAYS, counting, unused
@@ -32,6 +34,7 @@ def check(config: Mapping[str, Any]) -> None:
     check_train(config["train"])
     check_trainer(config["trainer"])
     choice(config, "lock", ("flock", "lease"))
+    check_evaluation(config)
     check_original(config)
 
 
@@ -79,7 +82,7 @@ def _check_unused(config: Mapping[str, Any]) -> None:
         beside = f"{asked} and task.{keys[0]}" if task["kind"] == "class" or keys[0] == "values" else asked
         *others, last = (f"task.{key}" for key in keys)
         do = f"{', '.join(others)} and {last} do" if others else f"{last} does"
-        raise NotApplicable(f"task.{name} has no effect with {beside}: {do}. Leave it at {_yaml(default)}.")
+        raise NotApplicable(f"task.{name} has no effect with {beside}: {do}. Leave it at {as_yaml(default)}.")
 
 
 def _check_names(option: str, named: Any) -> None:
@@ -89,7 +92,7 @@ def _check_names(option: str, named: Any) -> None:
     for value in values:
         if not isinstance(value, str | int | float) or isinstance(value, bool) or _is_nan(value):
             raise UserError(
-                f"{option} contains {_yaml(value)}, which is not a name: "
+                f"{option} contains {as_yaml(value)}, which is not a name: "
                 "quote words such as yes, no, on, off, null, nan."
             )
 
@@ -152,9 +155,14 @@ def check_original(config: Mapping[str, Any]) -> None:
             f"not {labels!r}."
         )
     if config["only"] is not None:
-        choice(config, "only", ("original", "oracle"))
+        check_only(config)
+
+
+def check_only(config: Mapping[str, Any]) -> None:
+    """Check that the run has the one model to build."""
     if config["only"] == "oracle" and not has_oracle(config):
         raise UserError("only=oracle needs a run with an oracle: set oracle=train, too.")
+    choice(config, "only", tuple(trainings(config)))
 
 
 def check_dataset(dataset: Mapping[str, Any]) -> None:
@@ -213,28 +221,3 @@ def check_trainer(trainer: Mapping[str, Any]) -> None:
         whole(trainer, "stacked", 1, "trainer.", ", or auto")
     whole(trainer, "devices", 1, "trainer.")
     whole(trainer, "nodes", 1, "trainer.")
-
-
-def _yaml(value: Any) -> str:
-    """Write a value as on the command line."""
-    return {None: "null", True: "true", False: "false"}[value] if isinstance(value, bool | None) else str(value)
-
-
-def choice(options: Mapping[str, Any], name: str, known: tuple[Any, ...], prefix: str = "") -> None:
-    """Raise UserError unless the value is one of `known`."""
-    if options[name] not in known:
-        raise UserError(f"There is no {prefix}{name}={options[name]}: {nearest(str(options[name]), known)}")
-
-
-def whole(options: Mapping[str, Any], name: str, low: int, prefix: str = "", more: str = "") -> None:
-    """Raise UserError unless the value is a whole number of at least `low`. more: also allowed."""
-    value = options[name]
-    if isinstance(value, bool) or not isinstance(value, int) or value < low:
-        raise UserError(f"{prefix}{name} must be a whole number of at least {low}{more}, not {value!r}.")
-
-
-def number(options: Mapping[str, Any], name: str, low: float, high: float, prefix: str = "", more: str = "") -> None:
-    """Raise UserError unless the value is a number from `low` to `high`. more: also allowed."""
-    value = options[name]
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
-        raise UserError(f"{prefix}{name} must be a number from {low:g} to {high:g}{more}, not {value!r}.")

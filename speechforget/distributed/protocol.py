@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
@@ -32,7 +32,7 @@ class Order:
 
     stage: original, oracle, unlearned or scores. config: the whole resolved config of the run. folder, key, name: of
     the artefact. split: the key of the split. title: for the progress bar. model: the folder of the model to start
-    from, if any. rows: the training rows of an original or oracle, if the request does not decide them.
+    from, if any. part: the part of an audit's pool that decides the request; see `data.requests.pool`.
     """
 
     stage: str
@@ -43,4 +43,4 @@ class Order:
     split: str
     title: str
     model: str | None = None
-    rows: Sequence[int] | None = None
+    part: str | None = None

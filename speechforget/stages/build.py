@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
+from speechforget.config.evaluation import Training, request_of
+from speechforget.data.requests.pool import draw_pool
 from speechforget.data.requests.select import Request, select
 from speechforget.distributed import collectives
 from speechforget.distributed.protocol import Order
 from speechforget.errors import UserError
 from speechforget.stages.preflight import preflight
-from speechforget.stages.sources import make_sources
+from speechforget.stages.sources import make_sources, rows_of
 from speechforget.stages.split import Data, split_corpus
 from speechforget.store import Ended, Store, verified
 from speechforget.tracking.loggers import track_artefact
@@ -45,73 +44,78 @@ def build(order: Order, data: Data | None = None, request: Request | None = None
         with watch_of(config, Path(order.model).parent.name).watched("while it was scored"):
             score(folder, Path(order.model), sources, config["trainer"], order.title, data.key)
         return
-    if order.stage == "original" or order.rows is not None:
-        request = None
-    elif request is None:
-        request = select(data.table, config["task"], data.left_out)
-    preflight(config)
-    with (
-        track_artefact(config, order.stage, folder, order.key, order.name)
-        if collectives.rank() == 0
-        else nullcontext() as tracker
-    ):
-        settings = FitSettings(
-            folder, config["trainer"], int(config["seed"]), tracker, order.title, watch_of(config, order.stage)
-        )
-        _fit(order, settings, data, request)
-
-
-def _fit(order: Order, settings: FitSettings, data: Data, request: Request | None) -> None:
-    config = order.config
-    sources = make_sources(config, data, request, start_process(config["trainer"]))
+    training = Training(order.stage, int(config["seed"]), order.part)
+    if request is None and not training.whole:
+        request = requested(training, data, config)
     if order.stage == "unlearned":
-        from speechforget.stages.importance_cache import ImportanceCache
-        from speechforget.stages.unlearn import unlearn
-
-        assert request is not None and order.model is not None
-        forgotten = tuple(data.classes.index(name) for name in request.forgotten)
-        cache = ImportanceCache(Store.of(config), Path(order.model), order.split, str(config["trainer"]["precision"]))
-        unlearn(settings, Path(order.model), sources, forgotten, config["method"], cache)
+        assert request is not None
+        _unlearn(order, data, request)
         return
-    from speechforget.stages.train import train
+    errors: list[UserError | None] = []
+    build_models({0: (order, request)}, data, lambda _, error: errors.append(error))
+    if errors[0] is not None:
+        raise errors[0]
 
-    if order.rows is not None or request is not None:
-        sources = sources.with_rows(train=sources.rows["retain"] if order.rows is None else _rows(order))
-    train(settings, sources, data.classes, config["dataset"], config["model"], config["train"])
 
+def build_models(orders: Mapping[int, tuple[Order, Request | None]], data: Data, ended: Ended) -> None:
+    """Train originals and oracles of one architecture and recipe.
 
-def build_many(orders: Mapping[int, Order], data: Data, ended: Ended) -> None:
-    """Build originals and oracles of one architecture and recipe, in this process; every order has `rows`.
-
-    ended: called with the number of each order as soon as its model is written, or with its error.
+    orders: by number, with what each model is trained without. ended: called with the number of each model as soon as
+    it is written, or with its error.
     """
     from speechforget.stages.train_many import Job, train_many
 
-    config = next(iter(orders.values())).config
+    config = next(iter(orders.values()))[0].config
     preflight(config)
     everyone = make_sources(config, data, None, start_process(config["trainer"]))
     numbers, trackers, jobs = list(orders), [ExitStack() for _ in orders], []
 
     def end(place: int, error: UserError | None) -> None:
-        trackers[place].__exit__(type(error) if error else None, error, None)
+        trackers[place].__exit__(None if error is None else type(error), error, None)
         ended(numbers[place], error)
 
-    with ExitStack() as open_ones:
-        for order, tracker in zip(orders.values(), trackers, strict=True):
-            open_ones.enter_context(tracker)
-            shown = tracker.enter_context(
-                track_artefact(order.config, order.stage, Path(order.folder), order.key, order.name)
-            )
-            watch = watch_of(order.config, order.stage)
-            settings = FitSettings(
-                Path(order.folder), config["trainer"], int(order.config["seed"]), shown, order.title, watch
-            )
-            jobs.append(Job(settings, everyone.with_rows(train=_rows(order))))
+    with ExitStack() as opened:
+        for (order, request), tracker in zip(orders.values(), trackers, strict=True):
+            settings = settings_of(order, opened.enter_context(tracker))
+            rows = rows_of(data, request)
+            jobs.append(Job(settings, everyone.with_rows(**{**rows, "train": rows.get("retain", rows["train"])})))
         train_many(jobs, data.classes, config["dataset"], config["model"], config["train"], end, Path(config["cache"]))
 
 
-def _rows(order: Order) -> NDArray[np.int64]:
-    return np.array(order.rows, dtype=np.int64)
+def settings_of(order: Order, tracked: ExitStack) -> FitSettings:
+    """Return the settings of a fit; its tracker, of rank 0, stays open in `tracked`."""
+    config, folder = order.config, Path(order.folder)
+    tracker = (
+        tracked.enter_context(track_artefact(config, order.stage, folder, order.key, order.name))
+        if collectives.rank() == 0
+        else None
+    )
+    watch = watch_of(config, order.stage)
+    return FitSettings(folder, config["trainer"], int(config["seed"]), tracker, order.title, watch)
+
+
+def requested(training: Training, data: Data, config: Mapping[str, Any]) -> Request:
+    """Select what a model is trained without, or what it forgets."""
+    request = select(data.table, config["task"], data.left_out)
+    if training.part is None:
+        return request
+    pool = draw_pool(data.table, request, config["task"], config["evaluation"]["pairs"])
+    return request_of(training, request, pool)
+
+
+def _unlearn(order: Order, data: Data, request: Request) -> None:
+    from speechforget.stages.importance_cache import ImportanceCache
+    from speechforget.stages.unlearn import unlearn
+
+    config = order.config
+    assert order.model is not None
+    preflight(config)
+    with ExitStack() as tracked:
+        settings = settings_of(order, tracked)
+        sources = make_sources(config, data, request, start_process(config["trainer"]))
+        forgotten = tuple(data.classes.index(name) for name in request.forgotten)
+        cache = ImportanceCache(Store.of(config), Path(order.model), order.split, str(config["trainer"]["precision"]))
+        unlearn(settings, Path(order.model), sources, forgotten, config["method"], cache)
 
 
 def watch_of(config: Mapping[str, Any], stage: str) -> Watch:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 
 from speechforget.config.instantiate import instantiate_target
 from speechforget.data.audio.files import read_window
@@ -35,15 +36,6 @@ def make_sources(
     forgotten ones. Withdrawn utterances are in no validation set. All models of a split get the same noise.
     device: of the classifier.
     """
-    train, validation = data.rows("train"), data.rows("validation")
-    rows = {"all": np.arange(len(data.table)), "train": train, "validation": validation}
-    if request is not None:
-        gone = np.isin(data.table["label"].to_numpy(), request.forgotten)
-        retain = np.setdiff1d(train, request.forget)
-        validation = np.setdiff1d(validation, request.withdrawn)
-        rows |= {"retain": retain, "forget": np.sort(request.forget)}
-        rows |= {"validation": validation[~gone[validation]], "validation_forgotten": validation[gone[validation]]}
-        rows["validation_request"] = rows["validation_forgotten"] if request.forgotten else validation
     dataset = config["dataset"]
     recordings = open_recordings(dataset, data, device)
     waveforms = Waveforms(
@@ -56,13 +48,28 @@ def make_sources(
     return Sources(
         waveforms,
         data.numbers,
-        rows,
+        rows_of(data, request),
         augment,
         (collectives.rank(), collectives.world()),
         bucketed=dataset["lengths"] == "bucketed",
         windows=dataset["windows"],
         depth=BATCHES_AHEAD if waits or dataset["cache"] == "none" else 0,
     )
+
+
+def rows_of(data: Data, request: Request | None) -> dict[str, NDArray[np.int64]]:
+    """Return the rows of a run by name; see `make_sources`."""
+    train, validation = data.rows("train"), data.rows("validation")
+    rows = {"all": np.arange(len(data.table)), "train": train, "validation": validation}
+    if request is not None:
+        gone = np.isin(data.table["label"].to_numpy(), request.forgotten)
+        rows["train"] = train = np.setdiff1d(train, request.withdrawn)
+        retain = np.setdiff1d(train, request.forget)
+        validation = np.setdiff1d(validation, request.withdrawn)
+        rows |= {"retain": retain, "forget": np.sort(request.forget)}
+        rows |= {"validation": validation[~gone[validation]], "validation_forgotten": validation[gone[validation]]}
+        rows["validation_request"] = rows["validation_forgotten"] if request.forgotten else validation
+    return rows
 
 
 def open_recordings(dataset: Mapping[str, Any], data: Data, device: torch.device | None) -> Recordings:
