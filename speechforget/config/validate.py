@@ -13,10 +13,15 @@ from speechforget.config.oracle import has_oracle
 from speechforget.config.seconds import AUTO, LONGEST
 from speechforget.data.requests.draw import share_of, share_range
 from speechforget.data.requests.options import WAYS, counting, unused
+from speechforget.data.requests.select import KNOWN_ANSWERS
 from speechforget.errors import NotApplicable, UserError, nearest
 
 WITHOUT_CURRICULUM = {"curriculum_on": "both", "curriculum_strength": 10.0}  # defaults of conf/config.yaml
 SHARES = {"test"}  # options of corpora that are shares of the recordings
+OFF = {  # defaults of conf/config.yaml for what is switched off
+    "planted": {"percent": 5, "snr": 20, "seed": 0},
+    "confused": {"percent": 50, "seed": 0},
+}
 PRECISIONS = ("32-true", "tf32-true", "64-true", "bf16-mixed", "16-mixed")
 
 
@@ -33,6 +38,7 @@ def check(config: Mapping[str, Any]) -> None:
     check_trainer(config["trainer"])
     choice(config, "lock", ("flock", "lease"))
     check_original(config)
+    check_known_answers(config)
 
 
 def check_folders(config: Mapping[str, Any]) -> None:
@@ -76,8 +82,8 @@ def _check_unused(config: Mapping[str, Any]) -> None:
         keys = counting(task)
         column = "" if (task["kind"], task.get("by")) in WAYS else ", a column,"
         asked = "task=class" if task["kind"] == "class" else f"task.by={task['by']}{column}"
-        beside = f"{asked} and task.{keys[0]}" if task["kind"] == "class" or keys[0] == "values" else asked
-        *others, last = (f"task.{key}" for key in keys)
+        beside = f"{asked} and task.{keys[0]}" if task["kind"] == "class" or "values" in keys else asked
+        *others, last = (f"task.{key}" for key in keys) if keys else (f"dataset.{task['by']}",)
         do = f"{', '.join(others)} and {last} do" if others else f"{last} does"
         raise NotApplicable(f"task.{name} has no effect with {beside}: {do}. Leave it at {_yaml(default)}.")
 
@@ -155,6 +161,49 @@ def check_original(config: Mapping[str, Any]) -> None:
         choice(config, "only", ("original", "oracle"))
     if config["only"] == "oracle" and not has_oracle(config):
         raise UserError("only=oracle needs a run with an oracle: set oracle=train, too.")
+
+
+def check_known_answers(config: Mapping[str, Any]) -> None:
+    """Check planted keys and exchanged labels: one of them at most, and only for a request that asks for it."""
+    dataset, task = config["dataset"], config["task"]
+    for name in KNOWN_ANSWERS:
+        if not isinstance(dataset[name], Mapping):
+            raise UserError(f"dataset.{name} has keys of its own, such as dataset.{name}.percent: set those.")
+    planted, confused = dataset["planted"], dataset["confused"]
+    choice(planted, "kind", (None, "noise"), "dataset.planted.")
+    number(planted, "snr", -30, 60, "dataset.planted.")
+    if confused["classes"] is not None:
+        _check_names("dataset.confused.classes", confused["classes"])
+    on = {"planted": planted["kind"] is not None, "confused": confused["classes"] is not None}
+    if all(on.values()):
+        raise UserError("dataset.planted and dataset.confused are both set, and a request has one known answer: unset one.")
+    asked = task["by"] if task["kind"] == "sample" else None
+    for name, how in KNOWN_ANSWERS.items():
+        share_of(dataset[name]["percent"], f"dataset.{name}.percent")
+        whole(dataset[name], "seed", 0, f"dataset.{name}.")
+        if asked == name and not on[name]:
+            raise UserError(f"task.by={name} asks for recordings that this dataset lacks: {how}.")
+        if on[name] and asked != name:
+            raise NotApplicable(
+                f"dataset.{name} is for the request task=sample task.by={name}: ask for that, or unset dataset.{name}."
+            )
+        if on[name] and config["original"]["checkpoint"] is not None:
+            raise UserError(
+                f"dataset.{name} changes what the original is trained on, and original.checkpoint is trained already: "
+                "unset one of them."
+            )
+    _check_unplanted(planted, confused)
+
+
+def _check_unplanted(planted: Mapping[str, Any], confused: Mapping[str, Any]) -> None:
+    """Refuse numbers of keys or exchanged labels that are off."""
+    for switch, options in (("planted.kind", planted), ("confused.classes", confused)):
+        group, _, main = switch.partition(".")
+        for name, default in OFF[group].items() if options[main] is None else ():
+            if options[name] != default:
+                raise NotApplicable(
+                    f"dataset.{group}.{name} has no effect without dataset.{switch}: set that, or leave it at {default}."
+                )
 
 
 def check_dataset(dataset: Mapping[str, Any]) -> None:

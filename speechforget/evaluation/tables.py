@@ -77,7 +77,8 @@ class Tables:
     """Hold the score tables of one comparison, with rows aligned over models.
 
     oracles: the first one is the oracle of this seed; empty without an oracle. forgotten: indices of the classes that
-    the request removes, empty for a sample request. seed: of the random draws of attacks.
+    the request removes, empty for a sample request. seed: of the random draws of attacks. confused: indices of the two
+    classes whose labels were exchanged in some training utterances, empty if none were.
     """
 
     original: Scores
@@ -85,6 +86,7 @@ class Tables:
     unlearned: Scores
     forgotten: tuple[int, ...]
     seed: int
+    confused: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         for other in (*self.oracles, self.unlearned):

@@ -87,7 +87,7 @@ def join(
 
     forgotten = tuple(data.classes.index(name) for name in request.forgotten)
     oracles = (read("oracle"),) if "oracle" in scores else ()
-    return Tables(read("original"), oracles, read("unlearned"), forgotten, seed)
+    return Tables(read("original"), oracles, read("unlearned"), forgotten, seed, confused=data.confused)
 
 
 def training_seconds(cost: Mapping[str, Any]) -> float:
