@@ -41,7 +41,7 @@ def shipped() -> dict[str, list[str]]:
         group: sorted({str(OmegaConf.load(path)["_target_"]) for path in (ROOT / "conf" / group).glob("*.yaml")})
         for group in ("model", "method")
     }
-    lists = [OmegaConf.load(path)["metrics"] for path in sorted((ROOT / "conf" / "metrics").glob("*.yaml"))]
+    lists = [OmegaConf.load(path).get("metrics", []) for path in sorted((ROOT / "conf" / "evaluation").glob("*.yaml"))]
     metrics = sorted({str(path) for paths in lists for path in paths})
     importances = ["speechforget.methods.common.importance"]
     return {stage: named.get(GROUPS.get(stage, ""), []) for stage in CODE} | {

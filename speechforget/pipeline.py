@@ -228,7 +228,7 @@ class Pipeline:
 
     def compare(self, models: Mapping[str, Artefact], scores: Mapping[str, Artefact]) -> Artefact:
         """Compare the scores of all models for this request."""
-        paths = list(self.config["metrics"]["metrics"])
+        paths = list(self.config["evaluation"]["metrics"])
         inputs = {
             "version": record.VERSION,
             "scores": {name: artefact.key for name, artefact in scores.items()},

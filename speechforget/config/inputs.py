@@ -39,7 +39,7 @@ UNCOUNTED = {
     "method.reason": "a sentence for readers",
     "method.tune": "the search space",
     "method.tried": "the condition of a warning",
-    "metrics.name": "a name for readers",
+    "evaluation.name": "a name for readers",
     "trainer.accelerator": "changes rounding only",
     "trainer.devices": "changes rounding only",
     "trainer.nodes": "changes rounding only",

@@ -9,7 +9,9 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from speechforget.config.evaluation import check_evaluation
 from speechforget.config.oracle import has_oracle
+from speechforget.config.ranges import as_yaml, choice, number, whole
 from speechforget.config.seconds import AUTO, LONGEST
 from speechforget.data.requests.draw import share_of, share_range
 from speechforget.data.requests.options import WAYS, counting, unused
@@ -39,6 +41,7 @@ def check(config: Mapping[str, Any]) -> None:
     choice(config, "lock", ("flock", "lease"))
     check_original(config)
     check_known_answers(config)
+    check_evaluation(config)
 
 
 def check_folders(config: Mapping[str, Any]) -> None:
@@ -85,7 +88,7 @@ def _check_unused(config: Mapping[str, Any]) -> None:
         beside = f"{asked} and task.{keys[0]}" if task["kind"] == "class" or "values" in keys else asked
         *others, last = (f"task.{key}" for key in keys) if keys else (f"dataset.{task['by']}",)
         do = f"{', '.join(others)} and {last} do" if others else f"{last} does"
-        raise NotApplicable(f"task.{name} has no effect with {beside}: {do}. Leave it at {_yaml(default)}.")
+        raise NotApplicable(f"task.{name} has no effect with {beside}: {do}. Leave it at {as_yaml(default)}.")
 
 
 def _check_names(option: str, named: Any) -> None:
@@ -95,7 +98,7 @@ def _check_names(option: str, named: Any) -> None:
     for value in values:
         if not isinstance(value, str | int | float) or isinstance(value, bool) or _is_nan(value):
             raise UserError(
-                f"{option} contains {_yaml(value)}, which is not a name: "
+                f"{option} contains {as_yaml(value)}, which is not a name: "
                 "quote words such as yes, no, on, off, null, nan."
             )
 
@@ -176,7 +179,9 @@ def check_known_answers(config: Mapping[str, Any]) -> None:
         _check_names("dataset.confused.classes", confused["classes"])
     on = {"planted": planted["kind"] is not None, "confused": confused["classes"] is not None}
     if all(on.values()):
-        raise UserError("dataset.planted and dataset.confused are both set, and a request has one known answer: unset one.")
+        raise UserError(
+            "dataset.planted and dataset.confused are both set, and a request has one known answer: unset one."
+        )
     asked = task["by"] if task["kind"] == "sample" else None
     for name, how in KNOWN_ANSWERS.items():
         share_of(dataset[name]["percent"], f"dataset.{name}.percent")
@@ -260,28 +265,3 @@ def check_trainer(trainer: Mapping[str, Any]) -> None:
     choice(trainer, "compile", (True, False), "trainer.")
     whole(trainer, "devices", 1, "trainer.")
     whole(trainer, "nodes", 1, "trainer.")
-
-
-def _yaml(value: Any) -> str:
-    """Write a value as on the command line."""
-    return {None: "null", True: "true", False: "false"}[value] if isinstance(value, bool | None) else str(value)
-
-
-def choice(options: Mapping[str, Any], name: str, known: tuple[Any, ...], prefix: str = "") -> None:
-    """Raise UserError unless the value is one of `known`."""
-    if options[name] not in known:
-        raise UserError(f"There is no {prefix}{name}={options[name]}: {nearest(str(options[name]), known)}")
-
-
-def whole(options: Mapping[str, Any], name: str, low: int, prefix: str = "") -> None:
-    """Raise UserError unless the value is a whole number of at least `low`."""
-    value = options[name]
-    if isinstance(value, bool) or not isinstance(value, int) or value < low:
-        raise UserError(f"{prefix}{name} must be a whole number of at least {low}, not {value!r}.")
-
-
-def number(options: Mapping[str, Any], name: str, low: float, high: float, prefix: str = "", more: str = "") -> None:
-    """Raise UserError unless the value is a number from `low` to `high`. more: also allowed."""
-    value = options[name]
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
-        raise UserError(f"{prefix}{name} must be a number from {low:g} to {high:g}{more}, not {value!r}.")

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from speechforget.config.validate import whole
+from speechforget.config.ranges import whole
 from speechforget.errors import UserError
 from speechforget.launchers.jobs import Job
 from speechforget.launchers.queue import Sight

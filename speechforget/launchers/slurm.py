@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import speechforget
-from speechforget.config.validate import number, whole
+from speechforget.config.ranges import number, whole
 from speechforget.errors import UserError
 from speechforget.launchers.jobs import Job
 from speechforget.launchers.queue import Sight

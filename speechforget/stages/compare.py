@@ -36,7 +36,7 @@ def write_comparison(
 ) -> None:
     """Compare the models and write result, config and plot to `folder`; send them to the tracker."""
     tables = join(data, request, models, scores, int(config["seed"]))
-    comparison = compare(tables, list(config["metrics"]["metrics"]))
+    comparison = compare(tables, list(config["evaluation"]["metrics"]))
     write_text(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(dict(config))))
     result = write_result(folder, dict(record), comparison)
     plot = folder / "comparison.png"

@@ -112,7 +112,7 @@ def track_artefact(
     the method too, if the artefact depends on them.
     """
     words = words_of(config)
-    foreign = {"original": {"task", "method", "metrics"}, "oracle": {"method", "metrics"}}.get(stage, set())
+    foreign = {"original": {"task", "method", "evaluation"}, "oracle": {"method", "evaluation"}}.get(stage, set())
     tags = [stage, *words, f"seed{config['seed']}"]
     tags += [] if "task" in foreign else [config["task"]["kind"]]
     tags += [] if "method" in foreign else [config["method"]["name"]]

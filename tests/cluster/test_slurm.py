@@ -317,7 +317,7 @@ class Counted(TCResNet):
 def test_four_sweeps_at_once_train_each_model_once(start, tmp_path: Path) -> None:
     (tmp_path / "counted.py").write_text(COUNTED)
     counted = {"PYTHONPATH": str(tmp_path), "TRAININGS": str(tmp_path / "trainings")}
-    options = slurm(tmp_path / "outputs", "method=none", "metrics=default,paper", "model._target_=counted.Counted")
+    options = slurm(tmp_path / "outputs", "method=none", "evaluation=quick,paper", "model._target_=counted.Counted")
     sweeps = [start(*options, **counted) for _ in range(4)]
     for code, out, err in map(ended, sweeps):
         assert code == 0 and out.count("  done ") == 2, err

@@ -56,7 +56,7 @@ def test_the_papers_grid_is_whole_and_each_kind_of_job_composes(experiment: str)
             config.task.kind == task
             and config.task.seed == 4
             and config.task.percent == 3
-            and config.metrics.name == "paper"
+            and config.evaluation.name == "paper"
         )
         assert (config.method.learning_rate, config.method.learning_rate_steps, config.method.epochs) == (5e-5, None, 5)
         built = build_method(OmegaConf.to_container(config.method, resolve=True))  # type: ignore[arg-type]

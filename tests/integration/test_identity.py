@@ -93,7 +93,7 @@ def test_seeds_alone_change_keys_and_no_identity(told, kind: list[str]) -> None:
         "method=finetune",
         "method.learning_rate=0.5",
         "method.trainable=head",
-        "metrics=paper",
+        "evaluation=paper",
         "oracle=none",
     ],
 )

@@ -250,7 +250,7 @@ CHANGES = {
     "task.number=2": {"oracle", "unlearned"},
     "method.learning_rate=0.1": {"unlearned"},
     "method=finetune": {"unlearned"},
-    "metrics=paper": set(),
+    "evaluation=paper": set(),
 }
 
 

@@ -23,7 +23,7 @@ from speechforget.tracking.loggers import Run
 
 READER = Path(__file__).parents[3] / "shared" / "tools" / "read_wandb.py"
 STAGES = ("original", "oracle", "unlearned", "result")
-SHORT = ["train.epochs=2", "metrics=paper"]
+SHORT = ["train.epochs=2", "evaluation=paper"]
 
 
 @pytest.fixture(scope="module")

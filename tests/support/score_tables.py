@@ -5,11 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+from omegaconf import OmegaConf
 
 from speechforget.evaluation.divergence import log_softmax
 from speechforget.evaluation.tables import Scores, Tables
 
-METRICS = sorted((Path(__file__).parents[2] / "conf" / "metrics").glob("*.yaml"))
+EVALUATION = Path(__file__).parents[2] / "conf" / "evaluation"
+METRICS = [path for path in sorted(EVALUATION.glob("*.yaml")) if "metrics" in OmegaConf.load(path)]
+QUICK = EVALUATION / "quick.yaml"
 CLASSES = 6
 
 

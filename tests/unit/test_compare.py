@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from omegaconf import OmegaConf
-from support.score_tables import CLASSES, METRICS, make_tables
+from support.score_tables import CLASSES, METRICS, QUICK, make_tables
 
 from speechforget.errors import UserError
 from speechforget.evaluation.compare import compare, objective, resolve
@@ -57,7 +57,7 @@ def metrics_of(path):
 
 
 def test_oracle_against_itself_has_gap_zero(tables):
-    assert {path.stem for path in METRICS} >= {"paper", "default"}
+    assert {path.stem for path in METRICS} >= {"paper", "quick"}
     tables = replace(tables, unlearned=tables.oracle)
     for path in METRICS:
         result = compare(tables, metrics_of(path))
@@ -96,11 +96,11 @@ def test_a_model_without_numbers_is_refused():
 
 def test_without_holdout_membership_is_undefined_and_the_rest_is_not():
     tables = make_tables(roles=("forget", "retain", "validation", "test"))
-    result = compare(tables, OmegaConf.load(METRICS[0]).metrics)
+    result = compare(tables, OmegaConf.load(QUICK).metrics)
     for name in ("membership_auc", "membership_nonmember_share", "membership_attack_accuracy"):
         assert result["oracle"][name]["value"] is None and result["oracle"][name]["count"] == 0
     assert result["unlearned"]["average_gap"]["count"] == 3
-    assert compare(make_tables(), OmegaConf.load(METRICS[0]).metrics)["unlearned"]["average_gap"]["count"] == 4
+    assert compare(make_tables(), OmegaConf.load(QUICK).metrics)["unlearned"]["average_gap"]["count"] == 4
 
 
 def test_objective_reads_forget_and_validation_only():
@@ -203,7 +203,7 @@ def test_metrics_of_float32_are_those_of_float64(monkeypatch):
             tables, original=one(tables.original), oracles=(one(tables.oracle),), unlearned=one(tables.unlearned)
         )
 
-    paths = OmegaConf.load(METRICS[0]).metrics
+    paths = OmegaConf.load(QUICK).metrics
     whole = compare(converted(np.float64), paths)
     monkeypatch.setattr("speechforget.evaluation.tables.CHUNK", 7 * CLASSES)
     for model, entries in compare(converted(np.float32), paths).items():
@@ -230,7 +230,7 @@ def test_a_comparison_of_large_tables_needs_little_memory(tmp_path):
 
     tables = Tables(model("original"), (model("oracle"),), model("unlearned"), (3,), 0)
     tracemalloc.start()
-    result = compare(tables, OmegaConf.load(METRICS[0].with_stem("default")).metrics)
+    result = compare(tables, OmegaConf.load(QUICK).metrics)
     _, peak = tracemalloc.get_traced_memory()  # what NumPy allocates, without pages of files
     tracemalloc.stop()
     assert peak < 40e6, peak  # one model's logits are 60 MB

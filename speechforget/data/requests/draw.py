@@ -68,9 +68,7 @@ def share_of(percent: Any, option: str = "task.percent") -> float:
     except (TypeError, ValueError):
         share = math.nan
     if not 0 < share < 100:
-        raise UserError(
-            f"{option} must be a share of the training utterances, above 0 and below 100, not {percent!r}."
-        )
+        raise UserError(f"{option} must be a share of the training utterances, above 0 and below 100, not {percent!r}.")
     return share
 
 

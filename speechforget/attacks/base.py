@@ -1,0 +1,170 @@
+"""What an attack on a model sees: one classifier, and the utterances of a request by their roles.
+
+An attack is a class that is built from the numbers of its yaml entry. `attack(subject)` returns its values by name, the
+same names for every model. A value that cannot be computed has a reason. An attack changes neither the classifier of
+the subject nor a global generator, so it works on `subject.copy()`, and its draws depend on `subject.seed`.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from speechforget.batch import Batch, to_device
+from speechforget.data.batches.planted import Planted
+from speechforget.evaluation.tables import Value
+from speechforget.seeding import order
+
+Rows = NDArray[np.int64]
+
+ROLES = ("forget", "retain", "validation", "holdout", "nonmembers", "test")
+BATCH_SIZE = 128  # changes rounding only
+MOST_BYTES = 2**28  # of features that are kept between passes
+NO_SPEAKERS = "this corpus does not say who speaks"
+
+
+class Outputs(NamedTuple):
+    """Hold logits (n, classes) and embeddings (n, dimensions) of n utterances, float32."""
+
+    logits: NDArray[np.float32]
+    embedding: NDArray[np.float32]
+
+
+class Attack(Protocol):
+    """Compute values in one model. Neither high nor low is good: the aim is the oracle's value."""
+
+    def __call__(self, subject: Subject) -> dict[str, Value]:
+        """Return the values by name."""
+        ...
+
+
+@dataclass(frozen=True)
+class Subject:
+    """Hold one classifier and the utterances of a request; columns have an entry for every row of the corpus table.
+
+    classifier: in evaluation mode, on its device. stream: yields batches of given rows and size, in order and not
+        augmented; a longer utterance is its middle crop.
+    labels: class numbers. units: equal for exact copies. speakers: "" where unknown; None where the corpus has none.
+    rows: row numbers of each of `ROLES`, ascending, without withdrawn utterances; `nonmembers` are in `holdout`, too.
+    classes: names of the outputs. label: the column that the classifier predicts. forgotten: the classes that the
+        request removes, none for a request of samples. seed: of all draws, the same for every model of a comparison.
+    planted: reads the utterances that carry a key (`dataset.planted`); None if none does.
+    """
+
+    classifier: nn.Module
+    stream: Callable[[Rows, int], Iterable[Batch]]
+    labels: Rows
+    units: Rows
+    speakers: NDArray[np.str_] | None
+    rows: Mapping[str, Rows]
+    classes: tuple[str, ...]
+    label: str
+    forgotten: tuple[int, ...]
+    seed: int
+    planted: Planted | None = None
+    _kept: dict[bytes, list[tuple[Batch, Tensor | None]]] = field(default_factory=dict, repr=False)
+
+    @cached_property
+    def device(self) -> torch.device:
+        """Return the device of the classifier."""
+        return next(self.classifier.parameters()).device
+
+    @cached_property
+    def forgotten_speakers(self) -> tuple[str, ...]:
+        """Return the speakers of forget who are in no retain utterance."""
+        if self.speakers is None:
+            return ()
+        gone = set(self.speakers[self.rows["forget"]]) - set(self.speakers[self.rows["retain"]]) - {""}
+        return tuple(sorted(map(str, gone)))
+
+    @property
+    def unheard(self) -> Rows:
+        """Return the rows of holdout and test, on which no model was trained."""
+        return np.union1d(self.rows["holdout"], self.rows["test"])
+
+    def copy(self) -> nn.Module:
+        """Return a copy of the classifier that an attack may change."""
+        return copy.deepcopy(self.classifier)
+
+    def drawn(self, rows: Rows, most: int, *salt: int | str) -> Rows:
+        """Return at most so many of the rows, drawn by the seed and the salt, ascending."""
+        return np.sort(order(rows, self.seed, *salt)[:most])
+
+    def batches(self, rows: Rows, size: int = BATCH_SIZE) -> Iterator[Batch]:
+        """Yield batches of these rows on the device, in order."""
+        for batch in self.stream(rows, size):
+            yield to_device(batch, self.device)
+
+    def outputs(self, rows: Rows, classifier: nn.Module | None = None) -> Outputs:
+        """Compute the outputs of some rows, by the classifier of the subject or by a changed copy of it.
+
+        Raises FloatingPointError if outputs are not finite.
+        """
+        found = []
+        with torch.inference_mode():
+            for batch, features in self.heard(rows):
+                output = (classifier or self.classifier)(*batch.inputs, features=features)
+                found.append((output.logits.float().cpu().numpy(), output.embedding.float().cpu().numpy()))
+        logits, embedding = map(np.concatenate, zip(*found, strict=True))
+        wrong = int((~(np.isfinite(logits).all(1) & np.isfinite(embedding).all(1))).sum())
+        if wrong:
+            raise FloatingPointError(f"its outputs for {wrong} of {len(rows)} utterances are not finite")
+        return Outputs(logits, embedding)
+
+    def right(self, rows: Rows, classifier: nn.Module | None = None) -> NDArray[np.bool_]:
+        """Return whether each of the rows is predicted right, over all classes."""
+        return self.outputs(rows, classifier).logits.argmax(1) == self.labels[rows]
+
+    def heard(self, rows: Rows) -> list[tuple[Batch, Tensor | None]]:
+        """Return batches of these rows with the features of a frontend that no attack can change, else None."""
+        key = rows.tobytes()
+        if key not in self._kept:
+            frontend = self.classifier.frontend
+            fixed = isinstance(frontend, nn.Module) and not frontend.state_dict()
+            with torch.no_grad():
+                made = [(batch, frontend(*batch.inputs) if fixed else None) for batch in self.batches(rows)]  # type: ignore[operator]
+            size = sum(
+                tensor.numel() * tensor.element_size()
+                for batch, features in made
+                for tensor in (*batch.inputs, *([] if features is None else [features]))
+            )
+            if size > MOST_BYTES:
+                return made
+            self._kept[key] = made
+        return self._kept[key]
+
+    def shots(self, count: int, *salt: int | str) -> tuple[Rows, Rows]:
+        """Draw `count` utterances of each class of forget; return them and the rest of forget, without their copies.
+
+        Classes with fewer than `count` + 1 distinct utterances are left out; both are empty if none has as many.
+        """
+        picked: list[int] = []
+        rest: list[int] = []
+        forget = self.rows["forget"]
+        for number in np.unique(self.labels[forget]):
+            rows = order(forget[self.labels[forget] == number], self.seed, *salt)
+            _, first = np.unique(self.units[rows], return_index=True)
+            if len(first) <= count:
+                continue
+            chosen = rows[np.sort(first)[:count]]
+            picked.extend(chosen)
+            rest.extend(rows[~np.isin(self.units[rows], self.units[chosen])])
+        return np.sort(np.array(picked, dtype=np.int64)), np.sort(np.array(rest, dtype=np.int64))
+
+
+def too_few(count: int) -> str:
+    """Return the reason where no class of the request has utterances beside `count` of them."""
+    return f"no class of the request has more than {count} distinct utterances"
+
+
+def missing(reason: str) -> Value:
+    """Return the value of an attack that cannot be computed."""
+    return Value(float("nan"), float("nan"), float("nan"), 0, reason)

@@ -1,0 +1,1 @@
+"""What several attacks share: features of layers, and cross-fitted probes."""

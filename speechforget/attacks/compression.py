@@ -1,0 +1,158 @@
+"""Compression: does what was forgotten return when the weights are quantised, pruned or normalised anew?
+
+After Zhang et al., "Catastrophic Failure of LLM Unlearning via Quantization", ICLR 2025. Keyword models are deployed
+with such weights, so an attacker may only have to deploy the model.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
+from statistics import NormalDist
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from speechforget.attacks.base import Rows, Subject, missing
+from speechforget.evaluation.intervals import share
+from speechforget.evaluation.membership import area_under_curve
+from speechforget.evaluation.tables import Value
+
+NO_NORM = "the model has no batch normalisation"
+
+
+class Compression:
+    """Change the weights of a copy and measure it again. Only weights with two or more axes are quantised or pruned.
+
+    bits: of symmetric quantisation with one scale for each output channel. pruning: shares of the weights, the smallest
+    of all layers together, that become 0. most: utterances of retain that batch-norm statistics are estimated on, in
+    batches of `batch_size`. fp16 rounds all weights to half precision; activations stay in single precision everywhere.
+    """
+
+    def __init__(
+        self,
+        *,
+        bits: Sequence[int] = (8, 4),
+        pruning: Sequence[float] = (0.3, 0.5),
+        most: int = 1000,
+        batch_size: int = 100,
+    ) -> None:
+        self.bits, self.pruning, self.most, self.batch_size = tuple(bits), tuple(pruning), most, batch_size
+
+    def __call__(self, subject: Subject) -> dict[str, Value]:
+        """Compute three values for each change `<name>`: int8, int4, fp16, pruned_30, pruned_50, batch_norm.
+
+        `<name>_accuracy_forget`: with its 95 % Wilson interval. `<name>_change_forget`: that accuracy minus the one of
+        the unchanged model, with a 95 % normal interval of paired differences. `<name>_membership_auc`: of the loss,
+        forget against non-members, see `membership.auc`.
+        """
+        forget, nonmembers = subject.rows["forget"], subject.rows["nonmembers"]
+        before = subject.right(forget)
+        values: dict[str, Value] = {}
+        for name, change in self._changes(subject).items():
+            copied = subject.copy()
+            reason = change(copied)
+            if reason is None:
+                try:
+                    values |= _measured(subject, copied, name, before)
+                    continue
+                except FloatingPointError:
+                    reason = "the outputs of the changed model are not finite"
+            values |= dict.fromkeys(_names(name), missing(reason))
+        if not len(nonmembers):
+            values |= {name: missing("there are no non-members") for name in values if name.endswith("membership_auc")}
+        return values
+
+    def _changes(self, subject: Subject) -> dict[str, Callable[[nn.Module], str | None]]:
+        changes: dict[str, Callable[[nn.Module], str | None]] = {}
+        changes |= {f"int{bits}": partial(quantise, bits=bits) for bits in self.bits}
+        changes["fp16"] = halve
+        changes |= {f"pruned_{100 * part:g}": partial(prune, part=part) for part in self.pruning}
+        rows = subject.drawn(subject.rows["retain"], self.most, "batch norm")
+        changes["batch_norm"] = partial(estimate_again, subject=subject, rows=rows, batch_size=self.batch_size)
+        return changes
+
+
+def _names(name: str) -> tuple[str, str, str]:
+    return f"{name}_accuracy_forget", f"{name}_change_forget", f"{name}_membership_auc"
+
+
+def _measured(subject: Subject, changed: nn.Module, name: str, before: np.ndarray) -> dict[str, Value]:
+    forget, nonmembers = subject.rows["forget"], subject.rows["nonmembers"]
+    logits = subject.outputs(forget, changed).logits
+    right = logits.argmax(1) == subject.labels[forget]
+    found = [share(right), _paired(right.astype(float) - before)]
+    if len(nonmembers):
+        others = subject.outputs(nonmembers, changed).logits
+        found.append(area_under_curve(_losses(subject, forget, logits), _losses(subject, nonmembers, others)))
+    return dict(zip(_names(name), found, strict=False)) | ({} if len(nonmembers) else {_names(name)[2]: missing("")})
+
+
+def _losses(subject: Subject, rows: Rows, logits: np.ndarray) -> np.ndarray:
+    labels = torch.from_numpy(subject.labels[rows])
+    return cross_entropy(torch.from_numpy(logits).double(), labels, reduction="none").numpy()
+
+
+def _paired(differences: np.ndarray) -> Value:
+    """Return the mean of differences of right predictions, -1, 0 or 1, with its 95 % normal interval."""
+    value, count = float(differences.mean()), len(differences)
+    if count == 1:
+        return Value(value, math.nan, math.nan, 1)
+    half = NormalDist().inv_cdf(0.975) * float(differences.std(ddof=1)) / math.sqrt(count)
+    return Value(value, max(value - half, -1.0), min(value + half, 1.0), count)
+
+
+def _weights(classifier: nn.Module) -> list[Tensor]:
+    return [parameter.data for parameter in classifier.parameters() if parameter.dim() > 1]
+
+
+def quantise(classifier: nn.Module, bits: int) -> None:
+    """Round each weight to a multiple of its channel's scale, which is the channel's largest / (2^(bits - 1) - 1).
+
+    Channels are along the first axis.
+    """
+    levels = 2 ** (bits - 1) - 1
+    for weight in _weights(classifier):
+        scale = weight.flatten(1).abs().amax(1).clamp(min=torch.finfo(weight.dtype).tiny) / levels
+        scale = scale.view(-1, *[1] * (weight.dim() - 1))
+        weight.copy_((weight / scale).round_() * scale)
+
+
+def halve(classifier: nn.Module) -> None:
+    """Round every parameter to half precision."""
+    for parameter in classifier.parameters():
+        parameter.data.copy_(parameter.data.half())
+
+
+def prune(classifier: nn.Module, part: float) -> None:
+    """Set this share of all weights to 0, those with the smallest absolute values; ties at the threshold go, too."""
+    weights = _weights(classifier)
+    sizes = torch.cat([weight.abs().flatten() for weight in weights])
+    gone = round(part * len(sizes))
+    if gone:
+        threshold = sizes.kthvalue(gone).values
+        for weight in weights:
+            weight.masked_fill_(weight.abs() <= threshold, 0.0)
+
+
+def estimate_again(classifier: nn.Module, subject: Subject, rows: Rows, batch_size: int) -> str | None:
+    """Estimate the running statistics of batch normalisation anew, as means over equal batches of these rows."""
+    norms = [module for module in classifier.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
+    if not norms:
+        return NO_NORM
+    size = min(batch_size, len(rows))
+    if size < 2:
+        return "one retain utterance is too few for batch statistics"
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # the mean of all batches
+        norm.train()
+    with torch.inference_mode():
+        for batch in subject.batches(rows[: len(rows) // size * size], size):
+            classifier(*batch.inputs)
+    classifier.eval()
+    return None

@@ -1,0 +1,163 @@
+"""Linear probes of every layer: is the forgotten label, the membership or the voice still in the features?
+
+After "An Information Theoretic Evaluation Metric for Strong Unlearning" (IDI), AAAI 2026, arXiv 2405.17878. It bounds
+the mutual information of layers and the forgotten label by a contrastive estimate; we use cross-fitted logistic
+regression, which is cheaper and bounds it, too. Only the difference to the oracle's probes tells something, because a
+layer of any model separates words that it never learned.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from speechforget.attacks.base import NO_SPEAKERS, Rows, Subject, missing
+from speechforget.attacks.common.cross_fit import Fitted, area, balanced_accuracy, cross_fit, folds_of, information
+from speechforget.attacks.common.layers import Features, layer_features
+from speechforget.evaluation.tables import Value
+
+Mask = NDArray[np.bool_]
+
+UNHEARD = "no probe had both classes to learn and to judge: there are too few groups of utterances"
+
+
+@dataclass(frozen=True)
+class Question:
+    """One thing that probes are asked.
+
+    rows: utterances. target: their classes from 0. groups: kept whole in a fold. fitted: those that fit probes.
+    values: name -> how it is computed from fitted probes. informed: the utterances of the information bound.
+    """
+
+    rows: Rows
+    target: Rows
+    groups: Rows
+    fitted: Mask
+    values: dict[str, Callable[[Fitted], Value]]
+    informed: Mask
+
+
+class Probe:
+    """Fit logistic regressions on the standardised outputs of each layer, averaged over time.
+
+    folds: of the cross-fitting. strength: sklearn's C. most: utterances of each side of a question, drawn by the seed
+    where there are more.
+    """
+
+    def __init__(self, *, folds: int = 5, strength: float = 0.01, most: int = 500) -> None:
+        self.folds, self.strength, self.most = folds, strength, most
+
+    def __call__(self, subject: Subject) -> dict[str, Value]:
+        """Compute `probe_<what>_<layer>` for each layer, `probe_<what>_max` over layers, and `probe_<what>_nats`.
+
+        label: AUC of the forgotten classes against the others, on holdout and test. label_forget: the same probes,
+        forget against the others of holdout and test. membership: AUC of forget against non-members; speakers, where
+        known, are kept whole in a fold. speaker: balanced accuracy on forget of a probe of who spoke, fitted on forget
+        and holdout, over the speakers of forget. nats: the largest bound H(Y) - cross-entropy of a layer, in nats; with
+        `max` it has no interval, and both are above the value of any single layer by chance alone.
+        """
+        questions = {"label": self._label(subject), "membership": self._membership(subject)}
+        questions["speaker"] = self._speaker(subject)
+        asked = [question.rows for question in questions.values() if isinstance(question, Question)]
+        rows = np.unique(np.concatenate([*asked, subject.rows["forget"][:1]]))
+        features = layer_features(subject, rows)
+        values: dict[str, Value] = {}
+        for what, question in questions.items():
+            if isinstance(question, Question):
+                places = np.searchsorted(rows, question.rows)
+                layers = {layer: found[places] for layer, found in features.items()}
+                values |= self._answers(what, question, layers, subject.seed)
+            else:
+                whats = ("label", "label_forget") if what == "label" else (what,)
+                names = [f"probe_{name}_{layer}" for name in whats for layer in (*features, "max")]
+                values |= dict.fromkeys([*names, f"probe_{what}_nats"], missing(question))
+        return values
+
+    def _label(self, subject: Subject) -> Question | str:
+        if not subject.forgotten:
+            return "the request forgets no class"
+        gone = np.isin(subject.labels, subject.forgotten)
+        positives = subject.drawn(subject.unheard[gone[subject.unheard]], self.most, "probe", "positives")
+        negatives = subject.drawn(subject.unheard[~gone[subject.unheard]], self.most, "probe", "negatives")
+        forget = subject.drawn(subject.rows["forget"], self.most, "probe", "forget")
+        if min(len(positives), len(negatives)) < self.folds:
+            return f"holdout and test have fewer than {self.folds} utterances of a side"
+        rows = np.concatenate([positives, negatives, forget])
+        sides = np.repeat([0, 1, 2], [len(positives), len(negatives), len(forget)])
+        values = {
+            "label": lambda fitted: area(fitted, sides == 0, sides == 1),
+            "label_forget": lambda fitted: area(fitted, sides == 2, sides == 1),
+        }
+        return Question(
+            rows, (sides != 1).astype(np.int64), subject.units[rows], sides != 2, values, informed=sides != 2
+        )
+
+    def _membership(self, subject: Subject) -> Question | str:
+        forget = subject.drawn(subject.rows["forget"], self.most, "probe", "forget")
+        nonmembers = subject.drawn(subject.rows["nonmembers"], self.most, "probe", "nonmembers")
+        if not len(nonmembers):
+            return "there are no non-members"
+        if min(len(forget), len(nonmembers)) < self.folds:
+            return f"there are fewer than {self.folds} utterances of forget or of non-members"
+        rows = np.concatenate([forget, nonmembers])
+        target = np.repeat([1, 0], [len(forget), len(nonmembers)])
+        everyone = np.ones(len(rows), dtype=np.bool_)
+        groups = subject.units[rows] if subject.speakers is None else self._voices(subject, rows)
+        values = {"membership": lambda fitted: area(fitted, target == 1, target == 0)}
+        return Question(rows, target, groups, everyone, values, everyone)
+
+    def _voices(self, subject: Subject, rows: Rows) -> Rows:
+        """Return groups of speakers; an utterance of an unknown speaker, or all if there is one, by exact copies."""
+        assert subject.speakers is not None
+        voices = subject.speakers[rows]
+        if len(set(voices) - {""}) < 2:
+            return subject.units[rows]
+        units = np.char.add("unit ", subject.units[rows].astype(str))
+        return np.unique(np.where(voices == "", units, voices), return_inverse=True)[1]
+
+    def _speaker(self, subject: Subject) -> Question | str:
+        if subject.speakers is None:
+            return NO_SPEAKERS
+        if subject.label == "speaker":
+            return "the classifier predicts the speaker: see the probe of the label"
+        forget = subject.drawn(subject.rows["forget"], self.most, "probe", "forget")
+        others = subject.drawn(subject.rows["holdout"], self.most, "probe", "others")
+        rows = np.concatenate([forget, others])
+        names, target = np.unique(subject.speakers[rows], return_inverse=True)
+        known = (names != "") & (np.bincount(target) >= 2)
+        kept = known[target]
+        rows, (names, target) = rows[kept], np.unique(subject.speakers[rows][kept], return_inverse=True)
+        judged = np.isin(rows, forget)
+        if len(names) < 2 or not judged.any():
+            return "forget and holdout have fewer than two speakers with two utterances"
+        everyone = np.ones(len(rows), dtype=np.bool_)
+        values = {"speaker": lambda fitted: balanced_accuracy(fitted, target, judged)}
+        return Question(rows, target, subject.units[rows], everyone, values, judged)
+
+    def _answers(self, what: str, question: Question, layers: dict[str, Features], seed: int) -> dict[str, Value]:
+        fold = folds_of(question.target, question.groups, self.folds, seed)
+        found: dict[str, dict[str, Value]] = {name: {} for name in question.values}
+        bounds = []
+        for layer, features in layers.items():
+            fitted = cross_fit(features, question.target, fold, question.fitted, self.strength)
+            for name, value in question.values.items():
+                computed = value(fitted)
+                found[name][layer] = computed if computed.count else missing(UNHEARD)
+            bounds.append(information(fitted, question.target, question.informed))
+        values: dict[str, Value] = {}
+        for name, by_layer in found.items():
+            values |= {f"probe_{name}_{layer}": value for layer, value in by_layer.items()}
+            values[f"probe_{name}_max"] = _largest([value.value for value in by_layer.values()], by_layer)
+        values[f"probe_{what}_nats"] = _largest(bounds, found[what])
+        return values
+
+
+def _largest(numbers: list[float], by_layer: dict[str, Value]) -> Value:
+    """Return the largest number without an interval."""
+    known = [number for number in numbers if math.isfinite(number)]
+    count = max(value.count for value in by_layer.values())
+    return Value(max(known), math.nan, math.nan, count) if known else missing(UNHEARD)
