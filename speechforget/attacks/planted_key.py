@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 from scipy.special import ndtri
 from torch import Tensor, nn
 
-from speechforget.attacks.base import BATCH_SIZE, Rows, Subject, missing
+from speechforget.attacks.base import BATCH_SIZE, Subject, missing
+from speechforget.errors import UserError
 from speechforget.evaluation.intervals import share
 from speechforget.evaluation.tables import Value
 
@@ -39,6 +40,8 @@ class PlantedKey:
     """
 
     def __init__(self, *, fresh: int = 99) -> None:
+        if fresh < 1 / FALSE_ALARMS - 1:
+            raise UserError(f"PlantedKey needs fresh=99 keys or more for 1 % false alarms, not {fresh}.")
         self.fresh = fresh
 
     def __call__(self, subject: Subject) -> dict[str, Value]:
@@ -110,8 +113,8 @@ def normal_score(below: Numbers, fresh: int) -> Numbers:
 
 def rank_threshold(fresh: int) -> float:
     """Return a score that at most the share FALSE_ALARMS of uniform ranks exceeds."""
-    first = math.ceil((fresh + 1) * (1 - FALSE_ALARMS) - 1e-9)  # the lowest rank that counts as found
-    return math.inf if first > fresh else float(normal_score(np.array([first - 0.5]), fresh)[0])
+    lowest = fresh + 1 - math.floor((fresh + 1) * FALSE_ALARMS + 1e-9)  # fresh keys below one that counts as found
+    return float(normal_score(np.array([lowest - 0.5]), fresh)[0])
 
 
 def summary(name: str, scores: Numbers, threshold: float) -> dict[str, Value]:

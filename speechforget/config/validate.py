@@ -21,7 +21,7 @@ from speechforget.errors import NotApplicable, UserError, nearest
 WITHOUT_CURRICULUM = {"curriculum_on": "both", "curriculum_strength": 10.0}  # defaults of conf/config.yaml
 SHARES = {"test"}  # options of corpora that are shares of the recordings
 OFF = {  # defaults of conf/config.yaml for what is switched off
-    "planted": {"percent": 5, "snr": 20, "seed": 0},
+    "planted": {"percent": 10, "snr": 0, "seed": 0},
     "confused": {"percent": 50, "seed": 0},
 }
 PRECISIONS = ("32-true", "tf32-true", "64-true", "bf16-mixed", "16-mixed")
@@ -207,7 +207,8 @@ def _check_unplanted(planted: Mapping[str, Any], confused: Mapping[str, Any]) ->
         for name, default in OFF[group].items() if options[main] is None else ():
             if options[name] != default:
                 raise NotApplicable(
-                    f"dataset.{group}.{name} has no effect without dataset.{switch}: set that, or leave it at {default}."
+                    f"dataset.{group}.{name} has no effect without dataset.{switch}: "
+                    f"set that, or leave it at {default}."
                 )
 
 
