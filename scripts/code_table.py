@@ -41,10 +41,12 @@ def shipped() -> dict[str, list[str]]:
         group: sorted({str(OmegaConf.load(path)["_target_"]) for path in (ROOT / "conf" / group).glob("*.yaml")})
         for group in ("model", "method")
     }
-    lists = [OmegaConf.load(path).get("metrics", []) for path in sorted((ROOT / "conf" / "evaluation").glob("*.yaml"))]
-    metrics = sorted({str(path) for paths in lists for path in paths})
+    evaluations = [OmegaConf.load(path) for path in sorted((ROOT / "conf" / "evaluation").glob("*.yaml"))]
+    metrics = sorted({str(path) for each in evaluations for path in each.get("metrics", [])})
+    attacks = sorted({str(options["_target_"]) for each in evaluations for options in each.get("attacks", [])})
     importances = ["speechforget.methods.common.importance"]
     return {stage: named.get(GROUPS.get(stage, ""), []) for stage in CODE} | {
+        "attack": attacks,
         "result": metrics,
         "importance": importances,
     }

@@ -187,6 +187,28 @@ class Pipeline:
         inputs |= {"windows": self.dataset[WINDOWS], "code": code_of("scores")}
         return self.make("scores", model.name, inputs, f"scores of the {kind}", model.folder)
 
+    def attack(self, model: Artefact, options: Mapping[str, Any]) -> Artefact:
+        """Run the attack that `options` describes on a model, in this process, however many devices there are."""
+        inputs = {
+            "version": _version("attack"),
+            "model": model.key,
+            "split": self.data.key,
+            "request": self.forgotten_ids,
+            "forgotten": list(self.request.forgotten),
+            "nonmembers": self.nonmember_ids,
+            "hearing": self.hearing,
+            "attack": options,
+            "code": code_of("attack", *targets_in(options)),
+            "seed": self.seed,
+        }
+
+        def build(folder: Path, _: str) -> None:
+            from speechforget.stages.attack import run_attack
+
+            run_attack(folder, model.folder, self.config, self.data, self.request, options)
+
+        return self.produce("attack", f"{str(options['_target_']).rpartition('.')[2]}-{model.name}", inputs, build)
+
     def make(self, stage: str, name: str, inputs: Mapping[str, Any], title: str, model: Path | None = None) -> Artefact:
         """Make an artefact that needs torch, in this process or with one worker per device."""
 
@@ -227,12 +249,15 @@ class Pipeline:
         return _hash(self.data.table["id"].to_numpy()[np.sort(self.request.nonmembers)])
 
     def compare(self, models: Mapping[str, Artefact], scores: Mapping[str, Artefact]) -> Artefact:
-        """Compare the scores of all models for this request."""
+        """Attack all models, and compare their scores and what the attacks measured for this request."""
         paths = list(self.config["evaluation"]["metrics"])
+        attacks = list(self.config["evaluation"]["attacks"])
+        attacked = {name: [self.attack(model, options) for options in attacks] for name, model in models.items()}
         inputs = {
             "version": record.VERSION,
             "scores": {name: artefact.key for name, artefact in scores.items()},
             "models": {name: artefact.key for name, artefact in models.items()},
+            "attacks": {name: [artefact.key for artefact in made] for name, made in attacked.items()},
             "request": self.forgotten_ids,
             "nonmembers": self.nonmember_ids,
             "metrics": paths,
@@ -250,7 +275,7 @@ class Pipeline:
                     self.config, self.data, self.request, models, self.checkpoint, self.untried
                 )
                 told["identity"] = record.identity(self.config, self.data, self.made_from, inputs)
-                write_comparison(folder, self.config, told, self.data, self.request, models, scores, tracker)
+                write_comparison(folder, self.config, told, self.data, self.request, models, scores, attacked, tracker)
 
         return self.store.produce("result", self.name, inputs, build)
 

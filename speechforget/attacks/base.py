@@ -26,8 +26,8 @@ from speechforget.seeding import order
 Rows = NDArray[np.int64]
 
 ROLES = ("forget", "retain", "validation", "holdout", "nonmembers", "test")
-BATCH_SIZE = 128  # changes rounding only
 MOST_BYTES = 2**28  # of features that are kept between passes
+PREFIX = "evaluation.attacks."  # of names in errors
 NO_SPEAKERS = "this corpus does not say who speaks"
 
 
@@ -69,6 +69,7 @@ class Subject:
     label: str
     forgotten: tuple[int, ...]
     seed: int
+    batch_size: int = 128  # changes rounding only
     planted: Planted | None = None
     _kept: dict[bytes, list[tuple[Batch, Tensor | None]]] = field(default_factory=dict, repr=False)
 
@@ -98,9 +99,9 @@ class Subject:
         """Return at most so many of the rows, drawn by the seed and the salt, ascending."""
         return np.sort(order(rows, self.seed, *salt)[:most])
 
-    def batches(self, rows: Rows, size: int = BATCH_SIZE) -> Iterator[Batch]:
-        """Yield batches of these rows on the device, in order."""
-        for batch in self.stream(rows, size):
+    def batches(self, rows: Rows, size: int | None = None) -> Iterator[Batch]:
+        """Yield batches of these rows on the device, in order. size: `batch_size` by default."""
+        for batch in self.stream(rows, size or self.batch_size):
             yield to_device(batch, self.device)
 
     def outputs(self, rows: Rows, classifier: nn.Module | None = None) -> Outputs:
@@ -114,9 +115,7 @@ class Subject:
                 output = (classifier or self.classifier)(*batch.inputs, features=features)
                 found.append((output.logits.float().cpu().numpy(), output.embedding.float().cpu().numpy()))
         logits, embedding = map(np.concatenate, zip(*found, strict=True))
-        wrong = int((~(np.isfinite(logits).all(1) & np.isfinite(embedding).all(1))).sum())
-        if wrong:
-            raise FloatingPointError(f"its outputs for {wrong} of {len(rows)} utterances are not finite")
+        check_finite(logits, embedding)
         return Outputs(logits, embedding)
 
     def right(self, rows: Rows, classifier: nn.Module | None = None) -> NDArray[np.bool_]:
@@ -158,6 +157,13 @@ class Subject:
             picked.extend(chosen)
             rest.extend(rows[~np.isin(self.units[rows], self.units[chosen])])
         return np.sort(np.array(picked, dtype=np.int64)), np.sort(np.array(rest, dtype=np.int64))
+
+
+def check_finite(*outputs: NDArray[np.float32]) -> None:
+    """Raise FloatingPointError if some outputs (utterances, ...) are not finite."""
+    wrong = int((~np.all([np.isfinite(each).all(axis=1) for each in outputs], axis=0)).sum())
+    if wrong:
+        raise FloatingPointError(f"its outputs for {wrong} of {len(outputs[0])} utterances are not finite")
 
 
 def too_few(count: int) -> str:

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from speechforget.attacks.base import Rows, Subject, missing
+from speechforget.attacks.base import PREFIX, Rows, Subject, missing
+from speechforget.config.ranges import number, whole
 from speechforget.evaluation.intervals import share
 from speechforget.evaluation.membership import area_under_curve
 from speechforget.evaluation.tables import Value
@@ -41,13 +42,17 @@ class Compression:
         most: int = 1000,
         batch_size: int = 100,
     ) -> None:
+        for each in bits:
+            whole({"bits": each}, "bits", 2, PREFIX)
+        for part in pruning:
+            number({"pruning": part}, "pruning", 0.0, 1.0, PREFIX)
         self.bits, self.pruning, self.most, self.batch_size = tuple(bits), tuple(pruning), most, batch_size
 
     def __call__(self, subject: Subject) -> dict[str, Value]:
         """Compute three values for each change `<name>`: int8, int4, fp16, pruned_30, pruned_50, batch_norm.
 
         `<name>_accuracy_forget`: with its 95 % Wilson interval. `<name>_change_forget`: that accuracy minus the one of
-        the unchanged model, with a 95 % normal interval of paired differences. `<name>_membership_auc`: of the loss,
+        the unchanged model, with a 95 % interval of paired differences. `<name>_membership_auc`: of the loss,
         forget against non-members, see `membership.auc`.
         """
         forget, nonmembers = subject.rows["forget"], subject.rows["nonmembers"]
@@ -98,12 +103,16 @@ def _losses(subject: Subject, rows: Rows, logits: np.ndarray) -> np.ndarray:
 
 
 def _paired(differences: np.ndarray) -> Value:
-    """Return the mean of differences of right predictions, -1, 0 or 1, with its 95 % normal interval."""
-    value, count = float(differences.mean()), len(differences)
-    if count == 1:
-        return Value(value, math.nan, math.nan, 1)
-    half = NormalDist().inv_cdf(0.975) * float(differences.std(ddof=1)) / math.sqrt(count)
-    return Value(value, max(value - half, -1.0), min(value + half, 1.0), count)
+    """Return the mean of differences of right predictions, -1, 0 or 1, with a 95 % interval.
+
+    Agresti & Min, Statistics in Medicine 2005: half an utterance is added to each of the four outcomes.
+    """
+    count, half = len(differences), NormalDist().inv_cdf(0.975)
+    gained, lost = float((differences > 0).sum()) + 0.5, float((differences < 0).sum()) + 0.5
+    centre, trials = (gained - lost) / (count + 2), count + 2
+    half *= math.sqrt(gained + lost - (gained - lost) ** 2 / trials) / trials
+    value = float(differences.mean())
+    return Value(value, min(value, max(centre - half, -1.0)), max(value, min(centre + half, 1.0)), count)
 
 
 def _weights(classifier: nn.Module) -> list[Tensor]:

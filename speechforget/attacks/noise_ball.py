@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from speechforget.attacks.base import Rows, Subject, missing
+from speechforget.attacks.base import PREFIX, Rows, Subject, check_finite, missing
+from speechforget.config.ranges import whole
 from speechforget.evaluation.intervals import wilson
 from speechforget.evaluation.tables import Value
 from speechforget.seeding import seed_from
@@ -26,6 +27,7 @@ class NoiseBall:
     """
 
     def __init__(self, *, snr: Sequence[float] = (30, 20, 10), draws: int = 10, most: int = 500) -> None:
+        whole({"draws": draws}, "draws", 1, PREFIX)
         self.snr, self.draws, self.most = tuple(snr), draws, most
 
     def __call__(self, subject: Subject) -> dict[str, Value]:
@@ -57,7 +59,8 @@ class NoiseBall:
             end = start + len(waveform)
             for index, snr in enumerate(self.snr):
                 louder = waveform + noise * (unit * 10 ** (-snr / 20))[:, None]
-                logits = subject.classifier(louder, lengths).logits
+                logits = subject.classifier(louder, lengths).logits.float()
+                check_finite(logits.cpu().numpy())
                 right[index, start:end] += (logits.argmax(1) == batch.labels).cpu().numpy()
             start = end
 

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from scipy.special import ndtri
 from torch import Tensor, nn
 
-from speechforget.attacks.base import BATCH_SIZE, Subject, missing
+from speechforget.attacks.base import Subject, missing
 from speechforget.errors import UserError
 from speechforget.evaluation.intervals import share
 from speechforget.evaluation.tables import Value
@@ -53,7 +53,7 @@ class PlantedKey:
             nothing = missing(NO_KEYS)
             return {f"{name}{end}": nothing for name in ("key_rank", "key_gradient") for end in ("", "_z", "_tpr")}
         ranks, gradients = [], []
-        for some in np.array_split(rows, math.ceil(len(rows) / BATCH_SIZE)):
+        for some in np.array_split(rows, math.ceil(len(rows) / subject.batch_size)):
             labels = torch.from_numpy(subject.labels[some]).to(subject.device)
             heard = [
                 margins(subject.classifier, *planted.heard(some, number), labels) for number in range(self.fresh + 1)

@@ -15,9 +15,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from speechforget.attacks.base import NO_SPEAKERS, Rows, Subject, missing
+from speechforget.attacks.base import NO_SPEAKERS, PREFIX, Rows, Subject, missing
 from speechforget.attacks.common.cross_fit import Fitted, area, balanced_accuracy, cross_fit, folds_of, information
 from speechforget.attacks.common.layers import Features, layer_features
+from speechforget.config.ranges import whole
 from speechforget.evaluation.tables import Value
 
 Mask = NDArray[np.bool_]
@@ -30,7 +31,8 @@ class Question:
     """One thing that probes are asked.
 
     rows: utterances. target: their classes from 0. groups: kept whole in a fold. fitted: those that fit probes.
-    values: name -> how it is computed from fitted probes. informed: the utterances of the information bound.
+    values: name -> how it is computed from fitted probes. informed: the utterances of the information bound. strata: by
+    which the classes were matched, see `cross_fit`.
     """
 
     rows: Rows
@@ -39,6 +41,7 @@ class Question:
     fitted: Mask
     values: dict[str, Callable[[Fitted], Value]]
     informed: Mask
+    strata: Rows | None = None
 
 
 class Probe:
@@ -48,7 +51,8 @@ class Probe:
     where there are more.
     """
 
-    def __init__(self, *, folds: int = 5, strength: float = 0.01, most: int = 500) -> None:
+    def __init__(self, *, folds: int = 5, strength: float = 0.1, most: int = 500) -> None:
+        whole({"folds": folds}, "folds", 2, PREFIX)
         self.folds, self.strength, self.most = folds, strength, most
 
     def __call__(self, subject: Subject) -> dict[str, Value]:
@@ -56,7 +60,8 @@ class Probe:
 
         label: AUC of the forgotten classes against the others, on holdout and test. label_forget: the same probes,
         forget against the others of holdout and test. membership: AUC of forget against non-members; speakers, where
-        known, are kept whole in a fold. speaker: balanced accuracy on forget of a probe of who spoke, fitted on forget
+        known, are kept whole in a fold, and the mean of each label is subtracted, as non-members match the labels of
+        forget. speaker: balanced accuracy on forget of a probe of who spoke, fitted on forget
         and holdout, over the speakers of forget. nats: the largest bound H(Y) - cross-entropy of a layer, in nats; with
         `max` it has no interval, and both are above the value of any single layer by chance alone.
         """
@@ -108,7 +113,7 @@ class Probe:
         everyone = np.ones(len(rows), dtype=np.bool_)
         groups = subject.units[rows] if subject.speakers is None else self._voices(subject, rows)
         values = {"membership": lambda fitted: area(fitted, target == 1, target == 0)}
-        return Question(rows, target, groups, everyone, values, everyone)
+        return Question(rows, target, groups, everyone, values, everyone, subject.labels[rows])
 
     def _voices(self, subject: Subject, rows: Rows) -> Rows:
         """Return groups of speakers; an utterance of an unknown speaker, or all if there is one, by exact copies."""
@@ -143,7 +148,7 @@ class Probe:
         found: dict[str, dict[str, Value]] = {name: {} for name in question.values}
         bounds = []
         for layer, features in layers.items():
-            fitted = cross_fit(features, question.target, fold, question.fitted, self.strength)
+            fitted = cross_fit(features, question.target, fold, question.fitted, self.strength, question.strata)
             for name, value in question.values.items():
                 computed = value(fitted)
                 found[name][layer] = computed if computed.count else missing(UNHEARD)

@@ -15,8 +15,9 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from speechforget.attacks.base import Rows, Subject, missing, too_few
+from speechforget.attacks.base import PREFIX, Rows, Subject, missing, too_few
 from speechforget.batch import Batch
+from speechforget.config.ranges import number, whole
 from speechforget.evaluation.intervals import share
 from speechforget.evaluation.tables import Value
 from speechforget.seeding import order
@@ -45,6 +46,9 @@ class Relearning:
         batch_size: int = 32,
         most: int = 200,
     ) -> None:
+        for name, given in (("head_shots", head_shots), ("draws", draws), ("steps", steps), ("batch_size", batch_size)):
+            whole({name: given}, name, 1, PREFIX)
+        number({"learning_rate": learning_rate}, "learning_rate", 0.0, math.inf, PREFIX)
         self.shots, self.head_shots, self.draws, self.steps = tuple(shots), head_shots, draws, steps
         self.learning_rate, self.batch_size, self.most = learning_rate, batch_size, most
 

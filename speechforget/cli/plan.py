@@ -26,7 +26,7 @@ from speechforget.store import Artefact, Store, key_of
 from speechforget.store.dry_run import NotMadeError, dry_run
 from speechforget.store.manifest import DONE, read_done
 
-STAGES = ("split", "original", "oracle", "unlearned", "scores", "result")
+STAGES = ("split", "original", "oracle", "unlearned", "scores", "attack", "result")
 # Inputs that a recorded cost must share with the artefact whose cost it estimates.
 ALIKE = {"original": ("model", "train"), "oracle": ("model", "train"), "unlearned": ("method",)}
 
@@ -244,6 +244,7 @@ def _chain(run: Sequence[Planned]) -> float:
         longest["split"]
         + max(longest["original"] + longest["unlearned"], longest["oracle"])
         + longest["scores"]
+        + longest["attack"]
         + longest["result"]
     )
 

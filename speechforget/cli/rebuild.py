@@ -103,11 +103,16 @@ def _make(pipeline: Pipeline, node: Node) -> None:
         pipeline.train(node.stage)
     elif node.stage in {"unlearned", "importance"}:
         pipeline.unlearn(pipeline.train("original"))
-    elif node.stage == "scores":
-        model = _served(node.parents, str((node.inputs or {}).get("model")), node.name)
-        if model is None:
-            raise UserError(f"{node.folder} cannot be rebuilt: the model that it scores is gone.")
-        pipeline.score(model.stage, Artefact(model.folder, str(model.key), built=False))
+    elif node.stage in {"scores", "attack"}:
+        inputs = node.inputs or {}
+        found = _served(node.parents, str(inputs.get("model")), node.name)
+        if found is None:
+            raise UserError(f"{node.folder} cannot be rebuilt: the model that it measures is gone.")
+        model = Artefact(found.folder, str(found.key), built=False)
+        if node.stage == "scores":
+            pipeline.score(found.stage, model)
+        else:
+            pipeline.attack(model, inputs["attack"])
     else:
         pipeline.result()
 

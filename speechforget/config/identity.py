@@ -6,7 +6,7 @@ A random draw (which utterances are forgotten, which voices speak) enters by wha
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -118,6 +118,15 @@ def _sorted(value: Any) -> Any:
         if isinstance(value, (list, tuple)) and any(isinstance(each, str) for each in value)
         else value
     )
+
+
+def attack_facts(attacks: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
+    """Return, for the class of every attack, hashes of its numbers and its code, one for each time it is listed."""
+    found: dict[str, list[str]] = {}
+    for options in attacks:
+        target = str(options["_target_"])
+        found.setdefault(target, []).append(key_of("attack", {"options": options, "code": code_hash(target)}))
+    return found
 
 
 def metric_facts(version: int, paths: list[str]) -> dict[str, Any]:

@@ -101,6 +101,7 @@ CODE = {
         "stages.score stages.build",
         _DIVIDED + _METHODS + "stages.train stages.unlearn stages.importance_cache training.loop optimizers",
     ),
+    "attack": _code("stages.attack", _DIVIDED + _METHODS),
     "result": _code("stages.compare evaluation.compare", "stages.split data.requests.select"),
 }
 

@@ -21,7 +21,7 @@ from speechforget.errors import NotApplicable, UserError, nearest
 WITHOUT_CURRICULUM = {"curriculum_on": "both", "curriculum_strength": 10.0}  # defaults of conf/config.yaml
 SHARES = {"test"}  # options of corpora that are shares of the recordings
 OFF = {  # defaults of conf/config.yaml for what is switched off
-    "planted": {"percent": 10, "snr": 0, "seed": 0},
+    "planted": {"percent": 8, "snr": 0, "seed": 0},
     "confused": {"percent": 50, "seed": 0},
 }
 PRECISIONS = ("32-true", "tf32-true", "64-true", "bf16-mixed", "16-mixed")

@@ -74,7 +74,9 @@ def _number(value: float) -> float | None:
     return float(value) if math.isfinite(value) else None
 
 
-def compare(tables: Tables, metric_paths: Sequence[str]) -> dict[str, dict[str, dict[str, Any]]]:
+def compare(
+    tables: Tables, metric_paths: Sequence[str], measured: Mapping[str, Sequence[Mapping[str, Value]]] | None = None
+) -> dict[str, dict[str, dict[str, Any]]]:
     """Compute all metrics: model -> metric -> value, low, high, count, gap, oracle_spread and sometimes reason.
 
     gap: signed, value minus the oracle's value. A missing number is null; `reason` says why, if the metric gives one.
@@ -84,6 +86,9 @@ def compare(tables: Tables, metric_paths: Sequence[str]) -> dict[str, dict[str, 
     first one.
 
     Without an oracle, its own numbers, all gaps, and metrics that are relative to it are null.
+
+    measured: values that attacks measured in the models themselves: one entry for original and for unlearned, and one
+    for each oracle of `tables`, in their order. They stand beside the metrics.
 
     Raises UserError if a model has logits or losses that are not finite, because no metric of them is meaningful.
     """
@@ -95,8 +100,15 @@ def compare(tables: Tables, metric_paths: Sequence[str]) -> dict[str, dict[str, 
         _check_finite(model, scores)
     metrics = {str(path): resolve(str(path)) for path in metric_paths}
     values = {model: _evaluate(tables, model, metrics) for model in MODELS if model != "oracle" or tables.oracles}
-    values.setdefault("oracle", dict.fromkeys(values["unlearned"], NOTHING))
     others = [_evaluate(replace(tables, unlearned=scores), "unlearned", metrics) for scores in tables.oracles[1:]]
+    for model, (first, *more) in (measured or {}).items():
+        if model not in values:
+            continue
+        for own, found in zip([values[model], *others], [first, *more], strict=model == "oracle"):
+            if twice := sorted(own.keys() & found.keys()):
+                raise UserError(f"An attack and a metric give '{twice[0]}': remove one of them from evaluation.")
+            own.update(found)
+    values.setdefault("oracle", dict.fromkeys(values["unlearned"], NOTHING))
     spread: dict[str, float] = {}
     for name, value in values["oracle"].items():
         spread[name] = (

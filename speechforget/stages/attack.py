@@ -72,7 +72,7 @@ def make_subject(classifier: nn.Module, config: Mapping[str, Any], data: Data, r
         dataset["label"],
         tuple(data.classes.index(name) for name in request.forgotten),
         int(config["seed"]),
-        None if waveforms.keys is None else Planted(waveforms, waveforms.keys),
+        planted=None if waveforms.keys is None else Planted(waveforms, waveforms.keys),
     )
 
 

@@ -31,7 +31,7 @@ def read_values(folder: Path) -> dict[str, Value]:
     try:
         entries = json.loads(verified(folder, FILE).read_text(encoding="utf-8"))["values"]
         return {
-            name: Value(**{key: math.nan if number is None else number for key, number in entry.items()})
+            name: Value._make(math.nan if entry[field] is None else entry[field] for field in Value._fields)
             for name, entry in entries.items()
         }
     except (OSError, ValueError, KeyError, TypeError) as error:

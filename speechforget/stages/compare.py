@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,10 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 from omegaconf import OmegaConf
 
+from speechforget.errors import UserError
 from speechforget.evaluation.compare import compare
-from speechforget.evaluation.tables import Scores, Tables
+from speechforget.evaluation.tables import MODELS, Scores, Tables, Value
 from speechforget.report.plot import comparison_plot
 from speechforget.report.record import footnotes, write_result
+from speechforget.stages.attack_values import read_values
 from speechforget.stages.score_files import read_scores
 from speechforget.store import Artefact, write_text
 from speechforget.tracking.loggers import Guarded, log_comparison
@@ -32,11 +34,15 @@ def write_comparison(
     request: Request,
     models: Mapping[str, Artefact],
     scores: Mapping[str, Artefact],
+    attacked: Mapping[str, Sequence[Artefact]],
     tracker: Guarded | None,
 ) -> None:
-    """Compare the models and write result, config and plot to `folder`; send them to the tracker."""
+    """Compare the models and write result, config and plot to `folder`; send them to the tracker.
+
+    attacked: model -> the artefacts of the attacks on it.
+    """
     tables = join(data, request, models, scores, int(config["seed"]))
-    comparison = compare(tables, list(config["evaluation"]["metrics"]))
+    comparison = compare(tables, list(config["evaluation"]["metrics"]), measured(attacked))
     write_text(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(dict(config))))
     result = write_result(folder, dict(record), comparison)
     plot = folder / "comparison.png"
@@ -88,6 +94,23 @@ def join(
     forgotten = tuple(data.classes.index(name) for name in request.forgotten)
     oracles = (read("oracle"),) if "oracle" in scores else ()
     return Tables(read("original"), oracles, read("unlearned"), forgotten, seed, confused=data.confused)
+
+
+def measured(attacked: Mapping[str, Sequence[Artefact]]) -> dict[str, list[dict[str, Value]]]:
+    """Return what attacks measured in each model: original and unlearned once, the oracles in the order of models.
+
+    Raises UserError if two attacks give a value the same name.
+    """
+    found: dict[str, list[dict[str, Value]]] = {name: [] for name in MODELS}
+    for model, artefacts in attacked.items():
+        values: dict[str, Value] = {}
+        for artefact in artefacts:
+            more = read_values(artefact.folder)
+            if twice := sorted(values.keys() & more.keys()):
+                raise UserError(f"Two attacks give '{twice[0]}': remove one of them from evaluation.attacks.")
+            values |= more
+        found["oracle" if model.startswith("oracle") else model].append(values)
+    return found
 
 
 def training_seconds(cost: Mapping[str, Any]) -> float:

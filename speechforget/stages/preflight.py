@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from speechforget.config.instantiate import instantiate_target
 from speechforget.errors import UserError
 from speechforget.models.folder import build_classifier
 from speechforget.models.lora import adapt
@@ -17,7 +18,7 @@ from speechforget.stages.unlearn import build_method
 
 
 def preflight(config: Mapping[str, Any]) -> None:
-    """Build optimisers, method, augmentation and classifier once, and discard them.
+    """Build optimisers, method, augmentation, attacks and classifier once, and discard them.
 
     Raises UserError for a wrong number of any stage, before the first model is trained.
     """
@@ -26,6 +27,10 @@ def preflight(config: Mapping[str, Any]) -> None:
     method = build_method(config["method"])
     make_optimizer(stand_in, method.optimizer, 1.0)
     build_augment(config["train"]["augment"])
+    for options in config["evaluation"]["attacks"]:
+        if not isinstance(options, Mapping) or "_target_" not in options:
+            raise UserError(f"evaluation.attacks contains {options!r}: give each attack a _target_, its class.")
+        instantiate_target(options, "evaluation.attacks")
     classifier = build_without_weights(config["model"], config["dataset"]["sample_rate"])
     adapt(classifier, method.trainable)
     if config["dataset"]["lengths"] == "bucketed" and getattr(classifier, "padding_counts", False):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from speechforget.config.identity import corpus_facts, metric_facts, models_facts, request_facts
+from speechforget.config.identity import attack_facts, corpus_facts, metric_facts, models_facts, request_facts
 from speechforget.config.oracle import why_no_oracle
 from speechforget.data.requests.options import counted
 from speechforget.data.requests.select import Request
@@ -72,7 +72,7 @@ def identity(
     return {
         **models_facts(made, corpus_facts(dataset, data.audio.steady), inputs["scores"]),
         "request": request_facts(counted(task)),
-        "metrics": metric_facts(VERSION, inputs["metrics"]),
+        "metrics": metric_facts(VERSION, inputs["metrics"]) | attack_facts(config["evaluation"]["attacks"]),
         "utterances": [inputs["request"], inputs["nonmembers"]],
         "seeds": {
             "seed": int(config["seed"]),

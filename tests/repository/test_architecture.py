@@ -21,7 +21,7 @@ FLOORS = (
     ("tracking", "data", "evaluation"),
     ("config", "distributed"),
     ("models", "methods"),
-    ("inference", "report", "training"),
+    ("attacks", "inference", "report", "training"),
     ("stages",),
     ("pipeline",),
     ("cli",),
@@ -100,6 +100,7 @@ def test_few_modules_are_loose() -> None:
 LIBRARIES_OF = {
     "methods": {"numpy", "scipy", "torch"},
     "evaluation": {"numpy", "scipy", "sklearn"},
+    "attacks": {"numpy", "scipy", "sklearn", "torch"},
 }
 LIBRARIES_NOT_OF = {"data": {"hydra", "omegaconf", "lightning"}, "models": {"hydra", "omegaconf", "lightning"}}
 

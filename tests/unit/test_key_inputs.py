@@ -280,12 +280,13 @@ MODELS = {"original", "oracle", "importance", "unlearned"}
     ("module", "stages"),
     [
         ("training.loop", MODELS),
-        ("data.batches.streams", {*MODELS, "scores"}),
+        ("data.batches.streams", {*MODELS, "scores", "attack"}),
         ("stages.train", {"original", "oracle"}),
         ("stages.unlearn", {"importance", "unlearned"}),
-        ("distributed.batch_norm", {"original of a checkpoint", *MODELS, "scores"}),
-        ("data.audio.files", {"split", *MODELS, "scores"}),
+        ("distributed.batch_norm", {"original of a checkpoint", *MODELS, "scores", "attack"}),
+        ("data.audio.files", {"split", *MODELS, "scores", "attack"}),
         ("stages.score", {"scores"}),
+        ("stages.attack", {"attack"}),
         ("evaluation.compare", {"result"}),
     ],
 )

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from speechforget.evaluation.divergence import log_softmax
 from speechforget.evaluation.intervals import wilson
 from speechforget.evaluation.tables import Value
 
@@ -50,11 +51,20 @@ def folds_of(target: Rows, groups: Rows, folds: int, seed: int) -> Rows:
     return found
 
 
-def cross_fit(features: Features, target: Rows, fold: Rows, fitted: NDArray[np.bool_], strength: float) -> Fitted:
+def cross_fit(
+    features: Features,
+    target: Rows,
+    fold: Rows,
+    fitted: NDArray[np.bool_],
+    strength: float,
+    strata: Rows | None = None,
+) -> Fitted:
     """Judge each utterance by a logistic regression on standardised features, fitted on the other folds.
 
     features: (n, width). target: (n,) classes from 0. fitted: (n,) whether an utterance is used to fit probes; the
-    others are judged only. strength: sklearn's C, the inverse of the L2 penalty.
+    others are judged only. strength: sklearn's C, the inverse of the L2 penalty. strata: (n,) numbers from 0; the mean
+    of each stratum, of the utterances that fit, is subtracted. It is for classes that were matched by strata: a fold
+    with more of a stratum leaves fewer to the others, so a probe of strata would be wrong more often than by chance.
     """
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
@@ -68,14 +78,25 @@ def cross_fit(features: Features, target: Rows, fold: Rows, fitted: NDArray[np.b
         known = np.unique(target[others])
         if len(known) < 2:
             continue
+        values = features if strata is None else _centred(features, strata, others)
         regression = LogisticRegression(C=strength, class_weight="balanced", max_iter=ITERATIONS, tol=TOLERANCE)
         probe = make_pipeline(StandardScaler(), regression)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
-            probe.fit(features[others], target[others])
-        found[np.ix_(judged, known)] = probe.predict_log_proba(features[judged])
+            probe.fit(values[others], target[others])
+        margin = probe.decision_function(values[judged])
+        logits = margin if margin.ndim == 2 else np.column_stack([np.zeros(len(margin)), margin])
+        found[np.ix_(judged, known)] = log_softmax(logits)
         judged_in[judged] = number
     return Fitted(found, judged_in)
+
+
+def _centred(features: Features, strata: Rows, fitted: NDArray[np.bool_]) -> Features:
+    """Subtract the mean of each stratum over `fitted`; that of all of `fitted` where a stratum has none there."""
+    means = np.tile(features[fitted].mean(0), (int(strata.max()) + 1, 1))
+    for number in np.unique(strata[fitted]):
+        means[number] = features[fitted & (strata == number)].mean(0)
+    return features - means[strata]
 
 
 def area(fitted: Fitted, positive: NDArray[np.bool_], negative: NDArray[np.bool_]) -> Value:
@@ -98,11 +119,11 @@ def area(fitted: Fitted, positive: NDArray[np.bool_], negative: NDArray[np.bool_
     if not pairs:
         return Value(math.nan, math.nan, math.nan, 0)
     value = wins / pairs
-    return Value(value, *wilson(value, _trials(value, used, pairs, int(negative.sum()))), used)
+    return Value(value, *wilson(value, trials_of(value, used, int(negative.sum()))), used)
 
 
-def _trials(value: float, positives: int, pairs: int, negatives: int) -> float:
-    """Return the effective number of trials of an AUC: AUC (1 - AUC) / variance."""
+def trials_of(value: float, positives: int, negatives: int) -> float:
+    """Return the effective number of trials of an AUC: AUC (1 - AUC) / variance, or the smaller number without any."""
     first, second = value / (2 - value), 2 * value**2 / (1 + value)
     spread = value * (1 - value) + (positives - 1) * (first - value**2) + (negatives - 1) * (second - value**2)
     variance = spread / (positives * negatives)
