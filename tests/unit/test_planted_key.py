@@ -140,7 +140,7 @@ def subject_of(configure: Callable[..., dict[str, Any]], folder: Any, *overrides
 
 
 def test_an_untrained_model_knows_no_key(configure: Callable[..., dict[str, Any]], tmp_path) -> None:
-    keyed = ("task.by=planted", "dataset.planted.kind=noise", "dataset.planted.percent=25")
+    keyed = ("task.by=planted", "dataset.planted.kind=noise", "dataset.planted.percent=30")
     subject = subject_of(configure, tmp_path, *keyed)
     parameters = [parameter.clone() for parameter in subject.classifier.parameters()]
     found = PlantedKey()(subject)
