@@ -10,25 +10,30 @@ import functools
 import hashlib
 import json
 import logging
-import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from speechforget.config.inputs import HEARING, WINDOWS, code_of, decisive, targets_in
-from speechforget.config.oracle import has_oracle
+from speechforget.config.evaluation import Training, has_pairs, oracle_names, request_of, trainings
+from speechforget.config.inputs import HEARING, WINDOWS, code_of, decisive, targets_in, version_of
 from speechforget.config.seconds import with_seconds
 from speechforget.config.tried import untried
 from speechforget.config.tuned import check_tuned
+from speechforget.data.requests.pool import Pool, draw_pool
 from speechforget.data.requests.select import Request, save, select
 from speechforget.distributed import group
-from speechforget.errors import NotApplicable, UserError
-from speechforget.models.checkpoint import UNMADE, Checkpoint, check_labels, read_checkpoint
+from speechforget.distributed.protocol import Order
+from speechforget.errors import NotApplicable
+from speechforget.models.checkpoint import Checkpoint, read_checkpoint
 from speechforget.models.pretrained import fingerprint, placeless
 from speechforget.stages import record
+from speechforget.stages.attack_models import attack
+from speechforget.stages.audit import AUDIT, audit
+from speechforget.stages.original import import_original
 from speechforget.stages.split import Data, split_corpus
+from speechforget.stages.together import train_together
 from speechforget.store import Artefact, Producer, Store, verified, words_for
 from speechforget.tracking.loggers import words_of
 
@@ -55,28 +60,29 @@ class Pipeline:
         self.dataset, self.method, self.task = config["dataset"], config["method"], config["task"]
         self.words = words_of(config)
         self.flags: list[str] = []
+        self.trained: dict[str, str] = {}  # key of each trained model -> its name in `trainings`
         self.made_from: dict[str, tuple[str, Mapping[str, Any]]] = {}  # key of each artefact -> its stage and inputs
 
     def run(self) -> float:
         """Return the objective (see `evaluation.compare`); with `only`, make just that model, return nan."""
-        if self.config["only"] is not None:
-            artefact = self.train(self.config["only"])
-            print(f"{self.config['only'].capitalize()}: {artefact.folder}")
+        if (only := self.config["only"]) is not None:
+            print(f"{only.capitalize()}: {self.train(only).folder}")
             return float("nan")
         return self.show(self.result())
 
     def result(self) -> Artefact:
         """Make or find all artefacts up to the result."""
         self.check_applicable()
-        _ = self.request  # an impossible request is refused here, before anything is trained
+        _ = self.request, self.pool  # impossible ones are refused here, before anything is trained
         if self.untried:
             logger.warning(self.untried)
-        original = self.train("original")
-        oracle = {"oracle": self.train("oracle")} if has_oracle(self.config) else {}
+        trained = self.train_all(list(trainings(self.config)))
+        original = trained["original"]
+        oracles = {name: trained[name] for name in oracle_names(self.config)}
         unlearned = self.unlearn(original)
-        models = {"original": original, **oracle, "unlearned": unlearned}
+        models = {"original": original, **oracles, "unlearned": unlearned}
         scores = {name: self.score(name, model) for name, model in models.items()}
-        return self.compare(models, scores)
+        return self.compare(models, scores, audit(self) if self.pool else None)
 
     @functools.cached_property
     def data(self) -> Data:
@@ -90,6 +96,12 @@ class Pipeline:
     def request(self) -> Request:
         """Select what must be forgotten."""
         return select(self.data.table, self.task, self.data.left_out)
+
+    @functools.cached_property
+    def pool(self) -> Pool | None:
+        """Draw the pool of an audit; None without one."""
+        pairs = self.config["evaluation"]["pairs"]
+        return draw_pool(self.data.table, self.request, self.task, pairs) if has_pairs(self.config) else None
 
     @functools.cached_property
     def untried(self) -> str | None:
@@ -112,52 +124,36 @@ class Pipeline:
                 f"only for: {', '.join(kinds)}{why}."
             )
 
-    def train(self, stage: str) -> Artefact:
-        """Make the original (trained on all training utterances, or imported) or the oracle (trained on retain)."""
-        if stage == "original" and self.checkpoint is not None:
-            return self.import_original(self.checkpoint)
+    def train(self, name: str) -> Artefact:
+        """Make a model of `config.evaluation.trainings`: the original (trained or imported), an oracle, ..."""
+        if name == "original" and self.checkpoint is not None:
+            return import_original(self, self.checkpoint)
+        training = trainings(self.config)[name]
+        made = self.make(training, self.name_of(training), self.inputs_of(training), name)
+        self.trained[made.key] = name
+        return made
+
+    def train_all(self, names: Sequence[str]) -> dict[str, Artefact]:
+        """Make several models by name, at once where that is faster; original and oracle alone, one by one."""
+        if len(names) <= 2 or self.checkpoint is not None or group.ranks_of(self.config["trainer"]) > 1:
+            return {name: self.train(name) for name in names}
+        return train_together(self, names)
+
+    def inputs_of(self, training: Training) -> dict[str, Any]:
+        """Return what decides the weights of a trained model."""
         model = self.config["model"]
-        inputs = {
-            "version": _version("train"),
+        return {
+            "version": version_of("train"),
             "split": self.data.key,
-            "without": None if stage == "original" else self.forgotten_ids,
+            "without": self.left_out(training),
             "hearing": self.hearing,
             "model": decisive("model", placeless(model)),
-            "code": code_of(stage, *targets_in(model), *targets_in(self.config["train"])),
+            "code": code_of(training.stage, *targets_in(model), *targets_in(self.config["train"])),
             "train": decisive("train", self.config["train"]),
             **decisive("trainer", self.config["trainer"]),
-            "seed": self.seed,
+            "seed": training.seed,
             **({"pretrained": weights} if (weights := fingerprint(model)) else {}),
         }
-        name = "-".join([*self.words, *([] if stage == "original" else [self.request.name]), f"seed{self.seed}"])
-        return self.make(stage, name, inputs, stage)
-
-    def import_original(self, checkpoint: Checkpoint) -> Artefact:
-        """Make the original from the user's checkpoint, in this process, however many devices there are."""
-        classes, model = self.data.classes, self.config["model"]
-        check_labels(checkpoint, classes)
-        inputs = {
-            "version": _version("import_checkpoint"),
-            "checkpoint": checkpoint.digest,
-            "labels": list(checkpoint.labels),
-            "classes": classes,
-            "hearing": self.hearing,
-            "model": {name: value for name, value in decisive("model", model).items() if name not in UNMADE},
-            "code": code_of("original of a checkpoint", *targets_in(model)),
-        }
-
-        def build(folder: Path, _: str) -> None:
-            from speechforget.stages.import_checkpoint import import_checkpoint
-
-            try:
-                import_checkpoint(folder, checkpoint, classes, self.dataset, model)
-                if checkpoint.digest != inputs["checkpoint"]:
-                    raise UserError(f"{checkpoint.folder} changed while it was read: run the same command again.")
-            except UserError:
-                shutil.rmtree(folder)  # it can never be resumed
-                raise
-
-        return self.produce("original", "-".join([*self.words, "checkpoint"]), inputs, build)
 
     @property
     def hearing(self) -> dict[str, Any]:
@@ -165,65 +161,54 @@ class Pipeline:
         _ = self.data  # makes `dataset.seconds` a number
         return {name: self.dataset[name] for name in HEARING}
 
-    def unlearn(self, original: Artefact) -> Artefact:
-        """Run the method on the original."""
+    def unlearn(self, original: Artefact, training: Training | None = None) -> Artefact:
+        """Run the method on an original. training: of a part of an audit's pool; by default the request of the run."""
+        training = training or Training("unlearned", self.seed)
         inputs = {
-            "version": _version("unlearn"),
+            "version": version_of("unlearn"),
             "original": original.key,
             "split": self.data.key,
-            "without": self.forgotten_ids,
+            "without": self.left_out(training),
             "forgotten": list(self.request.forgotten),
             "method": decisive("method", self.method),
             "code": code_of("unlearned", *targets_in(self.method), *targets_in(self.config["train"]["augment"])),
             "augment": self.config["train"]["augment"],
             **decisive("trainer", self.config["trainer"]),
-            "seed": self.seed,
+            "seed": training.seed,
         }
-        return self.make("unlearned", self.name, inputs, self.method["name"], original.folder)
+        name = f"{self.method['name']}-{self.name_of(training)}"
+        title = f"{self.method['name']} {training.part or ''}".strip()
+        return self.make(training, name, inputs, title, original.folder)
 
     def score(self, kind: str, model: Artefact) -> Artefact:
-        """Score every utterance of the corpus with a model. kind: original, oracle or unlearned."""
-        inputs = {"version": _version("score"), "model": model.key, "split": self.data.key, "hearing": self.hearing}
+        """Score every utterance of the corpus with a model. kind: original, oracle, unlearned, for the progress bar."""
+        inputs = {"version": version_of("score"), "model": model.key, "split": self.data.key, "hearing": self.hearing}
         inputs |= {"windows": self.dataset[WINDOWS], "code": code_of("scores")}
-        return self.make("scores", model.name, inputs, f"scores of the {kind}", model.folder)
+        return self.make(Training("scores", self.seed), model.name, inputs, f"scores of the {kind}", model.folder)
 
-    def attack(self, model: Artefact, options: Mapping[str, Any]) -> Artefact:
-        """Run the attack that `options` describes on a model, in this process, however many devices there are."""
-        inputs = {
-            "version": _version("attack"),
-            "model": model.key,
-            "split": self.data.key,
-            "request": self.forgotten_ids,
-            "forgotten": list(self.request.forgotten),
-            "nonmembers": self.nonmember_ids,
-            "hearing": self.hearing,
-            "attack": options,
-            "code": code_of("attack", *targets_in(options)),
-            "seed": self.seed,
-        }
-
-        def build(folder: Path, _: str) -> None:
-            from speechforget.stages.attack import run_attack
-
-            run_attack(folder, model.folder, self.config, self.data, self.request, options)
-
-        return self.produce("attack", f"{str(options['_target_']).rpartition('.')[2]}-{model.name}", inputs, build)
-
-    def make(self, stage: str, name: str, inputs: Mapping[str, Any], title: str, model: Path | None = None) -> Artefact:
+    def make(
+        self, training: Training, name: str, inputs: Mapping[str, Any], title: str, model: Path | None = None
+    ) -> Artefact:
         """Make an artefact that needs torch, in this process or with one worker per device."""
 
         def build(folder: Path, key: str) -> None:
-            from speechforget.distributed.protocol import Order
             from speechforget.stages.build import build as build_here
 
-            start = None if model is None else str(model)
-            order = Order(stage, self.config, str(folder), key, words_for(name), self.data.key, title, start)
+            order = self.order(training, name, folder, key, title, model)
             if group.ranks_of(self.config["trainer"]) > 1:
                 group.perform(order)
             else:
-                build_here(order, self.data, self.request)
+                build_here(order, self.data, self.request_of(training))
 
-        return self.produce(stage, name, inputs, build)
+        return self.produce(training.stage, name, inputs, build)
+
+    def order(
+        self, training: Training, name: str, folder: Path, key: str, title: str, model: Path | None = None
+    ) -> Order:
+        """Describe an artefact to build. title: of its progress bar. model: the folder of the model to start from."""
+        config, start = {**self.config, "seed": training.seed}, None if model is None else str(model)
+        words = words_for(name)
+        return Order(training.stage, config, str(folder), key, words, self.data.key, title, start, training.part)
 
     def produce(self, stage: str, name: str, inputs: Mapping[str, Any], build: Callable[[Path, str], None]) -> Artefact:
         """Find or make an artefact in the store, and remember what it was made from."""
@@ -233,26 +218,43 @@ class Pipeline:
 
     @property
     def name(self) -> str:
-        """Return the name of the unlearned model and of the result."""
-        return "-".join([self.method["name"], *self.words, self.request.name, f"seed{self.seed}"])
+        """Return the name of the result."""
+        return f"{self.method['name']}-{self.name_of(Training('result', self.seed))}"
+
+    def name_of(self, training: Training) -> str:
+        """Return the words of a model: what it was trained on, and its seed."""
+        request = self.request_of(training)
+        return "-".join([*self.words, *([request.name] if request else []), f"seed{training.seed}"])
+
+    def request_of(self, training: Training) -> Request | None:
+        """Return what a model is trained without, or forgets; None for the original of the run."""
+        return request_of(training, self.request, self.pool)
+
+    def left_out(self, training: Training) -> str | None:
+        """Return a hash of the training utterances that a model is trained without, or forgets; None without any."""
+        request, ids = self.request_of(training), self.data.table["id"].to_numpy()
+        if request is None:
+            return None
+        withdrawn = ["", *ids[np.sort(request.withdrawn)]] if len(request.withdrawn) else []
+        return _hash([*ids[np.sort(request.forget)], *withdrawn])
 
     @functools.cached_property
     def forgotten_ids(self) -> str:
         """Return a hash of the forgotten and the withdrawn utterances."""
-        ids, request = self.data.table["id"].to_numpy(), self.request
-        withdrawn = ["", *ids[np.sort(request.withdrawn)]] if len(request.withdrawn) else []
-        return _hash([*ids[np.sort(request.forget)], *withdrawn])
+        return str(self.left_out(Training("unlearned", self.seed)))
 
     @functools.cached_property
     def nonmember_ids(self) -> str:
         """Return a hash of the non-members."""
         return _hash(self.data.table["id"].to_numpy()[np.sort(self.request.nonmembers)])
 
-    def compare(self, models: Mapping[str, Artefact], scores: Mapping[str, Artefact]) -> Artefact:
-        """Attack all models, and compare their scores and what the attacks measured for this request."""
+    def compare(
+        self, models: Mapping[str, Artefact], scores: Mapping[str, Artefact], audited: Artefact | None = None
+    ) -> Artefact:
+        """Attack all models, and compare their scores and what the attacks measured; add the figures of an audit."""
         paths = list(self.config["evaluation"]["metrics"])
         attacks = list(self.config["evaluation"]["attacks"])
-        attacked = {name: [self.attack(model, options) for options in attacks] for name, model in models.items()}
+        attacked = {name: [attack(self, model, options) for options in attacks] for name, model in models.items()}
         inputs = {
             "version": record.VERSION,
             "scores": {name: artefact.key for name, artefact in scores.items()},
@@ -263,6 +265,7 @@ class Pipeline:
             "metrics": paths,
             "code": code_of("result", *paths),
             "seed": self.seed,
+            **({"audit": audited.key} if audited else {}),
         }
 
         def build(folder: Path, key: str) -> None:
@@ -274,6 +277,9 @@ class Pipeline:
                 told = record.describe_result(
                     self.config, self.data, self.request, models, self.checkpoint, self.untried
                 )
+                told["audit"] = (
+                    json.loads(verified(audited.folder, AUDIT).read_text(encoding="utf-8")) if audited else None
+                )
                 told["identity"] = record.identity(self.config, self.data, self.made_from, inputs)
                 write_comparison(folder, self.config, told, self.data, self.request, models, scores, attacked, tracker)
 
@@ -282,12 +288,9 @@ class Pipeline:
     def show(self, result: Artefact) -> float:
         """Print the comparison and its folder; return the objective."""
         from speechforget.report.console import print_comparison
-        from speechforget.report.record import read_objective
+        from speechforget.report.record import read_objective, read_result
 
-        try:
-            found = json.loads(verified(result.folder, "result.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise UserError(f"{result.folder} has no readable result ({error}): remove it and run again.") from error
+        found = read_result(result.folder)
         print_comparison(found)
         print(f"Result: {result.folder}")
         self.flags = list(found["flags"])
@@ -296,19 +299,3 @@ class Pipeline:
 
 def _hash(ids: Iterable[str]) -> str:
     return hashlib.sha256("\n".join(ids).encode()).hexdigest()
-
-
-@functools.cache
-def _version(stage: str) -> int:
-    """Return `VERSION` of the module of a stage, read without importing it, which would import torch."""
-    import ast
-
-    path = Path(__file__).with_name("stages") / f"{stage}.py"
-    for node in ast.parse(path.read_text(encoding="utf-8")).body:
-        if (
-            isinstance(node, ast.Assign)
-            and getattr(node.targets[0], "id", "") == "VERSION"
-            and isinstance(node.value, ast.Constant)
-        ):
-            return int(node.value.value)  # type: ignore[arg-type]
-    raise AssertionError(f"{path} has no VERSION")

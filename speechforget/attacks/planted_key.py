@@ -1,7 +1,7 @@
 """Planted keys: does a model still know the secret noise that forgotten recordings carried?
 
 Gaussian unlearning score: Pawelczyk et al., "Machine unlearning fails to remove data poisoning attacks", ICLR 2025,
-arXiv 2406.17216, section 4. A model that never heard a key is independent of it, so both statistics have a known
+arXiv 2406.17216. A model that never heard a key is independent of it, so both statistics have a known
 distribution without any other model: N(0, 1) for the first, uniform ranks for the second.
 
 gradient: I = -<g, xi> / |g|, with g = the gradient of the loss to the waveform at the recording without its key.
@@ -45,7 +45,28 @@ class PlantedKey:
         self.fresh = fresh
 
     def __call__(self, subject: Subject) -> dict[str, Value]:
-        """Compute `key_rank` and `key_gradient`, each with the ends ``, `_z` and `_tpr`; see `summary`."""
+        """Compute how surely the keys of forgotten recordings are found, by two statistics.
+
+        Explanation:
+            values: key_rank, key_rank_z, key_rank_tpr, key_gradient, key_gradient_z, key_gradient_tpr
+            meaning: With dataset.planted, some training recordings carry secret noise, and the request is to forget
+                these recordings. A model that never heard a recording cannot tell its key from other noise. This is
+                known without any other model, so evidence in one model is enough. The original's z is the power of the
+                test: below 5, a small z of another model says little.
+            formula: I = -<g, xi> / |g| (gradient), g = gradient of the loss to the waveform at the recording without
+                its key; or I = normal score of the rank of the margin with the own key among the margins with `fresh`
+                other keys of the same level (rank). key_rank and key_gradient are means of I over p recordings;
+                z = mean * sqrt(p); tpr = share of recordings whose key is found at 1 % false alarms.
+            unit: standard deviations of I without influence (mean), of their mean (z), or a share (tpr); 95 %
+                intervals; `count` is recordings.
+            aim: 0 for mean and z, within -2 to 2 in 95 % of models without influence; 0.01 for tpr. Positive: influence
+                is left, since training lowered the loss towards the key. Negative: pushed away from the recordings.
+            fooled by: a model that answers alike for all noise (read the original's z and the accuracy of forget); the
+                gradient is a linear view, and has little power where a recording is quieter than its key.
+            source: Pawelczyk et al., "Machine unlearning fails to remove data poisoning attacks", ICLR 2025,
+                arXiv 2406.17216 (Gaussian unlearning score). The rank is ours, in the manner of the exposure of
+                Carlini et al., USENIX Security 2019.
+        """
         planted, rows = subject.planted, subject.rows["forget"]
         if planted is not None:
             rows = rows[planted.keys.carried[rows]]

@@ -11,7 +11,7 @@ import statistics
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,14 +19,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from speechforget.config.evaluation import Training, has_pairs
+from speechforget.data.requests.pool import Pool
 from speechforget.data.requests.select import Request
 from speechforget.pipeline import Pipeline
 from speechforget.stages.split import Data
-from speechforget.store import Artefact, Store, key_of
+from speechforget.store import Artefact, OneByOne, Store, key_of
 from speechforget.store.dry_run import NotMadeError, dry_run
 from speechforget.store.manifest import DONE, read_done
 
-STAGES = ("split", "original", "oracle", "unlearned", "scores", "attack", "result")
+STAGES = ("split", "original", "oracle", "unlearned", "scores", "attack", "audit", "result")
 # Inputs that a recorded cost must share with the artefact whose cost it estimates.
 ALIKE = {"original": ("model", "train"), "oracle": ("model", "train"), "unlearned": ("method",)}
 
@@ -35,7 +37,8 @@ ALIKE = {"original": ("model", "train"), "oracle": ("model", "train"), "unlearne
 class Planned:
     """An artefact of a run. key: None if the corpus is not decoded. state: exists, unfinished or missing.
 
-    seconds: estimate, None if unknown. identity: equal for equal artefacts, also without a key.
+    seconds: estimate, None if unknown. identity: equal for equal artefacts, also without a key. only: the value of the
+    config key `only` that builds just this model; None for other artefacts.
     """
 
     stage: str
@@ -45,6 +48,7 @@ class Planned:
     state: str
     seconds: float | None
     identity: str
+    only: str | None = None
 
     @property
     def exists(self) -> bool:
@@ -101,7 +105,7 @@ def _record(stage: str, folder: Path) -> tuple[str, Mapping[str, Any], float] | 
         return None
 
 
-class Planner:
+class Planner(OneByOne):
     """Stand in for a store: record what is asked for and make nothing but splits, in the store `scratch`.
 
     known: whether the keys are those of a real run.
@@ -142,14 +146,16 @@ def plan(config: Mapping[str, Any], costs: Costs | None = None, scratch: Path | 
     store, costs = Store(root, config["lock"]), costs or Costs(root)
     with tempfile.TemporaryDirectory() as temporary, dry_run():
         planner = Planner(store, costs, Store(scratch or Path(temporary)))
+        pipeline = Pipeline(config, planner)
         try:
-            _follow(Pipeline(config, planner))
+            _follow(pipeline)
         except Exception as error:
             if not _is_not_made(error):
                 raise
             planner = Planner(store, costs, planner.scratch, known=False)
-            _follow(_Undecoded(config, planner))
-    return planner.planned
+            pipeline = _Undecoded(config, planner)
+            _follow(pipeline)
+    return [replace(planned, only=pipeline.trained.get(planned.identity)) for planned in planner.planned]
 
 
 def _follow(pipeline: Pipeline) -> None:
@@ -184,9 +190,16 @@ class _Undecoded(Pipeline):
         return Request(none, none, (), self.task["kind"])
 
     @cached_property
-    def forgotten_ids(self) -> str:
+    def pool(self) -> Pool | None:
+        """Return a pool without utterances."""
+        pairs = self.config["evaluation"]["pairs"]
+        empty, none = np.zeros(0, dtype=np.int64), np.zeros((pairs, 0), dtype=np.int64)
+        return Pool(empty, none, empty, self.task["kind"], "") if has_pairs(self.config) else None
+
+    def left_out(self, training: Training) -> str | None:
         """Return a hash of the config of the request."""
-        return key_of("request", {"task": self.task})
+        part = {"part": training.part} if training.part else {}
+        return None if training.whole else key_of("request", {"task": self.task, **part})
 
     @cached_property
     def untried(self) -> str | None:

@@ -3,13 +3,64 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from speechforget.config.oracle import has_oracle
 from speechforget.config.ranges import whole
+from speechforget.data.requests.pool import POOL, Pool, parts
+from speechforget.data.requests.select import Request
 from speechforget.errors import UserError
 
+FIRST_POOL_SEED = 1000  # oracles of the pool share no seed with the originals of pairs, so no first weights
 FEWEST = 4  # pairs, and oracles beside pairs: fewer give no interval
+
+
+class Training(NamedTuple):
+    """Say how a model is made. stage: of the store. part: of the pool of an audit; None for the request of the run."""
+
+    stage: str
+    seed: int
+    part: str | None = None
+
+    @property
+    def whole(self) -> bool:
+        """Return whether it is the original of the run, which knows all training utterances."""
+        return self.stage == "original" and self.part is None
+
+
+def has_pairs(config: Mapping[str, Any]) -> bool:
+    """Return whether a run audits its method by pairs. Whole classes cannot be exchanged, so they have none."""
+    return bool(config["evaluation"]["pairs"]) and config["task"]["kind"] == "sample"
+
+
+def trainings(config: Mapping[str, Any]) -> dict[str, Training]:
+    """Name all models that a run trains.
+
+    The oracles are those of the run's seed and of the smallest other seeds, so runs of a sweep share them. Models of
+    pairs have seeds of their own, so that all runs share them.
+    """
+    seed, oracles, pairs = int(config["seed"]), config["evaluation"]["oracles"], config["evaluation"]["pairs"]
+    found = {"original": Training("original", seed)}
+    if has_oracle(config):
+        found["oracle"] = Training("oracle", seed)
+        others = [other for other in range(oracles) if other != seed][: oracles - 1]
+        found |= {f"oracle-seed{other}": Training("oracle", other) for other in others}
+    if has_pairs(config):
+        found |= {f"original-pair{part}": Training("original", int(part[:-1]), part) for part in parts(pairs)}
+        found |= {f"oracle-pool{index}": Training("oracle", FIRST_POOL_SEED + index, POOL) for index in range(oracles)}
+    return found
+
+
+def oracle_names(config: Mapping[str, Any]) -> list[str]:
+    """Name the oracles of the request; the first has the seed of the run."""
+    return [name for name, training in trainings(config).items() if training.stage == "oracle" and not training.part]
+
+
+def request_of(training: Training, request: Request, pool: Pool | None) -> Request | None:
+    """Return what a model is trained without, or forgets; None for the original of the run."""
+    if training.part is None or pool is None:
+        return None if training.whole else request
+    return (pool.forgetting if training.stage == "unlearned" else pool.trained_without)(training.part)
 
 
 def check_evaluation(config: Mapping[str, Any]) -> None:

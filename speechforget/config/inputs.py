@@ -5,7 +5,10 @@ docs/identity.md explains this to readers; scripts/code_table.py makes its table
 
 from __future__ import annotations
 
+import ast
+import functools
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from speechforget.store import code_hash
@@ -45,6 +48,7 @@ UNCOUNTED = {
     "trainer.nodes": "changes rounding only",
     "trainer.compile": "changes rounding only",
     "trainer.threads": "changes rounding only",
+    "trainer.stacked": "changes rounding only: each model keeps draws and statistics of its own",
 }
 HEARING = ("sample_rate", "seconds", "lengths")  # keys of a dataset that decide the input of the classifier
 WINDOWS = "windows"  # key of a dataset on which only scores depend
@@ -78,10 +82,10 @@ def _code(roots: str, stops: str) -> Code:
 
 
 # The keys of later stages contain the results of these: split, forgotten utterances, non-members.
-_DIVIDED = "data.audio.cache data.split data.requests.select "
+_DIVIDED = "data.audio.cache data.split data.requests.select data.requests.pool config.evaluation "
 _METHODS = "models.lora methods.base.switches "
 _TRAINED = _code(
-    "stages.train stages.build data.batches.augment",
+    "stages.train stages.train_many stages.build data.batches.augment",
     _DIVIDED + _METHODS + "stages.unlearn stages.importance_cache stages.score",
 )
 _UNLEARNED = _code(
@@ -100,6 +104,10 @@ CODE = {
     "scores": _code(
         "stages.score stages.build",
         _DIVIDED + _METHODS + "stages.train stages.unlearn stages.importance_cache training.loop optimizers",
+    ),
+    "audit": _code(
+        "stages.audit",
+        "stages.split data.requests.select data.requests.pool config.evaluation config.inputs",
     ),
     "attack": _code("stages.attack", _DIVIDED + _METHODS),
     "result": _code("stages.compare evaluation.compare", "stages.split data.requests.select"),
@@ -123,3 +131,17 @@ def targets_in(options: Any) -> Iterator[str]:
     elif isinstance(options, (list, tuple)):
         for value in options:
             yield from targets_in(value)
+
+
+@functools.cache
+def version_of(stage: str) -> int:
+    """Return `VERSION` of the module of a stage, read without importing it, which would import torch."""
+    path = Path(__file__).parents[1] / "stages" / f"{stage}.py"
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if (
+            isinstance(node, ast.Assign)
+            and getattr(node.targets[0], "id", "") == "VERSION"
+            and isinstance(node.value, ast.Constant)
+        ):
+            return int(node.value.value)  # type: ignore[arg-type]
+    raise AssertionError(f"{path} has no VERSION")

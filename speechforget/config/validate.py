@@ -4,26 +4,21 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import math
 import re
 from collections.abc import Mapping
 from typing import Any
 
-from speechforget.config.evaluation import check_evaluation
+from speechforget.config.evaluation import check_evaluation, trainings
+from speechforget.config.known_answers import check_known_answers
 from speechforget.config.oracle import has_oracle
-from speechforget.config.ranges import as_yaml, choice, number, whole
+from speechforget.config.ranges import as_yaml, check_names, choice, number, whole
 from speechforget.config.seconds import AUTO, LONGEST
 from speechforget.data.requests.draw import share_of, share_range
 from speechforget.data.requests.options import WAYS, counting, unused
-from speechforget.data.requests.select import KNOWN_ANSWERS
 from speechforget.errors import NotApplicable, UserError, nearest
 
 WITHOUT_CURRICULUM = {"curriculum_on": "both", "curriculum_strength": 10.0}  # defaults of conf/config.yaml
 SHARES = {"test"}  # options of corpora that are shares of the recordings
-OFF = {  # defaults of conf/config.yaml for what is switched off
-    "planted": {"percent": 8, "snr": 0, "seed": 0},
-    "confused": {"percent": 50, "seed": 0},
-}
 PRECISIONS = ("32-true", "tf32-true", "64-true", "bf16-mixed", "16-mixed")
 
 
@@ -39,9 +34,9 @@ def check(config: Mapping[str, Any]) -> None:
     check_train(config["train"])
     check_trainer(config["trainer"])
     choice(config, "lock", ("flock", "lease"))
-    check_original(config)
     check_known_answers(config)
     check_evaluation(config)
+    check_original(config)
 
 
 def check_folders(config: Mapping[str, Any]) -> None:
@@ -65,7 +60,7 @@ def check_task(config: Mapping[str, Any]) -> None:
     if "percent" in keys:
         share_of(task["percent"])
     for name in {"classes", "values"} & set(keys):
-        _check_names(f"task.{name}", task[name])
+        check_names(f"task.{name}", task[name])
     if "share" in keys:
         share_range(task["share"])
     if "fewest" in keys and task["fewest"] is not None:
@@ -89,22 +84,6 @@ def _check_unused(config: Mapping[str, Any]) -> None:
         *others, last = (f"task.{key}" for key in keys) if keys else (f"dataset.{task['by']}",)
         do = f"{', '.join(others)} and {last} do" if others else f"{last} does"
         raise NotApplicable(f"task.{name} has no effect with {beside}: {do}. Leave it at {as_yaml(default)}.")
-
-
-def _check_names(option: str, named: Any) -> None:
-    values = named if isinstance(named, list | tuple) else [named]
-    if not values:
-        raise UserError(f"{option} is empty: name at least one, or leave {option}=null to draw some.")
-    for value in values:
-        if not isinstance(value, str | int | float) or isinstance(value, bool) or _is_nan(value):
-            raise UserError(
-                f"{option} contains {as_yaml(value)}, which is not a name: "
-                "quote words such as yes, no, on, off, null, nan."
-            )
-
-
-def _is_nan(value: Any) -> bool:
-    return isinstance(value, float) and math.isnan(value)
 
 
 def _check_pattern(pattern: Any) -> None:
@@ -161,55 +140,14 @@ def check_original(config: Mapping[str, Any]) -> None:
             f"not {labels!r}."
         )
     if config["only"] is not None:
-        choice(config, "only", ("original", "oracle"))
+        check_only(config)
+
+
+def check_only(config: Mapping[str, Any]) -> None:
+    """Check that the run has the one model to build."""
     if config["only"] == "oracle" and not has_oracle(config):
         raise UserError("only=oracle needs a run with an oracle: set oracle=train, too.")
-
-
-def check_known_answers(config: Mapping[str, Any]) -> None:
-    """Check planted keys and exchanged labels: one of them at most, and only for a request that asks for it."""
-    dataset, task = config["dataset"], config["task"]
-    for name in KNOWN_ANSWERS:
-        if not isinstance(dataset[name], Mapping):
-            raise UserError(f"dataset.{name} has keys of its own, such as dataset.{name}.percent: set those.")
-    planted, confused = dataset["planted"], dataset["confused"]
-    choice(planted, "kind", (None, "noise"), "dataset.planted.")
-    number(planted, "snr", -30, 60, "dataset.planted.")
-    if confused["classes"] is not None:
-        _check_names("dataset.confused.classes", confused["classes"])
-    on = {"planted": planted["kind"] is not None, "confused": confused["classes"] is not None}
-    if all(on.values()):
-        raise UserError(
-            "dataset.planted and dataset.confused are both set, and a request has one known answer: unset one."
-        )
-    asked = task["by"] if task["kind"] == "sample" else None
-    for name, how in KNOWN_ANSWERS.items():
-        share_of(dataset[name]["percent"], f"dataset.{name}.percent")
-        whole(dataset[name], "seed", 0, f"dataset.{name}.")
-        if asked == name and not on[name]:
-            raise UserError(f"task.by={name} asks for recordings that this dataset lacks: {how}.")
-        if on[name] and asked != name:
-            raise NotApplicable(
-                f"dataset.{name} is for the request task=sample task.by={name}: ask for that, or unset dataset.{name}."
-            )
-        if on[name] and config["original"]["checkpoint"] is not None:
-            raise UserError(
-                f"dataset.{name} changes what the original is trained on, and original.checkpoint is trained already: "
-                "unset one of them."
-            )
-    _check_unplanted(planted, confused)
-
-
-def _check_unplanted(planted: Mapping[str, Any], confused: Mapping[str, Any]) -> None:
-    """Refuse numbers of keys or exchanged labels that are off."""
-    for switch, options in (("planted.kind", planted), ("confused.classes", confused)):
-        group, _, main = switch.partition(".")
-        for name, default in OFF[group].items() if options[main] is None else ():
-            if options[name] != default:
-                raise NotApplicable(
-                    f"dataset.{group}.{name} has no effect without dataset.{switch}: "
-                    f"set that, or leave it at {default}."
-                )
+    choice(config, "only", tuple(trainings(config)))
 
 
 def check_dataset(dataset: Mapping[str, Any]) -> None:
@@ -264,5 +202,7 @@ def check_trainer(trainer: Mapping[str, Any]) -> None:
     choice(trainer, "precision", PRECISIONS, "trainer.")
     whole(trainer, "threads", 1, "trainer.")
     choice(trainer, "compile", (True, False), "trainer.")
+    if trainer["stacked"] != "auto":
+        whole(trainer, "stacked", 1, "trainer.", ", or auto")
     whole(trainer, "devices", 1, "trainer.")
     whole(trainer, "nodes", 1, "trainer.")

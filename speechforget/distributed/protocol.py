@@ -32,7 +32,7 @@ class Order:
 
     stage: original, oracle, unlearned or scores. config: the whole resolved config of the run. folder, key, name: of
     the artefact. split: the key of the split. title: for the progress bar. model: the folder of the model to start
-    from, if any.
+    from, if any. part: the part of an audit's pool that decides the request; see `data.requests.pool`.
     """
 
     stage: str
@@ -43,3 +43,4 @@ class Order:
     split: str
     title: str
     model: str | None = None
+    part: str | None = None

@@ -56,7 +56,7 @@ class Work:
 
 @dataclass(eq=False)
 class Job:
-    """One job. config: resolved. stage: original or oracle in the first wave. handle: submitit's, if submitted."""
+    """One job. config: resolved. stage: the model of a job in the first wave. handle: submitit's, if submitted."""
 
     work: Work
     config: Mapping[str, Any]

@@ -1,4 +1,4 @@
-"""Plan the first wave of a sweep: build each missing original and oracle once, before the jobs that share it."""
+"""Plan the first wave of a sweep: train each missing original and oracle once, before the jobs that share it."""
 
 from __future__ import annotations
 
@@ -9,14 +9,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from speechforget.cli.messages import explain
+from speechforget.config.evaluation import has_pairs
 from speechforget.errors import NotApplicable
 from speechforget.launchers.jobs import Job, Work
 
-STAGES = ("original", "oracle")
-
 
 def first_wave(jobs: Sequence[Job]) -> list[Job]:
-    """Return jobs that build the shared models of `jobs`; none for a single job.
+    """Return jobs that build the shared models of `jobs`; none for a single job without an audit.
 
     Jobs with a method that is not defined for their request end here. Jobs that cannot be planned from this machine are
     named with the reason, and submitted all the same.
@@ -40,9 +39,9 @@ def first_wave(jobs: Sequence[Job]) -> list[Job]:
                 unknown[sentence] += 1  # may be true of this machine alone, which need not see the recordings
                 continue
             for one in planned:
-                if one.stage in STAGES and not one.exists and one.identity not in wave and job.config["only"] is None:
-                    wave[one.identity] = _only(job, one.stage, len(wave))
-    if len(jobs) < 2:
+                if one.only and not one.exists and one.identity not in wave and job.config["only"] is None:
+                    wave[one.identity] = _only(job, one.only, len(wave))
+    if len(jobs) < 2 and not any(has_pairs(job.config) for job in jobs):
         return []
     for sentence, number in unknown.items():
         line = f"No first wave for {number} of {len(jobs)} jobs, which cannot be planned on this machine: {sentence}"
@@ -50,7 +49,7 @@ def first_wave(jobs: Sequence[Job]) -> list[Job]:
     return list(wave.values())
 
 
-def _only(job: Job, stage: str, number: int) -> Job:
+def _only(job: Job, model: str, number: int) -> Job:
     work = job.work
-    overrides = [*work.overrides, f"only={stage}"]
-    return Job(Work(work.launcher, overrides, number, work.outcomes / "first"), job.config, stage)
+    overrides = [*work.overrides, f"only={model}"]
+    return Job(Work(work.launcher, overrides, number, work.outcomes / "first"), job.config, model)

@@ -32,7 +32,8 @@ examples:
   python -m speechforget.report outputs --gap              add the signed gap to the oracle beside every value
   python -m speechforget.report outputs --format latex     print LaTeX, write nothing
 
-report.csv holds every metric of every row, unrounded, for your own plots."""
+report.csv holds every metric of every row, unrounded, for your own plots. Runs with evaluation=audit add a table of
+audits; audits.csv holds all their figures."""
 
 
 def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -63,18 +64,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print_anywhere()
     options = _arguments(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    from speechforget.report.audits import audits_markdown, audits_rows, read_audits
     from speechforget.report.collect import collect
     from speechforget.report.layout import comma_separated, latex, markdown, print_tables
     from speechforget.report.summary import summarize
     from speechforget.store import write_text
 
     try:
-        tables = summarize(collect(options.folder))
+        tables, audits = summarize(collect(options.folder)), read_audits(options.folder)
     except UserError as error:
         print(error, file=sys.stderr)
         return 1
+    audited = audits_markdown(audits)
     texts = {
-        "markdown": markdown(tables, options.gap),
+        "markdown": markdown(tables, options.gap) + (f"\n{audited}" if audited else ""),
         "csv": comma_separated(tables),
         "latex": latex(tables, options.gap),
     }
@@ -82,14 +85,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(texts[options.format], end="")
         return 0
     print_tables(tables, options.gap)
+    print(audited, end="")
+    files = {f"report.{ending}": texts[kind] for kind, ending in (("markdown", "md"), ("csv", "csv"), ("latex", "tex"))}
+    files |= {"audits.csv": audits_rows(audits)} if audits else {}
     try:
-        for kind, ending in (("markdown", "md"), ("csv", "csv"), ("latex", "tex")):
-            write_text(options.folder / f"report.{ending}", texts[kind])
+        for name, text in files.items():
+            write_text(options.folder / name, text)
     except OSError as error:
         advice = "print what you need with --format markdown, csv or latex instead"
         print(f"Cannot write to {options.folder} ({error.strerror}): {advice}.", file=sys.stderr)
         return 1
-    print(f"Written: {options.folder / 'report.md'}, report.csv, report.tex")
+    print(f"Written: {', '.join([str(options.folder / 'report.md'), *list(files)[1:]])}")
     return 0
 
 

@@ -10,9 +10,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+from speechforget.errors import UserError
 from speechforget.evaluation.compare import objective
 from speechforget.evaluation.flags import flags
-from speechforget.store import write_text
+from speechforget.store import verified, write_text
 
 COLUMNS = ("model", "metric", "value", "low", "high", "count", "gap")
 FEWEST_NONMEMBERS = 30
@@ -41,6 +42,15 @@ def write_result(folder: Path, record: Mapping[str, Any], comparison: Mapping[st
     write_text(folder / "result.json", text)
     loaded: dict[str, Any] = json.loads(text)
     return loaded
+
+
+def read_result(folder: Path) -> dict[str, Any]:
+    """Read result.json of a finished folder. Raises UserError if it cannot be read."""
+    try:
+        found: dict[str, Any] = json.loads(verified(folder, "result.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{folder} has no readable result ({error}): remove it and run again.") from error
+    return found
 
 
 def read_objective(result: Mapping[str, Any]) -> float:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+from speechforget.config.evaluation import Training, request_of
+from speechforget.data.requests.pool import draw_pool
 from speechforget.data.requests.select import Request, select
 from speechforget.distributed import collectives
 from speechforget.distributed.protocol import Order
 from speechforget.errors import UserError
 from speechforget.stages.preflight import preflight
-from speechforget.stages.sources import make_sources
+from speechforget.stages.sources import make_sources, rows_of
 from speechforget.stages.split import Data, split_corpus
-from speechforget.store import Store, verified
+from speechforget.store import Ended, Store, verified
+from speechforget.tracking.curves import read_curve
 from speechforget.tracking.loggers import track_artefact
 from speechforget.training.device import start_process
 from speechforget.training.finite import FULL, Watch
@@ -42,10 +45,9 @@ def build(order: Order, data: Data | None = None, request: Request | None = None
         with watch_of(config, Path(order.model).parent.name).watched("while it was scored"):
             score(folder, Path(order.model), sources, config["trainer"], order.title, data.key)
         return
-    if order.stage == "original":
-        request = None
-    elif request is None:
-        request = select(data.table, config["task"], data.left_out)
+    training = Training(order.stage, int(config["seed"]), order.part)
+    if request is None and not training.whole:
+        request = requested(training, data, config)
     preflight(config)
     with (
         track_artefact(config, order.stage, folder, order.key, order.name)
@@ -56,6 +58,46 @@ def build(order: Order, data: Data | None = None, request: Request | None = None
             folder, config["trainer"], int(config["seed"]), tracker, order.title, watch_of(config, order.stage)
         )
         _fit(order, settings, data, request)
+
+
+def build_many(orders: Sequence[Order], data: Data, requests: Sequence[Request | None], ended: Ended) -> None:
+    """Train the models of several orders, which share all but the rows and the seed, in this process.
+
+    requests: what each is trained without; None: nothing. ended: called for each order that has ended; see
+    `stages.train_many`. A tracker gets the learning curve of a model at its end.
+    """
+    from speechforget.stages.train_many import Job, train_many
+
+    config = orders[0].config
+    preflight(config)
+    sources = make_sources(config, data, None, start_process(config["trainer"]))
+    jobs = []
+    for order, request in zip(orders, requests, strict=True):
+        seed, watch = int(order.config["seed"]), watch_of(config, order.stage)
+        settings = FitSettings(Path(order.folder), config["trainer"], seed, None, order.title, watch)
+        rows = rows_of(data, request)
+        jobs.append(Job(settings, sources.with_rows(**{**rows, "train": rows.get("retain", rows["train"])})))
+
+    def shown(number: int, error: UserError | None) -> None:
+        order = orders[number]
+        if error is None:
+            with track_artefact(order.config, order.stage, Path(order.folder), order.key, order.name) as tracker:
+                if tracker is not None:
+                    for row, values in enumerate(read_curve(Path(order.folder))):
+                        tracker.point(row, values)
+        ended(number, error)
+
+    memory = Path(config["cache"])
+    train_many(jobs, data.classes, config["dataset"], config["model"], config["train"], shown, memory)
+
+
+def requested(training: Training, data: Data, config: Mapping[str, Any]) -> Request | None:
+    """Select what a model is trained without, or what it forgets."""
+    request = select(data.table, config["task"], data.left_out)
+    if training.part is None:
+        return request
+    pool = draw_pool(data.table, request, config["task"], config["evaluation"]["pairs"])
+    return request_of(training, request, pool)
 
 
 def _fit(order: Order, settings: FitSettings, data: Data, request: Request | None) -> None:

@@ -92,8 +92,11 @@ def join(
         return Scores(role[kept], nonmember[kept], data.numbers[kept], logits, np.asarray(loss), embedding, seconds)
 
     forgotten = tuple(data.classes.index(name) for name in request.forgotten)
-    oracles = (read("oracle"),) if "oracle" in scores else ()
-    return Tables(read("original"), oracles, read("unlearned"), forgotten, seed, confused=data.confused)
+    oracles = tuple(read(name) for name in scores if name.startswith("oracle"))
+    speaker = data.table["speaker"].to_numpy(dtype=str)[kept] if "speaker" in data.table else None
+    return Tables(
+        read("original"), oracles, read("unlearned"), forgotten, seed, speaker, tuple(data.classes), data.confused
+    )
 
 
 def measured(attacked: Mapping[str, Sequence[Artefact]]) -> dict[str, list[dict[str, Value]]]:

@@ -43,15 +43,7 @@ def make_sources(
     forgotten ones. Withdrawn utterances are in no validation set. All models of a split get the same noise.
     device: of the classifier. taught: whether labels are those that models are trained on, or else the true ones.
     """
-    train, validation = data.rows("train"), data.rows("validation")
-    rows = {"all": np.arange(len(data.table)), "train": train, "validation": validation}
-    if request is not None:
-        gone = np.isin(data.table["label"].to_numpy(), request.forgotten)
-        retain = np.setdiff1d(train, request.forget)
-        validation = np.setdiff1d(validation, request.withdrawn)
-        rows |= {"retain": retain, "forget": np.sort(request.forget)}
-        rows |= {"validation": validation[~gone[validation]], "validation_forgotten": validation[gone[validation]]}
-        rows["validation_request"] = rows["validation_forgotten"] if request.forgotten else validation
+    rows = rows_of(data, request)
     dataset = config["dataset"]
     recordings = open_recordings(dataset, data, device)
     waveforms = make_waveforms(dataset, data, recordings)
@@ -69,6 +61,21 @@ def make_sources(
         windows=dataset["windows"],
         depth=BATCHES_AHEAD if waits or dataset["cache"] == "none" else 0,
     )
+
+
+def rows_of(data: Data, request: Request | None) -> dict[str, np.ndarray]:
+    """Return the row numbers of each set of utterances by name; see `make_sources`."""
+    train, validation = data.rows("train"), data.rows("validation")
+    rows = {"all": np.arange(len(data.table)), "train": train, "validation": validation}
+    if request is not None:
+        gone = np.isin(data.table["label"].to_numpy(), request.forgotten)
+        rows["train"] = train = np.setdiff1d(train, request.withdrawn)
+        retain = np.setdiff1d(train, request.forget)
+        validation = np.setdiff1d(validation, request.withdrawn)
+        rows |= {"retain": retain, "forget": np.sort(request.forget)}
+        rows |= {"validation": validation[~gone[validation]], "validation_forgotten": validation[gone[validation]]}
+        rows["validation_request"] = rows["validation_forgotten"] if request.forgotten else validation
+    return rows
 
 
 def make_waveforms(dataset: Mapping[str, Any], data: Data, recordings: Recordings) -> Waveforms:

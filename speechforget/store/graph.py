@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from speechforget.errors import UserError
-from speechforget.store.artefacts import KEY_DIGITS
+from speechforget.store.folder import KEY_DIGITS
 from speechforget.store.holders import Record, who_holds
 from speechforget.store.keys import key_of
 from speechforget.store.locks import lock_file
 from speechforget.store.manifest import DONE, damage, read_done
 
 # In the order of the pipeline; other stages follow.
-STAGES = ("split", "original", "oracle", "importance", "unlearned", "scores", "attack", "result")
+STAGES = ("split", "original", "oracle", "importance", "unlearned", "scores", "attack", "audit", "result")
 # The last stage: no artefact depends on a result.
 RESULT = "result"
 # No result depends on these stages. They spare the next run work, and are kept as long as the parent of this stage.

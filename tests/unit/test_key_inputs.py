@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 from hydra import compose, initialize_config_dir
@@ -17,10 +18,11 @@ from speechforget import pipeline
 from speechforget.config import inputs
 from speechforget.config.inputs import UNCOUNTED, code_of, dividing_choices
 from speechforget.data.audio.cache import Audio
+from speechforget.data.requests.pool import Pool
 from speechforget.data.requests.select import select
 from speechforget.pipeline import Pipeline
 from speechforget.stages.split import Data
-from speechforget.store import Artefact, code_hash, code_modules, key_of
+from speechforget.store import Artefact, OneByOne, code_hash, code_modules, key_of
 from speechforget.store import code as store_code
 
 ROOT = Path(__file__).parents[2]
@@ -48,7 +50,13 @@ GROUPS = {
 CHECKPOINT = "original.checkpoint=somewhere"
 
 
-class Keys:
+def pool_of(table: pd.DataFrame, request: Any, task: Any, pairs: int) -> Pool:
+    """The request and as many others, and splits of them."""
+    rows = np.arange(4)
+    return Pool(rows, np.tile([0, 1, 0, 1], (pairs, 1)), rows, "pool", "")
+
+
+class Keys(OneByOne):
     """A store that makes nothing."""
 
     def __init__(self) -> None:
@@ -76,6 +84,7 @@ def stubs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pipeline, "untried", lambda config, forget, trained: None)
     monkeypatch.setattr(pipeline, "with_seconds", lambda config, lengths: config)
     monkeypatch.setattr(pipeline, "select", lambda table, task, left_out: REQUEST)
+    monkeypatch.setattr(pipeline, "draw_pool", pool_of)
     monkeypatch.setattr(Pipeline, "check_applicable", lambda self: None)
 
 
@@ -168,8 +177,9 @@ def test_every_leaf_outside_of_these_groups_is_in_a_key_or_on_the_list(composed:
         "tuned_from": {"epochs": 3},
         "tuned_to": {"epochs": 3},
     }
-    for name in [name for name in config if name not in {*GROUPS, "task", "oracle", "original"}]:
+    for name in [name for name in config if name not in {*GROUPS, "task", "oracle", "original", "evaluation"}]:
         assert not misplaced(config, (name,))
+    assert not misplaced(resolved(composed["sample"]), ("evaluation",))  # a class request has no pairs
 
 
 def test_every_leaf_of_the_list_exists(composed: dict[str, DictConfig]) -> None:

@@ -1,0 +1,1 @@
+"""Audits of a method: complementary pairs of models, and what they show."""
