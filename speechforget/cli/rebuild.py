@@ -10,7 +10,7 @@ from typing import Any
 from speechforget.distributed.group import close_team
 from speechforget.errors import UserError
 from speechforget.pipeline import Pipeline
-from speechforget.store import Artefact, Store, canonical, differences, key_of, provenance, words_for
+from speechforget.store import Artefact, OneByOne, Store, canonical, differences, key_of, provenance, words_for
 from speechforget.store.difference import first_difference
 from speechforget.store.graph import Node, ancestors
 
@@ -19,7 +19,7 @@ TOLERANCE = 1e-3
 SHOWN = 3
 
 
-class _RebuildStore:
+class _RebuildStore(OneByOne):
     """Rebuild one artefact in `store`; serve its parents from where they are."""
 
     def __init__(self, node: Node, store: Store) -> None:
