@@ -148,7 +148,10 @@ def compare(
     for model, found in (measured or {}).items():
         if model in values:
             _add_measured(values[model], found[0])
-    for each in (measured or {}).get("oracle", ()):
+    attacked = (measured or {}).get("oracle", [{}] * len(tables.oracles))
+    if len(attacked) != len(tables.oracles):
+        raise ValueError(f"{len(attacked)} oracles were attacked, and {len(tables.oracles)} were scored")
+    for each in attacked:
         for name, value in each.items():
             nulls.setdefault(name, []).append(value.value)
     values.setdefault("oracle", dict.fromkeys(values["unlearned"], WITHOUT_ORACLE))

@@ -322,11 +322,12 @@ def test_values_that_attacks_measured_stand_beside_metrics():
     result = compare(make_tables(oracles=3), [path], measured)
     spread = pytest.approx(np.std([0.1, 0.2, 0.6], ddof=1))
     numbers = {"value": 0.5, "low": 0.4, "high": 0.6, "count": 9, "gap": 0.4, "oracle_spread": spread}
+    numbers |= {"null_low": 0.1, "null_high": 0.6, "oracles": 3}
     assert result["unlearned"]["probe"] == numbers
     assert result["oracle"]["probe"]["value"] == 0.1 and result["unlearned"].keys() == result["oracle"].keys()
     alone = compare(replace(make_tables(), oracles=()), [path], {**measured, "oracle": []})
     assert alone["unlearned"]["probe"]["gap"] is None and alone["oracle"]["probe"]["value"] is None
-    with pytest.raises(ValueError, match="zip"):
+    with pytest.raises(ValueError, match="3 oracles were attacked, and 2 were scored"):
         compare(make_tables(oracles=2), [path], measured)
     with pytest.raises(UserError, match="An attack and a metric give 'accuracy_test'"):
         compare(make_tables(), [path], {"unlearned": [{"accuracy_test": value}]})
