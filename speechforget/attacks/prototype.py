@@ -52,14 +52,13 @@ class Prototype:
         Explanation:
             values: prototype_<shots>_accuracy
             meaning: Whether the features still hold together what the head forgot: the mean embedding of 1, 5 or 10
-                utterances of a class takes the place of its row, and nothing else changes.
-            formula: accuracy on the rest of forget with row_c = scaled mean embedding of k utterances of c, and a bias
-                with which the new rows take 5 % of unheard utterances of other classes; mean over draws.
-            unit: a share in [0, 1]; no interval, as draws share utterances; `count` is the smallest rest of a draw.
+                utterances of a class takes the place of its row, and nothing else changes but one bias.
+            formula: accuracy on the rest of forget with row_c = scaled mean embedding of k utterances of c; mean over
+                draws. The bias of new rows lets them take a fixed share of other classes, in every model.
+            unit: shares in [0, 1]; no interval, as draws share utterances; `count` is the smallest rest of a draw.
             aim: the oracle's value: features of a model that never heard a word tell it apart, too.
-            fooled by: features that are alike for all classes, where 5 % of the others is a strict price; few
-                utterances to average.
-            source: Prototypical Relearning Attack, arXiv 2506.01318, with a bias of our own.
+            fooled by: few utterances of other classes, by which the bias is set.
+            source: Prototypical Relearning Attack, arXiv 2506.01318.
         """
         names = {f"prototype_{count}_accuracy": count for count in self.shots}
         if not isinstance(subject.classifier.head, nn.Linear):

@@ -68,15 +68,12 @@ def train_many(
     trainer = jobs[0].settings.trainer
     device = start_process(trainer)
     begun = [usable(job.settings.folder / TOGETHER) for job in jobs]
-    choice = Choice(1)
-    if len(jobs) > 1 or any(begun):
-        choice = choose([job.sources for job in jobs], shared, trainer, device, memory)
+    choice = choose([job.sources for job in jobs], shared, trainer, device, memory) if len(jobs) > 1 else Choice(1)
     for numbers in _groups(jobs, begun, recipe, choice.width):
-        if choice.width == 1 or (len(numbers) == 1 and not begun[numbers[0]]):
-            for number in numbers:
-                _train_alone(number, jobs[number], shared, ended)
-        else:
+        if len(numbers) > 1 or begun[numbers[0]]:
             Together({number: jobs[number] for number in numbers}, shared, choice, device, ended).run()
+        else:
+            _train_alone(numbers[0], jobs[numbers[0]], shared, ended)
 
 
 def _groups(jobs: Sequence[Job], begun: Sequence[bool], recipe: Mapping[str, Any], width: int) -> list[Sequence[int]]:

@@ -76,6 +76,11 @@ class Exchange:
         return {f"swap_auc_{self.name}": 0.5 + signs * areas, f"swap_advantage_{self.name}": value[:, :, 0]}
 
 
+def mean_of(values: Floats | Mask) -> float:
+    """Compute a mean; nan without values."""
+    return float(np.mean(values)) if len(values) else float("nan")
+
+
 def _above(scores: Floats, cuts: Floats) -> Floats:
     """Compute the share of the scores above each cut; nan without scores."""
     if not len(scores):
@@ -136,7 +141,7 @@ class Informed:
             for number, sign in enumerate(signs[:, pair]):
                 first, second = models[0, :, number], models[1, :, number]
                 found = (area(first[zero], first[one]) - area(second[zero], second[one])) / 2
-                hits = [np.mean(model[side] > cuts[number]) for model in (first, second) for side in (zero, one)]
+                hits = [mean_of(model[side] > cuts[number]) for model in (first, second) for side in (zero, one)]
                 areas[number, pair] = 0.5 + sign * found
                 advantages[number, pair] = sign * (hits[0] - hits[1] - hits[2] + hits[3]) / 2
         return {"swap_auc_informed": areas, "swap_advantage_informed": advantages}

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from speechforget.evaluation.audit.exchange import Found, area
+from speechforget.evaluation.audit.exchange import Found, area, mean_of
 from speechforget.evaluation.audit.pool import Mask, split
 from speechforget.evaluation.audit.tables import Floats, Integers
 
@@ -114,7 +114,7 @@ class PerUtterance:
                 high, low = up[pair, mask], down[pair, mask]
                 found["per_utterance_auc"][number, pair] = area(high, low)
                 found["per_utterance_accuracy"][number, pair] = (_above_zero(high) + 1 - _above_zero(low)) / 2
-                found["exposure"][number, pair] = (first - second)[pair, mask].mean()
+                found["exposure"][number, pair] = mean_of((first - second)[pair, mask])
             for rate, share in RATES.items():
                 tpr = hit_rate(up[self.units], down[self.units], share)
                 found[f"per_utterance_tpr_at_{rate}"][number] = tpr
@@ -123,7 +123,7 @@ class PerUtterance:
 
 def _above_zero(scores: Floats) -> float:
     """Compute the share of scores above 0, ties half."""
-    return float(np.mean(scores > 0) + np.mean(scores == 0) / 2)
+    return mean_of(scores > 0) + mean_of(scores == 0) / 2
 
 
 def told_from_oracles(models: Floats, oracles: Floats, half: Integers) -> Floats:
