@@ -146,12 +146,11 @@ def compare(
     values = {model: _evaluate(tables, model, metrics) for model in MODELS if model != "oracle" or tables.oracles}
     nulls = _nulls(tables, metrics)
     for model, found in (measured or {}).items():
+        if len(found) != (len(tables.oracles) if model == "oracle" else 1):
+            raise ValueError(f"attacks measured {len(found)} models as {model}")
         if model in values:
             _add_measured(values[model], found[0])
-    attacked = (measured or {}).get("oracle", [{}] * len(tables.oracles))
-    if len(attacked) != len(tables.oracles):
-        raise ValueError(f"{len(attacked)} oracles were attacked, and {len(tables.oracles)} were scored")
-    for each in attacked:
+    for each in (measured or {}).get("oracle", ()):
         for name, value in each.items():
             nulls.setdefault(name, []).append(value.value)
     values.setdefault("oracle", dict.fromkeys(values["unlearned"], WITHOUT_ORACLE))

@@ -209,6 +209,8 @@ SITUATIONS = {
     "no test": lambda kind: make_tables(kind, roles=tuple(role for role in ROLES if role != "test")),
     "one to forget": lambda kind: one_forgotten(make_tables(kind)),
     "no oracle": lambda kind: replace(make_tables(kind), oracles=()),
+    "two oracles": lambda kind: make_tables(kind, oracles=2),
+    "three oracles": lambda kind: make_tables(kind, oracles=3),
     "no names": lambda kind: replace(make_tables(kind), speaker=None, classes=()),
     "few": lambda kind: make_tables(kind, rows=30, seed=1),
 }
@@ -327,7 +329,7 @@ def test_values_that_attacks_measured_stand_beside_metrics():
     assert result["oracle"]["probe"]["value"] == 0.1 and result["unlearned"].keys() == result["oracle"].keys()
     alone = compare(replace(make_tables(), oracles=()), [path], {**measured, "oracle": []})
     assert alone["unlearned"]["probe"]["gap"] is None and alone["oracle"]["probe"]["value"] is None
-    with pytest.raises(ValueError, match="3 oracles were attacked, and 2 were scored"):
+    with pytest.raises(ValueError, match="attacks measured 3 models as oracle"):
         compare(make_tables(oracles=2), [path], measured)
     with pytest.raises(UserError, match="An attack and a metric give 'accuracy_test'"):
         compare(make_tables(), [path], {"unlearned": [{"accuracy_test": value}]})
