@@ -15,6 +15,7 @@ slow:
 pages:
 	python scripts/architecture.py
 	python scripts/code_table.py
+	python -m speechforget.explain --page docs/metrics.md
 
 bench:
 	python scripts/bench.py train

@@ -3,6 +3,7 @@
     python scripts/bench.py sweep          2 requests x all methods x 2 seeds on espeak; about 15 minutes on two cores
     python scripts/bench.py sweep --quick  the same at a small size; its figures mean nothing
     python scripts/bench.py train          training and scoring, against the bare limit and usual ways; 10 minutes
+    python scripts/bench.py stacked        8 models trained at once, against the same one by one; a few minutes
     python scripts/bench.py methods        each method, against its sample passes at bare speed; a few minutes
     python scripts/bench.py memory         100,000 utterances: anonymous memory; needs 7 GB of disk
     python scripts/bench.py startup        from the command to the end of the first training step
@@ -31,14 +32,14 @@ from omegaconf import OmegaConf
 
 from speechforget.cli.main import guard  # sets process options that must precede loading torch
 from speechforget.pipeline import Pipeline
-from speechforget.store import Artefact, Store
+from speechforget.store import Artefact, OneByOne, Store
 
 ROOT = Path(__file__).parents[1]
 METHODS = sorted(path.stem for path in (ROOT / "conf" / "method").glob("*.yaml"))
 QUICK = ["experiment=smoke"]
 
 
-class Timed:
+class Timed(OneByOne):
     """Count only the seconds of building in a store, without keys, locks and records."""
 
     def __init__(self, root: Path) -> None:
@@ -164,7 +165,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "what",
-        choices=["sweep", "train", "methods", "memory", "startup", "parts", "cached"],
+        choices=["sweep", "train", "stacked", "methods", "memory", "startup", "parts", "cached"],
         help="see above; sweep runs parts and cached itself",
     )
     parser.add_argument("--quick", action="store_true", help="run at a small size, as a test")
@@ -183,7 +184,9 @@ def main() -> None:
         default=2,
         help="methods: at most this many; fixed costs weigh less in a longer run",
     )
-    parser.add_argument("--trainer", default="cpu", help="train, methods: cpu or gpu")
+    parser.add_argument("--trainer", default="cpu", help="train, stacked, methods: cpu or gpu")
+    parser.add_argument("--together", type=int, default=8, help="stacked: number of models")
+    parser.add_argument("--rounds", type=int, default=3, help="train, stacked, methods: measure so often, in turns")
     parser.add_argument("--root", type=Path, help=argparse.SUPPRESS)
     arguments, arguments.overrides = parser.parse_known_args()
     if arguments.what == "sweep":
@@ -192,6 +195,10 @@ def main() -> None:
         from bench_training import train
 
         train(arguments)
+    elif arguments.what == "stacked":
+        from bench_stacked import stacked
+
+        stacked(arguments)
     elif arguments.what in {"memory", "startup"}:
         from bench_process import COMMANDS
 

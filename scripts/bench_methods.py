@@ -19,7 +19,7 @@ from typing import Any
 import speechforget.cli.main  # noqa: F401  # isort: skip  (sets process options that must precede loading torch)
 
 import torch
-from bench_training import CLASSES, RATE, ROOT, ROUNDS, Bench, make_corpus
+from bench_training import CLASSES, RATE, ROOT, Bench, make_corpus
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
@@ -174,7 +174,9 @@ def methods(arguments: argparse.Namespace) -> None:
         steps = 2 if arguments.quick else 20
         bench.take("finetune", steps)  # not counted: it loads modules for the others
         rounds = [bench.take_all(names, steps)]
-        rounds += [bench.take_all(list(rounds[0]), steps) for _ in range(0 if arguments.quick else ROUNDS - 1)]
+        rounds += [
+            bench.take_all(list(rounds[0]), steps) for _ in range(0 if arguments.quick else arguments.rounds - 1)
+        ]
         forget = len(select(bench.data.table, bench.config["task"]).forget)
         retain = len(bench.data.rows("train")) - forget
     what = f"{forget} utterances of forget and {retain} of retain, at most {bench.epochs} epochs"

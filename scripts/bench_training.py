@@ -52,7 +52,6 @@ MODELS: dict[str, tuple[int, list[str]]] = {
     ),
 }
 BLOCK = 40  # steps timed together, so that each finds the CPU's cache as a step of its kind left it
-ROUNDS = 3  # the compared ways take turns, because shared machines drift
 
 
 def make_corpus(folder: Path, clips: int) -> None:
@@ -331,7 +330,7 @@ def train(arguments: argparse.Namespace) -> None:
 
 def _compare(bench: Bench, arguments: argparse.Namespace) -> None:
     steps, few = bench.steps, max(3, min(bench.steps, 20))
-    rounds = [_round(bench, steps, few) for _ in range(1 if arguments.quick else ROUNDS)]
+    rounds = [_round(bench, steps, few) for _ in range(1 if arguments.quick else arguments.rounds)]
     median = {name: statistics.median(found[name] for found in rounds) for name in rounds[0]}
     ratios = {name: statistics.median(found[name] / found["bare"] for found in rounds) for name in rounds[0]}
     times = {name: statistics.median(found["ours"] / found[name] for found in rounds) for name in rounds[0]}

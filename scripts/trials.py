@@ -12,14 +12,14 @@ from typing import Any
 
 from speechforget.errors import UserError
 from speechforget.pipeline import Pipeline
-from speechforget.store import Artefact, Store, make_folder
+from speechforget.store import Artefact, OneByOne, Store, make_folder
 
 ACCURACY = "speechforget.evaluation.accuracy.accuracy"  # the metric behind the objective
 NO_LOGGER = {"_target_": "speechforget.tracking.loggers.no_logger"}
 
 
 @dataclass
-class Apart:
+class Apart(OneByOne):
     """Keep artefacts that trials share in the user's store, and those of one trial in `trial`."""
 
     shared: Store

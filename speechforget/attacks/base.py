@@ -176,8 +176,3 @@ def _bytes(part: tuple[Batch, Tensor | None]) -> int:
 def too_few(count: int) -> str:
     """Return the reason where no class of the request has utterances beside `count` of them."""
     return f"no class of the request has more than {count} distinct utterances"
-
-
-def missing(reason: str) -> Value:
-    """Return the value of an attack that cannot be computed."""
-    return Value(float("nan"), float("nan"), float("nan"), 0, reason)

@@ -17,11 +17,11 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from speechforget.attacks.base import PREFIX, Rows, Subject, missing
+from speechforget.attacks.base import PREFIX, Rows, Subject
 from speechforget.config.ranges import number, whole
 from speechforget.evaluation.intervals import share
 from speechforget.evaluation.membership import area_under_curve
-from speechforget.evaluation.tables import Value
+from speechforget.evaluation.tables import Value, missing
 
 NO_NORM = "the model has no batch normalisation"
 
@@ -50,11 +50,23 @@ class Compression:
         self.bits, self.pruning, self.most, self.batch_size = tuple(bits), tuple(pruning), most, batch_size
 
     def __call__(self, subject: Subject) -> dict[str, Value]:
-        """Compute three values for each change `<name>`: int8, int4, fp16, pruned_30, pruned_50, batch_norm.
+        """Compute accuracy on forget, its change, and the membership AUC after each change of the weights.
 
-        `<name>_accuracy_forget`: with its 95 % Wilson interval. `<name>_change_forget`: that accuracy minus the one of
-        the unchanged model, with a 95 % interval of paired differences. `<name>_membership_auc`: of the loss,
-        forget against non-members, see `membership.auc`.
+        Explanation:
+            values: int8_accuracy_forget, int4_accuracy_forget, fp16_accuracy_forget, pruned_<share>_accuracy_forget,
+                batch_norm_accuracy_forget, int8_change_forget, int4_change_forget, fp16_change_forget,
+                pruned_<share>_change_forget, batch_norm_change_forget, int8_membership_auc, int4_membership_auc,
+                fp16_membership_auc, pruned_<share>_membership_auc, batch_norm_membership_auc
+            meaning: What a model says of forget with weights of 8 or 4 bits, in half precision, without the smallest
+                30 or 50 % of them, or with batch-norm statistics estimated anew on retain. change: that accuracy minus
+                the unchanged model's. Keyword models are deployed so.
+            formula: int8: w = s round(w / s), s the largest of the output channel / 127 (int4: / 7); AUC of the loss,
+                forget against non-members.
+            unit: shares in [0, 1] with 95 % Wilson intervals; differences with that of Agresti & Min (Statistics in
+                Medicine 2005); AUC with a 99 % interval.
+            aim: the oracle's value; a change above the oracle's is hidden knowledge.
+            fooled by: over-forgetting, which survives coarse weights.
+            source: Zhang et al., ICLR 2025 (quantisation).
         """
         forget = subject.drawn(subject.rows["forget"], self.most, "compression", "forget")
         nonmembers = subject.drawn(subject.rows["nonmembers"], self.most, "compression", "nonmembers")

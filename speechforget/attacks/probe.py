@@ -15,11 +15,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from speechforget.attacks.base import NO_SPEAKERS, PREFIX, Rows, Subject, missing
+from speechforget.attacks.base import NO_SPEAKERS, PREFIX, Rows, Subject
 from speechforget.attacks.common.cross_fit import Fitted, area, balanced_accuracy, cross_fit, folds_of, information
 from speechforget.attacks.common.layers import Features, layer_features
 from speechforget.config.ranges import number, whole
-from speechforget.evaluation.tables import Value
+from speechforget.evaluation.tables import Value, missing
 from speechforget.seeding import order
 
 Mask = NDArray[np.bool_]
@@ -59,14 +59,26 @@ class Probe:
         self.folds, self.strength, self.most, self.voices = folds, strength, most, voices
 
     def __call__(self, subject: Subject) -> dict[str, Value]:
-        """Compute `probe_<what>_<layer>` for each layer, `probe_<what>_max` over layers, and `probe_<what>_nats`.
+        """Compute how well probes of each layer answer four questions.
 
-        label: AUC of the forgotten classes against the others, on holdout and test. label_forget: the same probes,
-        forget against the others of holdout and test. membership: AUC of forget against non-members; speakers, where
-        known, are kept whole in a fold, and the mean of each label is subtracted, as non-members match the labels of
-        forget. speaker: balanced accuracy on forget of a probe of who spoke, fitted on forget
-        and holdout, over the speakers of forget. nats: the largest bound H(Y) - cross-entropy of a layer, in nats; with
-        `max` it has no interval, and both are above the value of any single layer by chance alone.
+        Explanation:
+            values: probe_label_<layer>, probe_label_forget_<layer>, probe_membership_<layer>, probe_speaker_<layer>,
+                probe_label_max, probe_label_forget_max, probe_membership_max, probe_speaker_max, probe_label_nats,
+                probe_membership_nats, probe_speaker_nats
+            meaning: What a layer still tells. label: forgotten classes against the others, on holdout and test, which
+                no model was trained on; label_forget: the same probes, forget against the others of holdout and test;
+                membership: forget against its non-members, whole speakers in a fold, and the mean of each label
+                subtracted, since non-members match the labels of forget; speaker: who spoke, on forget, by probes of
+                forget and holdout, where the label is not the speaker. max: the largest over layers, nats: the largest
+                bound; both are above the value of a single layer by chance alone.
+            formula: AUC over pairs of a positive and a negative utterance of one fold (label, membership), mean recall
+                over speakers (speaker), of logistic regressions in 5 folds on standardised outputs averaged over time;
+                nats: H(Y) - cross-entropy, all classes weighted alike.
+            unit: AUC or share in [0, 1], with a 95 % interval as if utterances were independent; nats.
+            aim: the oracle's value. A layer of any model separates words that it never learned, so 0.5 is no aim.
+            fooled by: information that is not linear, and features that are hidden in single frames, because outputs
+                are averaged over time.
+            source: IDI, AAAI 2026, arXiv 2405.17878; interval of Hanley & McNeil, Radiology 1982.
         """
         questions = {"label": self._label(subject), "membership": self._membership(subject)}
         questions["speaker"] = self._speaker(subject)

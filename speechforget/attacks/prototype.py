@@ -20,9 +20,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from speechforget.attacks.base import PREFIX, Rows, Subject, missing, too_few
+from speechforget.attacks.base import PREFIX, Rows, Subject, too_few
 from speechforget.config.ranges import number, whole
-from speechforget.evaluation.tables import Value
+from speechforget.evaluation.tables import Value, missing
 
 NO_HEAD = "the head of the model is not linear"
 UNHEARD = "holdout and validation have too few utterances of classes that keep their row"
@@ -43,12 +43,20 @@ class Prototype:
         self.shots, self.draws, self.taken, self.most = tuple(shots), draws, taken, most
 
     def __call__(self, subject: Subject) -> dict[str, Value]:
-        """Compute `prototype_<k>_accuracy` in [0, 1]: accuracy on the rest of forget, the mean over draws.
+        """Compute the accuracy on the rest of forget, the mean over draws.
 
-        The rows of all classes of forget are replaced at once; classes with too few utterances keep theirs and are not
-        counted. New rows have the mean norm of the rows that stay and one bias, see above. If no row stays, as for most
-        requests of samples, they have the mean norm and bias of the replaced ones. No interval, as the draws share
-        utterances; `count` is the smallest rest of a draw.
+        Explanation:
+            values: prototype_<k>_accuracy
+            meaning: The row of the head for a class becomes the mean embedding of k utterances of forget, for all
+                classes of forget at once; the others are judged. Classes with too few utterances keep their row and are
+                not counted. New rows have the mean norm of the rows that stay, and take 5 % of the unheard utterances
+                of other classes. If no row stays, as for most requests of samples, they have the mean norm and bias of
+                the replaced ones.
+            formula: mean of 1[argmax z = y] over the rest of forget, with the new rows, over 5 draws.
+            unit: a share in [0, 1]; no interval, as the draws share utterances. The count is the smallest rest.
+            aim: the oracle's value, which is far from 0.
+            fooled by: an encoder that scatters the utterances of forget.
+            source: Spotter, arXiv 2506.01318; the bias is ours.
         """
         names = {f"prototype_{count}_accuracy": count for count in self.shots}
         if not isinstance(subject.classifier.head, nn.Linear):

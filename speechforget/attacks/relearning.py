@@ -15,11 +15,11 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from speechforget.attacks.base import PREFIX, Rows, Subject, missing, too_few
+from speechforget.attacks.base import PREFIX, Rows, Subject, too_few
 from speechforget.batch import Batch
 from speechforget.config.ranges import number, whole
 from speechforget.evaluation.intervals import share
-from speechforget.evaluation.tables import Value
+from speechforget.evaluation.tables import Value, missing
 from speechforget.seeding import order
 
 DIVERGED = "fine-tuning diverged"
@@ -53,12 +53,20 @@ class Relearning:
         self.learning_rate, self.batch_size, self.most = learning_rate, batch_size, most
 
     def __call__(self, subject: Subject) -> dict[str, Value]:
-        """Compute `relearn_<what>_final` and `relearn_<what>_area`, both in [0, 1].
+        """Compute the end and the area of each curve.
 
-        what: 1, 5, 10 (shots), head (only the head learns), retain (learns retain, judged on all of forget). final:
-        accuracy on the rest of forget after the last step. area: under the curve of accuracies, from before the first
-        step to after the last one, by the trapezoid rule, divided by the number of steps. Only retain has an interval
-        (95 % Wilson, of final), as the draws of the others share utterances; `count` is utterances judged in a draw.
+        Explanation:
+            values: relearn_<k>_final, relearn_<k>_area, relearn_head_final, relearn_head_area, relearn_retain_final,
+                relearn_retain_area
+            meaning: Accuracy on the rest of forget while a copy learns k utterances of each class again. head:
+                only the head learns, from 5 of each class; retain: it learns retain alone, and all of forget is judged.
+                final: after the last step. area: from before the first step to after the last one.
+            formula: mean of 1[argmax z = y]; area: trapezoid rule, divided by the steps; means over draws.
+            unit: shares in [0, 1]. Only relearn_retain_final has an interval (95 % Wilson), as the draws of the others
+                share utterances.
+            aim: the oracle's value. Faster: something was left; slower: the forgotten stands out.
+            fooled by: a head that is driven far away, which few steps do not bring back; see the prototypes.
+            source: Golatkar et al., CVPR 2020 (steps to a threshold).
         """
         values: dict[str, Value] = {}
         for count in self.shots:

@@ -11,9 +11,9 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from speechforget.attacks.base import NO_SPEAKERS, Rows, Subject, missing
+from speechforget.attacks.base import NO_SPEAKERS, Rows, Subject
 from speechforget.evaluation.intervals import share
-from speechforget.evaluation.tables import Value
+from speechforget.evaluation.tables import Value, missing
 
 Vectors = NDArray[np.float64]
 
@@ -30,16 +30,22 @@ class Verification:
         self.most = most
 
     def __call__(self, subject: Subject) -> dict[str, Value]:
-        """Compute three values in [0, 1]; speakers are forgotten if no utterance of theirs is in retain.
+        """Compute how well forgotten speakers are verified and identified.
 
-        verification_eer: equal error rate of pairs of one forgotten speaker (two utterances of forget) against pairs of
-            a forgotten and another speaker (an utterance of holdout or test). 0: verified without error, 0.5: not at
-            all. No interval, as pairs share utterances.
-        verification_rank1: share of forget utterances whose nearest speaker in a gallery is their own, with a 95 %
-            Wilson interval. The gallery has the mean of one half of the utterances of every speaker, drawn by the seed;
-            the other half is judged.
-        verification_rank1_impostors: the same for the other speakers, on holdout and test: the level of voices that
-            nobody asked to forget.
+        Explanation:
+            values: verification_eer, verification_rank1, verification_rank1_impostors
+            meaning: Whether the embedding still tells a voice that the head forgot. Speakers are forgotten if no
+                utterance of theirs is in retain. eer: pairs of utterances of one forgotten speaker in forget, against
+                pairs of a forgotten and another speaker in holdout or test. rank1: the share of utterances of forgotten
+                speakers whose nearest speaker in a gallery is their own; the gallery has the mean of half of the
+                utterances of every speaker. rank1_impostors: the same for the other speakers, on holdout and test.
+            formula: cosine of embeddings minus the mean embedding of the other speakers; eer: the rate at which as many
+                impostors are accepted as targets are rejected.
+            unit: shares in [0, 1]; an eer of 0 verifies without error, 0.5 not at all. rank1 has a 95 % Wilson
+                interval; eer has none, as pairs share utterances.
+            aim: the oracle's value, and for rank1 the level of impostors; not the worst verification.
+            fooled by: recordings of one session, or of other words for each speaker.
+            source: GUARD, arXiv 2609.27399.
         """
         speakers = subject.speakers
         if speakers is None:

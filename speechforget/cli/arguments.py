@@ -5,7 +5,11 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-SUBCOMMANDS = {"report": "speechforget.report.__main__", "store": "speechforget.cli.store"}
+SUBCOMMANDS = {
+    "explain": "speechforget.explain",
+    "report": "speechforget.report.__main__",
+    "store": "speechforget.cli.store",
+}
 # A link in a checkout, a folder in an installed package: the same path in both.
 CONF = (Path(__file__).parents[1] / "conf").resolve()
 HOME = re.compile(r"(\+{0,2}[\w.@/]+=)(~(?:/.*)?)", flags=re.DOTALL)

@@ -24,7 +24,7 @@ from speechforget.data.requests.pool import Pool
 from speechforget.data.requests.select import Request
 from speechforget.pipeline import Pipeline
 from speechforget.stages.split import Data
-from speechforget.store import Artefact, Store, key_of
+from speechforget.store import Artefact, OneByOne, Store, key_of
 from speechforget.store.dry_run import NotMadeError, dry_run
 from speechforget.store.manifest import DONE, read_done
 
@@ -105,7 +105,7 @@ def _record(stage: str, folder: Path) -> tuple[str, Mapping[str, Any], float] | 
         return None
 
 
-class Planner:
+class Planner(OneByOne):
     """Stand in for a store: record what is asked for and make nothing but splits, in the store `scratch`.
 
     known: whether the keys are those of a real run.

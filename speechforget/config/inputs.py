@@ -48,6 +48,7 @@ UNCOUNTED = {
     "trainer.nodes": "changes rounding only",
     "trainer.compile": "changes rounding only",
     "trainer.threads": "changes rounding only",
+    "trainer.stacked": "changes rounding only: each model keeps draws and statistics of its own",
 }
 HEARING = ("sample_rate", "seconds", "lengths")  # keys of a dataset that decide the input of the classifier
 WINDOWS = "windows"  # key of a dataset on which only scores depend
@@ -84,7 +85,7 @@ def _code(roots: str, stops: str) -> Code:
 _DIVIDED = "data.audio.cache data.split data.requests.select data.requests.pool config.evaluation "
 _METHODS = "models.lora methods.base.switches "
 _TRAINED = _code(
-    "stages.train stages.build data.batches.augment",
+    "stages.train stages.train_many stages.build data.batches.augment",
     _DIVIDED + _METHODS + "stages.unlearn stages.importance_cache stages.score",
 )
 _UNLEARNED = _code(

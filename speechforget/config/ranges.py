@@ -19,11 +19,11 @@ def choice(options: Mapping[str, Any], name: str, known: tuple[Any, ...], prefix
         raise UserError(f"There is no {prefix}{name}={options[name]}: {nearest(str(options[name]), known)}")
 
 
-def whole(options: Mapping[str, Any], name: str, low: int, prefix: str = "") -> None:
-    """Raise UserError unless the value is a whole number of at least `low`."""
+def whole(options: Mapping[str, Any], name: str, low: int, prefix: str = "", more: str = "") -> None:
+    """Raise UserError unless the value is a whole number of at least `low`. more: also allowed."""
     value = options[name]
     if isinstance(value, bool) or not isinstance(value, int) or value < low:
-        raise UserError(f"{prefix}{name} must be a whole number of at least {low}, not {value!r}.")
+        raise UserError(f"{prefix}{name} must be a whole number of at least {low}{more}, not {value!r}.")
 
 
 def number(options: Mapping[str, Any], name: str, low: float, high: float, prefix: str = "", more: str = "") -> None:

@@ -217,5 +217,7 @@ def check_trainer(trainer: Mapping[str, Any]) -> None:
     choice(trainer, "precision", PRECISIONS, "trainer.")
     whole(trainer, "threads", 1, "trainer.")
     choice(trainer, "compile", (True, False), "trainer.")
+    if trainer["stacked"] != "auto":
+        whole(trainer, "stacked", 1, "trainer.", ", or auto")
     whole(trainer, "devices", 1, "trainer.")
     whole(trainer, "nodes", 1, "trainer.")

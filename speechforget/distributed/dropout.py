@@ -6,8 +6,9 @@ torch draws masks per batch, so a batch that is split over two processes would g
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from typing import Any
 
 import torch
@@ -20,8 +21,9 @@ from speechforget.seeding import seed_from
 
 KINDS = {nn.Dropout: functional.dropout, nn.Dropout1d: functional.dropout1d, nn.Dropout2d: functional.dropout2d}
 
-# Of the current step: pairs of inputs and their rows, the salt of its draws, and the rows of the model's current input.
-_step: dict[str, Any] = {"batches": (), "salt": (), "rows": None}
+# Of the current step: pairs of inputs and their rows, the seed of each dropout's draws by its number, and the rows of
+# the model's current input.
+_step: dict[str, Any] = {"batches": (), "seed_of": None, "rows": None}
 
 
 class UtteranceDropout(_DropoutNd):
@@ -38,7 +40,7 @@ class UtteranceDropout(_DropoutNd):
         if not self.training or self.p == 0 or rows is None or len(rows) != len(input):
             return KINDS[self.kind](input, self.p, self.training)
         shape = input.shape if self.kind is nn.Dropout else (*input.shape[:2], *[1] * (input.dim() - 2))
-        drawn = bits(rows, math.prod(shape[1:]), seed_from(*_step["salt"], "dropout", self.number))
+        drawn = bits(rows, math.prod(shape[1:]), _step["seed_of"](self.number))
         return input * (drawn >= math.ceil(self.p * 2**53)).to(input.dtype).mul_(1 / (1 - self.p)).view(shape)
 
 
@@ -64,11 +66,30 @@ def _note_rows(_: nn.Module, arguments: tuple[Any, ...]) -> None:
 @contextmanager
 def drawn_for(batch: Batch | Pair, *salt: int | str) -> Iterator[None]:
     """Draw masks for the batch, or a half of the pair, by the utterances' rows and the salt: seed and pass."""
-    _step.update(batches=[(half.inputs[0], half.rows) for half in halves(batch) if half.inputs], salt=salt)
+    with _drawn([(half.inputs[0], half.rows) for half in halves(batch) if half.inputs], partial(dropout_seed, salt)):
+        yield
+
+
+def dropout_seed(salt: Sequence[int | str], number: int) -> int:
+    """Return the seed that the `number`th dropout of a model draws by."""
+    return seed_from(*salt, "dropout", number)
+
+
+def drawn_by(first: Tensor, rows: Tensor, seeds: Tensor) -> AbstractContextManager[None]:
+    """Draw masks for the model's first input by rows (batch,) and the seeds of its dropouts (dropouts,), as tensors.
+
+    So several models with seeds of their own can draw in one call (`training.stacked`).
+    """
+    return _drawn([(first, rows)], lambda number: seeds[number])
+
+
+@contextmanager
+def _drawn(batches: Sequence[tuple[Tensor, Tensor]], seed_of: Callable[[int], int | Tensor]) -> Iterator[None]:
+    _step.update(batches=batches, seed_of=seed_of)
     try:
         yield
     finally:
-        _step.update(batches=(), rows=None)
+        _step.update(batches=(), seed_of=None, rows=None)
 
 
 def as_before() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
@@ -86,7 +107,7 @@ def _recalled(step: dict[str, Any]) -> Iterator[None]:
         _step.update(now)
 
 
-def bits(rows: Tensor, count: int, seed: int) -> Tensor:
+def bits(rows: Tensor, count: int, seed: int | Tensor) -> Tensor:
     """Return `seeding.uniform` times 2**53, drawn on the device of the rows: int64 (len(rows), count)."""
     start = _mix(rows + seed)
     steps = torch.arange(1, count + 1, device=rows.device) * _signed(0x9E3779B97F4A7C15)

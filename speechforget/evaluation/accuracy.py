@@ -3,23 +3,46 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from speechforget.evaluation.intervals import share
 from speechforget.evaluation.tables import NOTHING, Tables, Value, predictions
 
 
 def accuracy(tables: Tables, model: str) -> dict[str, Value]:
-    """Compute `accuracy_<subset>` in [0, 1] over all K outputs, with 95 % Wilson intervals; see `Tables.subsets`."""
+    """Compute the accuracy on each subset, over all K outputs.
+
+    Explanation:
+        values: accuracy_<subset>
+        meaning: The share of utterances whose label the model predicts. Forget and retain are training utterances of
+            the request and all others; validation, holdout and test hold remaining classes; validation_forgotten and
+            test_forgotten hold the classes that a class request removes; nonmembers are holdout utterances that match
+            the request.
+        formula: mean of 1[argmax z = y] over all K outputs.
+        unit: a share in [0, 1] with a 95 % Wilson interval.
+        aim: the oracle's value on every subset. Forgetting samples must not lower it further: the oracle still knows
+            the words.
+        fooled by: a new head on unchanged features; it says little about samples, because oracle and original differ
+            by a few points only.
+        source: Golatkar et al., CVPR 2020 (against a retrained model).
+    """
     scores = tables.of(model)
     right = scores.predicted == scores.label
     return {f"accuracy_{name}": share(right[mask]) for name, mask in tables.subsets().items()}
 
 
 def accuracy_masked(tables: Tables, model: str) -> dict[str, Value]:
-    """Compute `accuracy_masked_<subset>` in [0, 1] for subsets of remaining classes, predicting a remaining class only.
+    """Compute the accuracy on subsets of remaining classes when the model may predict remaining classes only.
 
-    It separates two effects of a class request: the class is no longer predicted, or other classes are damaged.
-    For sample requests it equals `accuracy`.
+    Explanation:
+        values: accuracy_masked_retain, accuracy_masked_validation, accuracy_masked_test
+        meaning: It separates two effects of a class request: other classes are taken for the forgotten one, or they
+            are damaged. For sample requests it equals the accuracy.
+        formula: mean of 1[argmax of z over remaining classes = y].
+        unit: a share in [0, 1] with a 95 % Wilson interval.
+        aim: the oracle's value.
+        fooled by: nothing beyond what fools the accuracy.
+        source: Golatkar et al., CVPR 2020, for the unmasked one.
     """
     scores = tables.of(model)
     predicted = predictions(scores.logits, tables.forgotten) if tables.forgotten else scores.predicted
@@ -29,19 +52,32 @@ def accuracy_masked(tables: Tables, model: str) -> dict[str, Value]:
 
 
 def macro_f1(tables: Tables, model: str) -> dict[str, Value]:
-    """Compute `macro_f1_test` in [0, 1]: the mean of F1 = 2 TP / (2 TP + FP + FN) over remaining classes in test.
+    """Compute the mean F1 of the classes in each subset, over all K outputs.
 
-    Uses the test utterances of remaining classes and all K outputs. Gives no interval; `count` is utterances.
+    Explanation:
+        values: macro_f1_<subset>
+        meaning: Like the accuracy, but every class counts equally, and a class that the model predicts too often loses,
+            too.
+        formula: mean over the classes c that occur in the subset of 2 TP_c / (2 TP_c + FP_c + FN_c); answers outside
+            these classes count as misses of the label alone.
+        unit: a score in [0, 1]; no interval; `count` is utterances.
+        aim: the oracle's value.
+        fooled by: classes with few utterances, which weigh as much as others.
+        source: Koudounas et al., Interspeech 2025 (UnSLU-BENCH), on test.
     """
     scores = tables.of(model)
-    mask = tables.subsets()["test"]
-    label, predicted = scores.label[mask], scores.predicted[mask]
+    return {
+        f"macro_f1_{subset}": _macro_f1(scores.label[mask], scores.predicted[mask], scores.logits.shape[1])
+        for subset, mask in tables.subsets().items()
+    }
+
+
+def _macro_f1(label: NDArray[np.int64], predicted: NDArray[np.int64], classes: int) -> Value:
     if not len(label):
-        return {"macro_f1_test": NOTHING}
-    classes = scores.logits.shape[1]
+        return NOTHING
     hits = np.bincount(label[label == predicted], minlength=classes)
     support = np.bincount(label, minlength=classes)
     answers = np.bincount(predicted[predicted >= 0], minlength=classes)
     present = support > 0
     f1 = 2 * hits[present] / (support + answers)[present]
-    return {"macro_f1_test": Value(float(f1.mean()), float("nan"), float("nan"), len(label))}
+    return Value(float(f1.mean()), float("nan"), float("nan"), len(label))

@@ -12,7 +12,10 @@ import numpy as np
 
 from speechforget.errors import UserError, nearest
 from speechforget.evaluation.flags import DESTROYED, flags
-from speechforget.evaluation.tables import MODELS, NOTHING, Metric, NoOracle, Scores, Tables, Value, chunks
+from speechforget.evaluation.tables import MODELS, Metric, NoOracle, Scores, Tables, Value, chunks, missing
+
+WITHOUT_ORACLE = missing("there is no oracle")
+FEWEST_ORACLES = 3  # for a band of oracles against oracles
 
 
 def resolve(path: str) -> Metric:
@@ -48,11 +51,49 @@ def _evaluate(tables: Tables, model: str, metrics: Mapping[str, Metric]) -> dict
             found = metric(tables, model)
         except NoOracle:
             # Without an oracle only the names are known: the model stands in for the oracle to list them.
-            found = dict.fromkeys(metric(replace(tables, oracles=(tables.of(model),)), model), NOTHING)
+            found = dict.fromkeys(metric(replace(tables, oracles=(tables.of(model),)), model), WITHOUT_ORACLE)
         if twice := sorted(values.keys() & found.keys()):
             raise UserError(f"Two metrics give '{twice[0]}': remove '{path}' or the other metric from the list.")
         values.update(found)
     return values
+
+
+def _nulls(tables: Tables, metrics: Mapping[str, Metric]) -> dict[str, list[float]]:
+    """Measure every metric with each oracle in the unlearned model's place: name -> numbers, empty for one oracle.
+
+    A metric that is relative to the oracle gives a number for each ordered pair of oracles; others give one for each.
+    """
+    found: dict[str, list[float]] = {}
+    for place, scores in enumerate(tables.oracles if len(tables.oracles) > 1 else ()):
+        others = tables.oracles[:place] + tables.oracles[place + 1 :]
+        alone = replace(tables, unlearned=scores, oracles=())
+        for metric in metrics.values():
+            try:
+                measured = [metric(alone, "unlearned")]
+            except NoOracle:
+                # Two oracles are one pair: its two orders would give a spread of 0 where the metric is symmetric.
+                starts = range(len(others)) if len(others) > 1 or place == 0 else ()
+                turns = [(*others[start:], *others[:start]) for start in starts]
+                measured = [metric(replace(alone, oracles=turn), "unlearned") for turn in turns]
+            for values in measured:
+                for name, value in values.items():
+                    found.setdefault(name, []).append(value.value)
+    return found
+
+
+def _band(numbers: Sequence[float], oracles: int) -> dict[str, float]:
+    """Return spread, smallest and largest of the numbers of oracles; nan where there are too few oracles."""
+    spread = float(np.std(numbers, ddof=1)) if len(numbers) > 1 else math.nan
+    enough = numbers and oracles >= FEWEST_ORACLES
+    low, high = (float(np.min(numbers)), float(np.max(numbers))) if enough else (math.nan, math.nan)
+    return {"oracle_spread": spread, "null_low": low, "null_high": high}
+
+
+def _add_measured(values: dict[str, Value], found: Mapping[str, Value]) -> None:
+    """Add what attacks measured in a model to its metrics."""
+    if twice := sorted(values.keys() & found.keys()):
+        raise UserError(f"An attack and a metric give '{twice[0]}': remove one of them from evaluation.")
+    values.update(found)
 
 
 def _check_finite(model: str, scores: Scores) -> None:
@@ -81,9 +122,12 @@ def compare(
 
     gap: signed, value minus the oracle's value. A missing number is null; `reason` says why, if the metric gives one.
 
-    oracle_spread: the standard deviation (n - 1) of the metric over the oracles, null for a single oracle. A metric
-    that is itself relative to the oracle (divergences, churn, average_gap, tow) measures each oracle against the
-    first one.
+    oracles: how many there are. null_low, null_high: smallest and largest value with an oracle in the model's place,
+    null for fewer than `FEWEST_ORACLES`. oracle_spread: the standard deviation (n - 1) of these values, null for one
+    oracle. A metric that is itself relative to the oracle (divergences, churn, average_gap, tow) measures each oracle
+    against each of the others, so that no 0 of an oracle against itself enters.
+
+    The band is no interval: a further oracle lies outside that of K others with probability 2 / (K + 1).
 
     Without an oracle, its own numbers, all gaps, and metrics that are relative to it are null.
 
@@ -100,19 +144,14 @@ def compare(
         _check_finite(model, scores)
     metrics = {str(path): resolve(str(path)) for path in metric_paths}
     values = {model: _evaluate(tables, model, metrics) for model in MODELS if model != "oracle" or tables.oracles}
-    others = [_evaluate(replace(tables, unlearned=scores), "unlearned", metrics) for scores in tables.oracles[1:]]
-    for model, of_model in (measured or {}).items():
-        known = [values[model]] if model in values else []
-        for own, found in zip([*known, *(others if model == "oracle" else [])], of_model, strict=True):
-            if twice := sorted(own.keys() & found.keys()):
-                raise UserError(f"An attack and a metric give '{twice[0]}': remove one of them from evaluation.")
-            own.update(found)
-    values.setdefault("oracle", dict.fromkeys(values["unlearned"], NOTHING))
-    spread: dict[str, float] = {}
-    for name, value in values["oracle"].items():
-        spread[name] = (
-            float(np.std([value.value, *(other[name].value for other in others)], ddof=1)) if others else math.nan
-        )
+    nulls = _nulls(tables, metrics)
+    for model, found in (measured or {}).items():
+        if model in values:
+            _add_measured(values[model], found[0])
+    for each in (measured or {}).get("oracle", ()):
+        for name, value in each.items():
+            nulls.setdefault(name, []).append(value.value)
+    values.setdefault("oracle", dict.fromkeys(values["unlearned"], WITHOUT_ORACLE))
 
     def entry(name: str, value: Value) -> dict[str, Any]:
         gap = value.value - values["oracle"][name].value
@@ -122,10 +161,14 @@ def compare(
             "high": value.high,
             "count": value.count,
             "gap": gap,
-            "oracle_spread": spread[name],
+            **_band(nulls.get(name, []), len(tables.oracles)),
+            "oracles": len(tables.oracles),
         }
-        found: dict[str, Any] = {key: number if key == "count" else _number(number) for key, number in numbers.items()}
-        return {**found, "reason": value.reason} if value.reason else found
+        found: dict[str, Any] = {
+            key: number if key in {"count", "oracles"} else _number(number) for key, number in numbers.items()
+        }
+        words = {"reason": value.reason, "named": list(value.named)}
+        return found | {key: said for key, said in words.items() if said}
 
     return {model: {name: entry(name, value) for name, value in values[model].items()} for model in MODELS}
 

@@ -30,10 +30,11 @@ def log_softmax(logits: Logits) -> Rows:
 
     A row with a nan or an infinite logit becomes nan.
     """
-    return _distribution(logits).log
+    return distribution(logits).log
 
 
-def _distribution(logits: Logits) -> Distribution:
+def distribution(logits: Logits) -> Distribution:
+    """Compute the probabilities of logits (n, K) and their logarithms, exact for logits of any size."""
     logits = np.asarray(logits, dtype=np.float64)
     with np.errstate(invalid="ignore"):
         shifted = logits - logits.max(axis=1, keepdims=True)
@@ -73,7 +74,7 @@ def _over_chunks(first: Logits, second: Logits, *measures: Callable[[Distributio
     """Apply each measure to every row, in chunks of rows; returns (measures, n)."""
     found = np.empty((len(measures), len(first)))
     for rows in chunks(*first.shape):
-        p, q = _distribution(first[rows]), _distribution(second[rows])
+        p, q = distribution(first[rows]), distribution(second[rows])
         for measure, values in zip(measures, found, strict=True):
             values[rows] = measure(p, q)
     return found
@@ -99,18 +100,32 @@ def _probability_distance(p: Distribution, q: Distribution) -> Rows:
     return np.linalg.norm(p.probability - q.probability, axis=1)
 
 
-def divergence(tables: Tables, model: str) -> dict[str, Value]:
-    """Average three distances to the oracle over the utterances of each subset, with 95 % normal intervals.
-
-    `kl_<subset>`: KL(oracle || model) in nats, at most 46.
-    `js_<subset>`: Jensen-Shannon divergence in nats, at most log 2 = 0.69.
-    `probability_distance_<subset>`: Euclidean distance of the probability vectors, in [0, sqrt 2].
-    nan if a logit is not finite.
-    """
+def distances(tables: Tables, model: str) -> dict[str, Rows]:
+    """Compute the three distances from the oracle to a model for every utterance, (n,) each."""
     measures = {"kl": _kullback_leibler, "js": _jensen_shannon, "probability_distance": _probability_distance}
     found = _over_chunks(tables.oracle.logits, tables.of(model).logits, *measures.values())
+    return dict(zip(measures, found, strict=True))
+
+
+def divergence(tables: Tables, model: str) -> dict[str, Value]:
+    """Average three distances to the oracle over the utterances of each subset.
+
+    Explanation:
+        values: kl_<subset>, js_<subset>, probability_distance_<subset>
+        meaning: How far the model's probabilities are from the oracle's on the same utterances. KL weighs what the
+            oracle finds likely and is large where the model is sure of something else. JS is symmetric and bounded. The
+            probability distance is the ordinary distance of the two vectors.
+        formula: KL = mean of sum_c p_oracle log(p_oracle / p_model), at most 46 (1e-20 is added inside the logarithms);
+            JS = mean of KL(p || m) / 2 + KL(q || m) / 2 with m = (p + q) / 2; distance = mean of ||p - q||_2.
+        unit: nats for KL and JS (JS at most log 2 = 0.69); [0, sqrt 2] for the distance; 95 % normal intervals.
+        aim: the value of another oracle in the model's place (null_low to null_high). 0 is the oracle itself, which not
+            even a second training reaches.
+        fooled by: differences between any two trainings, which are no sign of memory; a head that imitates the
+            oracle's outputs while the features still know.
+        source: Golatkar et al., CVPR 2020 (distance of probabilities); Lin, IEEE Trans. Inf. Theory 1991 (JS).
+    """
     return {
         f"{name}_{subset}": mean(values[mask])
-        for name, values in zip(measures, found, strict=True)
+        for name, values in distances(tables, model).items()
         for subset, mask in tables.subsets().items()
     }

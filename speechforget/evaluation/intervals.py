@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from statistics import NormalDist
 
 import numpy as np
@@ -20,6 +21,26 @@ def wilson(share: float, count: float, confidence: float = 0.95) -> tuple[float,
     centre = (share + z2 / (2 * count)) / (1 + z2 / count)
     half = math.sqrt(z2 * (share * (1 - share) / count + z2 / (4 * count * count))) / (1 + z2 / count)
     return min(max(centre - half, 0.0), share), max(min(centre + half, 1.0), share)
+
+
+def clopper_pearson(hits: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Compute the exact interval of a share (Clopper & Pearson, Biometrika 1934) from counts."""
+    from scipy.special import betaincinv
+
+    tail = (1 - confidence) / 2
+    low = float(betaincinv(hits, trials - hits + 1, tail)) if hits else 0.0
+    high = float(betaincinv(hits + 1, trials - hits, 1 - tail)) if hits < trials else 1.0
+    return low, high
+
+
+def student(numbers: Sequence[float], confidence: float = 0.95, ahead: bool = False) -> tuple[float, float]:
+    """Compute Student's interval of the mean of at least two numbers; with `ahead`, that of one further number."""
+    from scipy.special import stdtrit
+
+    count = len(numbers)
+    width = float(np.std(numbers, ddof=1)) * math.sqrt(1 / count + ahead)
+    half = float(stdtrit(count - 1, 0.5 + confidence / 2)) * width
+    return float(np.mean(numbers)) - half, float(np.mean(numbers)) + half
 
 
 def share(hits: Mask) -> Value:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from speechforget import seeding
 from speechforget.evaluation.intervals import wilson
-from speechforget.evaluation.tables import CHUNK, NOTHING, Mask, Tables, Value
+from speechforget.evaluation.tables import CHUNK, NOTHING, Mask, Tables, Value, missing
 
 Losses = NDArray[np.float64]
 Counts = NDArray[np.int64]
@@ -21,6 +21,7 @@ Rows = NDArray[np.int64]
 
 # FOLDS: of the cross-validation of a threshold. RESAMPLES: of the bootstrap.
 FOLDS, RESAMPLES = 10, 1000
+GUESSING = "the attack is no better than guessing"
 
 
 def _finite(loss: Losses) -> Losses:
@@ -61,10 +62,19 @@ def area_under_curve(members: Losses, nonmembers: Losses, confidence: float = 0.
 
 
 def auc(tables: Tables, model: str) -> dict[str, Value]:
-    """Compute `membership_auc`: `area_under_curve` of forget against the matched holdout, with a 99 % interval.
+    """Compute the AUC of the loss attack: forget against its non-members.
 
-    1: forget still looks like training data. 0: forget has conspicuously high losses. Both reveal what was forgotten.
-    nan with count 0 without non-members.
+    Explanation:
+        values: membership_auc
+        meaning: How often a forgotten utterance has a lower loss than a matching utterance that no model heard. Near 1:
+            forget still looks like training data. Near 0: forget has conspicuously high losses. Both reveal what was
+            forgotten.
+        formula: P(loss of forget < loss of non-member) + P(equal) / 2.
+        unit: a share in [0, 1] with a 99 % interval (DeLong's variance in Wilson's form); `count` is non-members.
+        aim: the oracle's value, not 0.5: the two sets may differ in more than membership.
+        fooled by: luck of the draw, which moves it more than a method does on one small request; each utterance's own
+            loss, which averages hide: gradient ascent on samples has a perfect AUC and is found utterance by utterance.
+        source: Yeom et al., CSF 2018; interval: DeLong et al., Biometrics 1988, and Wilson, JASA 1927.
     """
     loss = tables.of(model).loss
     subsets = tables.subsets()
@@ -99,7 +109,7 @@ def best_threshold(members: Losses, nonmembers: Losses) -> tuple[float, float]:
     return float(cut[0]), float(reached[0])
 
 
-def _calibration(tables: Tables) -> tuple[Rows, Rows]:
+def calibration_rows(tables: Tables) -> tuple[Rows, Rows]:
     """Draw equal numbers of retain and holdout rows, in random order, the same for every model.
 
     Holdout rows are only of labels that occur in retain.
@@ -135,6 +145,12 @@ def held_out_accuracy(members: Losses, nonmembers: Losses) -> Value:
     return Value(value, *wilson(value, 2 * size, 0.99), 2 * size)
 
 
+def guess(accuracy: Value) -> Value:
+    """Return no number: an attack with this held-out accuracy is random, and so is what it says about forget."""
+    interval = f"99 % interval {100 * accuracy.low:.1f} to {100 * accuracy.high:.1f}"
+    return missing(f"{GUESSING}: its held-out accuracy is {100 * accuracy.value:.1f} % ({interval})")
+
+
 def share_above(forget: Losses, members: Losses, nonmembers: Losses, seed: int) -> Value:
     """Compute the share of forget above the best threshold, with a 95 % interval; `count` is the size of forget.
 
@@ -168,26 +184,29 @@ def _resampled(indices: Rows, rows: int, width: int, generator: np.random.Genera
 
 
 def loss_threshold(tables: Tables, model: str) -> dict[str, Value]:
-    """Run the paper's attack: fit a threshold to equal numbers of retain and holdout, then apply it to forget.
+    """Fit a threshold on the loss to retain and holdout, then apply it to forget.
 
-    `membership_attack_accuracy` in [0, 1]: `held_out_accuracy` between retain and holdout; 0.5 is guessing.
-    `membership_nonmember_share` in [0, 1]: `share_above` of forget.
-
-    If the interval of that accuracy does not lie above 0.5, the threshold is random and so is the share: it becomes nan
-    with count 0 and a reason. Without holdout or forget it is nan with count 0.
-
-    After Cheng & Amiri, Interspeech 2025, section 3, which does not say what the threshold was fitted on.
+    Explanation:
+        values: membership_nonmember_share, membership_attack_accuracy
+        meaning: The share of forget that a threshold on the loss takes for utterances that were never heard. The
+            threshold is the one that best tells retain from holdout. The accuracy says how often it is right about
+            retain and holdout that it was not fitted on; where that is no better than guessing, there is no share.
+        formula: t = argmax of balanced accuracy of (loss <= t) on equal numbers of retain and holdout; share = mean of
+            1[loss of forget > t]; accuracy by 10-fold cross-validation.
+        unit: shares in [0, 1]; 95 % bootstrap interval of the share, which draws the threshold anew; 99 % Wilson of the
+            accuracy, for which 0.5 is guessing.
+        aim: the oracle's value. A share above it is over-forgetting, and not a success.
+        fooled by: over-forgetting; forget that is easier or harder than holdout; one threshold for all utterances.
+        source: Cheng & Amiri, Interspeech 2025, section 3, which does not say what the threshold was fitted on.
     """
     loss = tables.of(model).loss
-    retain, holdout = _calibration(tables)
+    retain, holdout = calibration_rows(tables)
     forget = loss[tables.subsets()["forget"]]
     accuracy = held_out_accuracy(loss[retain], loss[holdout])
     if not accuracy.count or not len(forget):
         found = NOTHING
     elif accuracy.low <= 0.5:
-        reason = f"the attack is no better than guessing: its held-out accuracy is {100 * accuracy.value:.1f} %"
-        reason += f" (99 % interval {100 * accuracy.low:.1f} to {100 * accuracy.high:.1f})"
-        found = NOTHING._replace(reason=reason)
+        found = guess(accuracy)
     else:
         found = share_above(forget, loss[retain], loss[holdout], tables.seed)
     return {"membership_nonmember_share": found, "membership_attack_accuracy": accuracy}

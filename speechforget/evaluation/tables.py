@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,7 @@ CHUNK = 2**18
 class Value(NamedTuple):
     """Hold one number, its interval (nan if it has none), and the number of utterances or other units it is based on.
 
-    reason: why the number is missing, if a reader cannot guess it.
+    reason: why the number is missing; empty for a number. named: what it is about, such as the worst speakers.
     """
 
     value: float
@@ -29,9 +29,15 @@ class Value(NamedTuple):
     high: float
     count: int  # type: ignore[assignment]
     reason: str = ""
+    named: tuple[str, ...] = ()
 
 
-NOTHING = Value(float("nan"), float("nan"), float("nan"), 0)
+def missing(reason: str) -> Value:
+    """Return a value without a number, and the reason for that."""
+    return Value(float("nan"), float("nan"), float("nan"), 0, reason)
+
+
+NOTHING = missing("there are no utterances of this kind")
 
 
 class NoOracle(Exception):  # noqa: N818
@@ -45,6 +51,7 @@ class Scores:
     role: (n,) str from `ROLES`. nonmember: (n,) bool, true for the holdout utterances that match the request.
     label: (n,) int64 class indices. logits: (n, K) floating, may be a memory map, so metrics read it by `chunks`.
     loss: (n,) float64 cross-entropy in nats. embedding: (n, d). seconds: wall time of making the model, nan if unknown.
+    memo: numbers of this table that several metrics need, or one metric for several oracles.
     """
 
     role: NDArray[np.str_]
@@ -54,6 +61,7 @@ class Scores:
     loss: NDArray[np.float64]
     embedding: NDArray[np.floating]
     seconds: float
+    memo: dict[Any, Any] = field(default_factory=dict, init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         lengths = {
@@ -77,7 +85,8 @@ class Tables:
     """Hold the score tables of one comparison, with rows aligned over models.
 
     oracles: the first one is the oracle of this seed; empty without an oracle. forgotten: indices of the classes that
-    the request removes, empty for a sample request. seed: of the random draws of attacks.
+    the request removes, empty for a sample request. seed: of the random draws of attacks. speaker: (n,) str, "" where
+    unknown; None if the corpus names no speakers. classes: the names of the K outputs, empty if they have none.
     """
 
     original: Scores
@@ -85,8 +94,15 @@ class Tables:
     unlearned: Scores
     forgotten: tuple[int, ...]
     seed: int
+    speaker: NDArray[np.str_] | None = None
+    classes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        rows, outputs = self.original.logits.shape
+        if self.speaker is not None and len(self.speaker) != rows:
+            raise ValueError("the column of speakers differs in length from the score tables")
+        if self.classes and len(self.classes) != outputs:
+            raise ValueError("there are not as many names of classes as outputs")
         for other in (*self.oracles, self.unlearned):
             if not all(
                 np.array_equal(getattr(self.original, name), getattr(other, name))

@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from speechforget.evaluation.membership import GUESSING
 from speechforget.report.columns import RUN_COLUMNS, fit, left_out, number
 from speechforget.report.cost import compare_in_seconds, machine_sentence
 from speechforget.report.record import FEWEST_NONMEMBERS, footnotes, has_oracle, oracle_verdict
@@ -63,9 +64,8 @@ def threshold_sentence(result: Mapping[str, Any]) -> str:
         return ""
     text = "Accuracy of the attack behind 'judged non-member' on held-out recordings "
     text += f"(99 % interval; 50 % is guessing): {', '.join(parts)}."
-    withheld = any(
-        metrics.get("membership_nonmember_share", {}).get("reason") for metrics in result["comparison"].values()
-    )
+    shares = [metrics.get("membership_nonmember_share", {}) for metrics in result["comparison"].values()]
+    withheld = any(str(share.get("reason", "")).startswith(GUESSING) for share in shares)
     return f"{text} – marks an attack no better than guessing, which gives no share." if withheld else text
 
 

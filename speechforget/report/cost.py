@@ -15,7 +15,8 @@ def machine_of(cost: Mapping[str, Any] | None) -> str:
         return ""
     ranks = "" if machine["ranks"] == 1 else f", {machine['ranks']} processes"
     threads = "1 thread" if machine["threads"] == 1 else f"{machine['threads']} threads"
-    return f"{machine['host']}, {threads}{ranks}"
+    together = f", {machine['together']} models at once" if machine.get("together", 1) > 1 else ""
+    return f"{machine['host']}, {threads}{ranks}{together}"
 
 
 def passes_of(cost: Mapping[str, Any] | None) -> int | None:

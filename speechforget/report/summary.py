@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 
 from speechforget.evaluation.flags import DESTROYED, LOST, MOVED, STILL, UNCHANGED
+from speechforget.evaluation.membership import GUESSING
 from speechforget.report.collect import shown_time
 from speechforget.report.cost import FORWARDS
 from speechforget.report.differences import differences, digits
@@ -180,7 +181,7 @@ def _notes(frame: pd.DataFrame) -> Iterator[str]:
         yield "Without an oracle the membership attack cannot be checked."
     if verdicts.get("no holdout", 0):
         yield "Without a holdout there are no non-members to attack with."
-    if (frame["reason"][frame["metric"] == "membership_nonmember_share"] != "").any():
+    if frame["reason"][frame["metric"] == "membership_nonmember_share"].str.startswith(GUESSING).any():
         yield (
             "The share judged non-member is left out (–, or a smaller n) where its attack is no better than guessing: "
             "the 99 % interval of the attack accuracy includes 50 %."

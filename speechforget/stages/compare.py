@@ -93,7 +93,8 @@ def join(
 
     forgotten = tuple(data.classes.index(name) for name in request.forgotten)
     oracles = tuple(read(name) for name in scores if name.startswith("oracle"))
-    return Tables(read("original"), oracles, read("unlearned"), forgotten, seed)
+    speaker = data.table["speaker"].to_numpy(dtype=str)[kept] if "speaker" in data.table else None
+    return Tables(read("original"), oracles, read("unlearned"), forgotten, seed, speaker, tuple(data.classes))
 
 
 def measured(attacked: Mapping[str, Sequence[Artefact]]) -> dict[str, list[dict[str, Value]]]:

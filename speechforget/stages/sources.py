@@ -35,16 +35,7 @@ def make_sources(
     forgotten ones. Withdrawn utterances are in no validation set. All models of a split get the same noise.
     device: of the classifier.
     """
-    train, validation = data.rows("train"), data.rows("validation")
-    rows = {"all": np.arange(len(data.table)), "train": train, "validation": validation}
-    if request is not None:
-        gone = np.isin(data.table["label"].to_numpy(), request.forgotten)
-        rows["train"] = train = np.setdiff1d(train, request.withdrawn)
-        retain = np.setdiff1d(train, request.forget)
-        validation = np.setdiff1d(validation, request.withdrawn)
-        rows |= {"retain": retain, "forget": np.sort(request.forget)}
-        rows |= {"validation": validation[~gone[validation]], "validation_forgotten": validation[gone[validation]]}
-        rows["validation_request"] = rows["validation_forgotten"] if request.forgotten else validation
+    rows = rows_of(data, request)
     dataset = config["dataset"]
     recordings = open_recordings(dataset, data, device)
     waveforms = Waveforms(
@@ -64,6 +55,21 @@ def make_sources(
         windows=dataset["windows"],
         depth=BATCHES_AHEAD if waits or dataset["cache"] == "none" else 0,
     )
+
+
+def rows_of(data: Data, request: Request | None) -> dict[str, np.ndarray]:
+    """Return the row numbers of each set of utterances by name; see `make_sources`."""
+    train, validation = data.rows("train"), data.rows("validation")
+    rows = {"all": np.arange(len(data.table)), "train": train, "validation": validation}
+    if request is not None:
+        gone = np.isin(data.table["label"].to_numpy(), request.forgotten)
+        rows["train"] = train = np.setdiff1d(train, request.withdrawn)
+        retain = np.setdiff1d(train, request.forget)
+        validation = np.setdiff1d(validation, request.withdrawn)
+        rows |= {"retain": retain, "forget": np.sort(request.forget)}
+        rows |= {"validation": validation[~gone[validation]], "validation_forgotten": validation[gone[validation]]}
+        rows["validation_request"] = rows["validation_forgotten"] if request.forgotten else validation
+    return rows
 
 
 def open_recordings(dataset: Mapping[str, Any], data: Data, device: torch.device | None) -> Recordings:

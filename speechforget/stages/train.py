@@ -32,7 +32,7 @@ class Supervised(Fitted):
     ) -> None:
         super().__init__(sources, settings, cost, train["epochs"], "epoch")
         self.classifier, self.recipe = classifier, train
-        self.steps_per_epoch = -(-len(sources.rows["train"]) // train["batch_size"])
+        self.steps_per_epoch = steps_of(sources, train)
 
     def train_dataloader(self) -> Stream:
         """Return the stream of this epoch."""
@@ -52,19 +52,8 @@ class Supervised(Fitted):
         return both[0]
 
     def _loss_and_accuracy(self, batch: Batch) -> Tensor:
-        logits = self.classifier(*batch.inputs).logits
-        right = (logits.argmax(dim=1) == batch.labels).to(logits.dtype)
-        if self.recipe["margin"]:
-            logits = logits - self.margin * nn.functional.one_hot(batch.labels, logits.shape[1])
-        losses = nn.functional.cross_entropy(
-            logits, batch.labels, label_smoothing=self.recipe["label_smoothing"], reduction="none"
-        )
-        return torch.stack([mean(losses, batch), mean(right.to(losses.dtype), batch)])
-
-    @property
-    def margin(self) -> float:
-        """Return the margin of the logit: the margin of cosines times the scale (Wang et al., 2018, equation 5)."""
-        return float(self.classifier.head.scale) * float(self.recipe["margin"])  # type: ignore[union-attr, arg-type]
+        found = losses_and_hits(self.classifier, self.recipe, self.classifier(*batch.inputs).logits, batch.labels)
+        return torch.stack([mean(values, batch) for values in found])
 
     def on_after_backward(self) -> None:
         """Sum the gradients of all ranks to those of the whole batch."""
@@ -86,6 +75,33 @@ class Supervised(Fitted):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
+def losses_and_hits(
+    classifier: nn.Module, recipe: Mapping[str, Any], logits: Tensor, labels: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return the cross-entropy in nats of each utterance, and 1 for each one whose class was found, else 0: (batch,).
+
+    The margin of the logit is the margin of cosines times the scale (Wang et al., 2018, equation 5).
+    """
+    right = (logits.argmax(dim=1) == labels).to(logits.dtype)
+    if recipe["margin"]:
+        margin = float(classifier.head.scale) * float(recipe["margin"])  # type: ignore[union-attr, arg-type]
+        logits = logits - margin * nn.functional.one_hot(labels, logits.shape[1])
+    losses = nn.functional.cross_entropy(logits, labels, label_smoothing=recipe["label_smoothing"], reduction="none")
+    return losses, right.to(losses.dtype)
+
+
+def new_classifier(model: Mapping[str, Any], classes: int, sample_rate: int, seed: int) -> nn.Module:
+    """Build a classifier with the weights that a seed draws. sample_rate: in Hz."""
+    torch.manual_seed(seed_from(seed, "initialisation"))
+    return build_classifier(model, classes, sample_rate)
+
+
+def description(model: Mapping[str, Any], labels: Sequence[str], dataset: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what `model.json` says of a trained classifier."""
+    heard = {name: dataset[name] for name in ("sample_rate", "seconds")}
+    return {"model": dict(model), "labels": list(labels), **heard}
+
+
 def learning_rate_factor(step: int, warmup: float, total: int, schedule: str) -> float:
     """Return the share of the peak learning rate at a step.
 
@@ -97,6 +113,11 @@ def learning_rate_factor(step: int, warmup: float, total: int, schedule: str) ->
         return 1.0
     gone = min(1.0, (step - warmup) / max(total - warmup, 1))
     return 1 - gone if schedule == "linear" else 0.5 * (1 + math.cos(math.pi * gone))
+
+
+def steps_of(sources: Sources, recipe: Mapping[str, Any]) -> int:
+    """Count the steps of an epoch."""
+    return int(-(-len(sources.rows["train"]) // recipe["batch_size"]))
 
 
 def train(
@@ -112,8 +133,7 @@ def train(
     labels: names of the outputs, in order. dataset: sample_rate (Hz) and seconds. recipe: of conf/train.
     """
     start_process(settings.trainer)
-    torch.manual_seed(seed_from(settings.seed, "initialisation"))
-    classifier = build_classifier(model, len(labels), dataset["sample_rate"])
+    classifier = new_classifier(model, len(labels), dataset["sample_rate"], settings.seed)
     cost = Cost()
     cost.watch(classifier)
     collectives.share_state(classifier)
@@ -121,10 +141,4 @@ def train(
     module = Supervised(classifier, sources, recipe, settings, cost)
     with cost:
         fit(module, settings, recipe["epochs"] * module.steps_per_epoch)
-    parts = {
-        "model": dict(model),
-        "labels": list(labels),
-        "sample_rate": dataset["sample_rate"],
-        "seconds": dataset["seconds"],
-    }
-    finish(settings, classifier, parts, cost)
+    finish(settings, classifier, description(model, labels, dataset), cost)

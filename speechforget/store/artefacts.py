@@ -6,58 +6,24 @@ by a process that died; the next process takes it over.
 
 from __future__ import annotations
 
-import json
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from speechforget.errors import UserError
 from speechforget.store.dry_run import refuse_in_dry_run
-from speechforget.store.files import explained, make_folder, write_json
-from speechforget.store.keys import canonical, differences, key_of
+from speechforget.store.files import explained, make_folder
+from speechforget.store.folder import KEY_DIGITS, Artefact, begin, check_record, publish
+from speechforget.store.keys import key_of
 from speechforget.store.locks import locked
-from speechforget.store.manifest import DONE, damage, damaged, read_done, verified, write_cache_done, write_done
+from speechforget.store.manifest import damage, read_done, write_cache_done
 from speechforget.store.names import words_for
-from speechforget.store.provenance import provenance
+from speechforget.store.several import BuildMany, Missing, Several, Wanted
 
 UNWRITABLE_CACHE = "The cache {folder.parent} cannot be written ({reason}): choose another folder with cache=FOLDER."
-# Digits of the key in the name of a folder.
-KEY_DIGITS = 12
-
-
-@dataclass(frozen=True)
-class Artefact:
-    """Name a finished folder.
-
-    key: 64 hexadecimal digits. built: whether this call built the folder.
-    """
-
-    folder: Path
-    key: str
-    built: bool
-
-    @property
-    def name(self) -> str:
-        """Return the words in front of the key."""
-        return self.folder.name[: -KEY_DIGITS - 1]
-
-    @property
-    def cost(self) -> dict[str, Any]:
-        """Return the recorded cost of the build; empty if none was recorded."""
-        if not (self.folder / "cost.json").exists():
-            return {}
-        return dict(json.loads(verified(self.folder, "cost.json").read_text(encoding="utf-8")))
-
-
-class Producer(Protocol):
-    """Declare the one method of a store that a pipeline calls."""
-
-    def produce(self, stage: str, name: str, inputs: Mapping[str, Any], build: Callable[[Path, str], None]) -> Artefact:
-        """See `Store.produce`."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -99,8 +65,21 @@ class Store:
                     if record is None:
                         _build(folder, stage, key, inputs, build, claim.check, self.config)
                         return Artefact(folder, key, built=True)
-            _check(folder, stage, key, inputs, record)
+            check_record(folder, stage, key, inputs, record)
         return Artefact(folder, key, built=False)
+
+    def produce_many(self, wanted: Sequence[Wanted], build: BuildMany) -> list[Artefact]:
+        """Return the artefacts in the order of `wanted`; build missing ones together.
+
+        `build(missing, ended)` gets all folders whose locks are free, and calls `ended` for each one, which publishes
+        it at once. Folders that other processes build are waited for afterwards, while no lock is held; what those
+        processes leave unfinished is built here. Raises the first error after everything else is built, else as
+        `produce` does.
+        """
+        keys = [key_of(one.stage, one.inputs) for one in wanted]
+        folders = [self.folder(one.stage, one.name, key) for one, key in zip(wanted, keys, strict=True)]
+        missing = [Missing(number, *both) for number, both in enumerate(zip(folders, keys, strict=True))]
+        return Several(wanted, missing, self.lock, self.config).made(build)
 
 
 def once(folder: Path, lock: str, build: Callable[[], None]) -> None:
@@ -143,27 +122,7 @@ def _build(
     check: Callable[[], None],
     config: Mapping[str, Any] | None,
 ) -> None:
-    make_folder(folder)
-    # A DONE that was cut off counts as unfinished, and must not stay.
-    (folder / DONE).unlink(missing_ok=True)
-    write_json(folder / "inputs.json", canonical({"stage": stage, "inputs": inputs}))
+    begin(folder, stage, inputs)
     started = time.monotonic()
     build(folder, key)
-    about = {**provenance(), "seconds": round(time.monotonic() - started, 3)}
-    write_json(folder / "about.json", about if config is None else {**about, "config": config})
-    write_done(folder, key, check)
-
-
-def _check(folder: Path, stage: str, key: str, inputs: Mapping[str, Any], record: Mapping[str, Any]) -> None:
-    try:
-        recorded = json.loads((folder / "inputs.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{folder / 'inputs.json'} cannot be read ({error}): remove {folder} and run again.") from error
-    asked = canonical({"stage": stage, "inputs": inputs})
-    if recorded != asked:
-        lines = "; ".join(f"{path}: recorded {old!r}, asked {new!r}" for path, old, new in differences(recorded, asked))
-        raise UserError(f"{folder} was built from other inputs than requested ({lines}): remove it and run again.")
-    for name, problem in damage(folder, dict(record)):
-        raise damaged(folder, name, problem)
-    if record["key"] != key:
-        raise damaged(folder, DONE, f"records the key {record['key'][:KEY_DIGITS]}")
+    publish(folder, key, started, check, config)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from speechforget.errors import UserError
-from speechforget.store.artefacts import KEY_DIGITS
+from speechforget.store.folder import KEY_DIGITS
 from speechforget.store.holders import Record, who_holds
 from speechforget.store.keys import key_of
 from speechforget.store.locks import lock_file

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from speechforget.store.artefacts import KEY_DIGITS
+from speechforget.store.folder import KEY_DIGITS
 from speechforget.store.graph import Node
 from speechforget.store.holders import describe
 from speechforget.store.manifest import damage, files_of, read_done

@@ -39,9 +39,28 @@ def locked(folder: Path, lock: str = "flock", patience_s: float = 2.0, denied: s
     claim = make_claim(lock, lock_file(folder))
     with explained(folder, denied):
         _wait(folder, claim, patience_s)
+    with _holding(folder, claim):
+        yield claim
+
+
+@contextmanager
+def locked_if_free(folder: Path, lock: str = "flock") -> Iterator[Claim | None]:
+    """Hold the lock beside `folder` if it is free; do not wait. Yield None if another process may hold it."""
+    claim = make_claim(lock, lock_file(folder))
+    with explained(folder):
+        taken = claim.try_acquire()
+    if not taken:
+        yield None
+        return
+    with _holding(folder, claim):
+        yield claim
+
+
+@contextmanager
+def _holding(folder: Path, claim: Claim) -> Iterator[None]:
     _held[folder.absolute()] = claim
     try:
-        yield claim
+        yield
     finally:
         del _held[folder.absolute()]
         claim.release()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +23,16 @@ from speechforget.training.cost_meter import Cost
 
 logger = logging.getLogger(__name__)
 
-WEIGHTS, HASHES = "checkpoint.ckpt", "checkpoint.sha256"
-PARTIAL = "checkpoint.partial"  # a checkpoint while it is written
+WEIGHTS = "checkpoint.ckpt"
+TOGETHER = "together.ckpt"  # of a model that trains with others (`stages.train_many`)
+HASHES, PARTIAL = ".sha256", ".partial"  # suffixes: its hash, and a checkpoint while it is written
 
 
 class Resumable(Checkpoint):
     """Save the training state after each epoch; reseed torch at each epoch, so that a resumed run draws the same."""
 
     def __init__(self, folder: Path, seed: int, cost: Cost, curve: Curve) -> None:
-        self.path, self.hashes, self.partial = folder / WEIGHTS, folder / HASHES, folder / PARTIAL
+        self.path = folder / WEIGHTS
         self.seed, self.cost, self.curve = seed, cost, curve
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -43,26 +45,11 @@ class Resumable(Checkpoint):
         self.cost.merge()
         check_held(self.path.parent)
         if collectives.rank() == 0:
-            try:
-                trainer.save_checkpoint(self.partial)
-            except RuntimeError as error:  # torch raises this for a full disk
-                if "PytorchStreamWriter" in str(error) or "enforce fail" in str(error):
-                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.partial)) from error
-                raise
-            sync(self.partial)
-            # Both hashes are written, so that at every moment the checkpoint that is there has its hash.
-            known = [sha256(path) for path in (self.path, self.partial) if path.exists()]
-            write_text(self.hashes, "\n".join(known))
-            self.partial.replace(self.path)
+            replace(self.path, trainer.save_checkpoint)
 
     def usable(self) -> bool:
-        """Return whether there is a checkpoint with the bytes that were written; torch does not check that."""
-        if not self.path.exists():
-            return False
-        if self.hashes.exists() and sha256(self.path) in self.hashes.read_text(errors="replace").split():
-            return True
-        logger.warning("The checkpoint in %s is damaged: training starts again from its beginning.", self.path.parent)
-        return False
+        """See the function `usable`."""
+        return usable(self.path)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the cost and the learning curve so far."""
@@ -74,8 +61,36 @@ class Resumable(Checkpoint):
         self.curve.restore(state_dict["curve"])
 
 
+def replace(path: Path, save: Callable[[Path], object]) -> None:
+    """Save a new checkpoint beside the old one, then replace that. Raises OSError for a full disk."""
+    hashes, partial = path.with_suffix(HASHES), path.with_suffix(PARTIAL)
+    try:
+        save(partial)
+    except RuntimeError as error:  # torch raises this for a full disk
+        if "PytorchStreamWriter" in str(error) or "enforce fail" in str(error):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(partial)) from error
+        raise
+    sync(partial)
+    # Both hashes are written, so that at every moment the checkpoint that is there has its hash.
+    known = [sha256(file) for file in (path, partial) if file.exists()]
+    write_text(hashes, "\n".join(known))
+    partial.replace(path)
+
+
+def usable(path: Path) -> bool:
+    """Return whether there is a checkpoint with the bytes that were written; torch does not check that."""
+    if not path.exists():
+        return False
+    hashes = path.with_suffix(HASHES)
+    if hashes.exists() and sha256(path) in hashes.read_text(errors="replace").split():
+        return True
+    logger.warning("The checkpoint in %s is damaged: training starts again from its beginning.", path.parent)
+    return False
+
+
 def remove_checkpoint(folder: Path) -> None:
-    """Remove the checkpoint of a folder; rank 0 does it."""
+    """Remove the checkpoints of a folder; rank 0 does it."""
     if collectives.rank() == 0:
-        for name in (WEIGHTS, HASHES, PARTIAL):
-            (folder / name).unlink(missing_ok=True)
+        for path in (folder / WEIGHTS, folder / TOGETHER):
+            for file in (path, path.with_suffix(HASHES), path.with_suffix(PARTIAL)):
+                file.unlink(missing_ok=True)

@@ -19,11 +19,13 @@ class Cost:
     """Measure the cost of the work within its context.
 
     forward, forward_backward: samples that passed through the model (one forward_backward costs about three forwards).
+    together: how many models train in the same seconds; each gets an equal part of them.
     shared: the cost of what other requests can reuse, and whether it was found instead of computed here (`reused`). The
         sums contain it in both cases, so that figures do not depend on earlier runs.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, together: int = 1) -> None:
+        self.together = together
         self.forward = 0
         self.forward_backward = 0
         self.seconds = 0.0
@@ -48,9 +50,10 @@ class Cost:
         model.register_forward_pre_hook(count)
         return model
 
-    def spent(self, forward_backward: int) -> None:
+    def spent(self, forward_backward: int, device: torch.device | None = None) -> None:
         """Count samples that passed forward and backward without a call of the model, as for per-sample gradients."""
         self.forward_backward += forward_backward if self.running else 0
+        self._device = self._device if device is None else device.type
 
     @property
     def running(self) -> bool:
@@ -81,15 +84,17 @@ class Cost:
     def elapsed(self) -> float:
         """Return the seconds so far, after the queued work of the device is done."""
         _synchronise()
-        return self.seconds + (time.perf_counter() - self._started if self._started is not None else 0.0)
+        running = time.perf_counter() - self._started if self._started is not None else 0.0
+        return self.seconds + running / self.together
 
     def machine(self) -> dict[str, Any] | None:
-        """Return device, host (name of the GPU, or of the processor with its cores), threads and ranks.
+        """Return device, host (name of the GPU, or of the processor with its cores), threads, ranks; models together.
 
         None if the seconds were spent on machines of several kinds.
         """
         host = torch.cuda.get_device_name() if self._device == "cuda" else processor()
         here = {"device": self._device, "host": host, "threads": torch.get_num_threads(), "ranks": collectives.world()}
+        here |= {"together": self.together} if self.together > 1 else {}
         return here if all(machine == here for machine in self._elsewhere) else None
 
     def state_dict(self) -> dict[str, Any]:

@@ -17,12 +17,12 @@ from speechforget.data.audio.cache import decode
 from speechforget.data.corpora import espeak
 from speechforget.pipeline import Pipeline
 from speechforget.stages.record import identity
-from speechforget.store import Artefact, Store, key_of
+from speechforget.store import Artefact, OneByOne, Store, key_of
 
 SEEDS = ["seed=1", "task.seed=1", "dataset.split_seed=1"]
 
 
-class Namer:
+class Namer(OneByOne):
     """A store that builds only the split, and names everything else."""
 
     def __init__(self, root: Path) -> None:

@@ -20,7 +20,7 @@ from speechforget.errors import NotApplicable, UserError
 from speechforget.pipeline import Pipeline
 from speechforget.stages.sources import make_sources
 from speechforget.stages.split import split_corpus
-from speechforget.store import Artefact, Store, key_of
+from speechforget.store import Artefact, OneByOne, Store, key_of
 
 ROOT = Path(__file__).parents[2]
 
@@ -270,7 +270,7 @@ def numbers(options: dict, prefix: tuple = ()) -> Iterator[tuple]:
             yield (*prefix, name)
 
 
-class Keys:
+class Keys(OneByOne):
     """Stand in for a store: build nothing, and note the keys that are asked for."""
 
     def __init__(self) -> None:

@@ -6,9 +6,14 @@ import numpy as np
 import pytest
 from support.reference_cases import CASES, load
 
-from speechforget.evaluation import divergence, membership
+from speechforget.evaluation import attack_features, divergence, membership, published_attacks
+from speechforget.evaluation.divergence import distribution
+from speechforget.evaluation.gum import cgum_score, gum_score
 from speechforget.evaluation.tables import Scores, Tables
 
+ATTACKS = [case for case in CASES if case["file"].startswith("svcmia-")]
+GUMS = [case for case in CASES if case["file"].startswith("gum-")]
+CERTAIN = 20.0  # nats: above, the reference loses digits of 1 - p, and cuts probabilities below 1e-30
 PARTS = ("forget", "retain", "test")
 
 DIVERGENCES = [case for case in CASES if case["file"].startswith("divergence-")]
@@ -25,7 +30,7 @@ def close(ours, reference, tolerance):
 
 
 def test_there_are_cases():
-    assert len(DIVERGENCES) == 4 and len(LOSSES) == 4
+    assert len(DIVERGENCES) == 4 and len(LOSSES) == 4 and len(ATTACKS) == 4 and len(GUMS) == 1
 
 
 @pytest.mark.parametrize("case", DIVERGENCES, ids=lambda case: case["file"])
@@ -86,3 +91,52 @@ def test_losses_and_the_attack_on_them(case):
         members = np.repeat([1, 0], [len(losses["forget"]), len(losses["test"])])
         expected = roc_auc_score(members, -np.concatenate([losses["forget"], losses["test"]]))
         assert membership.area_under_curve(losses["forget"], losses["test"]).value == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("case", LOSSES, ids=lambda case: case["file"])
+def test_the_logistic_attack_on_given_losses(case):
+    reference = load(case["file"])
+    for model in models(load(case["inputs"])):
+        losses, members = reference[f"{model}.features"].ravel(), reference[f"{model}.members"]
+        assert published_attacks.split_accuracy(losses, members) == pytest.approx(reference[f"{model}.MIA"], abs=1e-9)
+
+
+@pytest.mark.parametrize("case", ATTACKS, ids=lambda case: case["file"])
+def test_support_vector_attacks(case):
+    """The modified entropy is that of the second repository; the first one's is wrong."""
+    logits, reference = load(case["inputs"]), load(case["file"])
+    size = len(logits["y.test"])
+    for model in models(logits):
+
+        def read(part, model=model):
+            return distribution(logits[f"{model}.{part}"]), logits[f"y.{part}"]
+
+        for part in PARTS:
+            for name in ("entropy", "modified_entropy"):
+                expected = reference[f"{model}.{part}.{name.replace('modified', 'm')}"]
+                exact = expected < CERTAIN
+                ours = getattr(attack_features, name)(*read(part))
+                close(np.where(exact, ours, 0), np.where(exact, expected, 0), case["tolerance"]["per-sample features"])
+                assert np.all(ours[~exact] > CERTAIN - 1)
+            assert np.max(np.abs(expected - reference[f"{model}.{part}.m_entropy_released"])) > 1e-3, "a known defect"
+        for name, feature in published_attacks.FEATURES.items():
+            columns = [feature(*read(part))[:, None] for part in ("retain", "test", "forget")]
+            told = {"modified_entropy": "m_entropy_corrected"}.get(name, name)
+            found = published_attacks.fitted_share(
+                published_attacks.support_vectors(), columns[0][:size], *columns[1:]
+            ).mean()
+            assert found == pytest.approx(reference[f"{model}.{told}"], abs=1.01 / 48), (model, name)
+        columns = [read(part)[0].probability for part in ("retain", "test", "forget")]
+        found = published_attacks.fitted_share(published_attacks.support_vectors(), columns[0][:size], *columns[1:])
+        assert found.mean() == pytest.approx(reference[f"{model}.prob"], abs=1.01 / 48), model
+
+
+def test_gum_and_cgum():
+    reference = load(GUMS[0]["file"])
+    for row in range(len(reference["GUM"])):
+        given = {name: column[row].item() for name, column in reference.items()}
+        f1, time = (given["f1_unl"], given["f1_gold"]), (given["time_unl"], given["time_gold"])
+        attack = (given["mia_unl"], given["mia_gold"], given["mia_orig"])
+        weights = given["alpha"], given["beta"]
+        assert gum_score(f1, attack, time, *weights) == pytest.approx(given["GUM"], abs=1e-11, nan_ok=True)
+        assert cgum_score(f1, attack, time, given["C"], *weights) == pytest.approx(given["CGUM"], abs=1e-11)

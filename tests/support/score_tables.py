@@ -13,7 +13,8 @@ from speechforget.evaluation.tables import Scores, Tables
 EVALUATION = Path(__file__).parents[2] / "conf" / "evaluation"
 METRICS = [path for path in sorted(EVALUATION.glob("*.yaml")) if "metrics" in OmegaConf.load(path)]
 QUICK = EVALUATION / "quick.yaml"
-CLASSES = 6
+CLASSES, SPEAKERS = 6, 30
+WORDS = ("zero", "one", "two", "three", "four", "five")
 
 
 def make_scores(role, label, logits, nonmember=None, seconds=1.0):
@@ -41,4 +42,6 @@ def make_tables(
         return make_scores(role, label, logits, nonmember, seconds)
 
     oracle_scores = tuple(model(["retain"], 9.0 + number) for number in range(oracles))
-    return Tables(model(["forget", "retain"], 10.0), oracle_scores, model(["retain"], 2.0), forgotten, seed)
+    original, unlearned = model(["forget", "retain"], 10.0), model(["retain"], 2.0)
+    speaker = np.char.add("speaker", draw.integers(0, SPEAKERS, rows).astype(str))
+    return Tables(original, oracle_scores, unlearned, forgotten, seed, speaker, WORDS)

@@ -22,7 +22,7 @@ from speechforget.data.requests.pool import Pool
 from speechforget.data.requests.select import select
 from speechforget.pipeline import Pipeline
 from speechforget.stages.split import Data
-from speechforget.store import Artefact, code_hash, code_modules, key_of
+from speechforget.store import Artefact, OneByOne, code_hash, code_modules, key_of
 from speechforget.store import code as store_code
 
 ROOT = Path(__file__).parents[2]
@@ -56,7 +56,7 @@ def pool_of(table: pd.DataFrame, request: Any, task: Any, pairs: int) -> Pool:
     return Pool(rows, np.tile([0, 1, 0, 1], (pairs, 1)), rows, "pool", "")
 
 
-class Keys:
+class Keys(OneByOne):
     """A store that makes nothing."""
 
     def __init__(self) -> None:

@@ -283,7 +283,7 @@ def test_gc_removes_exactly_what_no_result_needs(
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         patch.setattr("speechforget.store.manifest.sync", lambda path: None)
         patch.setattr("os.fsync", lambda descriptor: None)
-        patch.setattr("speechforget.store.artefacts.provenance", dict)
+        patch.setattr("speechforget.store.folder.provenance", dict)
         root = Path(folder)
         made: dict[int, Artefact] = {}
         parents = {number: {low for low, high in edges if high == number and low < number} for number in range(7)}

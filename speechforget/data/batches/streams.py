@@ -276,6 +276,19 @@ class Sources:
         self._forget = np.zeros(len(labels), dtype=np.bool_)
         self._forget[self.rows.get("forget", np.empty(0, dtype=np.int64))] = True
 
+    def with_rows(self, **rows: NDArray[np.int64]) -> Sources:
+        """Return the same sources with other rows of some names; recordings are shared."""
+        return Sources(
+            self.waveforms,
+            self.labels,
+            {**self.rows, **rows},
+            self.augment,
+            self.share,
+            bucketed=self.bucketed,
+            windows=self.windows,
+            depth=self.depth,
+        )
+
     def ordered(self, name: str, batch_size: int) -> Stream:
         """Return the utterances in the order of the table, not augmented, all of them on every rank."""
         return self._stream(self.rows[name], batch_size)

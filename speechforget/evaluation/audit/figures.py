@@ -176,7 +176,10 @@ def _draws(name: str, values: Floats, null: Floats, attacked: Mask, few: bool) -
 
 
 def _strongest(found: dict[str, _Draws], names: tuple[str, ...]) -> _Draws:
-    """Join statistics: the one that is farthest from its ideal, each divided by its spread over exchanges."""
+    """Join statistics: the one that is farthest from its ideal, in standard deviations of its null from oracles.
+
+    The spread of the exchanges would grow with what is to be found, and hide it.
+    """
     known = {name: found[name] for name in names if name in found and not found[name].reason}
     if not known:
         return _Draws(math.nan, NONE, np.empty(0), np.empty(0), 0, "none of the attacks has a value")
@@ -184,7 +187,7 @@ def _strongest(found: dict[str, _Draws], names: tuple[str, ...]) -> _Draws:
     null: list[Floats] = []
     for name, draws in known.items():
         told = about(name)
-        spread = draws.exchanged.std() or 1.0
+        spread = (draws.null if len(draws.null) else draws.exchanged).std() or 1.0
         for part, into in ((draws.exchanged, exchanged), (draws.null, null)):
             centred = (part - told.ideal) / spread
             into.append(np.abs(centred) if told.two_sided else centred)

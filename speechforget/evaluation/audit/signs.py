@@ -24,8 +24,8 @@ Interval = tuple[float, float]
 def patterns(pairs: int, seed: int = 0) -> Floats:
     """Return exchanges of the two names in each pair, (B, J) of 1 and -1; the first row exchanges none.
 
-    The first pair is never exchanged, since all statistics here are the same if all pairs are. Up to 9 pairs all
-    exchanges are listed, beyond 256 of them, drawn.
+    The first pair is never exchanged: such exchanges are a group, so tests stay exact, and averages with learned
+    directions are the same if all pairs are exchanged. Up to 9 pairs all are listed, beyond 256 of them, drawn.
     """
     if pairs <= EXACT_PAIRS:
         rest = np.array(list(itertools.product((1.0, -1.0), repeat=pairs - 1))).reshape(-1, pairs - 1)

@@ -1,0 +1,203 @@
+"""The verdict: five questions, each answered by one word and a sentence, from the numbers of a run and of an audit.
+
+Words: `under`, more of the forgotten is left than oracles show; `within`, inside the band of oracles; `over`, the
+forgotten stands out, or others were harmed; `too little to tell`. The sentences never say more than the tests do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from speechforget.evaluation.audit.catalogue import INSIDE, ORACLE, OTHERS, QUESTIONS, REQUEST, RETURNS
+from speechforget.evaluation.audit.figures import Figure
+from speechforget.evaluation.audit_answers import Said, harmed, oracle_told, request_told
+from speechforget.evaluation.evidence import ALIKE, BEYOND, LEFT, Comparison, Evidence, judge
+from speechforget.evaluation.flags import DESTROYED, flags
+
+UNDER, WITHIN, OVER, LITTLE = "under", "within", "over", "too little to tell"
+WORDS = (UNDER, WITHIN, OVER, LITTLE)
+STATE = "Does the method work at all?"
+FULL, AUDIT = "run with evaluation=full", "run with evaluation=audit"
+
+STARTS = {
+    REQUEST: ("membership_auc",),
+    INSIDE: ("probe_", "verification_"),
+    RETURNS: (
+        *("prototype_", "relearn", "compression_", "int8_", "int4_", "fp16_", "pruned_", "batch_norm_"),
+        "noise_",
+    ),
+    OTHERS: ("accuracy_retain", "accuracy_test", "accuracy_worst", "macro_f1_test"),
+}
+# Numbers that repeat others of their question: one layer beside the largest, the end of a curve beside its area.
+REPEATS = ("_final", "_change_forget", "_impostors", "accuracy_test_forgotten")
+SIGNED = ("completeness_forget", "membership_auc", "accuracy_forget")
+UNSIGNED = ("told_from_oracles", "equivalence_distance")
+LEFT_INSIDE = {
+    INSIDE: "There is evidence of the word or the voice inside the model",
+    RETURNS: "There is evidence of the forgotten coming back",
+}
+GONE_INSIDE = {
+    INSIDE: "There is evidence of over-forgetting: less is inside the model than oracles hold",
+    RETURNS: "There is evidence of over-forgetting: less comes back than oracles show",
+}
+NOT_TOLD = {
+    INSIDE: "What is inside the model was not told apart by these probes from what oracles hold",
+    RETURNS: "What comes back was not told apart by these attacks from what oracles show",
+}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Answer one question: a word of `WORDS`, a sentence, the names of the numbers it rests on, and its strength.
+
+    strength: `none`, `weak`, `moderate` or `strong`: how much was tested, not how large an effect is.
+    """
+
+    question: str
+    word: str
+    sentence: str
+    evidence: tuple[str, ...]
+    strength: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Convert to JSON."""
+        return asdict(self) | {"evidence": list(self.evidence)}
+
+
+def verdict(
+    comparison: Comparison,
+    figures: Sequence[Figure] = (),
+    forgotten: bool = False,
+    threshold: float | None = None,
+) -> list[Answer]:
+    """Answer the five questions; a model that is destroyed, or unchanged, is said first.
+
+    comparison: of result.json. figures: of the audit of the method, if there is one. forgotten: whether the request
+    removes whole classes. threshold: the largest advantage of an attack that a policy allows, if it names one.
+    """
+    answers = []
+    for flag, sentence in flags(comparison, forgotten).items():
+        word = OVER if flag == DESTROYED else UNDER
+        answers.append(Answer(STATE, word, sentence, ("accuracy_forget", "accuracy_retain"), "strong"))
+    answers.append(_request(comparison, figures, forgotten, threshold))
+    answers.append(_oracle(comparison, figures))
+    answers += [_inside(comparison, question) for question in (INSIDE, RETURNS)]
+    answers.append(_others(comparison, figures))
+    return answers
+
+
+def _said(question: str, said: Said) -> Answer:
+    return Answer(QUESTIONS[question], said.word, said.sentence, said.evidence, said.strength)
+
+
+def _names(comparison: Comparison, question: str) -> list[str]:
+    """List the numbers of a comparison that answer a question."""
+    names = [name for name in comparison.get("unlearned", {}) if name.startswith(STARTS[question])]
+    names = [name for name in names if not name.endswith(REPEATS)]
+    largest = [name for name in names if name.endswith("_max")]
+    return [
+        name
+        for name in names
+        if name in largest or not any(name.startswith(other.removesuffix("max")) for other in largest)
+    ]
+
+
+def _little(question: str, evidence: Sequence[Evidence], reason: str, fix: str) -> Answer:
+    """Say that there is too little to tell, what to run, and what the numbers at hand hint."""
+    hint = f" A hint, without a band: {'; '.join(str(each) for each in evidence[:3])}." if evidence else ""
+    sentence = f"Too little to tell, {reason}: {fix}.{hint}"
+    return Answer(QUESTIONS[question], LITTLE, sentence, tuple(each.name for each in evidence), "none")
+
+
+def _of(evidence: Sequence[Evidence], side: int) -> list[Evidence]:
+    return [each for each in evidence if each.side == side]
+
+
+def _answer(question: str, word: str, opening: str, evidence: Sequence[Evidence], strength: str) -> Answer:
+    listed = "; ".join(str(each) for each in evidence[:3])
+    names = tuple(each.name for each in evidence)
+    return Answer(QUESTIONS[question], word, f"{opening} ({listed}).", names, strength)
+
+
+def _request(comparison: Comparison, figures: Sequence[Figure], forgotten: bool, threshold: float | None) -> Answer:
+    """Answer from the audit; without one, averages may show a difference, but never that there is none."""
+    if figures:
+        return _said(REQUEST, request_told(figures, threshold))
+    evidence = judge(comparison, _names(comparison, REQUEST))
+    left, beyond = _of(evidence, LEFT), _of(evidence, BEYOND)
+    if left:
+        return _answer(REQUEST, UNDER, "There is evidence of recordings left in the model", left, "weak")
+    if beyond:
+        return _answer(REQUEST, OVER, "There is evidence of over-forgetting: they stand out", beyond, "weak")
+    if forgotten:
+        return _little(REQUEST, evidence, "because whole classes cannot be exchanged", "read the next questions")
+    return _little(REQUEST, evidence, "because averages do not show what single recordings give away", AUDIT)
+
+
+def _oracle(comparison: Comparison, figures: Sequence[Figure]) -> Answer:
+    """Answer from the audit, else from this model's margins beside those of the oracles."""
+    if figures:
+        return _said(ORACLE, oracle_told(figures))
+    unsigned, signed = judge(comparison, UNSIGNED), judge(comparison, SIGNED)
+    if not any(each.side is not None for each in unsigned):
+        return _little(ORACLE, unsigned or signed, "because there are fewer than 3 oracles", FULL)
+    told = [each for each in unsigned if each.side != ALIKE and each.value > each.high]
+    left, beyond = _of(signed, LEFT), _of(signed, BEYOND)
+    if left and (told or any(each.found for each in left)):
+        return _answer(ORACLE, UNDER, "There is evidence of a model nearer to the original", [*left, *told], "weak")
+    if told or beyond:
+        opening = "There is evidence of a model that oracles do not resemble"
+        return _answer(ORACLE, OVER, opening, [*told, *beyond], "weak")
+    if not any(each.found for each in unsigned):
+        return _little(ORACLE, unsigned, "because the original itself is not told from oracles", AUDIT)
+    return _answer(ORACLE, WITHIN, "The model was not told apart by these tests from oracles", unsigned, "weak")
+
+
+def _inside(comparison: Comparison, question: str) -> Answer:
+    """Answer from the attacks on the model."""
+    evidence = judge(comparison, _names(comparison, question))
+    if not evidence:
+        return _little(question, evidence, "because no attack on the model was run", FULL)
+    judged = [each for each in evidence if each.side is not None]
+    if not judged:
+        return _little(question, evidence, "because there are fewer than 3 oracles", FULL)
+    left, beyond = _of(judged, LEFT), _of(judged, BEYOND)
+    strength = _strength(comparison, judged)
+    if left:
+        return _answer(question, UNDER, LEFT_INSIDE[question], left, strength)
+    if beyond:
+        return _answer(question, OVER, GONE_INSIDE[question], beyond, strength)
+    found = [each for each in judged if each.found]
+    if not found:
+        return _little(question, judged, "because the original itself is not found", "raise evaluation.oracles")
+    return _answer(question, WITHIN, NOT_TOLD[question], found, strength)
+
+
+def _strength(comparison: Comparison, evidence: Sequence[Evidence]) -> str:
+    """Say how much was tested: by the number of oracles."""
+    oracles = min(int(_entry(comparison, each.name).get("oracles") or 1) for each in evidence)
+    return "strong" if oracles >= 20 else "moderate" if oracles >= 8 else "weak"
+
+
+def _entry(comparison: Comparison, name: str) -> Mapping[str, Any]:
+    return comparison["unlearned"][name]
+
+
+def _others(comparison: Comparison, figures: Sequence[Figure]) -> Answer:
+    """Answer from accuracy on retain and test, and from the audit."""
+    said = harmed(figures) if figures else None
+    if said and said.word != WITHIN:
+        return _said(OTHERS, said)
+    evidence = judge(comparison, _names(comparison, OTHERS))
+    judged = [each for each in evidence if each.side is not None]
+    lower = [each for each in judged if each.value < each.low]
+    if lower:
+        return _answer(OTHERS, OVER, "There is evidence of harm to others", lower, _strength(comparison, lower))
+    if said:
+        return _said(OTHERS, said)
+    if not judged:
+        return _little(OTHERS, evidence, "because there are fewer than 3 oracles", FULL)
+    opening = "Results for others were not told apart by these tests from those of oracles"
+    return _answer(OTHERS, WITHIN, opening, judged, _strength(comparison, judged))
