@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from speechforget.batch import Batch, to_device
+from speechforget.data.batches.planted import Planted
 from speechforget.evaluation.tables import Value
 from speechforget.seeding import order
 
@@ -56,6 +57,7 @@ class Subject:
     rows: row numbers of each of `ROLES`, ascending, without withdrawn utterances; `nonmembers` are in `holdout`, too.
     classes: names of the outputs. label: the column that the classifier predicts. forgotten: the classes that the
         request removes, none for a request of samples. seed: of all draws, the same for every model of a comparison.
+    planted: reads the utterances that carry a key (`dataset.planted`); None if none does.
     """
 
     classifier: nn.Module
@@ -69,6 +71,7 @@ class Subject:
     forgotten: tuple[int, ...]
     seed: int
     batch_size: int = 128  # changes rounding only
+    planted: Planted | None = None
     _kept: dict[bytes, list[tuple[Batch, Tensor | None]]] = field(default_factory=dict, repr=False)
 
     @cached_property

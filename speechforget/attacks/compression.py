@@ -50,23 +50,22 @@ class Compression:
         self.bits, self.pruning, self.most, self.batch_size = tuple(bits), tuple(pruning), most, batch_size
 
     def __call__(self, subject: Subject) -> dict[str, Value]:
-        """Compute accuracy on forget, its change, and the membership AUC after each change of the weights.
+        """Change the weights, and measure accuracy on forget and the AUC of the loss attack.
 
         Explanation:
-            values: int8_accuracy_forget, int4_accuracy_forget, fp16_accuracy_forget, pruned_<share>_accuracy_forget,
-                batch_norm_accuracy_forget, int8_change_forget, int4_change_forget, fp16_change_forget,
-                pruned_<share>_change_forget, batch_norm_change_forget, int8_membership_auc, int4_membership_auc,
-                fp16_membership_auc, pruned_<share>_membership_auc, batch_norm_membership_auc
-            meaning: What a model says of forget with weights of 8 or 4 bits, in half precision, without the smallest
-                30 or 50 % of them, or with batch-norm statistics estimated anew on retain. change: that accuracy minus
-                the unchanged model's. Keyword models are deployed so.
-            formula: int8: w = s round(w / s), s the largest of the output channel / 127 (int4: / 7); AUC of the loss,
-                forget against non-members.
-            unit: shares in [0, 1] with 95 % Wilson intervals; differences with that of Agresti & Min (Statistics in
-                Medicine 2005); AUC with a 99 % interval.
-            aim: the oracle's value; a change above the oracle's is hidden knowledge.
-            fooled by: over-forgetting, which survives coarse weights.
-            source: Zhang et al., ICLR 2025 (quantisation).
+            values: <change>_accuracy_forget, <change>_change_forget, <change>_membership_auc
+            meaning: What a model shows after the changes that deployment makes: weights rounded to 8 or 4 bits (int8,
+                int4) or half precision (fp16), the smallest 30 or 50 % of the weights set to 0 (pruned_30, pruned_50),
+                or batch-norm statistics estimated anew (batch_norm). If forgetting was a thin layer over the old
+                weights, the old answers return.
+            formula: accuracy on forget of the changed model; that minus the accuracy of the unchanged model; P(loss of
+                forget < loss of non-member) + ties / 2 of the changed model. Rounding is symmetric, with one scale for
+                each output channel.
+            unit: shares in [0, 1], the change in [-1, 1]; 95 % Wilson interval, 95 % interval of paired differences
+                (Agresti & Min 2005), 99 % interval of the AUC.
+            aim: the oracle's value: what returns in a model that never heard forget is no memory.
+            fooled by: rounding so coarse that the model breaks; accuracies near 0 or 1, which can move one way only.
+            source: after Zhang et al., ICLR 2025.
         """
         forget = subject.drawn(subject.rows["forget"], self.most, "compression", "forget")
         nonmembers = subject.drawn(subject.rows["nonmembers"], self.most, "compression", "nonmembers")

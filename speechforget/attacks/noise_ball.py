@@ -31,17 +31,18 @@ class NoiseBall:
         self.snr, self.draws, self.most = tuple(snr), draws, most
 
     def __call__(self, subject: Subject) -> dict[str, Value]:
-        """Compute the mean share of draws of noise with a right prediction of forget.
+        """Predict forget under white noise.
 
         Explanation:
-            values: noise_<snr>db_accuracy_forget
-            meaning: The share of forget that is still recognised when white noise at 30, 20 or 10 dB is added, over 10
-                draws of noise for each utterance.
-            formula: mean of 1[argmax z(x + n) = y] over utterances and draws.
-            unit: a share in [0, 1]; its 95 % Wilson interval counts utterances, not draws, which depend on each other.
-            aim: the oracle's value. Above it, knowledge is left near the utterances; below it, they stand out.
-            fooled by: a model that noise harms in general; see its accuracy on test.
-            source: arXiv 2601.22359, NeurIPS 2025; it divides by the oracle's share.
+            values: noise_<ratio>db_accuracy_forget
+            meaning: How often a forgotten utterance is recognised when noise is added to it. A method that only turns
+                the answer at the exact recordings leaves it intact around them.
+            formula: mean over utterances of the share of noise draws with a right prediction; white noise at 30, 20 and
+                10 dB below the utterance.
+            unit: a share in [0, 1] with a 95 % Wilson interval over utterances, because draws are not independent.
+            aim: the oracle's value. Above: knowledge is left; below: the surroundings were damaged, too.
+            fooled by: a model that is fragile under any noise; noise is white, while real noise is not.
+            source: after Residual Knowledge, NeurIPS 2025, arXiv 2601.22359, which divides by the oracle's share.
         """
         rows = subject.drawn(subject.rows["forget"], self.most, "noise ball")
         names = [f"noise_{snr:g}db_accuracy_forget" for snr in self.snr]

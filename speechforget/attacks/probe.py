@@ -59,26 +59,26 @@ class Probe:
         self.folds, self.strength, self.most, self.voices = folds, strength, most, voices
 
     def __call__(self, subject: Subject) -> dict[str, Value]:
-        """Compute how well probes of each layer answer four questions.
+        """Compute what linear probes of every layer find of the label, the membership and the voice.
+
+        Speakers, where known, are kept whole in a fold of the membership probe, and the mean of each label is
+        subtracted, as non-members match the labels of forget.
 
         Explanation:
             values: probe_label_<layer>, probe_label_forget_<layer>, probe_membership_<layer>, probe_speaker_<layer>,
-                probe_label_max, probe_label_forget_max, probe_membership_max, probe_speaker_max, probe_label_nats,
-                probe_membership_nats, probe_speaker_nats
-            meaning: What a layer still tells. label: forgotten classes against the others, on holdout and test, which
-                no model was trained on; label_forget: the same probes, forget against the others of holdout and test;
-                membership: forget against its non-members, whole speakers in a fold, and the mean of each label
-                subtracted, since non-members match the labels of forget; speaker: who spoke, on forget, by probes of
-                forget and holdout, where the label is not the speaker. max: the largest over layers, nats: the largest
-                bound; both are above the value of a single layer by chance alone.
-            formula: AUC over pairs of a positive and a negative utterance of one fold (label, membership), mean recall
-                over speakers (speaker), of logistic regressions in 5 folds on standardised outputs averaged over time;
-                nats: H(Y) - cross-entropy, all classes weighted alike.
-            unit: AUC or share in [0, 1], with a 95 % interval as if utterances were independent; nats.
-            aim: the oracle's value. A layer of any model separates words that it never learned, so 0.5 is no aim.
-            fooled by: information that is not linear, and features that are hidden in single frames, because outputs
-                are averaged over time.
-            source: IDI, AAAI 2026, arXiv 2405.17878; interval of Hanley & McNeil, Radiology 1982.
+                probe_<question>_max, probe_<question>_nats
+            meaning: Whether a simple classifier can read from a layer what the outputs no longer say. label: the
+                forgotten class among holdout and test utterances; label_forget: the same probe for forget itself;
+                membership: forget against non-members; speaker: who of the forgotten speakers spoke. A new head on old
+                features hides nothing from it.
+            formula: cross-fitted logistic regression on standardised features, averaged over time: AUC (label,
+                membership) or balanced accuracy (speaker) on utterances that it was not fitted on; max: the largest of
+                all layers; nats: the largest H(Y) - cross-entropy, a lower bound of the mutual information.
+            unit: shares in [0, 1]; nats for nats; max and nats have no interval.
+            aim: the oracle's value: layers of any model separate words that it never learned.
+            fooled by: the largest of many layers, which is high by chance alone; information that is not linear; few
+                utterances.
+            source: after IDI, AAAI 2026, arXiv 2405.17878, with probes in place of its contrastive estimate.
         """
         questions = {"label": self._label(subject), "membership": self._membership(subject)}
         questions["speaker"] = self._speaker(subject)

@@ -43,20 +43,22 @@ class Prototype:
         self.shots, self.draws, self.taken, self.most = tuple(shots), draws, taken, most
 
     def __call__(self, subject: Subject) -> dict[str, Value]:
-        """Compute the accuracy on the rest of forget, the mean over draws.
+        """Replace head rows by mean embeddings of a few forgotten utterances, and judge the others.
+
+        The rows of all classes of forget are replaced at once; classes with too few utterances keep theirs and are not
+        counted. New rows have the mean norm of the rows that stay and one bias, see above. If no row stays, as for most
+        requests of samples, they have the mean norm and bias of the replaced ones.
 
         Explanation:
-            values: prototype_<k>_accuracy
-            meaning: The row of the head for a class becomes the mean embedding of k utterances of forget, for all
-                classes of forget at once; the others are judged. Classes with too few utterances keep their row and are
-                not counted. New rows have the mean norm of the rows that stay, and take 5 % of the unheard utterances
-                of other classes. If no row stays, as for most requests of samples, they have the mean norm and bias of
-                the replaced ones.
-            formula: mean of 1[argmax z = y] over the rest of forget, with the new rows, over 5 draws.
-            unit: a share in [0, 1]; no interval, as the draws share utterances. The count is the smallest rest.
-            aim: the oracle's value, which is far from 0.
-            fooled by: an encoder that scatters the utterances of forget.
-            source: Spotter, arXiv 2506.01318; the bias is ours.
+            values: prototype_<shots>_accuracy
+            meaning: Whether the features still hold together what the head forgot: the mean embedding of 1, 5 or 10
+                utterances of a class takes the place of its row, and nothing else changes but one bias.
+            formula: accuracy on the rest of forget with row_c = scaled mean embedding of k utterances of c; mean over
+                draws. The bias of new rows lets them take a fixed share of other classes, in every model.
+            unit: shares in [0, 1]; no interval, as draws share utterances; `count` is the smallest rest of a draw.
+            aim: the oracle's value: features of a model that never heard a word tell it apart, too.
+            fooled by: few utterances of other classes, by which the bias is set.
+            source: Prototypical Relearning Attack, arXiv 2506.01318.
         """
         names = {f"prototype_{count}_accuracy": count for count in self.shots}
         if not isinstance(subject.classifier.head, nn.Linear):

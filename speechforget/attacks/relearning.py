@@ -53,20 +53,20 @@ class Relearning:
         self.learning_rate, self.batch_size, self.most = learning_rate, batch_size, most
 
     def __call__(self, subject: Subject) -> dict[str, Value]:
-        """Compute the end and the area of each curve.
+        """Fine-tune copies for a few steps and draw the curve of accuracy on the rest of forget.
 
         Explanation:
-            values: relearn_<k>_final, relearn_<k>_area, relearn_head_final, relearn_head_area, relearn_retain_final,
-                relearn_retain_area
-            meaning: Accuracy on the rest of forget while a copy learns k utterances of each class again. head:
-                only the head learns, from 5 of each class; retain: it learns retain alone, and all of forget is judged.
-                final: after the last step. area: from before the first step to after the last one.
-            formula: mean of 1[argmax z = y]; area: trapezoid rule, divided by the steps; means over draws.
-            unit: shares in [0, 1]. Only relearn_retain_final has an interval (95 % Wilson), as the draws of the others
-                share utterances.
-            aim: the oracle's value. Faster: something was left; slower: the forgotten stands out.
-            fooled by: a head that is driven far away, which few steps do not bring back; see the prototypes.
-            source: Golatkar et al., CVPR 2020 (steps to a threshold).
+            values: relearn_<what>_final, relearn_<what>_area
+            meaning: How fast forgotten utterances come back when the model learns a few of them again: 1, 5 or 10 of
+                each class, the head alone (head), or none of them but retain (retain). What returns faster than in the
+                oracle was never gone.
+            formula: accuracy on the rest of forget (retain: on all of forget) after the last step, and the mean height
+                of its curve over the steps (trapezoid rule), averaged over draws of utterances; Adam, fresh state.
+            unit: shares in [0, 1]; only relearn_retain_final has an interval (95 % Wilson), as draws share utterances.
+            aim: the oracle's value.
+            fooled by: rates so large that any model learns at once, or so small that none does; forget utterances that
+                the oracle recognises anyway.
+            source: after Golatkar et al., CVPR 2020, who count steps up to a threshold.
         """
         values: dict[str, Value] = {}
         for count in self.shots:

@@ -30,22 +30,20 @@ class Verification:
         self.most = most
 
     def __call__(self, subject: Subject) -> dict[str, Value]:
-        """Compute how well forgotten speakers are verified and identified.
+        """Verify and identify forgotten speakers by the embedding; forgotten are those without utterances in retain.
 
         Explanation:
             values: verification_eer, verification_rank1, verification_rank1_impostors
-            meaning: Whether the embedding still tells a voice that the head forgot. Speakers are forgotten if no
-                utterance of theirs is in retain. eer: pairs of utterances of one forgotten speaker in forget, against
-                pairs of a forgotten and another speaker in holdout or test. rank1: the share of utterances of forgotten
-                speakers whose nearest speaker in a gallery is their own; the gallery has the mean of half of the
-                utterances of every speaker. rank1_impostors: the same for the other speakers, on holdout and test.
-            formula: cosine of embeddings minus the mean embedding of the other speakers; eer: the rate at which as many
-                impostors are accepted as targets are rejected.
-            unit: shares in [0, 1]; an eer of 0 verifies without error, 0.5 not at all. rank1 has a 95 % Wilson
-                interval; eer has none, as pairs share utterances.
-            aim: the oracle's value, and for rank1 the level of impostors; not the worst verification.
-            fooled by: recordings of one session, or of other words for each speaker.
-            source: GUARD, arXiv 2609.27399.
+            meaning: Whether the model still knows a voice, whatever its outputs say. eer: how badly pairs of one
+                forgotten speaker are told from pairs of two speakers. rank1: how often the nearest voice of a gallery
+                is the right one; impostors: the same for voices that nobody asked to forget.
+            formula: cosine of embeddings minus the mean embedding of others. eer: rate at which accepted impostors
+                equal rejected targets; rank1: share of utterances of forget whose nearest speaker mean, of the
+                other half of all utterances, is their own.
+            unit: shares in [0, 1]; eer 0: without error, 0.5: not at all, no interval; rank1: 95 % Wilson interval.
+            aim: the oracle's value, and for rank1 the level of impostors: any model tells voices that it never heard.
+            fooled by: few speakers in the gallery; recording conditions that differ between speakers.
+            source: after GUARD, arXiv 2609.27399.
         """
         speakers = subject.speakers
         if speakers is None:

@@ -41,7 +41,7 @@ def build(order: Order, data: Data | None = None, request: Request | None = None
         from speechforget.stages.score import score
 
         assert order.model is not None
-        sources = make_sources(config, data, None, start_process(config["trainer"]))
+        sources = make_sources(config, data, None, start_process(config["trainer"]), taught=False)
         with watch_of(config, Path(order.model).parent.name).watched("while it was scored"):
             score(folder, Path(order.model), sources, config["trainer"], order.title, data.key)
         return
