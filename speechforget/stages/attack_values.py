@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from speechforget.errors import UserError
 from speechforget.evaluation.tables import Value
@@ -30,9 +31,10 @@ def read_values(folder: Path) -> dict[str, Value]:
     """Return the values of a finished attack by name. Raises UserError if they cannot be read."""
     try:
         entries = json.loads(verified(folder, FILE).read_text(encoding="utf-8"))["values"]
-        return {
-            name: Value._make(math.nan if entry[field] is None else entry[field] for field in Value._fields)
-            for name, entry in entries.items()
-        }
+        return {name: Value._make(_read(entry[field]) for field in Value._fields) for name, entry in entries.items()}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{folder} has no readable values ({error}): remove it and run again.") from error
+
+
+def _read(written: Any) -> Any:
+    return math.nan if written is None else tuple(written) if isinstance(written, list) else written

@@ -62,6 +62,7 @@ def test_an_attack_gives_numbers_or_reasons_and_leaves_everything_as_it_was(name
         assert explain.find(key).module == f"speechforget.attacks.{name}", key
         assert math.isnan(value.low) or value.low <= value.value <= value.high, key
         assert value.count > 0 or value.reason, key
+        assert explain.find(key).module == f"speechforget.attacks.{name}", key
     other = attack(replace(made(kind), batch_size=7))
     assert found.keys() == other.keys()
     assert not [key for key in found if not same(found[key], other[key])]
