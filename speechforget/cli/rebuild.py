@@ -134,6 +134,15 @@ def _make(pipeline: Pipeline, node: Node) -> None:
         pipeline.result()
 
 
+def _together(folder: Path) -> bool:
+    """Say whether the model was trained at once with others, which changes rounding."""
+    try:
+        cost = json.loads((folder / "cost.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return int(cost.get("machine", {}).get("together", 1)) > 1
+
+
 def compare(node: Node, made: Path, threads: int | None = None, tolerance: float | None = None) -> tuple[bool, str]:
     """Compare a rebuilt artefact with the stored one; return whether they agree, and a sentence with the details.
 
@@ -145,6 +154,7 @@ def compare(node: Node, made: Path, threads: int | None = None, tolerance: float
     others = [name for name in ("host", "versions") if about.get(name) != now[name]]
     others += ["threads"] if threads not in (None, trainer["threads"]) else []
     others += ["a GPU"] if trainer["accelerator"] != "cpu" else []
+    others += ["trained with other models at once"] if _together(node.folder) else []
     allowed = tolerance if tolerance is not None else TOLERANCE if others else 0.0
     found = first_difference(node.folder, made)
     if found is None:

@@ -6,14 +6,10 @@ import json
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
-import torch
-from safetensors.torch import load_file
 
 from speechforget.cli.plan import plan
 from speechforget.cli.rebuild import compare, rebuild
-from speechforget.config.evaluation import trainings
 from speechforget.config.validate import check
 from speechforget.errors import UserError
 from speechforget.launchers import shared_models
@@ -111,26 +107,6 @@ def test_a_class_request_has_oracles_and_no_pairs(configure, tmp_path: Path) -> 
     planned = plan(configure(*asked, "task=class", f"output={tmp_path}"))
     assert [one.stage for one in planned].count("oracle") == 4
     assert "audit" not in {one.stage for one in planned}
-
-
-def test_models_trained_at_once_are_what_runs_train_alone(configure, tmp_path: Path) -> None:
-    cache = f"cache={tmp_path / 'cache'}"
-    asked = ["evaluation.oracles=3", "trainer.precision=64-true", "train.epochs=1", "logger=csv", cache]
-    folders = {}
-    for stacked in (1, 4):
-        config = configure(*asked, f"trainer.stacked={stacked}", f"output={tmp_path / str(stacked)}")
-        pipeline = Pipeline(config, Store.of(config))
-        folders[stacked] = pipeline.train_all(list(trainings(config)))
-    assert list(folders[4]) == ["original", "oracle", "oracle-seed1", "oracle-seed2"]
-    for name, alone in folders[1].items():
-        together = folders[4][name]
-        assert together.key == alone.key and together.built
-        weights = [load_file(made.folder / "weights.safetensors") for made in (alone, together)]
-        torch.testing.assert_close(weights[1], weights[0], rtol=1e-9, atol=1e-9)
-        curves = [pd.read_csv(made.folder / "csv" / "metrics.csv") for made in (alone, together)]
-        pd.testing.assert_frame_equal(*curves)
-    config = configure(*asked, f"output={tmp_path / '4'}")
-    assert not Pipeline(config, Store.of(config)).train("oracle").built
 
 
 def test_a_model_of_a_pair_can_be_rebuilt(audited: Path, tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -65,6 +65,12 @@ class Figure:
             for key, each in asdict(self).items()
         }
 
+    @classmethod
+    def from_json(cls, entry: Mapping[str, Any]) -> Figure:
+        """Convert back: null becomes nan."""
+        numbers: dict[str, Any] = {key: math.nan if each is None else each for key, each in entry.items()}
+        return cls(**numbers)
+
 
 @dataclass(frozen=True)
 class _Draws:
@@ -76,6 +82,11 @@ class _Draws:
     null: Floats
     units: int
     reason: str = ""
+
+
+def _without(reason: str, units: int = 0) -> _Draws:
+    """Hold no value, and the reason for that."""
+    return _Draws(math.nan, NONE, np.empty(0), np.empty(0), units, reason)
 
 
 def figures(scores: PairScores, seed: int = 0) -> list[Figure]:
@@ -169,7 +180,7 @@ def _draws(name: str, values: Floats, null: Floats, attacked: Mask, few: bool) -
         rate = {f"per_utterance_tpr_at_{key}": share for key, share in RATES.items()}[name]
         reason = f"too few negatives: {attacked.sum()}, {round(1 / rate)} are needed"
     if reason:
-        return _Draws(math.nan, NONE, np.empty(0), np.empty(0), count, reason)
+        return _without(reason, count)
     # The repeats of a unit over pairs are no further trials.
     interval = over_pairs(values[0]) if values.shape[1] > 1 else clopper_pearson(value, count)
     return _Draws(value, interval, exchanged, null, count)
@@ -179,10 +190,21 @@ def _strongest(found: dict[str, _Draws], names: tuple[str, ...]) -> _Draws:
     """Join statistics: the one that is farthest from its ideal, in standard deviations of its null from oracles.
 
     The spread of the exchanges would grow with what is to be found, and hide it.
+
+    Explanation:
+        values: strongest_attack, strongest_difference
+        meaning: The strongest of several attacks on the request (of several differences from oracles), with one p-value
+            for all of them: who tries five attacks and reports the best has five chances of a false alarm.
+        formula: max over attacks of (value - ideal) / standard deviation of the value for oracles, absolute where both
+            sides count; the p-value takes the same maximum in every exchange.
+        unit: standard deviations; no interval.
+        aim: the value of oracles in the models' place, which is above 0.
+        fooled by: what fools all of its attacks.
+        source: Westfall & Young 1993 (the maximum of permuted statistics).
     """
     known = {name: found[name] for name in names if name in found and not found[name].reason}
     if not known:
-        return _Draws(math.nan, NONE, np.empty(0), np.empty(0), 0, "none of the attacks has a value")
+        return _without("none of the attacks has a value")
     exchanged: list[Floats] = []
     null: list[Floats] = []
     for name, draws in known.items():
@@ -217,14 +239,15 @@ def _differences(scores: PairScores, units: Pool, seed: int) -> dict[str, dict[s
 
 def _on_others(scores: PairScores, kind: str, seed: int) -> dict[str, _Draws]:
     """Compare with oracles on retain and on test."""
-    tested = np.asarray(scores.accuracy_test[kind], dtype=np.float64)
-    by = np.asarray(scores.accuracy_test["oracle"], dtype=np.float64)
-    found = _compare(lambda kept: against.on_accuracy, tested, by, seed, 0)
+    tested, by = (np.asarray(scores.accuracy_test[each], dtype=np.float64) for each in (kind, "oracle"))
+    if np.isfinite(by).all():
+        found = _compare(lambda kept: against.on_accuracy, tested, by, seed, 0)
+    else:
+        found = {"accuracy_test_gap": _without("there is no test subset")}
     retain = against.on_retain(scores.retain_label)
     names = ("retain_shift", "retain_shift_worst_class", "retain_exposed", "retain_harmed")
     if not len(scores.retain_label):
-        reason = "no retain utterances were scored"
-        return found | dict.fromkeys(names, _Draws(math.nan, NONE, np.empty(0), np.empty(0), 0, reason))
+        return found | dict.fromkeys(names, _without("no retain utterances were scored"))
     models = np.asarray(getattr(scores, f"retain_{kind}"), dtype=np.float64)
     oracles = np.asarray(scores.retain_oracle, dtype=np.float64)
     return found | _compare(lambda kept: retain, models, oracles, seed, len(scores.retain_label))

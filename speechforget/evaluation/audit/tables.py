@@ -28,7 +28,8 @@ class PairScores:
     half: (J, n) of 0 and 1, the half of pair j that holds an utterance. label: (n,). unit: (n,), the unit of inference
     of an utterance: itself, or its speaker. original, unlearned: logits (J, 2, n, C); [j, h] is the model that knew
     half h of pair j. oracle: logits (K, n, C). retain_label: (m,). retain_original, retain_unlearned: margins
-    (J, 2, m), in nats. retain_oracle: (K, m). accuracy_test: `original` and `unlearned` (J, 2), `oracle` (K,).
+    (J, 2, m), in nats. retain_oracle: (K, m). accuracy_test: `original` and `unlearned` (J, 2), `oracle` (K,), in
+    [0, 1]; all nan without a test subset.
 
     Raises UserError for shapes that do not agree, fewer than 2 pairs or oracles, an empty half, a unit in both halves
     of a pair, labels outside the classes, or numbers that are not finite.
@@ -86,7 +87,8 @@ class PairScores:
         kinds = ("original", "unlearned", "oracle")
         found = {f"logits of {kind} models": getattr(self, kind) for kind in kinds}
         found |= {f"retain margins of {kind} models": getattr(self, f"retain_{kind}") for kind in kinds}
-        return found | {f"test accuracies of {kind} models": self.accuracy_test[kind] for kind in kinds}
+        tested = {f"test accuracies of {kind} models": self.accuracy_test[kind] for kind in kinds}
+        return found if all(np.isnan(each).all() for each in tested.values()) else found | tested
 
     def _check_shapes(self) -> None:
         pairs, size = self.half.shape

@@ -1,0 +1,235 @@
+"""The figures of an audit, and the verdict: planted cheats are caught, oracles pass, every word is reached."""
+
+import json
+import math
+from dataclasses import replace
+from functools import cache
+
+import numpy as np
+import pytest
+from support.audits import made
+
+from speechforget.evaluation.audit.catalogue import ABOUT, QUESTIONS, about
+from speechforget.evaluation.audit.figures import Figure, figures
+from speechforget.evaluation.verdict import LITTLE, OVER, STATE, UNDER, WITHIN, WORDS, verdict
+
+NEVER = ("prove", "certif", "complian", "guarantee")
+
+
+@cache
+def audited(seed=0, **changes):
+    """Figures of six pairs and oracles, which give p-values, in a second."""
+    return tuple(figures(made(seed, **{"pairs": 6, "oracles": 6, **changes})))
+
+
+def of(found, name, model="unlearned"):
+    return next(figure for figure in found if (figure.name, figure.model) == (name, model))
+
+
+def words(answers):
+    return {answer.question: answer.word for answer in answers}
+
+
+REQUEST, ORACLE, INSIDE, RETURNS, OTHERS = QUESTIONS.values()
+
+
+def test_every_figure_is_complete() -> None:
+    found = audited()
+    assert len({(figure.name, figure.model) for figure in found}) == len(found)
+    assert {about(figure.name) for figure in found} == set(ABOUT.values())
+    for figure in found:
+        assert figure.model in {"original", "unlearned", "oracle"} and figure.question and figure.direction
+        assert math.isfinite(figure.value) or figure.reason
+        assert math.isfinite(figure.p) or figure.reason or figure.model == "oracle"
+        assert not figure.low > figure.value and not figure.high < figure.value
+        assert json.loads(json.dumps(figure.to_json(), allow_nan=False))
+        assert str(Figure.from_json(figure.to_json())) == str(figure)
+
+
+def test_figures_depend_on_their_seed_alone() -> None:
+    small = {"pairs": 4, "oracles": 4, "size": 60}
+    assert str(figures(made(0, **small), 3)) == str(figures(made(0, **small), 3))
+
+
+def test_known_models_are_found_and_oracles_are_not() -> None:
+    found = audited()
+    for name in ("swap_auc_margin", "swap_auc_informed", "per_utterance_auc", "told_from_oracles_auc"):
+        assert of(found, name, "original").value > 0.6 and of(found, name, "original").p < 0.05
+        assert of(found, name).null_low < 0.5 < of(found, name).null_high
+        assert of(found, name, "oracle").value == pytest.approx(0.5, abs=0.02)
+    assert of(found, "exposure", "original").value == pytest.approx(2.0, abs=0.2)
+    assert of(found, "retain_exposed").value == pytest.approx(0.05, abs=0.03)
+    assert of(found, "accuracy_test_gap").units == 0
+
+
+def test_few_pairs_show_intervals_only() -> None:
+    figure = of(audited(pairs=4, oracles=4), "per_utterance_auc")
+    assert math.isnan(figure.p) and "4 pairs cannot give one below 0.125" in figure.reason
+    assert figure.low < figure.value < figure.high and figure.null_low < figure.null_high
+    assert words(verdict({}, audited(pairs=3, oracles=4, size=60)))[REQUEST] == LITTLE
+    assert "oracles" in of(audited(pairs=4, oracles=3, size=60), "energy_distance", "oracle").reason
+
+
+def test_rates_need_negatives() -> None:
+    found = audited(pairs=4, oracles=4, size=60)
+    assert math.isfinite(of(found, "per_utterance_tpr_at_1_percent").value)
+    assert of(found, "per_utterance_tpr_at_0.1_percent").reason == "too few negatives: 240, 1000 are needed"
+    found = audited(pairs=4, oracles=4, speakers=8, size=40)
+    assert "too few units" in of(found, "per_utterance_auc").reason
+    assert words(verdict({}, found))[REQUEST] == LITTLE
+
+
+def test_missing_parts_are_said() -> None:
+    scores = made(0, pairs=4, oracles=4, size=40, retain=0)
+    tested = {kind: np.full_like(values, np.nan) for kind, values in scores.accuracy_test.items()}
+    found = figures(replace(scores, accuracy_test=tested))
+    assert of(found, "accuracy_test_gap").reason == "there is no test subset"
+    assert of(found, "retain_shift").reason == "no retain utterances were scored"
+    assert words(verdict({}, found))[OTHERS] == LITTLE
+
+
+CHEATS = {
+    "nothing": ({"kept": 2.0}, {UNDER}),
+    "half": ({"kept": 1.0}, {UNDER}),
+    "over": ({"kept": -3.0}, {OVER}),
+    "ascent": ({"kept": -0.2, "each": 3.0}, {OVER, UNDER}),
+    "speakers": ({"kept": 2.0, "speakers": 40}, {UNDER}),
+    "four": ({"kept": 2.0, "pairs": 4, "oracles": 4}, {UNDER}),
+}
+
+
+@pytest.mark.parametrize("cheat", CHEATS)
+def test_a_cheat_is_caught(cheat: str) -> None:
+    changes, expected = CHEATS[cheat]
+    answers = words(verdict({}, audited(2, **changes)))
+    assert answers[REQUEST] in expected and answers[ORACLE] in expected
+    assert answers[OTHERS] == WITHIN
+
+
+def test_gradient_ascent_looks_perfect_by_averages_only() -> None:
+    found = audited(2, kept=-0.2, each=3.0)
+    assert of(found, "swap_auc_margin").value == pytest.approx(0.5, abs=0.05)
+    assert of(found, "per_utterance_auc").value > 0.8
+    assert of(found, "strongest_attack").p <= 0.05
+
+
+def test_oracles_are_within() -> None:
+    """Each word is wrong for one oracle in twenty by chance, so one of nine may be."""
+    found = [words(verdict({}, audited(seed, size=60))) for seed in (3, 4, 5)]
+    assert sum(answers[question] == WITHIN for answers in found for question in (REQUEST, ORACLE, OTHERS)) >= 8
+
+
+def test_harm_and_exposure_of_others_are_told() -> None:
+    assert words(verdict({}, audited(2, size=60, harm=1.0)))[OTHERS] == OVER
+    assert words(verdict({}, audited(2, size=60, harm=-1.0)))[OTHERS] == UNDER
+
+
+def test_attacks_that_do_not_find_the_original_say_nothing() -> None:
+    answer = verdict({}, audited(2, memory=0.0))[0]
+    assert answer.word == LITTLE and "do not find the original" in answer.sentence
+    hidden = verdict({}, audited(2, memory=0.0, kept=-3.0))[0]
+    assert hidden.word == LITTLE and "Yet forgotten recordings stand out" in hidden.sentence
+
+
+def test_a_threshold_is_compared_with_the_upper_bound() -> None:
+    found = audited(2)
+    assert "below the threshold you set" in verdict({}, found, threshold=0.5)[0].sentence
+    assert "not below the threshold you set" in verdict({}, found, threshold=0.001)[0].sentence
+
+
+def test_sentences_promise_nothing() -> None:
+    every = [audited(2, **changes) for changes, _ in CHEATS.values()] + [audited(2), audited(2, memory=0.0), ()]
+    for found in every:
+        for answer in verdict({}, found):
+            assert answer.word in WORDS and answer.sentence.endswith(".")
+            assert not any(word in answer.sentence.lower() for word in NEVER)
+            assert answer.strength in {"none", "weak", "moderate", "strong"}
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("cheat", [*CHEATS, "oracle", "oracle speakers", "oracle common"])
+def test_cheats_are_caught_and_oracles_pass_in_19_of_20_seeds(cheat: str) -> None:
+    oracles = {"oracle": {}, "oracle speakers": {"speakers": 40}, "oracle common": {"common": 0.5}}
+    changes, expected = CHEATS.get(cheat, (oracles.get(cheat), {WITHIN}))
+    found = [words(verdict({}, figures(made(seed, **changes)))) for seed in range(20)]
+    for question in (REQUEST, ORACLE):
+        assert sum(answers[question] in expected for answers in found) >= 19
+
+
+# --- from a comparison alone --------------------------------------------------------------------------------------
+
+
+def compared(oracles=8, spread=0.02, **values):
+    """A comparison of one number for each name: (original, oracle, unlearned)."""
+    found = {"original": {}, "oracle": {}, "unlearned": {}}
+    band = {"oracles": oracles, "oracle_spread": spread if oracles > 1 else None}
+    for name, numbers in values.items():
+        for model, number in zip(found, numbers, strict=True):
+            found[model][name] = {"value": number, **band}
+    return found
+
+
+@pytest.mark.parametrize(
+    ("name", "numbers", "question", "word"),
+    [
+        ("probe_word_max", (0.9, 0.3, 0.9), INSIDE, UNDER),
+        ("probe_word_max", (0.9, 0.3, 0.31), INSIDE, WITHIN),
+        ("probe_word_max", (0.9, 0.3, 0.1), INSIDE, OVER),
+        ("probe_word_max", (0.31, 0.3, 0.31), INSIDE, LITTLE),
+        ("verification_eer", (0.05, 0.3, 0.06), INSIDE, UNDER),
+        ("relearn_5_area", (0.9, 0.4, 0.8), RETURNS, UNDER),
+        ("int8_accuracy_forget", (0.9, 0.4, 0.41), RETURNS, WITHIN),
+        ("noise_20db_accuracy_forget", (0.9, 0.4, 0.1), RETURNS, OVER),
+        ("membership_auc", (0.7, 0.5, 0.7), REQUEST, UNDER),
+        ("membership_auc", (0.7, 0.5, 0.3), REQUEST, OVER),
+        ("membership_auc", (0.7, 0.5, 0.5), REQUEST, LITTLE),  # averages never show that nothing is left
+        ("accuracy_retain", (0.99, 0.98, 0.5), OTHERS, OVER),
+        ("accuracy_retain", (0.99, 0.98, 0.98), OTHERS, WITHIN),
+        ("told_from_oracles", (0.9, 0.5, 0.5), ORACLE, WITHIN),
+        ("told_from_oracles", (0.9, 0.5, 0.8), ORACLE, OVER),
+        ("told_from_oracles", (0.55, 0.5, 0.5), ORACLE, LITTLE),
+    ],
+)
+def test_a_comparison_with_oracles_is_judged(name: str, numbers: tuple, question: str, word: str) -> None:
+    answer = next(each for each in verdict(compared(**{name: numbers})) if each.question == question)
+    assert answer.word == word
+    assert name in answer.evidence
+
+
+def test_a_signed_number_says_on_which_side_a_model_differs() -> None:
+    found = compared(told_from_oracles=(0.9, 0.5, 0.8), completeness_forget=(0.1, 0.8, 0.3))
+    assert words(verdict(found))[ORACLE] == UNDER
+    found = compared(told_from_oracles=(0.9, 0.5, 0.8), completeness_forget=(0.1, 0.8, 0.99))
+    assert words(verdict(found))[ORACLE] == OVER
+
+
+def test_one_oracle_is_too_little_but_hints() -> None:
+    found = compared(oracles=1, membership_auc=(0.54, 0.5, 0.37), probe_word_max=(0.9, 0.3, 0.9))
+    answers = verdict(found)
+    assert set(words(answers).values()) == {LITTLE}
+    assert "run with evaluation=audit" in answers[0].sentence and "0.37" in answers[0].sentence
+    assert "run with evaluation=full" in answers[2].sentence
+    assert "whole classes cannot be exchanged" in verdict(found, forgotten=True)[0].sentence
+
+
+def test_many_numbers_make_no_false_alarms() -> None:
+    """One of ten numbers of an oracle is far by chance: 2.5 spreads is within the band of ten."""
+    values = {f"probe_word_{layer}": (0.9, 0.3, 0.3) for layer in range(9)}
+    found = compared(**values, probe_word_9=(0.9, 0.3, 0.35))
+    assert words(verdict(found))[INSIDE] == WITHIN
+    alone = compared(probe_word_9=(0.9, 0.3, 0.36))
+    assert words(verdict(alone))[INSIDE] == UNDER
+
+
+def test_oracles_that_agree_exactly_have_a_band() -> None:
+    found = compared(spread=0.0, relearn_1_area=(0.9, 0.0, 0.01))
+    assert words(verdict(found))[RETURNS] == WITHIN
+
+
+def test_a_broken_or_idle_method_is_said_first() -> None:
+    destroyed = verdict(compared(accuracy_forget=(1.0, 0.9, 0.1), accuracy_retain=(1.0, 1.0, 0.2)))
+    assert destroyed[0].question == STATE and destroyed[0].word == OVER and "destroys" in destroyed[0].sentence
+    idle = verdict(compared(accuracy_forget=(1.0, 0.0, 1.0), accuracy_retain=(1.0, 1.0, 1.0)))
+    assert idle[0].word == UNDER and "does nothing" in idle[0].sentence
+    assert idle[0].to_json()["evidence"] == ["accuracy_forget", "accuracy_retain"]
+    assert [each.question for each in idle[1:]] == list(QUESTIONS.values())
