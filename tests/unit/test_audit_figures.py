@@ -203,6 +203,13 @@ def test_a_signed_number_says_on_which_side_a_model_differs() -> None:
     assert words(verdict(found))[ORACLE] == OVER
 
 
+def test_this_model_may_differ_where_its_method_does_not() -> None:
+    found = compared(told_from_oracles=(0.9, 0.5, 0.9))
+    answer = verdict(found, audited(3, size=60))[1]
+    assert answer.word == OVER and answer.sentence.startswith("Of this model alone")
+    assert "Unlearned models were not told apart" in answer.sentence
+
+
 def test_one_oracle_is_too_little_but_hints() -> None:
     found = compared(oracles=1, membership_auc=(0.54, 0.5, 0.37), probe_word_max=(0.9, 0.3, 0.9))
     answers = verdict(found)
