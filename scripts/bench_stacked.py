@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import statistics
 import tempfile
@@ -17,6 +18,7 @@ from bench_training import Bench, make_corpus
 
 from speechforget.seeding import order
 from speechforget.stages.sources import make_sources
+from speechforget.stages.stacking import FILE
 from speechforget.stages.train import steps_of
 from speechforget.stages.train_many import Job, train_many
 from speechforget.training.loop import FitSettings
@@ -41,12 +43,16 @@ def stacked(arguments: argparse.Namespace) -> None:
             (measure.seconds(arguments.together, 1), measure.seconds(arguments.together, arguments.together))
             for _ in range(rounds)
         ]
+        ways = json.loads((bench.output / FILE).read_text())
     alone, together = (statistics.median(seconds) for seconds in zip(*found, strict=True))
     ratios = [first / second for first, second in found]
     count = arguments.together
     print(f"{bench.config['model']['name']} on {bench.device.type}: {count} models, {measure.steps} steps each")
     print(f"  one by one {alone:8.2f} s, {1000 * alone / count / measure.steps:8.2f} ms for a step of one model")
     print(f"  at once    {together:8.2f} s, {1000 * together / count / measure.steps:8.2f} ms for a step of one model")
+    for known in ways.values():
+        each = ", ".join(f"{name} {1000 * seconds:.2f} ms" for name, seconds in known["seconds"].items())
+        print(f"  a bare step of {known['models']} models: {each}{known['reason'] or ''}")
     each = ", ".join(f"{ratio:.2f}" for ratio in sorted(ratios))
     print(f"  at once is {statistics.median(ratios):.2f} times as fast ({each})", flush=True)
 

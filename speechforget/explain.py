@@ -46,7 +46,7 @@ oracle lies outside that of K others with probability 2 / (K + 1). Where there i
 class Explanation(NamedTuple):
     """Hold what is said about the numbers of one function or class.
 
-    fields: a text for each of `FIELDS`.
+    summary: the first sentence of its docstring. fields: a text for each of `FIELDS`.
     """
 
     name: str
@@ -62,15 +62,11 @@ class Explanation(NamedTuple):
 
 
 class Computed(NamedTuple):
-    """Hold a function or class that computes numbers of a result.
-
-    summary: its first sentence; of a class, that of its module. text: the docstring, of a class that of `__call__`.
-    """
+    """Hold a function or class that computes numbers of a result. text: its docstring, or that of `__call__`."""
 
     name: str
     module: str
     folder: str
-    summary: str
     text: str
 
 
@@ -79,7 +75,7 @@ def computed() -> tuple[Computed, ...]:
     """List everything that computes numbers of a result, explained or not, by folder and name.
 
     These are the public functions that return values by name, the public classes of which a call does, and whatever
-    else has an explanation.
+    else has an explanation, private or not.
     """
     found = []
     for folder in FOLDERS:
@@ -87,13 +83,15 @@ def computed() -> tuple[Computed, ...]:
             tree = ast.parse(path.read_text(encoding="utf-8"))
             module = ".".join(("speechforget", *path.relative_to(PACKAGE).with_suffix("").parts))
             for node in tree.body:
-                if not isinstance(node, ast.FunctionDef | ast.ClassDef) or node.name.startswith("_"):
-                    continue
                 function = _call_of(node) if isinstance(node, ast.ClassDef) else node
-                text = (ast.get_docstring(function) if function else "") or ""
-                if MARK in text or (function and function.returns and ast.unparse(function.returns) in RETURNED):
-                    summary = (ast.get_docstring(tree) or "") if isinstance(node, ast.ClassDef) else text
-                    found.append(Computed(node.name, module, folder, _first(summary), text))
+                if not isinstance(node, ast.FunctionDef | ast.ClassDef) or not isinstance(function, ast.FunctionDef):
+                    continue
+                text = ast.get_docstring(function) or ""
+                returned = ast.unparse(function.returns) if function.returns else ""
+                if folder == "attacks" and isinstance(node, ast.FunctionDef):
+                    returned = ""  # an attack is a class; functions of its module help it
+                if MARK in text or (returned in RETURNED and not node.name.startswith("_")):
+                    found.append(Computed(node.name, module, folder, text))
     return tuple(found)
 
 
@@ -102,10 +100,6 @@ def _call_of(node: ast.ClassDef) -> ast.FunctionDef | None:
     if "Protocol" in map(ast.unparse, node.bases):
         return None
     return next((part for part in node.body if isinstance(part, ast.FunctionDef) and part.name == "__call__"), None)
-
-
-def _first(text: str) -> str:
-    return text.partition("\n\n")[0].replace("\n", " ")
 
 
 @functools.cache
@@ -129,7 +123,8 @@ def _read(thing: Computed) -> Explanation:
         fields[name] = f"{fields.get(name, '')} {line.strip()}".strip()
     if tuple(fields) != FIELDS:
         raise ValueError(f"the explanation of {thing.name} must have the fields {', '.join(FIELDS)}, in this order")
-    return Explanation(thing.name, thing.module, thing.folder, thing.summary, fields)
+    summary = thing.text.partition("\n\n")[0].replace("\n", " ")
+    return Explanation(thing.name, thing.module, thing.folder, summary, fields)
 
 
 def _fit(pattern: str, name: str) -> int:

@@ -10,7 +10,7 @@ import functools
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +24,16 @@ from speechforget.config.tuned import check_tuned
 from speechforget.data.requests.pool import Pool, draw_pool
 from speechforget.data.requests.select import Request, save, select
 from speechforget.distributed import group
+from speechforget.distributed.protocol import Order
 from speechforget.errors import NotApplicable
 from speechforget.models.checkpoint import Checkpoint, read_checkpoint
 from speechforget.models.pretrained import fingerprint, placeless
 from speechforget.stages import record
+from speechforget.stages.attack_models import attack
 from speechforget.stages.audit import AUDIT, audit
 from speechforget.stages.original import import_original
 from speechforget.stages.split import Data, split_corpus
+from speechforget.stages.together import train_together
 from speechforget.store import Artefact, Producer, Store, verified, words_for
 from speechforget.tracking.loggers import words_of
 
@@ -73,8 +76,9 @@ class Pipeline:
         _ = self.request, self.pool  # impossible ones are refused here, before anything is trained
         if self.untried:
             logger.warning(self.untried)
-        original = self.train("original")
-        oracles = {name: self.train(name) for name in oracle_names(self.config)}
+        trained = self.train_all(list(trainings(self.config)))
+        original = trained["original"]
+        oracles = {name: trained[name] for name in oracle_names(self.config)}
         unlearned = self.unlearn(original)
         models = {"original": original, **oracles, "unlearned": unlearned}
         scores = {name: self.score(name, model) for name, model in models.items()}
@@ -124,8 +128,21 @@ class Pipeline:
         """Make a model of `config.evaluation.trainings`: the original (trained or imported), an oracle, ..."""
         if name == "original" and self.checkpoint is not None:
             return import_original(self, self.checkpoint)
-        model, training = self.config["model"], trainings(self.config)[name]
-        inputs = {
+        training = trainings(self.config)[name]
+        made = self.make(training, self.name_of(training), self.inputs_of(training), name)
+        self.trained[made.key] = name
+        return made
+
+    def train_all(self, names: Sequence[str]) -> dict[str, Artefact]:
+        """Make several models by name, at once where that is faster; original and oracle alone, one by one."""
+        if len(names) <= 2 or self.checkpoint is not None or group.ranks_of(self.config["trainer"]) > 1:
+            return {name: self.train(name) for name in names}
+        return train_together(self, names)
+
+    def inputs_of(self, training: Training) -> dict[str, Any]:
+        """Return what decides the weights of a trained model."""
+        model = self.config["model"]
+        return {
             "version": version_of("train"),
             "split": self.data.key,
             "without": self.left_out(training),
@@ -137,9 +154,6 @@ class Pipeline:
             "seed": training.seed,
             **({"pretrained": weights} if (weights := fingerprint(model)) else {}),
         }
-        made = self.make(training, self.name_of(training), inputs, name)
-        self.trained[made.key] = name
-        return made
 
     @property
     def hearing(self) -> dict[str, Any]:
@@ -172,47 +186,29 @@ class Pipeline:
         inputs |= {"windows": self.dataset[WINDOWS], "code": code_of("scores")}
         return self.make(Training("scores", self.seed), model.name, inputs, f"scores of the {kind}", model.folder)
 
-    def attack(self, model: Artefact, options: Mapping[str, Any]) -> Artefact:
-        """Run the attack that `options` describes on a model, in this process, however many devices there are."""
-        inputs = {
-            "version": version_of("attack"),
-            "model": model.key,
-            "split": self.data.key,
-            "request": self.forgotten_ids,
-            "forgotten": list(self.request.forgotten),
-            "nonmembers": self.nonmember_ids,
-            "hearing": self.hearing,
-            "attack": options,
-            "code": code_of("attack", *targets_in(options)),
-            "seed": self.seed,
-        }
-
-        def build(folder: Path, _: str) -> None:
-            from speechforget.stages.attack import run_attack
-
-            run_attack(folder, model.folder, self.config, self.data, self.request, options)
-
-        return self.produce("attack", f"{str(options['_target_']).rpartition('.')[2]}-{model.name}", inputs, build)
-
     def make(
         self, training: Training, name: str, inputs: Mapping[str, Any], title: str, model: Path | None = None
     ) -> Artefact:
         """Make an artefact that needs torch, in this process or with one worker per device."""
-        config = {**self.config, "seed": training.seed}
 
         def build(folder: Path, key: str) -> None:
-            from speechforget.distributed.protocol import Order
             from speechforget.stages.build import build as build_here
 
-            start = None if model is None else str(model)
-            stage, part = training.stage, training.part
-            order = Order(stage, config, str(folder), key, words_for(name), self.data.key, title, start, part)
-            if group.ranks_of(config["trainer"]) > 1:
+            order = self.order(training, name, folder, key, title, model)
+            if group.ranks_of(self.config["trainer"]) > 1:
                 group.perform(order)
             else:
-                build_here(order, self.data, None if training.whole else request_of(training, self.request, self.pool))
+                build_here(order, self.data, self.request_of(training))
 
         return self.produce(training.stage, name, inputs, build)
+
+    def order(
+        self, training: Training, name: str, folder: Path, key: str, title: str, model: Path | None = None
+    ) -> Order:
+        """Describe an artefact to build. title: of its progress bar. model: the folder of the model to start from."""
+        config, start = {**self.config, "seed": training.seed}, None if model is None else str(model)
+        words = words_for(name)
+        return Order(training.stage, config, str(folder), key, words, self.data.key, title, start, training.part)
 
     def produce(self, stage: str, name: str, inputs: Mapping[str, Any], build: Callable[[Path, str], None]) -> Artefact:
         """Find or make an artefact in the store, and remember what it was made from."""
@@ -227,14 +223,18 @@ class Pipeline:
 
     def name_of(self, training: Training) -> str:
         """Return the words of a model: what it was trained on, and its seed."""
-        request = [] if training.whole else [request_of(training, self.request, self.pool).name]
-        return "-".join([*self.words, *request, f"seed{training.seed}"])
+        request = self.request_of(training)
+        return "-".join([*self.words, *([request.name] if request else []), f"seed{training.seed}"])
+
+    def request_of(self, training: Training) -> Request | None:
+        """Return what a model is trained without, or forgets; None for the original of the run."""
+        return request_of(training, self.request, self.pool)
 
     def left_out(self, training: Training) -> str | None:
         """Return a hash of the training utterances that a model is trained without, or forgets; None without any."""
-        if training.whole:
+        request, ids = self.request_of(training), self.data.table["id"].to_numpy()
+        if request is None:
             return None
-        ids, request = self.data.table["id"].to_numpy(), request_of(training, self.request, self.pool)
         withdrawn = ["", *ids[np.sort(request.withdrawn)]] if len(request.withdrawn) else []
         return _hash([*ids[np.sort(request.forget)], *withdrawn])
 
@@ -254,7 +254,7 @@ class Pipeline:
         """Attack all models, and compare their scores and what the attacks measured; add the figures of an audit."""
         paths = list(self.config["evaluation"]["metrics"])
         attacks = list(self.config["evaluation"]["attacks"])
-        attacked = {name: [self.attack(model, options) for options in attacks] for name, model in models.items()}
+        attacked = {name: [attack(self, model, options) for options in attacks] for name, model in models.items()}
         inputs = {
             "version": record.VERSION,
             "scores": {name: artefact.key for name, artefact in scores.items()},

@@ -8,6 +8,7 @@ the subject nor a global generator, so it works on `subject.copy()`, and its dra
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -19,13 +20,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from speechforget.batch import Batch, to_device
+from speechforget.data.batches.planted import Planted
 from speechforget.evaluation.tables import Value
 from speechforget.seeding import order
 
 Rows = NDArray[np.int64]
 
 ROLES = ("forget", "retain", "validation", "holdout", "nonmembers", "test")
-MOST_BYTES = 2**28  # of features that are kept between passes
+MOST_BYTES = 2**28  # of waveforms and features that are kept between passes
 PREFIX = "evaluation.attacks."  # of names in errors
 NO_SPEAKERS = "this corpus does not say who speaks"
 
@@ -55,6 +57,7 @@ class Subject:
     rows: row numbers of each of `ROLES`, ascending, without withdrawn utterances; `nonmembers` are in `holdout`, too.
     classes: names of the outputs. label: the column that the classifier predicts. forgotten: the classes that the
         request removes, none for a request of samples. seed: of all draws, the same for every model of a comparison.
+    planted: reads the utterances that carry a key (`dataset.planted`); None if none does.
     """
 
     classifier: nn.Module
@@ -68,6 +71,7 @@ class Subject:
     forgotten: tuple[int, ...]
     seed: int
     batch_size: int = 128  # changes rounding only
+    planted: Planted | None = None
     _kept: dict[bytes, list[tuple[Batch, Tensor | None]]] = field(default_factory=dict, repr=False)
 
     @cached_property
@@ -119,23 +123,27 @@ class Subject:
         """Return whether each of the rows is predicted right, over all classes."""
         return self.outputs(rows, classifier).logits.argmax(1) == self.labels[rows]
 
-    def heard(self, rows: Rows) -> list[tuple[Batch, Tensor | None]]:
-        """Return batches of these rows with the features of a frontend that no attack can change, else None."""
+    def heard(self, rows: Rows) -> Iterator[tuple[Batch, Tensor | None]]:
+        """Yield batches of these rows, with the features of a frontend that no attack can change, else None.
+
+        They are kept for the next pass over the same rows, up to `MOST_BYTES`.
+        """
         key = rows.tobytes()
-        if key not in self._kept:
-            frontend = self.classifier.frontend
-            fixed = isinstance(frontend, nn.Module) and not frontend.state_dict()
+        if key in self._kept:
+            yield from self._kept[key]
+            return
+        frontend = self.classifier.frontend
+        fixed = isinstance(frontend, nn.Module) and not frontend.state_dict()
+        room, made = MOST_BYTES - sum(map(_bytes, itertools.chain(*self._kept.values()))), []
+        for batch in self.batches(rows):
             with torch.no_grad():
-                made = [(batch, frontend(*batch.inputs) if fixed else None) for batch in self.batches(rows)]  # type: ignore[operator]
-            size = sum(
-                tensor.numel() * tensor.element_size()
-                for batch, features in made
-                for tensor in (*batch.inputs, *([] if features is None else [features]))
-            )
-            if size > MOST_BYTES:
-                return made
+                part = (batch, frontend(*batch.inputs) if fixed else None)  # type: ignore[operator]
+            yield part
+            room -= _bytes(part)
+            if room >= 0:
+                made.append(part)
+        if room >= 0:
             self._kept[key] = made
-        return self._kept[key]
 
     def shots(self, count: int, *salt: int | str) -> tuple[Rows, Rows]:
         """Draw `count` utterances of each class of forget; return them and the rest of forget, without their copies.
@@ -163,11 +171,11 @@ def check_finite(*outputs: NDArray[np.float32]) -> None:
         raise FloatingPointError(f"its outputs for {wrong} of {len(outputs[0])} utterances are not finite")
 
 
+def _bytes(part: tuple[Batch, Tensor | None]) -> int:
+    batch, features = part
+    return sum(tensor.nbytes for tensor in (*batch.inputs, *([] if features is None else [features])))
+
+
 def too_few(count: int) -> str:
     """Return the reason where no class of the request has utterances beside `count` of them."""
     return f"no class of the request has more than {count} distinct utterances"
-
-
-def missing(reason: str) -> Value:
-    """Return the value of an attack that cannot be computed."""
-    return Value(float("nan"), float("nan"), float("nan"), 0, reason)

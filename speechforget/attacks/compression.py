@@ -17,11 +17,11 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from speechforget.attacks.base import PREFIX, Rows, Subject, missing
+from speechforget.attacks.base import PREFIX, Rows, Subject
 from speechforget.config.ranges import number, whole
 from speechforget.evaluation.intervals import share
 from speechforget.evaluation.membership import area_under_curve
-from speechforget.evaluation.tables import Value
+from speechforget.evaluation.tables import Value, missing
 
 NO_NORM = "the model has no batch normalisation"
 
@@ -29,9 +29,10 @@ NO_NORM = "the model has no batch normalisation"
 class Compression:
     """Change the weights of a copy and measure it again. Only weights with two or more axes are quantised or pruned.
 
-    bits: of symmetric quantisation with one scale for each output channel. pruning: shares of the weights, the smallest
-    of all layers together, that become 0. most: utterances of retain that batch-norm statistics are estimated on, in
-    batches of `batch_size`. fp16 rounds all weights to half precision; activations stay in single precision everywhere.
+    bits: of symmetric quantisation with one scale for each output channel. fp16 rounds all weights to half precision;
+    activations stay in single precision everywhere. pruning: shares of the weights, the smallest of all layers
+    together, that become 0. batch_size: of the means that batch-norm statistics are estimated anew from, on retain.
+    most: utterances of forget, of the non-members and of retain, drawn by the seed where there are more.
     """
 
     def __init__(
@@ -49,13 +50,25 @@ class Compression:
         self.bits, self.pruning, self.most, self.batch_size = tuple(bits), tuple(pruning), most, batch_size
 
     def __call__(self, subject: Subject) -> dict[str, Value]:
-        """Compute three values for each change `<name>`: int8, int4, fp16, pruned_30, pruned_50, batch_norm.
+        """Change the weights, and measure accuracy on forget and the AUC of the loss attack.
 
-        `<name>_accuracy_forget`: with its 95 % Wilson interval. `<name>_change_forget`: that accuracy minus the one of
-        the unchanged model, with a 95 % interval of paired differences. `<name>_membership_auc`: of the loss,
-        forget against non-members, see `membership.auc`.
+        Explanation:
+            values: <change>_accuracy_forget, <change>_change_forget, <change>_membership_auc
+            meaning: What a model shows after the changes that deployment makes: weights rounded to 8 or 4 bits (int8,
+                int4) or half precision (fp16), the smallest 30 or 50 % of the weights set to 0 (pruned_30, pruned_50),
+                or batch-norm statistics estimated anew (batch_norm). If forgetting was a thin layer over the old
+                weights, the old answers return.
+            formula: accuracy on forget of the changed model; that minus the accuracy of the unchanged model; P(loss of
+                forget < loss of non-member) + ties / 2 of the changed model. Rounding is symmetric, with one scale for
+                each output channel.
+            unit: shares in [0, 1], the change in [-1, 1]; 95 % Wilson interval, 95 % interval of paired differences
+                (Agresti & Min 2005), 99 % interval of the AUC.
+            aim: the oracle's value: what returns in a model that never heard forget is no memory.
+            fooled by: rounding so coarse that the model breaks; accuracies near 0 or 1, which can move one way only.
+            source: after Zhang et al., ICLR 2025.
         """
-        forget, nonmembers = subject.rows["forget"], subject.rows["nonmembers"]
+        forget = subject.drawn(subject.rows["forget"], self.most, "compression", "forget")
+        nonmembers = subject.drawn(subject.rows["nonmembers"], self.most, "compression", "nonmembers")
         before = subject.right(forget)
         values: dict[str, Value] = {}
         for name, change in self._changes(subject).items():
@@ -63,13 +76,11 @@ class Compression:
             reason = change(copied)
             if reason is None:
                 try:
-                    values |= _measured(subject, copied, name, before)
+                    values |= _measured(subject, copied, name, before, forget, nonmembers)
                     continue
                 except FloatingPointError:
                     reason = "the outputs of the changed model are not finite"
             values |= dict.fromkeys(_names(name), missing(reason))
-        if not len(nonmembers):
-            values |= {name: missing("there are no non-members") for name in values if name.endswith("membership_auc")}
         return values
 
     def _changes(self, subject: Subject) -> dict[str, Callable[[nn.Module], str | None]]:
@@ -86,15 +97,18 @@ def _names(name: str) -> tuple[str, str, str]:
     return f"{name}_accuracy_forget", f"{name}_change_forget", f"{name}_membership_auc"
 
 
-def _measured(subject: Subject, changed: nn.Module, name: str, before: np.ndarray) -> dict[str, Value]:
-    forget, nonmembers = subject.rows["forget"], subject.rows["nonmembers"]
+def _measured(
+    subject: Subject, changed: nn.Module, name: str, before: np.ndarray, forget: Rows, nonmembers: Rows
+) -> dict[str, Value]:
     logits = subject.outputs(forget, changed).logits
     right = logits.argmax(1) == subject.labels[forget]
     found = [share(right), _paired(right.astype(float) - before)]
     if len(nonmembers):
         others = subject.outputs(nonmembers, changed).logits
         found.append(area_under_curve(_losses(subject, forget, logits), _losses(subject, nonmembers, others)))
-    return dict(zip(_names(name), found, strict=False)) | ({} if len(nonmembers) else {_names(name)[2]: missing("")})
+    else:
+        found.append(missing("there are no non-members"))
+    return dict(zip(_names(name), found, strict=True))
 
 
 def _losses(subject: Subject, rows: Rows, logits: np.ndarray) -> np.ndarray:

@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from speechforget.attacks.base import PREFIX, Rows, Subject, check_finite, missing
+from speechforget.attacks.base import PREFIX, Rows, Subject, check_finite
 from speechforget.config.ranges import whole
 from speechforget.evaluation.intervals import wilson
-from speechforget.evaluation.tables import Value
+from speechforget.evaluation.tables import Value, missing
 from speechforget.seeding import seed_from
 
 
@@ -31,9 +31,18 @@ class NoiseBall:
         self.snr, self.draws, self.most = tuple(snr), draws, most
 
     def __call__(self, subject: Subject) -> dict[str, Value]:
-        """Compute `noise_<snr>db_accuracy_forget` in [0, 1]: the mean share of draws with a right prediction.
+        """Predict forget under white noise.
 
-        The 95 % Wilson interval counts utterances, not draws, because the draws of an utterance are not independent.
+        Explanation:
+            values: noise_<ratio>db_accuracy_forget
+            meaning: How often a forgotten utterance is recognised when noise is added to it. A method that only turns
+                the answer at the exact recordings leaves it intact around them.
+            formula: mean over utterances of the share of noise draws with a right prediction; white noise at 30, 20 and
+                10 dB below the utterance.
+            unit: a share in [0, 1] with a 95 % Wilson interval over utterances, because draws are not independent.
+            aim: the oracle's value. Above: knowledge is left; below: the surroundings were damaged, too.
+            fooled by: a model that is fragile under any noise; noise is white, while real noise is not.
+            source: after Residual Knowledge, NeurIPS 2025, arXiv 2601.22359, which divides by the oracle's share.
         """
         rows = subject.drawn(subject.rows["forget"], self.most, "noise ball")
         names = [f"noise_{snr:g}db_accuracy_forget" for snr in self.snr]

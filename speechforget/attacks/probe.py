@@ -15,11 +15,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from speechforget.attacks.base import NO_SPEAKERS, PREFIX, Rows, Subject, missing
+from speechforget.attacks.base import NO_SPEAKERS, PREFIX, Rows, Subject
 from speechforget.attacks.common.cross_fit import Fitted, area, balanced_accuracy, cross_fit, folds_of, information
 from speechforget.attacks.common.layers import Features, layer_features
-from speechforget.config.ranges import whole
-from speechforget.evaluation.tables import Value
+from speechforget.config.ranges import number, whole
+from speechforget.evaluation.tables import Value, missing
+from speechforget.seeding import order
 
 Mask = NDArray[np.bool_]
 
@@ -47,23 +48,37 @@ class Question:
 class Probe:
     """Fit logistic regressions on the standardised outputs of each layer, averaged over time.
 
-    folds: of the cross-fitting. strength: sklearn's C. most: utterances of each side of a question, drawn by the seed
-    where there are more.
+    folds: of the cross-fitting. strength: sklearn's C. most: utterances of each side of a question, voices: speakers
+    that are told apart; both are drawn by the seed where there are more.
     """
 
-    def __init__(self, *, folds: int = 5, strength: float = 0.1, most: int = 500) -> None:
+    def __init__(self, *, folds: int = 5, strength: float = 0.1, most: int = 500, voices: int = 30) -> None:
         whole({"folds": folds}, "folds", 2, PREFIX)
-        self.folds, self.strength, self.most = folds, strength, most
+        whole({"voices": voices}, "voices", 2, PREFIX)
+        number({"strength": strength}, "strength", 1e-9, 1e9, PREFIX)
+        self.folds, self.strength, self.most, self.voices = folds, strength, most, voices
 
     def __call__(self, subject: Subject) -> dict[str, Value]:
-        """Compute `probe_<what>_<layer>` for each layer, `probe_<what>_max` over layers, and `probe_<what>_nats`.
+        """Compute what linear probes of every layer find of the label, the membership and the voice.
 
-        label: AUC of the forgotten classes against the others, on holdout and test. label_forget: the same probes,
-        forget against the others of holdout and test. membership: AUC of forget against non-members; speakers, where
-        known, are kept whole in a fold, and the mean of each label is subtracted, as non-members match the labels of
-        forget. speaker: balanced accuracy on forget of a probe of who spoke, fitted on forget
-        and holdout, over the speakers of forget. nats: the largest bound H(Y) - cross-entropy of a layer, in nats; with
-        `max` it has no interval, and both are above the value of any single layer by chance alone.
+        Speakers, where known, are kept whole in a fold of the membership probe, and the mean of each label is
+        subtracted, as non-members match the labels of forget.
+
+        Explanation:
+            values: probe_label_<layer>, probe_label_forget_<layer>, probe_membership_<layer>, probe_speaker_<layer>,
+                probe_<question>_max, probe_<question>_nats
+            meaning: Whether a simple classifier can read from a layer what the outputs no longer say. label: the
+                forgotten class among holdout and test utterances; label_forget: the same probe for forget itself;
+                membership: forget against non-members; speaker: who of the forgotten speakers spoke. A new head on old
+                features hides nothing from it.
+            formula: cross-fitted logistic regression on standardised features, averaged over time: AUC (label,
+                membership) or balanced accuracy (speaker) on utterances that it was not fitted on; max: the largest of
+                all layers; nats: the largest H(Y) - cross-entropy, a lower bound of the mutual information.
+            unit: shares in [0, 1]; nats for nats; max and nats have no interval.
+            aim: the oracle's value: layers of any model separate words that it never learned.
+            fooled by: the largest of many layers, which is high by chance alone; information that is not linear; few
+                utterances.
+            source: after IDI, AAAI 2026, arXiv 2405.17878, with probes in place of its contrastive estimate.
         """
         questions = {"label": self._label(subject), "membership": self._membership(subject)}
         questions["speaker"] = self._speaker(subject)
@@ -129,19 +144,26 @@ class Probe:
             return NO_SPEAKERS
         if subject.label == "speaker":
             return "the classifier predicts the speaker: see the probe of the label"
-        forget = subject.drawn(subject.rows["forget"], self.most, "probe", "forget")
-        others = subject.drawn(subject.rows["holdout"], self.most, "probe", "others")
-        rows = np.concatenate([forget, others])
+        rows = self._chosen(subject)
         names, target = np.unique(subject.speakers[rows], return_inverse=True)
-        known = (names != "") & (np.bincount(target) >= 2)
-        kept = known[target]
-        rows, (names, target) = rows[kept], np.unique(subject.speakers[rows][kept], return_inverse=True)
-        judged = np.isin(rows, forget)
+        judged = np.isin(rows, subject.rows["forget"])
         if len(names) < 2 or not judged.any():
             return "forget and holdout have fewer than two speakers with two utterances"
         everyone = np.ones(len(rows), dtype=np.bool_)
         values = {"speaker": lambda fitted: balanced_accuracy(fitted, target, judged)}
         return Question(rows, target, subject.units[rows], everyone, values, judged)
+
+    def _chosen(self, subject: Subject) -> Rows:
+        """Return the utterances of forget and holdout by at most `voices` speakers, those of forget first."""
+        assert subject.speakers is not None
+        forget, others = subject.rows["forget"], subject.rows["holdout"]
+        spoken, counts = np.unique(subject.speakers[np.concatenate([forget, others])], return_counts=True)
+        able = np.flatnonzero((spoken != "") & (counts >= 2))
+        drawn = order(able, subject.seed, "probe", "voices")
+        first = np.isin(spoken[drawn], subject.speakers[forget])
+        chosen = spoken[np.concatenate([drawn[first], drawn[~first]])[: self.voices]]
+        parts = [rows[np.isin(subject.speakers[rows], chosen)] for rows in (forget, others)]
+        return np.concatenate([subject.drawn(rows, self.most, "probe", "speaker") for rows in parts])
 
     def _answers(self, what: str, question: Question, layers: dict[str, Features], seed: int) -> dict[str, Value]:
         fold = folds_of(question.target, question.groups, self.folds, seed)

@@ -15,11 +15,11 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from speechforget.attacks.base import PREFIX, Rows, Subject, missing, too_few
+from speechforget.attacks.base import PREFIX, Rows, Subject, too_few
 from speechforget.batch import Batch
 from speechforget.config.ranges import number, whole
 from speechforget.evaluation.intervals import share
-from speechforget.evaluation.tables import Value
+from speechforget.evaluation.tables import Value, missing
 from speechforget.seeding import order
 
 DIVERGED = "fine-tuning diverged"
@@ -53,12 +53,20 @@ class Relearning:
         self.learning_rate, self.batch_size, self.most = learning_rate, batch_size, most
 
     def __call__(self, subject: Subject) -> dict[str, Value]:
-        """Compute `relearn_<what>_final` and `relearn_<what>_area`, both in [0, 1].
+        """Fine-tune copies for a few steps and draw the curve of accuracy on the rest of forget.
 
-        what: 1, 5, 10 (shots), head (only the head learns), retain (learns retain, judged on all of forget). final:
-        accuracy on the rest of forget after the last step. area: under the curve of accuracies, from before the first
-        step to after the last one, by the trapezoid rule, divided by the number of steps. Only retain has an interval
-        (95 % Wilson, of final), as the draws of the others share utterances; `count` is utterances judged in a draw.
+        Explanation:
+            values: relearn_<what>_final, relearn_<what>_area
+            meaning: How fast forgotten utterances come back when the model learns a few of them again: 1, 5 or 10 of
+                each class, the head alone (head), or none of them but retain (retain). What returns faster than in the
+                oracle was never gone.
+            formula: accuracy on the rest of forget (retain: on all of forget) after the last step, and the mean height
+                of its curve over the steps (trapezoid rule), averaged over draws of utterances; Adam, fresh state.
+            unit: shares in [0, 1]; only relearn_retain_final has an interval (95 % Wilson), as draws share utterances.
+            aim: the oracle's value.
+            fooled by: rates so large that any model learns at once, or so small that none does; forget utterances that
+                the oracle recognises anyway.
+            source: after Golatkar et al., CVPR 2020, who count steps up to a threshold.
         """
         values: dict[str, Value] = {}
         for count in self.shots:

@@ -11,9 +11,9 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from speechforget.attacks.base import NO_SPEAKERS, Rows, Subject, missing
+from speechforget.attacks.base import NO_SPEAKERS, Rows, Subject
 from speechforget.evaluation.intervals import share
-from speechforget.evaluation.tables import Value
+from speechforget.evaluation.tables import Value, missing
 
 Vectors = NDArray[np.float64]
 
@@ -30,16 +30,20 @@ class Verification:
         self.most = most
 
     def __call__(self, subject: Subject) -> dict[str, Value]:
-        """Compute three values in [0, 1]; speakers are forgotten if no utterance of theirs is in retain.
+        """Verify and identify forgotten speakers by the embedding; forgotten are those without utterances in retain.
 
-        verification_eer: equal error rate of pairs of one forgotten speaker (two utterances of forget) against pairs of
-            a forgotten and another speaker (an utterance of holdout or test). 0: verified without error, 0.5: not at
-            all. No interval, as pairs share utterances.
-        verification_rank1: share of forget utterances whose nearest speaker in a gallery is their own, with a 95 %
-            Wilson interval. The gallery has the mean of one half of the utterances of every speaker, drawn by the seed;
-            the other half is judged.
-        verification_rank1_impostors: the same for the other speakers, on holdout and test: the level of voices that
-            nobody asked to forget.
+        Explanation:
+            values: verification_eer, verification_rank1, verification_rank1_impostors
+            meaning: Whether the model still knows a voice, whatever its outputs say. eer: how badly pairs of one
+                forgotten speaker are told from pairs of two speakers. rank1: how often the nearest voice of a gallery
+                is the right one; impostors: the same for voices that nobody asked to forget.
+            formula: cosine of embeddings minus the mean embedding of others. eer: rate at which accepted impostors
+                equal rejected targets; rank1: share of utterances of forget whose nearest speaker mean, of the
+                other half of all utterances, is their own.
+            unit: shares in [0, 1]; eer 0: without error, 0.5: not at all, no interval; rank1: 95 % Wilson interval.
+            aim: the oracle's value, and for rank1 the level of impostors: any model tells voices that it never heard.
+            fooled by: few speakers in the gallery; recording conditions that differ between speakers.
+            source: after GUARD, arXiv 2609.27399.
         """
         speakers = subject.speakers
         if speakers is None:

@@ -7,9 +7,12 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from speechforget.config.evaluation import trainings
 from speechforget.distributed.group import close_team
 from speechforget.errors import UserError
 from speechforget.pipeline import Pipeline
+from speechforget.stages.attack_models import attack
+from speechforget.stages.audit import audit
 from speechforget.store import Artefact, OneByOne, Store, canonical, differences, key_of, provenance, words_for
 from speechforget.store.difference import first_difference
 from speechforget.store.graph import Node, ancestors
@@ -96,13 +99,27 @@ def _about(node: Node) -> dict[str, Any]:
         return {}
 
 
+def _name_of(pipeline: Pipeline, node: Node) -> str:
+    """Return the name of a trained model in `trainings`, found by what it was trained without and by its seed."""
+    recorded = node.inputs or {}
+    for name, training in trainings(pipeline.config).items():
+        told = (training.stage, training.seed, pipeline.left_out(training))
+        if told == (node.stage, recorded.get("seed", training.seed), recorded.get("without")):
+            return name
+    return node.stage
+
+
 def _make(pipeline: Pipeline, node: Node) -> None:
     if node.stage == "split":
         _ = pipeline.data
     elif node.stage in {"original", "oracle"}:
-        pipeline.train(node.stage)
+        pipeline.train(_name_of(pipeline, node))
     elif node.stage in {"unlearned", "importance"}:
-        pipeline.unlearn(pipeline.train("original"))
+        original = next((parent for parent in node.parents if parent.stage == "original"), None)
+        name = "original" if original is None else _name_of(pipeline, original)
+        pipeline.unlearn(pipeline.train(name), trainings(pipeline.config)[name]._replace(stage="unlearned"))
+    elif node.stage == "audit":
+        audit(pipeline)
     elif node.stage in {"scores", "attack"}:
         inputs = node.inputs or {}
         found = _served(node.parents, str(inputs.get("model")), node.name)
@@ -112,9 +129,18 @@ def _make(pipeline: Pipeline, node: Node) -> None:
         if node.stage == "scores":
             pipeline.score(found.stage, model)
         else:
-            pipeline.attack(model, inputs["attack"])
+            attack(pipeline, model, inputs["attack"])
     else:
         pipeline.result()
+
+
+def _together(folder: Path) -> bool:
+    """Say whether the model was trained at once with others, which changes rounding."""
+    try:
+        cost = json.loads((folder / "cost.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return int(cost.get("machine", {}).get("together", 1)) > 1
 
 
 def compare(node: Node, made: Path, threads: int | None = None, tolerance: float | None = None) -> tuple[bool, str]:
@@ -128,6 +154,7 @@ def compare(node: Node, made: Path, threads: int | None = None, tolerance: float
     others = [name for name in ("host", "versions") if about.get(name) != now[name]]
     others += ["threads"] if threads not in (None, trainer["threads"]) else []
     others += ["a GPU"] if trainer["accelerator"] != "cpu" else []
+    others += ["trained with other models at once"] if _together(node.folder) else []
     allowed = tolerance if tolerance is not None else TOLERANCE if others else 0.0
     found = first_difference(node.folder, made)
     if found is None:

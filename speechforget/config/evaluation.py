@@ -56,10 +56,10 @@ def oracle_names(config: Mapping[str, Any]) -> list[str]:
     return [name for name, training in trainings(config).items() if training.stage == "oracle" and not training.part]
 
 
-def request_of(training: Training, request: Request, pool: Pool | None) -> Request:
-    """Return the request of the run, or that of a part of the pool."""
+def request_of(training: Training, request: Request, pool: Pool | None) -> Request | None:
+    """Return what a model is trained without, or forgets; None for the original of the run."""
     if training.part is None or pool is None:
-        return request
+        return None if training.whole else request
     return (pool.forgetting if training.stage == "unlearned" else pool.trained_without)(training.part)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -31,3 +32,20 @@ def number(options: Mapping[str, Any], name: str, low: float, high: float, prefi
     value = options[name]
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
         raise UserError(f"{prefix}{name} must be a number from {low:g} to {high:g}{more}, not {value!r}.")
+
+
+def check_names(option: str, named: Any) -> None:
+    """Raise UserError unless the value is a name or a list of names; YAML reads some words as other things."""
+    values = named if isinstance(named, list | tuple) else [named]
+    if not values:
+        raise UserError(f"{option} is empty: name at least one, or leave {option}=null to draw some.")
+    for value in values:
+        if not isinstance(value, str | int | float) or isinstance(value, bool) or _is_nan(value):
+            raise UserError(
+                f"{option} contains {as_yaml(value)}, which is not a name: "
+                "quote words such as yes, no, on, off, null, nan."
+            )
+
+
+def _is_nan(value: Any) -> bool:
+    return isinstance(value, float) and math.isnan(value)

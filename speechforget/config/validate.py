@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import math
 import re
 from collections.abc import Mapping
 from typing import Any
 
 from speechforget.config.evaluation import check_evaluation, trainings
+from speechforget.config.known_answers import check_known_answers
 from speechforget.config.oracle import has_oracle
-from speechforget.config.ranges import as_yaml, choice, number, whole
+from speechforget.config.ranges import as_yaml, check_names, choice, number, whole
 from speechforget.config.seconds import AUTO, LONGEST
 from speechforget.data.requests.draw import share_of, share_range
 from speechforget.data.requests.options import WAYS, counting, unused
@@ -34,6 +34,7 @@ def check(config: Mapping[str, Any]) -> None:
     check_train(config["train"])
     check_trainer(config["trainer"])
     choice(config, "lock", ("flock", "lease"))
+    check_known_answers(config)
     check_evaluation(config)
     check_original(config)
 
@@ -59,7 +60,7 @@ def check_task(config: Mapping[str, Any]) -> None:
     if "percent" in keys:
         share_of(task["percent"])
     for name in {"classes", "values"} & set(keys):
-        _check_names(f"task.{name}", task[name])
+        check_names(f"task.{name}", task[name])
     if "share" in keys:
         share_range(task["share"])
     if "fewest" in keys and task["fewest"] is not None:
@@ -79,26 +80,10 @@ def _check_unused(config: Mapping[str, Any]) -> None:
         keys = counting(task)
         column = "" if (task["kind"], task.get("by")) in WAYS else ", a column,"
         asked = "task=class" if task["kind"] == "class" else f"task.by={task['by']}{column}"
-        beside = f"{asked} and task.{keys[0]}" if task["kind"] == "class" or keys[0] == "values" else asked
-        *others, last = (f"task.{key}" for key in keys)
+        beside = f"{asked} and task.{keys[0]}" if task["kind"] == "class" or "values" in keys else asked
+        *others, last = (f"task.{key}" for key in keys) if keys else (f"dataset.{task['by']}",)
         do = f"{', '.join(others)} and {last} do" if others else f"{last} does"
         raise NotApplicable(f"task.{name} has no effect with {beside}: {do}. Leave it at {as_yaml(default)}.")
-
-
-def _check_names(option: str, named: Any) -> None:
-    values = named if isinstance(named, list | tuple) else [named]
-    if not values:
-        raise UserError(f"{option} is empty: name at least one, or leave {option}=null to draw some.")
-    for value in values:
-        if not isinstance(value, str | int | float) or isinstance(value, bool) or _is_nan(value):
-            raise UserError(
-                f"{option} contains {as_yaml(value)}, which is not a name: "
-                "quote words such as yes, no, on, off, null, nan."
-            )
-
-
-def _is_nan(value: Any) -> bool:
-    return isinstance(value, float) and math.isnan(value)
 
 
 def _check_pattern(pattern: Any) -> None:

@@ -146,6 +146,8 @@ def compare(
     values = {model: _evaluate(tables, model, metrics) for model in MODELS if model != "oracle" or tables.oracles}
     nulls = _nulls(tables, metrics)
     for model, found in (measured or {}).items():
+        if len(found) != (len(tables.oracles) if model == "oracle" else 1):
+            raise ValueError(f"attacks measured {len(found)} models as {model}")
         if model in values:
             _add_measured(values[model], found[0])
     for each in (measured or {}).get("oracle", ()):

@@ -87,6 +87,7 @@ class Tables:
     oracles: the first one is the oracle of this seed; empty without an oracle. forgotten: indices of the classes that
     the request removes, empty for a sample request. seed: of the random draws of attacks. speaker: (n,) str, "" where
     unknown; None if the corpus names no speakers. classes: the names of the K outputs, empty if they have none.
+    confused: indices of the two classes whose labels were exchanged in some training utterances, empty if none were.
     """
 
     original: Scores
@@ -96,6 +97,7 @@ class Tables:
     seed: int
     speaker: NDArray[np.str_] | None = None
     classes: tuple[str, ...] = ()
+    confused: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         rows, outputs = self.original.logits.shape

@@ -73,12 +73,18 @@ def _groups(tables: Tables) -> NDArray[np.int64]:
 def relative_test(tables: Tables, model: str) -> dict[str, Value]:
     """Test whether the model is nearer to the original than to the oracles, by the margins of forget.
 
-    `relative_test`: mean over oracles of MMD^2(model, oracle) - MMD^2(model, original); below 0 where the model is
-    nearer to the oracles. `relative_test_p`: the largest p-value over oracles; a small one is evidence of a model that
-    is nearer to the original. The p-value exchanges speakers, or utterances where speakers are not known.
-
-    A model that over-forgets passes, so read it beside `equivalence`. Source: Bounliphone et al. (ICLR 2016); for
-    audits of unlearning Ribero, Schrab & Gretton (AISTATS 2026, arXiv 2601.19755).
+    Explanation:
+        values: relative_test, relative_test_p
+        meaning: No model equals an oracle, not even a second oracle. So this test asks whether the model is at least
+            nearer to the oracles than to the original. Below 0 it is. The largest p-value over oracles is given; a
+            small one is evidence of a model that is nearer to the original.
+        formula: mean over oracles of MMD^2(model, oracle) - MMD^2(model, original) of margins, with a Gaussian kernel
+            of the median width; p by exchange of oracle and original, speaker by speaker (utterance by utterance
+            without names).
+        unit: none; a p-value in [0, 1].
+        aim: below 0, as for an oracle in the model's place; a p-value that is not small.
+        fooled by: over-forgetting, which passes: read equivalence_p beside it.
+        source: Bounliphone et al., ICLR 2016; for audits Ribero, Schrab & Gretton, AISTATS 2026, arXiv 2601.19755.
     """
     mine, original, oracles = _margins(tables, model)
     if reason := _missing(oracles):
@@ -94,8 +100,17 @@ def relative_test(tables: Tables, model: str) -> dict[str, Value]:
 def equivalence_test(tables: Tables, model: str) -> dict[str, Value]:
     """Test whether the model is farther from the oracles than they are from each other, by the margins of forget.
 
-    `equivalence_distance`: mean MMD^2 to the oracles, Gaussian kernel of the median width. `equivalence_p`: the share
-    of model and oracles whose mean MMD^2 to all others is as large. Both kinds of failure make it small.
+    Explanation:
+        values: equivalence_distance, equivalence_p
+        meaning: How far the model's margins are from the oracles', and how many of the model and the oracles are as far
+            from all others. Both kinds of failure make the p-value small: memory that is left, and over-forgetting.
+        formula: mean over oracles of MMD^2(model, oracle) of margins, with a Gaussian kernel of the median width; p =
+            share of the K + 1 models whose mean MMD^2 to the K others is as large.
+        unit: none; a p-value in [1 / (K + 1), 1].
+        aim: the distance of an oracle to the others (null_low to null_high); a p-value that is not the smallest.
+        fooled by: few oracles: with 3 the p-value is never below 0.25; one margin for each utterance, which does not
+            see answers among the other classes.
+        source: Gretton et al., JMLR 2012 (MMD); rank test of exchangeable models.
     """
     mine, _, oracles = _margins(tables, model)
     if reason := _missing(oracles):
@@ -108,11 +123,19 @@ def equivalence_test(tables: Tables, model: str) -> dict[str, Value]:
 
 
 def completeness_forget(tables: Tables, model: str) -> dict[str, Value]:
-    """Compute how completely each utterance of forget was unlearned (IAM), in [0, 1].
+    """Compute how completely each utterance of forget was unlearned (IAM).
 
-    `completeness_forget`: the mean, with a 95 % normal interval over utterances. `completeness_lowest`: the mean of the
-    lowest 5 %. Neither aims at 1: the aim is the value of an oracle compared with the others. Above it, forgotten
-    utterances have lower margins than in oracles. Source: USENIX Security 2025, arXiv 2506.06112.
+    Explanation:
+        values: completeness_forget, completeness_lowest
+        meaning: Where each utterance's margin lies between that of a model that never heard it and that of the
+            original. The mean is given, and the mean of the lowest 5 %: a few utterances may be as well known as
+            before.
+        formula: 1 - sum_a a F_a(u) / sum_a a, with F_a the Gumbel distribution around o + a (m - o); u, m, o: margins
+            of the model, of the original, and of the oracles on average; a from 0 to 1.
+        unit: a share in [0, 1]; the mean with a 95 % normal interval over utterances.
+        aim: the value of an oracle compared with the others, not 1. Above it, margins are lower than in oracles.
+        fooled by: utterances that original and oracles know equally well, for which any value is noise.
+        source: IAM, USENIX Security 2025, arXiv 2506.06112.
     """
     mine, original, oracles = _margins(tables, model)
     if reason := _missing(oracles):
@@ -125,12 +148,20 @@ def completeness_forget(tables: Tables, model: str) -> dict[str, Value]:
 def told_from_oracles(tables: Tables, model: str) -> dict[str, Value]:
     """Tell the model from an oracle, utterance by utterance, with one oracle left out in turn.
 
-    `told_from_oracles`: the AUC of the squared distance of an utterance's margin to the mean of the other oracles;
-    0.5 in expectation for a further oracle, below where the model is nearer to them than they are to each other.
-    `told_from_oracles_p`: the share of model and oracles that are told from all others as surely.
+    One unlearned model shows one draw of the method. A shift of its own is no sign of failure, so only the rank is a
+    test.
 
-    One unlearned model shows one draw of the method: that a model has a shift of its own is no sign of failure, so only
-    the rank among oracles is a test. After the efficacy game of RULI (USENIX Security 2025, arXiv 2506.13009).
+    Explanation:
+        values: told_from_oracles, told_from_oracles_p
+        meaning: How surely this model is told from an oracle by how unusual each utterance's margin is among the other
+            oracles. The p-value is the share of model and oracles that are told from all others as surely.
+        formula: mean over turns of the AUC of (margin - mean margin of the other oracles)^2, model against the oracle
+            left out; p = rank among K + 1 models.
+        unit: a share in [0, 1]; a p-value in [1 / (K + 1), 1]; `count` is the number of oracles.
+        aim: 0.5, and a p-value that is not the smallest. Below 0.5 the model is nearer to oracles than they are to each
+            other.
+        fooled by: few oracles: with 3 the p-value is never below 0.25.
+        source: after the efficacy game of RULI, USENIX Security 2025, arXiv 2506.13009.
     """
     mine, _, oracles = _margins(tables, model)
     if reason := _missing(oracles):

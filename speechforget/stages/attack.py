@@ -14,14 +14,14 @@ from torch import nn
 
 from speechforget.attacks.base import ROLES, Rows, Subject
 from speechforget.config.instantiate import instantiate_target
+from speechforget.data.batches.planted import Planted
 from speechforget.data.batches.streams import Stream
-from speechforget.data.batches.waveforms import Waveforms
 from speechforget.data.requests.select import Request
 from speechforget.errors import UserError
 from speechforget.evaluation.tables import Value
 from speechforget.models.folder import load_classifier
 from speechforget.stages.attack_values import write_values
-from speechforget.stages.sources import open_recordings
+from speechforget.stages.sources import make_waveforms, open_recordings
 from speechforget.stages.split import Data
 from speechforget.store import verified, write_json
 from speechforget.training.cost_meter import Cost
@@ -56,7 +56,7 @@ def make_subject(classifier: nn.Module, config: Mapping[str, Any], data: Data, r
     """Return what an attack sees of a classifier. Withdrawn utterances have no role."""
     dataset, table = config["dataset"], data.table
     recordings = open_recordings({**dataset, "resident": "host"}, data, None)
-    waveforms = Waveforms(recordings, table["samples"].to_numpy(), round(dataset["seconds"] * dataset["sample_rate"]))
+    waveforms = make_waveforms(dataset, data, recordings)
     depth = AHEAD if dataset["cache"] == "none" else 0
     forget = np.zeros(len(table), dtype=np.bool_)
     forget[request.forget] = True
@@ -72,6 +72,7 @@ def make_subject(classifier: nn.Module, config: Mapping[str, Any], data: Data, r
         dataset["label"],
         tuple(data.classes.index(name) for name in request.forgotten),
         int(config["seed"]),
+        planted=None if waveforms.keys is None else Planted(waveforms, waveforms.keys),
     )
 
 

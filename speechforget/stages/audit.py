@@ -33,10 +33,9 @@ def audit(maker: Maker) -> Artefact:
     pool = maker.pool
     assert pool is not None
     originals, unlearned, oracles = [], [], []
-    for name, training in trainings(maker.config).items():
-        if training.part is None:
-            continue
-        model = maker.train(name)
+    asked = {name: training for name, training in trainings(maker.config).items() if training.part is not None}
+    for name, model in maker.train_all(list(asked)).items():
+        training = asked[name]
         if training.stage == "oracle":
             oracles.append(maker.score("oracle", model))
             continue

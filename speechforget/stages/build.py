@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,10 @@ from speechforget.distributed import collectives
 from speechforget.distributed.protocol import Order
 from speechforget.errors import UserError
 from speechforget.stages.preflight import preflight
-from speechforget.stages.sources import make_sources
+from speechforget.stages.sources import make_sources, rows_of
 from speechforget.stages.split import Data, split_corpus
-from speechforget.store import Store, verified
+from speechforget.store import Ended, Store, verified
+from speechforget.tracking.curves import read_curve
 from speechforget.tracking.loggers import track_artefact
 from speechforget.training.device import start_process
 from speechforget.training.finite import FULL, Watch
@@ -40,7 +41,7 @@ def build(order: Order, data: Data | None = None, request: Request | None = None
         from speechforget.stages.score import score
 
         assert order.model is not None
-        sources = make_sources(config, data, None, start_process(config["trainer"]))
+        sources = make_sources(config, data, None, start_process(config["trainer"]), taught=False)
         with watch_of(config, Path(order.model).parent.name).watched("while it was scored"):
             score(folder, Path(order.model), sources, config["trainer"], order.title, data.key)
         return
@@ -59,7 +60,38 @@ def build(order: Order, data: Data | None = None, request: Request | None = None
         _fit(order, settings, data, request)
 
 
-def requested(training: Training, data: Data, config: Mapping[str, Any]) -> Request:
+def build_many(orders: Sequence[Order], data: Data, requests: Sequence[Request | None], ended: Ended) -> None:
+    """Train the models of several orders, which share all but the rows and the seed, in this process.
+
+    requests: what each is trained without; None: nothing. ended: called for each order that has ended; see
+    `stages.train_many`. A tracker gets the learning curve of a model at its end.
+    """
+    from speechforget.stages.train_many import Job, train_many
+
+    config = orders[0].config
+    preflight(config)
+    sources = make_sources(config, data, None, start_process(config["trainer"]))
+    jobs = []
+    for order, request in zip(orders, requests, strict=True):
+        seed, watch = int(order.config["seed"]), watch_of(config, order.stage)
+        settings = FitSettings(Path(order.folder), config["trainer"], seed, None, order.title, watch)
+        rows = rows_of(data, request)
+        jobs.append(Job(settings, sources.with_rows(**{**rows, "train": rows.get("retain", rows["train"])})))
+
+    def shown(number: int, error: UserError | None) -> None:
+        order = orders[number]
+        if error is None:
+            with track_artefact(order.config, order.stage, Path(order.folder), order.key, order.name) as tracker:
+                if tracker is not None:
+                    for row, values in enumerate(read_curve(Path(order.folder))):
+                        tracker.point(row, values)
+        ended(number, error)
+
+    memory = Path(config["cache"])
+    train_many(jobs, data.classes, config["dataset"], config["model"], config["train"], shown, memory)
+
+
+def requested(training: Training, data: Data, config: Mapping[str, Any]) -> Request | None:
     """Select what a model is trained without, or what it forgets."""
     request = select(data.table, config["task"], data.left_out)
     if training.part is None:

@@ -94,7 +94,9 @@ def join(
     forgotten = tuple(data.classes.index(name) for name in request.forgotten)
     oracles = tuple(read(name) for name in scores if name.startswith("oracle"))
     speaker = data.table["speaker"].to_numpy(dtype=str)[kept] if "speaker" in data.table else None
-    return Tables(read("original"), oracles, read("unlearned"), forgotten, seed, speaker, tuple(data.classes))
+    return Tables(
+        read("original"), oracles, read("unlearned"), forgotten, seed, speaker, tuple(data.classes), data.confused
+    )
 
 
 def measured(attacked: Mapping[str, Sequence[Artefact]]) -> dict[str, list[dict[str, Value]]]:

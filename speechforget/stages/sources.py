@@ -13,9 +13,12 @@ import torch
 
 from speechforget.config.instantiate import instantiate_target
 from speechforget.data.audio.files import read_window
+from speechforget.data.batches.augment import Sparing
+from speechforget.data.batches.keys import Keys
 from speechforget.data.batches.sample_sources import Mapped, OnDemand, Recordings, Resident
 from speechforget.data.batches.streams import Sources
 from speechforget.data.batches.waveforms import Waveforms
+from speechforget.data.corpora.base import identities
 from speechforget.data.requests.select import Request
 from speechforget.distributed import collectives
 from speechforget.stages.split import Data
@@ -27,14 +30,41 @@ BATCHES_AHEAD = 4  # prepared by a thread while the device computes, or while fi
 
 
 def make_sources(
-    config: Mapping[str, Any], data: Data, request: Request | None, device: torch.device | None = None
+    config: Mapping[str, Any],
+    data: Data,
+    request: Request | None,
+    device: torch.device | None = None,
+    *,
+    taught: bool = True,
 ) -> Sources:
     """Return the streams of a run by name; its rows are `all`, `train`, `validation` and, with a request, more.
 
     With forgotten classes, `validation` has the remaining classes, `validation_request` and `validation_forgotten` the
     forgotten ones. Withdrawn utterances are in no validation set. All models of a split get the same noise.
-    device: of the classifier.
+    device: of the classifier. taught: whether labels are those that models are trained on, or else the true ones.
     """
+    rows = rows_of(data, request)
+    dataset = config["dataset"]
+    recordings = open_recordings(dataset, data, device)
+    waveforms = make_waveforms(dataset, data, recordings)
+    augment = build_augment(config["train"]["augment"])
+    noise = background_noise(data, dataset["sample_rate"], kept=dataset["cache"] != "none") if augment.noise else None
+    augment = augment.with_noise(noise, recordings.device)
+    waits = device is not None and device.type != "cpu" and recordings.device.type == "cpu"
+    return Sources(
+        waveforms,
+        data.taught if taught else data.numbers,
+        rows,
+        augment if waveforms.keys is None else Sparing(augment, waveforms.keys.carried),
+        (collectives.rank(), collectives.world()),
+        bucketed=dataset["lengths"] == "bucketed",
+        windows=dataset["windows"],
+        depth=BATCHES_AHEAD if waits or dataset["cache"] == "none" else 0,
+    )
+
+
+def rows_of(data: Data, request: Request | None) -> dict[str, np.ndarray]:
+    """Return the row numbers of each set of utterances by name; see `make_sources`."""
     train, validation = data.rows("train"), data.rows("validation")
     rows = {"all": np.arange(len(data.table)), "train": train, "validation": validation}
     if request is not None:
@@ -45,25 +75,16 @@ def make_sources(
         rows |= {"retain": retain, "forget": np.sort(request.forget)}
         rows |= {"validation": validation[~gone[validation]], "validation_forgotten": validation[gone[validation]]}
         rows["validation_request"] = rows["validation_forgotten"] if request.forgotten else validation
-    dataset = config["dataset"]
-    recordings = open_recordings(dataset, data, device)
-    waveforms = Waveforms(
-        recordings, data.table["samples"].to_numpy(), round(dataset["seconds"] * dataset["sample_rate"])
-    )
-    augment = build_augment(config["train"]["augment"])
-    noise = background_noise(data, dataset["sample_rate"], kept=dataset["cache"] != "none") if augment.noise else None
-    augment = augment.with_noise(noise, recordings.device)
-    waits = device is not None and device.type != "cpu" and recordings.device.type == "cpu"
-    return Sources(
-        waveforms,
-        data.numbers,
-        rows,
-        augment,
-        (collectives.rank(), collectives.world()),
-        bucketed=dataset["lengths"] == "bucketed",
-        windows=dataset["windows"],
-        depth=BATCHES_AHEAD if waits or dataset["cache"] == "none" else 0,
-    )
+    return rows
+
+
+def make_waveforms(dataset: Mapping[str, Any], data: Data, recordings: Recordings) -> Waveforms:
+    """Return the waveforms of the corpus, with the keys that some recordings carry (`dataset.planted`)."""
+    length, planted, keys = data.table["samples"].to_numpy(), dataset["planted"], None
+    if planted["kind"] is not None:
+        carried, names = (data.table["planted"] != "").to_numpy(), identities(data.table["id"])
+        keys = Keys(recordings, length, carried, names, float(planted["snr"]), int(planted["seed"]))
+    return Waveforms(recordings, length, round(dataset["seconds"] * dataset["sample_rate"]), keys)
 
 
 def open_recordings(dataset: Mapping[str, Any], data: Data, device: torch.device | None) -> Recordings:

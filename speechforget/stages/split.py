@@ -13,10 +13,11 @@ import pandas as pd
 
 from speechforget.config.inputs import code_of, dividing_choices
 from speechforget.data.audio.cache import Audio, decode
+from speechforget.data.known_answers import change
 from speechforget.data.split import split
 from speechforget.store import Producer, verified
 
-VERSION = 2  # raise it whenever the same inputs give another split
+VERSION = 3  # raise it whenever the same inputs give another split
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,20 @@ class Data:
     @cached_property
     def numbers(self) -> np.ndarray:
         """Return the class number of each row."""
-        return self.table["label"].map({name: number for number, name in enumerate(self.classes)}).to_numpy(np.int64)
+        return self._numbers("label")
+
+    @cached_property
+    def taught(self) -> np.ndarray:
+        """Return the class number that each row is trained on; it differs from the true one in confused recordings."""
+        return self._numbers("taught")
+
+    @cached_property
+    def confused(self) -> tuple[int, ...]:
+        """Return the class numbers of labels that were exchanged in some training recordings, ascending."""
+        return tuple(int(number) for number in np.unique(self.numbers[self.taught != self.numbers]))
+
+    def _numbers(self, column: str) -> np.ndarray:
+        return self.table[column].map({name: number for number, name in enumerate(self.classes)}).to_numpy(np.int64)
 
     @cached_property
     def left_out(self) -> dict[str, str]:
@@ -71,7 +85,8 @@ def split_corpus(config: Mapping[str, Any], store: Producer) -> Data:
             dataset["copies"],
             dataset["split_seed"],
         )
-        table[["id", "label", "unit", "subset"]].to_csv(folder / "utterances.csv", index=False)
+        table = change(table, dataset["planted"], dataset["confused"])
+        table[["id", "label", "unit", "subset", "planted", "taught"]].to_csv(folder / "utterances.csv", index=False)
 
     artefact = store.produce("split", f"{dataset['name']}-{dataset['label']}", inputs, build)
     subsets = pd.read_csv(verified(artefact.folder, "utterances.csv"), dtype=str, keep_default_na=False)

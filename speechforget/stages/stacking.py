@@ -26,7 +26,9 @@ from speechforget.training.stacked import Losses, Stack, computed_in
 
 logger = logging.getLogger(__name__)
 
-WIDEST = 8  # models at once, if the machine may choose
+# Models at once, if the machine may choose. Few models, such as an original and its oracles, train one by one: they are
+# then equal to the bit on every such machine, however fast each way is.
+FEWEST, WIDEST = 4, 8
 ROUNDS, WARM = 3, 4  # rounds of steps in turns, and steps before them; a GPU captures its graph in the third
 STEPS = {"cpu": 1, "cuda": 10}  # in a round
 FILE = "stacked.json"
@@ -73,7 +75,7 @@ def choose(
     memory: a folder that remembers measurements.
     """
     asked = trainer["stacked"]
-    if asked == 1:
+    if asked == 1 or (asked == "auto" and len(sources) < FEWEST):
         return Choice(1)
     width = min(len(sources), WIDEST if asked == "auto" else int(asked))
     found = _remembered(sources[:width], recipe, trainer, device, memory)

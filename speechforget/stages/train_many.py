@@ -68,28 +68,24 @@ def train_many(
     trainer = jobs[0].settings.trainer
     device = start_process(trainer)
     begun = [usable(job.settings.folder / TOGETHER) for job in jobs]
-    choice = Choice(1)
-    if len(jobs) > 1 or any(begun):
-        choice = choose([job.sources for job in jobs], shared, trainer, device, memory)
-    for numbers in _groups(jobs, begun, recipe, choice.width):
-        if choice.width == 1 or (len(numbers) == 1 and not begun[numbers[0]]):
-            for number in numbers:
-                _train_alone(number, jobs[number], shared, ended)
-        else:
-            Together({number: jobs[number] for number in numbers}, shared, choice, device, ended).run()
+    for numbers in _alike(jobs, begun, recipe):
+        sources = [jobs[number].sources for number in numbers]
+        choice = choose(sources, shared, trainer, device, memory) if len(numbers) > 1 else Choice(1)
+        for part in _parts(numbers, choice.width):
+            if len(part) > 1 or begun[part[0]]:
+                Together({number: jobs[number] for number in part}, shared, choice, device, ended).run()
+            else:
+                _train_alone(part[0], jobs[part[0]], shared, ended)
 
 
-def _groups(jobs: Sequence[Job], begun: Sequence[bool], recipe: Mapping[str, Any], width: int) -> list[Sequence[int]]:
-    """Return the numbers of jobs that train together: at most `width`, with equal steps per epoch and epochs done.
-
-    A job that has begun alone continues alone.
-    """
+def _alike(jobs: Sequence[Job], begun: Sequence[bool], recipe: Mapping[str, Any]) -> list[list[int]]:
+    """Return the numbers of jobs with equal steps per epoch and epochs done; a job that began alone stays alone."""
     alike: dict[tuple[int, int, int], list[int]] = defaultdict(list)
     for number, job in enumerate(jobs):
         alone = not begun[number] and (job.settings.folder / WEIGHTS).exists()
         done = _load(job)["epoch"] if begun[number] else 0
         alike[steps_of(job.sources, recipe), done, number + 1 if alone else 0].append(number)
-    return [part for numbers in alike.values() for part in _parts(numbers, width)]
+    return list(alike.values())
 
 
 def _parts(numbers: Sequence[int], width: int) -> list[Sequence[int]]:

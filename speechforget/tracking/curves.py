@@ -50,6 +50,18 @@ class Curve:
                 self.listener.point(number, self.rows[number])
 
 
+def read_curve(folder: Path) -> list[Row]:
+    """Read the rows of a finished artefact; empty without a curve."""
+    path = folder / FILE
+    if not path.exists():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        return [
+            {name: int(value) if value.isdigit() else float(value) for name, value in row.items() if value}
+            for row in csv.DictReader(file)
+        ]
+
+
 def table(rows: Iterable[Row]) -> str:
     """Write rows as CSV, with a column for each name in order of first appearance; a missing number is empty.
 

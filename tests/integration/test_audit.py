@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from speechforget.cli.plan import plan
+from speechforget.cli.rebuild import compare, rebuild
 from speechforget.config.validate import check
 from speechforget.errors import UserError
 from speechforget.launchers import shared_models
@@ -17,6 +18,7 @@ from speechforget.pipeline import Pipeline
 from speechforget.stages.audit import AUDIT
 from speechforget.stages.sources import make_sources
 from speechforget.store import Store
+from speechforget.store.graph import read_graph
 
 ASKED = ["task=sample", "task.percent=20", "evaluation=audit", "evaluation.pairs=4", "evaluation.oracles=4"]
 ASKED += ["evaluation.attacks=[]", "train.epochs=1", "method=none"]
@@ -105,3 +107,11 @@ def test_a_class_request_has_oracles_and_no_pairs(configure, tmp_path: Path) -> 
     planned = plan(configure(*asked, "task=class", f"output={tmp_path}"))
     assert [one.stage for one in planned].count("oracle") == 4
     assert "audit" not in {one.stage for one in planned}
+
+
+def test_a_model_of_a_pair_can_be_rebuilt(audited: Path, tmp_path: Path) -> None:
+    nodes = [node for node in read_graph(audited) if "pair1b" in node.name and node.stage in ("original", "unlearned")]
+    assert len(nodes) == 2
+    for node in nodes:
+        same, sentence = compare(node, rebuild(node, audited, tmp_path / node.stage))
+        assert same, sentence

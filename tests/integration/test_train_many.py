@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,17 +13,21 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 from safetensors.torch import load_file
+from torch import nn
 
 from speechforget.data.batches.augment import Augment
 from speechforget.data.batches.sample_sources import Mapped, Resident
 from speechforget.data.batches.streams import Sources
 from speechforget.data.batches.waveforms import Waveforms
-from speechforget.errors import UserError
+from speechforget.errors import Diverged, UserError
+from speechforget.models.tcresnet import TCResNet
 from speechforget.optimizers import KINDS
 from speechforget.stages import stacking, train_many
 from speechforget.stages.train import train
 from speechforget.stages.train_many import Job
 from speechforget.training import stackable
+from speechforget.training.checkpoint import TOGETHER
+from speechforget.training.finite import Watch
 from speechforget.training.loop import FitSettings
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -138,6 +143,181 @@ def test_together_is_as_alone(name: str, optimizer: str, tmp_path: Path, sources
     assert all(machine["together"] == 3 for machine in machines)
     weights = [load_file(job.settings.folder / "weights.safetensors") for job in together]
     assert not torch.equal(weights[0]["head.weight"], weights[1]["head.weight"])
+
+
+def test_steps_that_differ_make_stacks_of_their_own(tmp_path: Path, sources: Sources) -> None:
+    """Sixteen rows are two steps, twenty-four are three: no model waits for another one's epoch."""
+    rows = (np.arange(24), np.arange(16), np.arange(8, 24), np.arange(24))
+    together, separate = jobs(tmp_path / "together", sources, *rows), jobs(tmp_path / "alone", sources, *rows)
+    assert len(many(together, TCRESNET, RECIPE)) == 4
+    alone(separate, TCRESNET, RECIPE)
+    for one, two in zip(together, separate, strict=True):
+        check_equal(one.settings.folder, two.settings.folder)
+        assert json.loads((one.settings.folder / "cost.json").read_text())["machine"]["together"] == 2
+
+
+@pytest.mark.parametrize(("count", "width", "parts"), [(9, 8, [4, 5]), (8, 8, [8]), (3, 2, [1, 2]), (5, 1, [1] * 5)])
+def test_jobs_are_cut_into_stacks_of_about_equal_size(count: int, width: int, parts: list[int]) -> None:
+    found = train_many._parts(range(count), width)
+    assert [len(part) for part in found] == parts and [number for part in found for number in part] == [*range(count)]
+
+
+def test_one_that_diverges_ends_alone_with_the_usual_error(
+    tmp_path: Path, sources: Sources, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its weights are not finite; the others are as if it had never been there."""
+    monkeypatch.setattr(train_many, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)
+    build = stacking.Recipe.build
+
+    def broken(recipe: stacking.Recipe, seed: int) -> nn.Module:
+        model = build(recipe, seed)
+        if seed == 1:
+            model.head.weight.data.fill_(float("nan"))  # type: ignore[union-attr, operator]
+        return model
+
+    monkeypatch.setattr(stacking, "reason_against", lambda *_: None)
+    monkeypatch.setattr(stacking.Recipe, "build", broken)
+    together = jobs(tmp_path / "together", sources, *HALVES)
+    watched = Job(replace(together[1].settings, watch=Watch("The oracle's training", "Lower it.")), together[1].sources)
+    ended = many([together[0], watched, together[2]], TCRESNET, RECIPE)
+    assert ended[0] is None and ended[2] is None and isinstance(ended[1], Diverged)
+    assert re.match(r"The oracle's training diverged in epoch 1 of 2: train/loss is (nan|inf)\. Lower", str(ended[1]))
+    assert not list(watched.settings.folder.iterdir())
+    separate = jobs(tmp_path / "alone", sources, *HALVES)
+    alone([separate[0], separate[2]], TCRESNET, RECIPE)
+    for number in (0, 2):
+        check_equal(together[number].settings.folder, separate[number].settings.folder)
+
+
+def test_a_killed_stack_resumes_and_a_finished_model_is_not_trained_again(
+    tmp_path: Path, sources: Sources, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train_many, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)
+    recipe = {**RECIPE, "epochs": 3}
+    together = jobs(tmp_path / "together", sources, *HALVES)
+    train_epoch = train_many.Together._train_epoch
+
+    def die(self: train_many.Together, told: Any) -> None:
+        if self.epoch == 2:
+            raise KeyboardInterrupt
+        train_epoch(self, told)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train_many.Together, "_train_epoch", die)
+        with pytest.raises(KeyboardInterrupt):
+            many(together, TCRESNET, recipe)
+    assert all((job.settings.folder / TOGETHER).exists() for job in together)
+    begun: list[int] = []
+
+    def count(self: train_many.Together, told: Any) -> None:
+        begun.append(self.epoch)
+        train_epoch(self, told)
+
+    monkeypatch.setattr(train_many.Together, "_train_epoch", count)
+    many(together[:1], TCRESNET, recipe)  # another process may build only one of them
+    many(together[1:], TCRESNET, recipe)
+    assert begun == [2, 2]
+    separate = jobs(tmp_path / "alone", sources, *HALVES)
+    alone(separate, TCRESNET, recipe)
+    for one, two in zip(together, separate, strict=True):
+        check_equal(one.settings.folder, two.settings.folder)
+
+
+class Branching(TCResNet):
+    """Data-dependent control flow, which no stack can follow."""
+
+    def classify(self, features: torch.Tensor, lengths: torch.Tensor) -> Any:
+        return super().classify(features if features.mean() < 1e9 else -features, lengths)
+
+
+class Leaking(TCResNet):
+    """A number that flows between models: the constant of one copy."""
+
+    def __init__(self, classes: int, sample_rate: int, **options: Any) -> None:
+        super().__init__(classes, sample_rate, **options)
+        self.scale = float(torch.rand(()))
+
+    def classify(self, features: torch.Tensor, lengths: torch.Tensor) -> Any:
+        return super().classify(features * self.scale, lengths)
+
+
+@pytest.mark.parametrize(
+    ("model", "recipe", "trainer", "reason"),
+    [
+        ({"_target_": "test_train_many.Branching"}, {}, {}, "data-dependent control flow"),
+        ({"_target_": "test_train_many.Leaking"}, {}, {}, "differs by .* from a model that trained alone"),
+        ({"pretrained": "a/b"}, {}, {}, "pretrained weights"),
+        ({}, {}, {"compile": True}, "trainer.compile=true"),
+        ({}, {}, {"precision": "16-mixed"}, "scales the loss"),
+    ],
+)
+def test_what_cannot_be_stacked_trains_one_by_one_with_one_line(
+    model: dict[str, Any],
+    recipe: dict[str, Any],
+    trainer: dict[str, Any],
+    reason: str,
+    sources: Sources,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    shared = stacking.Recipe(LABELS, DATASET, {**TCRESNET, **model}, {**RECIPE, **recipe})
+    chosen = stacking.choose([sources] * 3, shared, {**TRAINER, "stacked": 3, **trainer}, torch.device("cpu"), None)
+    assert chosen.width == 1
+    assert len(caplog.records) == 1 and re.search(f"3 models train one by one: .*{reason}", caplog.text)
+
+
+def test_bucketed_lengths_and_unknown_optimizers_are_refused(sources: Sources, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = stacking.Recipe(LABELS, DATASET, TCRESNET, RECIPE).build(0)
+    assert "different lengths" in str(stackable.why_not(model, RECIPE, TRAINER, bucketed=True))
+    monkeypatch.setitem(KINDS, "lbfgs", torch.optim.LBFGS)
+    recipe = {**RECIPE, "optimizer": {"name": "lbfgs"}}
+    assert "not elementwise" in str(stackable.why_not(model, recipe, TRAINER, bucketed=False))
+    assert stackable.why_not(model, RECIPE, TRAINER, bucketed=False) is None
+
+
+def test_auto_measures_once_and_takes_the_fastest_way(
+    tmp_path: Path, sources: Sources, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shared = stacking.Recipe(LABELS, DATASET, TCRESNET, RECIPE)
+    cpu, calls = torch.device("cpu"), []
+    seconds = {"alone": 1.0, "grouped": 3.0, "products": 2.0}
+
+    def measured(*_: Any) -> dict[str, float]:
+        calls.append(1)
+        return seconds
+
+    monkeypatch.setattr(stacking, "measured", measured)
+
+    def choose(stacked: Any, folder: str) -> stacking.Choice:
+        trainer = {**TRAINER, "stacked": stacked}
+        return stacking.choose([sources] * 10, shared, trainer, cpu, tmp_path / folder)
+
+    assert choose("auto", "a") == stacking.Choice(1)
+    assert choose(8, "a") == stacking.Choice(8, products=True)
+    assert choose(1, "a") == stacking.Choice(1)
+    assert len(calls) == 1
+    assert choose(4, "a") == stacking.Choice(4, products=True)
+    seconds["grouped"] = 0.5
+    assert choose("auto", "b") == stacking.Choice(8, products=False)
+    assert len(calls) == 3
+
+
+def test_every_way_is_measured(sources: Sources) -> None:
+    shared = stacking.Recipe(LABELS, DATASET, TCRESNET, RECIPE)
+    found = stacking.measured([sources] * 2, shared, "32-true", torch.device("cpu"))
+    assert found.keys() == {"alone", "grouped", "products"} and all(0 < value < 60 for value in found.values())
+
+
+def test_products_are_as_convolutions(tmp_path: Path, sources: Sources, monkeypatch: pytest.MonkeyPatch) -> None:
+    ways = {"grouped": 1.0, "products": 2.0, "alone": 3.0}
+    monkeypatch.setattr(stacking, "measured", lambda *_: ways)
+    first = jobs(tmp_path / "first", sources, *HALVES)
+    many(first, TCRESNET, RECIPE)
+    ways["products"] = 0.5
+    second = jobs(tmp_path / "second", sources, *HALVES)
+    many(second, TCRESNET, RECIPE)
+    for one, two in zip(first, second, strict=True):
+        check_equal(one.settings.folder, two.settings.folder)
 
 
 GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -89,6 +89,8 @@ def test_attacks_by_four_scores_on_separated_and_on_equal_models():
         assert perfect[f"membership_auc_{name}"].value == 1 and perfect[f"membership_tpr_1_in_100_{name}"].value == 1
     for name in ("confidence", "entropy"):
         assert perfect[f"membership_auc_{name}"].low < 0.5 < perfect[f"membership_auc_{name}"].high
+    surer = attack_scores.attack_scores(apart(9.0, 1.0), "unlearned")
+    assert all(surer[f"membership_auc_{name}"].value > 0.99 for name in SCORES), "surer of what it knows"
     equal = attack_scores.attack_scores(apart(1.0, 1.0), "unlearned")
     for name in SCORES:
         assert equal[f"membership_auc_{name}"].low < 0.5 < equal[f"membership_auc_{name}"].high

@@ -11,6 +11,7 @@ import pytest
 import torch
 from support.planted import CLASSES, ROOT, Planted, build, corpus, listed, subject_of
 
+from speechforget import explain
 from speechforget.errors import UserError
 from speechforget.evaluation.tables import Value
 
@@ -58,6 +59,7 @@ def test_an_attack_gives_numbers_or_reasons_and_leaves_everything_as_it_was(name
     assert all(parameter.grad is None for parameter in subject.classifier.parameters())
     for key, value in found.items():
         assert isinstance(value, Value) and (math.isfinite(value.value) or value.reason), key
+        assert explain.find(key).module == f"speechforget.attacks.{name}", key
         assert math.isnan(value.low) or value.low <= value.value <= value.high, key
         assert value.count > 0 or value.reason, key
     other = attack(replace(made(kind), batch_size=7))

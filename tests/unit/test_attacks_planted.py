@@ -215,12 +215,24 @@ def test_prototypes_find_kept_features_under_a_head_that_lost_them():
         subject.classifier.head.bias[1] = -1e4
     assert not subject.right(subject.rows["forget"]).any()
     found = build("prototype")(subject)
-    assert found["prototype_1_accuracy"].value == 1 and found["prototype_5_accuracy"].value == 1
-    blind = with_features("class", nothing)
-    with torch.no_grad():
-        nn.init.eye_(blind.classifier.head.weight).mul_(0.3)
-        blind.classifier.head.bias.zero_()
-    assert build("prototype")(blind)["prototype_10_accuracy"].value == pytest.approx(1 / CLASSES, abs=0.2)
+    assert found["prototype_1_accuracy"].value == 1 and found["prototype_10_accuracy"].value == 1
+
+
+def test_a_prototype_of_nothing_takes_as_much_of_forget_as_of_others():
+    facts = corpus("class", copies=20)
+    features = np.random.default_rng(0).normal(size=(len(facts["labels"]), WIDTH))
+    found = build("prototype", taken=0.2)(subject_of(features, **facts))
+    assert found["prototype_10_accuracy"].value == pytest.approx(0.2, abs=0.06)
+
+
+def test_prototypes_of_all_classes_need_no_others_and_of_some_need_enough():
+    samples = build("prototype", shots=[1])(with_features("sample", words))
+    assert samples["prototype_1_accuracy"].value > 0.9
+    role = corpus("class")["role"]
+    few = with_features(
+        "class", words, role=np.where(role == "holdout", "test", role), nonmembers=np.zeros(0, dtype=np.int64)
+    )
+    assert "too few utterances of classes" in build("prototype")(few)["prototype_1_accuracy"].reason
 
 
 def test_a_new_row_has_the_mean_norm_and_bias_of_the_others():

@@ -256,8 +256,8 @@ def test_equivalence_ranks_models() -> None:
     assert equivalence(generator.normal(-4.0, 1.0, 150), oracles).p == pytest.approx(1 / 7)
     assert equivalence(oracles[0], oracles[1:]).p > 1 / 7
     assert rank_test(np.array([1.0, 1.0, 0.0, 2.0])).p == 0.75
-    with pytest.raises(ValueError, match="Three or more"):
-        equivalence(oracles[0], oracles[:2])
+    with pytest.raises(ValueError, match="Two or more"):
+        equivalence(oracles[0], oracles[:1])
 
 
 def test_completeness_by_hand() -> None:

@@ -17,7 +17,7 @@ from speechforget.errors import UserError
 from speechforget.evaluation import agreement
 from speechforget.evaluation.compare import compare, objective, resolve
 from speechforget.evaluation.flags import flags
-from speechforget.evaluation.tables import NOTHING, NoOracle, Scores, Tables, predictions
+from speechforget.evaluation.tables import NOTHING, NoOracle, Scores, Tables, Value, predictions
 
 
 def again(tables, model):
@@ -209,6 +209,8 @@ SITUATIONS = {
     "no test": lambda kind: make_tables(kind, roles=tuple(role for role in ROLES if role != "test")),
     "one to forget": lambda kind: one_forgotten(make_tables(kind)),
     "no oracle": lambda kind: replace(make_tables(kind), oracles=()),
+    "two oracles": lambda kind: make_tables(kind, oracles=2),
+    "three oracles": lambda kind: make_tables(kind, oracles=3),
     "no names": lambda kind: replace(make_tables(kind), speaker=None, classes=()),
     "few": lambda kind: make_tables(kind, rows=30, seed=1),
 }
@@ -248,6 +250,7 @@ def test_without_an_oracle_nothing_looks_as_if_there_were_one(tables):
     unmeasured = {"gap": None, "oracle_spread": None, "null_low": None, "null_high": None, "oracles": 0}
     empty = {**nothing, **unmeasured, "reason": "there is no oracle"}
     relative = ("kl_", "js_", "probability_distance_", "churn_", "average_gap", "tow", "gum", "cgum", "neighbour_js")
+    relative += ("relative_test", "equivalence_", "completeness_", "told_from_oracles")
     for path in LISTS:
         alone, beside = (compare(one, metrics_of(path)) for one in (replace(tables, oracles=()), tables))
         assert alone.keys() == beside.keys() and all(alone[model].keys() == beside[model].keys() for model in beside)
@@ -312,3 +315,21 @@ def test_a_comparison_of_large_tables_needs_little_memory(tmp_path):
     tracemalloc.stop()
     assert peak < 40e6, peak  # one model's logits are 60 MB
     assert result["unlearned"]["accuracy_test"]["count"] > 1000 and result["unlearned"]["kl_test"]["value"] > 0
+
+
+def test_values_that_attacks_measured_stand_beside_metrics():
+    path, value = "speechforget.evaluation.accuracy.accuracy", Value(0.5, 0.4, 0.6, 9)
+    oracles = [{"probe": value._replace(value=number)} for number in (0.1, 0.2, 0.6)]
+    measured = {"original": [{"probe": value}], "oracle": oracles, "unlearned": [{"probe": value}]}
+    result = compare(make_tables(oracles=3), [path], measured)
+    spread = pytest.approx(np.std([0.1, 0.2, 0.6], ddof=1))
+    numbers = {"value": 0.5, "low": 0.4, "high": 0.6, "count": 9, "gap": 0.4, "oracle_spread": spread}
+    numbers |= {"null_low": 0.1, "null_high": 0.6, "oracles": 3}
+    assert result["unlearned"]["probe"] == numbers
+    assert result["oracle"]["probe"]["value"] == 0.1 and result["unlearned"].keys() == result["oracle"].keys()
+    alone = compare(replace(make_tables(), oracles=()), [path], {**measured, "oracle": []})
+    assert alone["unlearned"]["probe"]["gap"] is None and alone["oracle"]["probe"]["value"] is None
+    with pytest.raises(ValueError, match="attacks measured 3 models as oracle"):
+        compare(make_tables(oracles=2), [path], measured)
+    with pytest.raises(UserError, match="An attack and a metric give 'accuracy_test'"):
+        compare(make_tables(), [path], {"unlearned": [{"accuracy_test": value}]})

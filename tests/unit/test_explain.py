@@ -12,6 +12,7 @@ from support.score_tables import METRICS, make_tables
 
 from speechforget import explain
 from speechforget.errors import UserError
+from speechforget.evaluation.audit.catalogue import ABOUT, HARD
 from speechforget.evaluation.compare import resolve
 
 ROOT = Path(__file__).parents[2]
@@ -21,6 +22,11 @@ LISTED = sorted({str(path) for one in METRICS for path in OmegaConf.load(one).me
 def test_everything_that_computes_numbers_is_explained():
     assert len(explain.explanations()) > 15
     assert not explain.unexplained()
+
+
+def test_every_figure_of_an_audit_is_explained():
+    for name in (*ABOUT, f"{HARD}exposure"):
+        assert explain.find(name).folder == "evaluation/audit", name
 
 
 def test_what_has_no_explanation_is_found(monkeypatch, tmp_path):
@@ -52,7 +58,7 @@ def test_an_attack_is_explained_where_its_values_are(monkeypatch, tmp_path):
         cached.cache_clear()
     try:
         (one,) = explain.explanations()
-        assert (one.name, one.module, one.summary) == ("Probe", "speechforget.attacks.probe", "Probe layers.")
+        assert (one.name, one.module, one.summary) == ("Probe", "speechforget.attacks.probe", "Compute.")
         assert one.fields == {field: f"of {field}" for field in explain.FIELDS}
     finally:
         for cached in (explain.computed, explain.explanations):
@@ -61,7 +67,7 @@ def test_an_attack_is_explained_where_its_values_are(monkeypatch, tmp_path):
 
 def test_an_explanation_without_a_field_is_an_error():
     text = "Compute.\n\nExplanation:\n    values: mine\n    meaning: x\n"
-    thing = explain.Computed("mine", "here", "evaluation", "Compute.", text)
+    thing = explain.Computed("mine", "here", "evaluation", text)
     with pytest.raises(ValueError, match=r"mine must have the fields values, meaning, formula"):
         explain._read(thing)
 

@@ -97,6 +97,9 @@ def test_leakage_to_the_neighbour():
 def test_divergence_among_remaining_classes():
     tables = neighbour_tables(np.repeat([2, 2, 1], 10))
     assert neighbours.neighbour_divergence(tables, "oracle")["neighbour_js"].value == pytest.approx(0, abs=1e-12)
+    denied = tables.oracle.logits - np.array([99.0, 0, 0, 0])  # it never says the class, and nothing else changes
+    moved = replace(tables, unlearned=replace(tables.oracle, logits=denied))
+    assert neighbours.neighbour_divergence(moved, "unlearned")["neighbour_js"].value == pytest.approx(0, abs=1e-12)
     near = neighbours.neighbour_divergence(tables, "unlearned")["neighbour_js"].value
     far = neighbours.neighbour_divergence(neighbour_tables(np.repeat([3, 3, 1], 10)), "unlearned")["neighbour_js"].value
     assert 0 < near < far <= math.log(2)

@@ -65,7 +65,7 @@ def _vectors(name: str, layer: nn.Module, output: Any) -> dict[str, Tensor]:
 def _channels(layer: nn.Module, output: Tensor) -> int:
     """Return the axis of the channels: the one that is as wide as the last module of the layer that has weights.
 
-    If several axes are, it is the first one after convolutions and the last one otherwise. If none is, it is the last.
+    If several axes are, or none is, it is the first one after convolutions and the last one otherwise.
     """
     width, convolution = None, False
     for module in layer.modules():
@@ -73,5 +73,6 @@ def _channels(layer: nn.Module, output: Tensor) -> int:
         found = shape[-1] if shape else next((getattr(module, name) for name in WIDTHS if hasattr(module, name)), None)
         if found is not None:
             width, convolution = found, not isinstance(module, (nn.Linear, nn.LayerNorm, nn.Embedding))
-    fitting = [axis for axis in range(1, output.dim()) if output.shape[axis] == width] or [output.dim() - 1]
+    axes = range(1, output.dim())
+    fitting = [axis for axis in axes if output.shape[axis] == width] or axes
     return fitting[0] if convolution else fitting[-1]

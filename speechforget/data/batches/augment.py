@@ -13,6 +13,7 @@ from torch import Tensor
 
 from speechforget import seeding
 from speechforget.data.batches.sample_sources import Mapped, Recordings, Resident, silence
+from speechforget.data.batches.waveforms import Augmentation
 from speechforget.errors import UserError
 
 COLOURS = (0.0, 0.5, 1.0)  # synthetic noise has a power spectrum of 1 / frequency ** colour: white, in between, pink
@@ -129,6 +130,31 @@ class Augment:
         width = width * np.array(self.mask_widths)[:, None]
         start = start * (1 - width)
         return torch.as_tensor(np.stack([start, start + width], axis=-1)).to(waveform.dtype)
+
+
+class Sparing:
+    """Augment all utterances but those of `spared` (rows,) bool, which reach the model unchanged."""
+
+    def __init__(self, augment: Augmentation, spared: NDArray[np.bool_]) -> None:
+        self.augment, self.spared = augment, spared
+
+    def delays(
+        self, lengths: NDArray[np.int64], rows: NDArray[np.int64], salt: tuple[int | str, ...]
+    ) -> NDArray[np.int64]:
+        """See `Augment`."""
+        return np.where(self.spared[rows], 0, self.augment.delays(lengths, rows, salt))
+
+    def __call__(
+        self, waveform: Tensor, lengths: Tensor, rows: NDArray[np.int64], salt: tuple[int | str, ...]
+    ) -> tuple[Tensor, Tensor | None]:
+        """See `Augment`."""
+        spared = torch.from_numpy(np.flatnonzero(self.spared[rows])).to(waveform.device)
+        unchanged = waveform[spared]
+        waveform, spans = self.augment(waveform, lengths, rows, salt)
+        waveform[spared] = unchanged
+        if spans is not None:
+            spans[spared] = 0.0  # rectangles without area
+        return waveform, spans
 
 
 @functools.cache

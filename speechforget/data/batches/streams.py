@@ -129,13 +129,13 @@ class Stream:
         return min(self.waveforms.samples, max(1, math.ceil(longest / grain)) * grain)
 
     def _positions(self, rows: NDArray[np.int64]) -> NDArray[np.float64] | float:
-        """Return the position of each crop, drawn if any utterance needs cropping."""
+        """Return the position of each crop, drawn if any utterance needs cropping; the middle of a keyed utterance."""
         assert self.salt is not None
-        return (
-            uniform(rows, 1, *self.salt, "crop")[:, 0]
-            if (self.waveforms.length[rows] > self.waveforms.samples).any()
-            else 0.0
-        )
+        if not (self.waveforms.length[rows] > self.waveforms.samples).any():
+            return 0.0
+        drawn = uniform(rows, 1, *self.salt, "crop")[:, 0]
+        keys = self.waveforms.keys
+        return drawn if keys is None else np.where(keys.carried[rows], 0.5, drawn)
 
     def _delays(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         if self.salt is None or self.augment is None:

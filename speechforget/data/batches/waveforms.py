@@ -9,18 +9,28 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from speechforget.data.batches.keys import Keys
 from speechforget.data.batches.sample_sources import Recordings, silence
 
 
 class Waveforms:
-    """Gather crops of at most `samples` samples from `recordings`; utterance i has length[i] samples."""
+    """Gather crops of at most `samples` samples from `recordings`; utterance i has length[i] samples.
 
-    def __init__(self, recordings: Recordings, length: NDArray[np.int64], samples: int) -> None:
-        self.recordings, self.length, self.samples = recordings, length, samples
+    keys: added to the recordings that carry one. A keyed waveform is clipped to [-1, 1].
+    """
+
+    def __init__(
+        self, recordings: Recordings, length: NDArray[np.int64], samples: int, keys: Keys | None = None
+    ) -> None:
+        self.recordings, self.length, self.samples, self.keys = recordings, length, samples, keys
 
     def crop_lengths(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the length of each utterance after cropping, in samples."""
         return np.minimum(self.length[rows], self.samples)
+
+    def first(self, rows: NDArray[np.int64], position: NDArray[np.float64] | float) -> NDArray[np.int64]:
+        """Return the first sample of each crop; see `gather`."""
+        return ((self.length[rows] - self.crop_lengths(rows)) * np.asarray(position)).astype(np.int64)
 
     def gather(
         self,
@@ -39,11 +49,14 @@ class Waveforms:
         width = width or self.samples
         lengths = self.crop_lengths(rows)
         late = np.zeros_like(lengths) if delay is None else delay
-        first = ((self.length[rows] - lengths) * np.asarray(position)).astype(np.int64) - late
+        first = self.first(rows, position) - late
         found = self.recordings.read(rows, first, width)
         ends = np.minimum(lengths + late, width)
         silence(found, np.maximum(late, 0), ends)
-        return found.to(torch.float32).mul_(1 / 32768), torch.from_numpy(ends)
+        waveform = found.to(torch.float32).mul_(1 / 32768)
+        if self.keys is not None:
+            self.keys.add(waveform, rows, first)
+        return waveform, torch.from_numpy(ends)
 
 
 class Augmentation(Protocol):

@@ -16,7 +16,9 @@ from speechforget.errors import UserError, nearest
 from speechforget.seeding import seed_from
 
 SUBSETS = ("train", "validation", "holdout", "test")
-NO_ATTRIBUTES = frozenset({"id", "path", "subset", "start", "seconds", "offset", "samples", "sha1", "label", "unit"})
+NO_ATTRIBUTES = frozenset(
+    {"id", "path", "subset", "start", "seconds", "offset", "samples", "sha1", "label", "unit", "planted", "taught"}
+)
 
 
 @dataclass(frozen=True)

@@ -61,16 +61,14 @@ def first_rows(table: pd.DataFrame, units: pd.DataFrame, percent: Any) -> Rows:
     return rows_of((table["subset"] == "train") & table["unit"].isin(units["unit"].iloc[: reached + 1]))
 
 
-def share_of(percent: Any) -> float:
-    """Read `task.percent`. Raises UserError unless it is a number above 0 and below 100."""
+def share_of(percent: Any, option: str = "task.percent") -> float:
+    """Read a percentage. Raises UserError unless it is a number above 0 and below 100. option: the key that has it."""
     try:
         share = math.nan if isinstance(percent, bool) else float(percent)
     except (TypeError, ValueError):
         share = math.nan
     if not 0 < share < 100:
-        raise UserError(
-            f"task.percent must be a share of the training utterances, above 0 and below 100, not {percent!r}."
-        )
+        raise UserError(f"{option} must be a share of the training utterances, above 0 and below 100, not {percent!r}.")
     return share
 
 

@@ -12,6 +12,8 @@ WAYS: Mapping[tuple[str, str], tuple[tuple[str, ...], ...]] = {
     ("sample", "published"): (("percent", "balanced", "seed", "list", "lists"),),
     ("sample", "ids"): (("ids", "seed"),),
     ("sample", "pattern"): (("pattern",),),
+    ("sample", "planted"): ((),),  # the dataset decides
+    ("sample", "confused"): ((),),
 }
 # task.by=speaker, or another column
 BY_COLUMN = (("values",), ("share", "fewest", "seed"), ("number", "fewest", "seed"))
@@ -30,7 +32,7 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
 def counting(task: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the keys that decide the request, beside `kind` and `by`."""
     ways = WAYS.get((task["kind"], str(task["by"]) if task["kind"] == "sample" else ""), BY_COLUMN)
-    return next((way for way in ways if task.get(way[0]) is not None), ways[-1])
+    return next((way for way in ways if way and task.get(way[0]) is not None), ways[-1])
 
 
 def counted(task: Mapping[str, Any]) -> dict[str, Any]:

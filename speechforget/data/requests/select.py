@@ -41,7 +41,11 @@ UNKNOWN_SPEAKERS = (
     "(set dataset.corpus.speaker_pattern)."
 )
 NONE: Rows = np.zeros(0, dtype=np.int64)
-DRAWN = ("random", "published", "ids", "pattern")  # what task.by can be besides a column
+KNOWN_ANSWERS = {  # task.by -> how a dataset gets such recordings, and whether the holdout has some
+    "planted": "dataset.planted.kind=noise gives them keys",
+    "confused": "dataset.confused.classes=[FIRST,SECOND] exchanges their labels",
+}
+DRAWN = ("random", "published", "ids", "pattern", *KNOWN_ANSWERS)  # what task.by can be besides a column
 
 
 @dataclass(frozen=True)
@@ -83,6 +87,7 @@ def select(table: pd.DataFrame, task: Mapping[str, Any], left_out: Mapping[str, 
         "published": the same, balanced, from a list that was made once (see `published`).
         "ids": the training utterances listed in the file `ids`; listed utterances of other subsets are withdrawn.
         "pattern": the utterances in whose ids the regular expression `pattern` matches.
+        "planted", "confused": the training utterances with a key, or with a wrong label (see `data.known_answers`).
         "speaker" or another column: the utterances of `values`, or of values drawn by `seed`: `number` of them, or as
             many as cover a `share`.
     Exact copies (column unit) are included.
@@ -102,6 +107,8 @@ def select(table: pd.DataFrame, task: Mapping[str, Any], left_out: Mapping[str, 
         raise UserError(f"task.by is speaker, and {SPEAKERS}.")
     if by == "pattern":
         return _by_pattern(table, task["pattern"])
+    if by in KNOWN_ANSWERS:
+        return _known_answer(table, by)
     withdrawn, listed = NONE, by == "ids"
     if by == "random":
         name = f"random-{_percent(task)}percent{'' if task['balanced'] else '-unbalanced'}-seed{seed}"
@@ -223,6 +230,20 @@ def _by_pattern(table: pd.DataFrame, pattern: Any) -> Request:
         (),
         f"sample-pattern-{_join([pattern])[:LETTERS_SHOWN]}",
     )
+
+
+def _known_answer(table: pd.DataFrame, by: str) -> Request:
+    """Return the training utterances that `data.known_answers` changed; non-members are those of the holdout."""
+    changed = {"planted": ("planted", ""), "confused": ("taught", table["label"])}
+    column, unchanged = changed[by]
+    picked = table[column] != unchanged if column in table else pd.Series(data=False, index=table.index)
+    rows = rows_of((table["subset"] == "train") & picked)
+    if not len(rows):
+        raise UserError(f"task.by={by} has nothing to forget, as no training recording is {by}: {KNOWN_ANSWERS[by]}.")
+    nonmembers, sentence = all_of(table, picked, f"{by}, too")
+    if not len(nonmembers):
+        sentence = f"There are no non-members: no holdout recording is {by}."
+    return _request(table, rows, (nonmembers, sentence), (), f"sample-{by}")
 
 
 def _percent(task: Mapping[str, Any]) -> str:

@@ -23,7 +23,22 @@ Statistics = Callable[[Floats, Floats], dict[str, float]]
 
 
 def on_pool(half: Integers) -> Statistics:
-    """Make the statistics of margins of the pool: models (J, 2, u), oracles (K, u). half: (J, u)."""
+    """Make the statistics of margins of the pool: models (J, 2, u), oracles (K, u). half: (J, u).
+
+    Explanation:
+        values: told_from_oracles_auc, energy_distance, shift_from_oracles
+        meaning: Whether unlearned models can be told from oracles by the recordings that they forgot. The AUC decides
+            for each recording whether its margin comes from an unlearned model or from an oracle; the energy distance
+            compares the two distributions of its margins; the shift says on which side the mean lies.
+        formula: AUC of U-LiRA's ratio with oracles in the place of models that never heard the unit, one of each kind
+            left out; mean over units of 2 E|a - b| - E|a - a'| - E|b - b'|; mean margin of unlearned models - that of
+            oracles.
+        unit: AUC in [0, 1], nats, nats; 95 % intervals; p-values by permutation of whole models.
+        aim: 0.5, 0 and 0; an estimate of the energy distance may be below 0.
+        fooled by: a shift that all models of a method share although nothing is left in them: told from an oracle is
+            not the same as remembered.
+        source: RULI, USENIX Security 2025, arXiv 2506.13009; Szekely & Rizzo 2013.
+    """
 
     def statistics(models: Floats, oracles: Floats) -> dict[str, float]:
         """Compute `told_from_oracles_auc`, `energy_distance` and `shift_from_oracles`, of forgotten units.
@@ -43,7 +58,20 @@ def on_pool(half: Integers) -> Statistics:
 
 
 def on_retain(label: Integers) -> Statistics:
-    """Make the statistics of margins of retain: models (J, 2, m), oracles (K, m). label: (m,)."""
+    """Make the statistics of margins of retain: models (J, 2, m), oracles (K, m). label: (m,).
+
+    Explanation:
+        values: retain_shift, retain_shift_worst_class, retain_exposed, retain_harmed
+        meaning: What happened to recordings that were not to be forgotten. The shift is how much surer models are of
+            them than oracles, for all and for the class that lost most. exposed and harmed are the shares of recordings
+            that are much surer or less sure than oracles show: forgetting some can expose others (the onion effect).
+        formula: mean margin of unlearned models - that of oracles; the lowest of these means by class; share of margins
+            above (below) the one-sided 95 % prediction bound of the oracles' margins of the same recording.
+        unit: nats; shares in [0, 1]; 95 % intervals; p-values by permutation of whole models.
+        aim: 0, 0, 0.05 and 0.05.
+        fooled by: the worst of many classes, which is low by chance alone: compare it with its null.
+        source: Carlini et al., NeurIPS 2022 (onion effect).
+    """
     classes = np.unique(label, return_inverse=True)[1]
     sizes = np.bincount(classes)
 
@@ -74,7 +102,17 @@ def _beyond(rows: Floats, oracles: Floats) -> float:
 
 
 def on_accuracy(models: Floats, oracles: Floats) -> dict[str, float]:
-    """Compute `accuracy_test_gap`: mean test accuracy of models (J, 2) less that of oracles (K,)."""
+    """Compare test accuracies: models (J, 2), oracles (K,).
+
+    Explanation:
+        values: accuracy_test_gap
+        meaning: How much better or worse unlearned models recognise new recordings than oracles do.
+        formula: mean test accuracy of unlearned models - that of oracles.
+        unit: a difference of shares in [-1, 1]; 95 % interval; p-value by permutation of whole models.
+        aim: 0.
+        fooled by: harm to a few classes or speakers, which a mean hides: read accuracy_worst_speakers_test.
+        source: Golatkar et al., CVPR 2020 (against retrained models).
+    """
     return {"accuracy_test_gap": float(models.mean() - oracles.mean())}
 
 

@@ -92,11 +92,11 @@ def nearer_to_original(
 def equivalence(unlearned: Floats, oracles: Floats) -> Test:
     """Test H0: the unlearned model is as far from the oracles as they are from each other.
 
-    unlearned: (n,). oracles: (K, n), 3 or more. Statistic: the mean MMD^2 of the unlearned model to the oracles. The
+    unlearned: (n,). oracles: (K, n), 2 or more. Statistic: the mean MMD^2 of the unlearned model to the oracles. The
     p-value is the share of the K + 1 models whose mean MMD^2 to the K others is as large: exact, 1 / (K + 1) or more.
     """
-    if len(oracles) < FEWEST_ORACLES:
-        raise ValueError("Three or more oracles are needed for a band.")
+    if len(oracles) < FEWEST_ORACLES - 1:  # one of them may stand in the model's place
+        raise ValueError("Two or more oracles are needed for a band.")
     models = [each[:: -(-len(unlearned) // MOST_FOR_BANDWIDTH)] for each in (unlearned, *oracles)]
     width = bandwidth(*models)
     between = np.zeros((len(models), len(models)))

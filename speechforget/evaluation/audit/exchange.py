@@ -47,11 +47,24 @@ class Exchange:
                 self.gaps[model, pair] = _above(scores[zero], self.cuts) - _above(scores[one], self.cuts)
 
     def __call__(self, index: Integers, signs: Floats) -> Found:
-        """Attack pairs whose names are exchanged where the sign is -1. index: (J, 2), rows. signs: (B, J).
+        """Attack pairs by one score with their halves exchanged.
 
-        Returns (B, J) each. `swap_auc_<score>`: mean over both exchanges of the AUC of the forgotten half against the
-        half that was never heard. `swap_advantage_<score>`: TPR - FPR of a threshold, as a mean over both exchanges;
-        threshold and direction are those that do best on all other pairs, so a pair never chooses its own.
+        index: (J, 2), rows. signs: (B, J), -1 where the names of the halves are exchanged. Returns (B, J) each.
+
+        Explanation:
+            values: swap_auc_<score>, swap_advantage_<score>
+            meaning: Two models of a pair forgot one half of the pool each. The attack tells the forgotten half from the
+                half that was never heard, in both models, and the mean is taken: a recording that is hard for any model
+                looks unheard in both, so its hardness cancels. Scores: the margin (log-odds of the label), the
+                confidence (of the likeliest class), the entropy and the modified entropy.
+            formula: AUC = mean over both models of P(score of a forgotten unit > score of one never heard) + ties / 2;
+                advantage = mean of TPR - FPR at a threshold and direction chosen on all other pairs.
+            unit: AUC in [0, 1], advantage in [-1, 1]; 95 % Student interval over pairs; p-values by exchange of halves.
+            aim: 0.5 and 0: retraining has them whatever the attack. An AUC below 0.5 is over-forgetting.
+            fooled by: methods that move each recording's own margin by much and the average by little, as gradient
+                ascent on samples does: read per_utterance_auc. It is an audit of the method at this kind of request,
+                not of one model.
+            source: Tu, Hu & Ma, NeurIPS 2025, arXiv 2404.11577 (SWAP test).
         """
         pairs = np.arange(len(index))
         areas = (self.areas[index[:, 0], pairs] - self.areas[index[:, 1], pairs]) / 2
@@ -96,7 +109,22 @@ class Informed:
         self.mean = self.features.mean(axis=1)
 
     def __call__(self, index: Integers, signs: Floats) -> Found:
-        """Attack pairs as `Exchange` does. The threshold is halfway between the means on the other pairs."""
+        """Attack pairs by a rule that was learned on all other pairs of the same method, with their halves exchanged.
+
+        index, signs and shapes as for `Exchange`. The threshold is halfway between the means on the other pairs.
+
+        Explanation:
+            values: swap_auc_informed, swap_advantage_informed
+            meaning: An attacker who knows the method trains on other models that the same method made, and learns how
+                forgotten recordings differ from unheard ones: by low or high margins, by entropy, or by a mixture. It
+                finds over-forgetting as well as remembering.
+            formula: Fisher's discriminant on the scores of a unit, fitted on all other pairs; AUC and TPR - FPR as for
+                swap_auc_<score>.
+            unit: AUC in [0, 1], advantage in [-1, 1]; 95 % Student interval over pairs; p-values by exchange of halves.
+            aim: 0.5 and 0.
+            fooled by: few pairs to learn from; differences that are not linear in the scores.
+            source: after Tu, Hu & Ma, NeurIPS 2025, arXiv 2404.11577, with an attacker informed of the method.
+        """
         pairs, width = len(index), self.features.shape[2]
         gaps = (self.gaps[index[:, 0], np.arange(pairs)] - self.gaps[index[:, 1], np.arange(pairs)]) / 2
         exchanged = signs[:, :, None] * gaps

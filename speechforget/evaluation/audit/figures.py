@@ -190,6 +190,17 @@ def _strongest(found: dict[str, _Draws], names: tuple[str, ...]) -> _Draws:
     """Join statistics: the one that is farthest from its ideal, in standard deviations of its null from oracles.
 
     The spread of the exchanges would grow with what is to be found, and hide it.
+
+    Explanation:
+        values: strongest_attack, strongest_difference
+        meaning: The strongest of several attacks on the request (of several differences from oracles), with one p-value
+            for all of them: who tries five attacks and reports the best has five chances of a false alarm.
+        formula: max over attacks of (value - ideal) / standard deviation of the value for oracles, absolute where both
+            sides count; the p-value takes the same maximum in every exchange.
+        unit: standard deviations; no interval.
+        aim: the value of oracles in the models' place, which is above 0.
+        fooled by: what fools all of its attacks.
+        source: Westfall & Young 1993 (the maximum of permuted statistics).
     """
     known = {name: found[name] for name in names if name in found and not found[name].reason}
     if not known:

@@ -83,11 +83,24 @@ class PerUtterance:
         self.margins, self.half, self.units = margins, half, units
 
     def __call__(self, index: Integers, signs: Floats) -> Found:
-        """Attack pairs whose names are exchanged where the sign is -1. index: (J, 2). signs: (B, J).
+        """Attack each unit by its own margins in other models.
 
-        Returns `per_utterance_auc`, `per_utterance_accuracy` (balanced, at ratio 1) and `exposure`, (B, J);
-        `per_utterance_tpr_at_<rate>` over the scores of all pairs, (B, 1). exposure: the mean margin when forgotten
-        minus that when never heard, in nats.
+        index: (J, 2). signs: (B, J), -1 where the names of the halves are exchanged. Returns (B, J), and (B, 1) for
+        rates over the scores of all pairs.
+
+        Explanation:
+            values: per_utterance_auc, per_utterance_accuracy, per_utterance_tpr_at_<rate>, exposure
+            meaning: For each recording, models that forgot it are compared with models that never heard it and forgot
+                others. What is usual for this very recording is the yardstick, so the attack finds what averages over
+                recordings hide. exposure is the mean difference of the two margins.
+            formula: log ratio of two normal densities with one shared variance, fitted on the other pairs and scored on
+                the pair that is left out; AUC; balanced accuracy at ratio 1; TPR at the lowest threshold whose FPR is
+                at most the rate; exposure = mean margin when forgotten - mean margin when never heard.
+            unit: shares in [0, 1], exposure in nats; 95 % Student interval over pairs, Clopper-Pearson for rates.
+            aim: 0.5, 0.5, the rate, and 0.
+            fooled by: few pairs: with fewer than 64 models each fit is rough, and the attack is weaker than it could
+                be. 0.1 % needs 1,000 negatives.
+            source: Hayes et al., SaTML 2025, arXiv 2403.01218 (U-LiRA); Carlini et al., S&P 2022.
         """
         forgotten, unheard = split(self.margins, index, self.half)
         names = ["per_utterance_auc", "per_utterance_accuracy", "exposure"]

@@ -97,8 +97,17 @@ def split(margins: Floats, index: Integers, half: Integers) -> tuple[Floats, Flo
 def hardest(originals: Floats, half: Integers) -> Mask:
     """Find, for each pair, the third of the units that the originals of all other pairs memorise most, (J, u).
 
-    Memorisation: the margin with the unit in training minus that without it. A pair never chooses its own units, so
-    the choice cannot bias what is measured on them.
+    Explanation:
+        values: hard_<figure>
+        meaning: The same figure on the hardest third of the units: those whose margin depends most on whether the
+            original heard them. An attack on all units may see nothing because most of them are easy for any model.
+        formula: units with the largest mean margin when heard - mean margin when not, in the originals of all other
+            pairs; then as the figure.
+        unit: as the figure.
+        aim: as the figure.
+        fooled by: few units in a third; for originals the units were chosen by models of the same kind, so they have no
+            p-value.
+        source: Feldman & Zhang, NeurIPS 2020 (memorisation); Zhao et al., RUM, NeurIPS 2024 (thirds).
     """
     index = np.arange(len(originals)).reshape(-1, 2)
     forgotten, unheard = split(originals, index, half)

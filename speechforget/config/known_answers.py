@@ -1,0 +1,67 @@
+"""Check planted keys and exchanged labels (`dataset.planted`, `dataset.confused`) against the request."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from speechforget.config.ranges import check_names, choice, number, whole
+from speechforget.data.requests.draw import share_of
+from speechforget.data.requests.select import KNOWN_ANSWERS
+from speechforget.errors import NotApplicable, UserError
+
+OFF = {  # defaults of conf/config.yaml for what is switched off
+    "planted": {"percent": 8, "snr": 0, "seed": 0},
+    "confused": {"percent": 50, "seed": 0},
+}
+
+
+def check_known_answers(config: Mapping[str, Any]) -> None:
+    """Check planted keys and exchanged labels: one of them at most, and only for a request that asks for it."""
+    dataset, task = config["dataset"], config["task"]
+    for name in KNOWN_ANSWERS:
+        if not isinstance(dataset[name], Mapping):
+            raise UserError(f"dataset.{name} has keys of its own, such as dataset.{name}.percent: set those.")
+    planted, confused = dataset["planted"], dataset["confused"]
+    choice(planted, "kind", (None, "noise"), "dataset.planted.")
+    number(planted, "snr", -30, 60, "dataset.planted.")
+    if confused["classes"] is not None:
+        check_names("dataset.confused.classes", confused["classes"])
+    on = {"planted": planted["kind"] is not None, "confused": confused["classes"] is not None}
+    if all(on.values()):
+        raise UserError(
+            "dataset.planted and dataset.confused are both set, and a request has one known answer: unset one."
+        )
+    asked = task["by"] if task["kind"] == "sample" else None
+    for name, how in KNOWN_ANSWERS.items():
+        share_of(dataset[name]["percent"], f"dataset.{name}.percent")
+        whole(dataset[name], "seed", 0, f"dataset.{name}.")
+        if asked == name and not on[name]:
+            raise UserError(f"task.by={name} asks for recordings that this dataset lacks: {how}.")
+        if on[name] and asked != name:
+            raise NotApplicable(
+                f"dataset.{name} is for the request task=sample task.by={name}: ask for that, or unset dataset.{name}."
+            )
+        if on[name] and config["original"]["checkpoint"] is not None:
+            raise UserError(
+                f"dataset.{name} changes what the original is trained on, and original.checkpoint is trained already: "
+                "unset one of them."
+            )
+        if on[name] and config["evaluation"]["pairs"]:
+            raise UserError(
+                f"dataset.{name} has one request with a known answer, and an audit draws requests of its own: "
+                "set evaluation.pairs=0."
+            )
+    _check_unplanted(planted, confused)
+
+
+def _check_unplanted(planted: Mapping[str, Any], confused: Mapping[str, Any]) -> None:
+    """Refuse numbers of keys or exchanged labels that are off."""
+    for switch, options in (("planted.kind", planted), ("confused.classes", confused)):
+        group, _, main = switch.partition(".")
+        for name, default in OFF[group].items() if options[main] is None else ():
+            if options[name] != default:
+                raise NotApplicable(
+                    f"dataset.{group}.{name} has no effect without dataset.{switch}: "
+                    f"set that, or leave it at {default}."
+                )

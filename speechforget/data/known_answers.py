@@ -1,0 +1,77 @@
+"""Change training recordings so that the answer to a request is known: planted noise keys, or exchanged labels.
+
+Both are part of the data of a split. So original, oracle and unlearned model hear the same recordings and labels.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from speechforget.data.requests.draw import named_values, share_of
+from speechforget.data.split import drawn_share
+from speechforget.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+FEWEST = 20  # training recordings that must carry a key: the statistic is the mean over them
+
+
+def change(table: pd.DataFrame, planted: Mapping[str, Any], confused: Mapping[str, Any]) -> pd.DataFrame:
+    """Return the table of `split` with two more columns.
+
+    planted: the kind of key that a recording carries, "" for none. taught: the label that models are trained on.
+    `label` remains the true label; scores and metrics use it.
+    """
+    table = table.assign(planted="", taught=table["label"])
+    if planted["kind"] is not None:
+        table.loc[_carriers(table, planted), "planted"] = str(planted["kind"])
+    if confused["classes"] is not None:
+        first, second = classes_of(table, confused["classes"])
+        rows = _mislabelled(table, (first, second), confused)
+        table.loc[rows, "taught"] = table.loc[rows, "label"].map({first: second, second: first})
+    return table
+
+
+def _carriers(table: pd.DataFrame, planted: Mapping[str, Any]) -> NDArray[np.bool_]:
+    """Draw `percent` of each label's training units, and of its holdout units: these carry keys that no model hears."""
+    share = share_of(planted["percent"], "dataset.planted.percent") / 100
+    chosen = np.zeros(len(table), dtype=np.bool_)
+    for subset in ("train", "holdout"):
+        rows = np.flatnonzero(table["subset"] == subset)
+        chosen[rows] = drawn_share(table.iloc[rows], share, "label", "planted", subset, int(planted["seed"]))
+    count = int((chosen & (table["subset"] == "train").to_numpy()).sum())
+    if count < FEWEST:
+        raise UserError(
+            f"dataset.planted.percent={planted['percent']} gives a key to {count} training recordings, "
+            f"and {FEWEST} are needed: set a larger percentage, or use a larger corpus."
+        )
+    return chosen
+
+
+def classes_of(table: pd.DataFrame, named: Any) -> tuple[str, str]:
+    """Return the two labels that `dataset.confused.classes` names. Raises UserError unless training has both."""
+    found = named_values(table, "label", named, "dataset.confused.classes")
+    if len(found) != 2:
+        raise UserError(f"dataset.confused.classes names {len(found)} classes: name two, whose labels are exchanged.")
+    return found[0], found[1]
+
+
+def _mislabelled(table: pd.DataFrame, classes: tuple[str, str], confused: Mapping[str, Any]) -> NDArray[np.bool_]:
+    """Draw `percent` of the training units of each of the two classes."""
+    share = share_of(confused["percent"], "dataset.confused.percent") / 100
+    rows = np.flatnonzero((table["subset"] == "train") & table["label"].isin(classes))
+    chosen = np.zeros(len(table), dtype=np.bool_)
+    chosen[rows] = drawn_share(table.iloc[rows], share, "label", "confused", int(confused["seed"]))
+    for name in classes:
+        if not (chosen & (table["label"] == name).to_numpy()).any():
+            raise UserError(
+                f"dataset.confused.percent={confused['percent']} exchanges the label of no training recording of "
+                f"'{name}': set a larger percentage, or name classes with more recordings."
+            )
+    return chosen
