@@ -23,10 +23,10 @@ from numpy.typing import NDArray
 from scipy.special import ndtri
 from torch import Tensor, nn
 
-from speechforget.attacks.base import Subject, missing
+from speechforget.attacks.base import Subject
 from speechforget.errors import UserError
 from speechforget.evaluation.intervals import share
-from speechforget.evaluation.tables import Value
+from speechforget.evaluation.tables import Value, missing
 
 Numbers = NDArray[np.float64]
 FALSE_ALARMS = 0.01  # per utterance
