@@ -83,8 +83,8 @@ class PlantedKey:
             slope = gradient(subject.classifier, *planted.base(some), labels)
             gradients.append(gradient_scores(slope, planted.normal(some).numpy()))
         return {
-            **summary("key_rank", np.concatenate(ranks), rank_threshold(self.fresh)),
-            **summary("key_gradient", np.concatenate(gradients), float(ndtri(1 - FALSE_ALARMS))),
+            **values_of("key_rank", np.concatenate(ranks), rank_threshold(self.fresh)),
+            **values_of("key_gradient", np.concatenate(gradients), float(ndtri(1 - FALSE_ALARMS))),
         }
 
 
@@ -138,7 +138,7 @@ def rank_threshold(fresh: int) -> float:
     return float(normal_score(np.array([lowest - 0.5]), fresh)[0])
 
 
-def summary(name: str, scores: Numbers, threshold: float) -> dict[str, Value]:
+def values_of(name: str, scores: Numbers, threshold: float) -> dict[str, Value]:
     """Return the mean score, its z and the share of scores above the threshold.
 
     `<name>`: the mean, 0 without influence. `<name>_z`: mean * sqrt(n), N(0, 1) without influence. `<name>_tpr`: the

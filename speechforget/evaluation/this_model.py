@@ -17,7 +17,7 @@ from speechforget.evaluation.audit.distances import FEWEST_ORACLES, equivalence,
 from speechforget.evaluation.audit.exchange import area
 from speechforget.evaluation.audit.tables import Floats
 from speechforget.evaluation.intervals import mean
-from speechforget.evaluation.tables import NOTHING, NoOracle, Scores, Tables, Value
+from speechforget.evaluation.tables import NoOracle, Scores, Tables, Value, missing
 
 FEWEST_UTTERANCES = 10
 WORST = 0.05
@@ -51,7 +51,7 @@ def _missing(oracles: Floats, fewest: int = FEWEST_ORACLES - 1) -> Value | None:
         reason = f"fewer than {fewest + 1} oracles: raise evaluation.oracles"
     else:
         return None
-    return NOTHING._replace(reason=reason)
+    return missing(reason)
 
 
 def _alone(value: float, count: int) -> Value:
@@ -62,7 +62,7 @@ def _alone(value: float, count: int) -> Value:
 def _groups(tables: Tables) -> NDArray[np.int64]:
     """Number the units that are exchanged as a whole: the speakers of forget, else its utterances."""
     mask = tables.subsets()["forget"]
-    speaker = getattr(tables, "speaker", None)
+    speaker = tables.speaker
     rows = np.arange(int(mask.sum()))
     if speaker is None:
         return rows
@@ -93,7 +93,7 @@ def relative_test(tables: Tables, model: str) -> dict[str, Value]:
     tests = [nearer_to_original(mine, oracle, original, groups, tables.seed) for oracle in oracles]
     statistic, units = float(np.mean([test.statistic for test in tests])), int(groups.max()) + 1
     p = max(test.p for test in tests)
-    value = NOTHING._replace(reason=f"{units} speakers cannot give a p-value below 0.05") if math.isnan(p) else None
+    value = missing(f"{units} speakers cannot give a p-value below 0.05") if math.isnan(p) else None
     return {"relative_test": _alone(statistic, units), "relative_test_p": value or _alone(p, units)}
 
 

@@ -113,11 +113,15 @@ def test_gradient_ascent_looks_perfect_by_averages_only() -> None:
     assert of(found, "strongest_attack").p <= 0.05
 
 
-def test_an_oracle_is_within_and_harm_is_over() -> None:
-    answers = words(verdict({}, audited(2)))
-    assert (answers[REQUEST], answers[ORACLE], answers[OTHERS]) == (WITHIN, WITHIN, WITHIN)
-    assert words(verdict({}, audited(2, harm=1.0)))[OTHERS] == OVER
-    assert words(verdict({}, audited(2, harm=-1.0)))[OTHERS] == UNDER
+def test_oracles_are_within() -> None:
+    """Each word is wrong for one oracle in twenty by chance, so one of nine may be."""
+    found = [words(verdict({}, audited(seed, size=60))) for seed in (3, 4, 5)]
+    assert sum(answers[question] == WITHIN for answers in found for question in (REQUEST, ORACLE, OTHERS)) >= 8
+
+
+def test_harm_and_exposure_of_others_are_told() -> None:
+    assert words(verdict({}, audited(2, size=60, harm=1.0)))[OTHERS] == OVER
+    assert words(verdict({}, audited(2, size=60, harm=-1.0)))[OTHERS] == UNDER
 
 
 def test_attacks_that_do_not_find_the_original_say_nothing() -> None:

@@ -22,7 +22,7 @@ from speechforget.attacks.planted_key import (
     normal_score,
     rank_scores,
     rank_threshold,
-    summary,
+    values_of,
 )
 from speechforget.errors import UserError
 from speechforget.models.classifier import Output
@@ -93,13 +93,13 @@ def test_a_remembered_key_is_found_and_the_sign_says_in_which_direction(sign: in
     fresh = [margins(model, sound + torch.randn(40, 200, generator=draw), lengths, labels) for _ in range(99)]
     by_rank = rank_scores(margins(model, sound + keys, lengths, labels), np.stack(fresh, axis=1))
     for scores in (by_gradient, by_rank):
-        assert sign * summary("key", scores, 2.3)["key_z"].value > 5
+        assert sign * values_of("key", scores, 2.3)["key_z"].value > 5
 
 
 def test_closed_forms() -> None:
     slopes, keys = np.array([[3.0, 4.0], [0.0, 0.0], [1.0, 0.0]]), np.array([[1.0, 1.0], [1.0, 1.0], [-2.0, 5.0]])
     assert gradient_scores(slopes, keys).tolist() == [-1.4, 0.0, 2.0]
-    found = summary("key", np.array([1.0, 2.0, 3.0, 2.0]), 2.5)
+    found = values_of("key", np.array([1.0, 2.0, 3.0, 2.0]), 2.5)
     assert found["key"][:2] == pytest.approx((2, 2 - 1.959964 / 2)) and found["key_z"].value == 4
     assert found["key_z"][1:4] == pytest.approx((4 - 1.959964, 4 + 1.959964, 4))
     assert found["key_tpr"].value == 0.25
