@@ -103,7 +103,8 @@ def test_every_attack_of_the_yaml_stands_in_the_result_with_its_gap(ran):
     assert len(made) == len(listed()) * len(models) and all(one.exists for one in made)
     for one in made:
         cost = json.loads((Path(one.folder) / "cost.json").read_text())
-        assert cost["seconds"] > 0 and (cost["forward"] > 0 or "Verification" in one.name)
+        needs_more = one.name.startswith(("Verification", "PlantedKey"))  # forgotten speakers, keys: not here
+        assert cost["seconds"] > 0 and (cost["forward"] > 0 or needs_more)
         values = read_values(Path(one.folder))
         assert values and all(math.isfinite(value.value) or value.reason for value in values.values())
 
