@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 # Below so many seconds no speed-up is shown: a method that does nothing is not a million times faster.
 WORTH_A_RATIO = 0.05
+HINT = " A hint,"  # begins what a verdict says without a band
 WIDTH = 112  # letters, where the output is not a terminal
 
 
@@ -175,13 +176,17 @@ def print_comparison(result: Mapping[str, Any], title: str | None = None, consol
 
 
 def verdict_lines(result: Mapping[str, Any]) -> list[str]:
-    """Write the verdict: each question with its word, and the sentence behind it. Empty for results of older code."""
+    """Write the verdict: each question with its word and the sentence behind it. Empty for results of older code.
+
+    Hints are left out: their numbers are in the table below. result.json has them.
+    """
     from rich.markup import escape
 
     lines = []
     for answer in result.get("verdict") or []:
-        sentence = f"\n  {escape(answer['sentence'])}" if answer["sentence"] else ""
-        lines.append(f"[bold]{escape(answer['question'])} {escape(answer['word'])}[/bold]{sentence}")
+        sentence = escape(answer["sentence"].partition(HINT)[0])
+        told = sentence if sentence.lower().startswith(answer["word"]) else f"{answer['word'].capitalize()}: {sentence}"
+        lines.append(f"[bold]{escape(answer['question'])}[/bold] {told}")
     return lines
 
 
