@@ -16,10 +16,11 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 README = PAGES[0].read_text(encoding="utf-8")
 SMALL = ["train.epochs=2", "train.warmup=1", "model.channels=[8,8]", "trainer.threads=1", "logger=none"]
 ESPEAK = ["dataset.corpus.words=[stop,go,left]", "dataset.corpus.voices=5", "dataset.corpus.renderings=4"]
+FEW_PAIRS = ["task.percent=30", "evaluation.pairs=4", "evaluation.oracles=4"]
 # On corpora and clusters that are not here, or on the default corpus as it is: the commands compose; other tests run
 # their like.
 AWAY = re.compile(r"arabic_speech_commands|launch=slurm|task\.by=published|planted|task\.share|scripts/|torchrun")
-MINUTES = re.compile(r"task=sample,class|launch=joblib")
+MINUTES = re.compile(r"task=sample,class|launch=joblib|evaluation=")
 MOST_LINES = 170
 
 
@@ -68,6 +69,7 @@ def run(line: str, folder: Path) -> subprocess.CompletedProcess[str]:
     if "run.py" in words:
         words[words.index("run.py")] = str(ROOT / "run.py")
         words += SMALL + ([] if "dataset=folder" in words else ESPEAK)
+        words += FEW_PAIRS if "evaluation=audit" in words else []
     words[0] = {"python": sys.executable}.get(words[0], words[0])
     if encoder := next((word for word in words if re.search(r"model=(hubert|wavlm|wav2vec2)", word)), None):
         words = [word for word in words if word not in SMALL or not word.startswith("model.")]
