@@ -135,12 +135,12 @@ def _make(pipeline: Pipeline, node: Node) -> None:
 
 
 def _together(folder: Path) -> bool:
-    """Say whether the model was trained at once with others, which changes rounding."""
+    """Say whether the model was trained at once with others, which changes rounding; no if nothing is known."""
     try:
         cost = json.loads((folder / "cost.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
-    return int(cost.get("machine", {}).get("together", 1)) > 1
+    return int((cost.get("machine") or {}).get("together", 1)) > 1
 
 
 def compare(node: Node, made: Path, threads: int | None = None, tolerance: float | None = None) -> tuple[bool, str]:

@@ -236,7 +236,7 @@ class Together:
 
     def _save(self) -> None:
         """Write a checkpoint for each job, unless the last ones are fresh."""
-        if time.monotonic() - self.saved < SECONDS_BETWEEN_CHECKPOINTS:
+        if not self.jobs or time.monotonic() - self.saved < SECONDS_BETWEEN_CHECKPOINTS:
             return
         for (number, job), state in zip(self.jobs.items(), self.stack.states(), strict=True):
             kept = {

@@ -189,6 +189,13 @@ def test_one_that_diverges_ends_alone_with_the_usual_error(
         check_equal(together[number].settings.folder, separate[number].settings.folder)
 
 
+def test_all_may_diverge(tmp_path: Path, sources: Sources, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(train_many, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)
+    ended = many(jobs(tmp_path, sources, *HALVES), TCRESNET, {**RECIPE, "learning_rate": 1e300, "warmup": 0})
+    assert len(ended) == 3 and all(isinstance(error, Diverged) for error in ended.values())
+    assert not list(tmp_path.rglob("*.ckpt")) and not list(tmp_path.rglob("weights*"))
+
+
 def test_a_killed_stack_resumes_and_a_finished_model_is_not_trained_again(
     tmp_path: Path, sources: Sources, monkeypatch: pytest.MonkeyPatch
 ) -> None:
