@@ -31,10 +31,10 @@ class Shown(NamedTuple):
 COLUMNS = (
     Shown("swap_auc_margin", "exchanged attack AUC"),
     Shown("per_utterance_auc", "per-utterance attack AUC"),
-    Shown("strongest_attack", "strongest attack"),
     Shown("told_from_oracles_auc", "told from oracles AUC"),
     Shown("exposure", "exposure", decimals=2),
     Shown("retain_exposed", "others more exposed %", 100, 1),
+    Shown("retain_harmed", "others less well known %", 100, 1),
     Shown("accuracy_test_gap", "test gap, points", 100, 1),
 )
 NOTE = (

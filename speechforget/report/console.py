@@ -148,8 +148,8 @@ def print_comparison(result: Mapping[str, Any], title: str | None = None, consol
         if len(kept) == len(RUN_COLUMNS):
             break
     verdict = oracle_verdict(result)
-    for line in verdict_lines(result):
-        console.print(line, highlight=False)
+    for answer in verdict_lines(result):
+        console.print(answer, highlight=False)
     table = Table(
         title=Text(title or describe(result)),
         title_justify="left",

@@ -7,6 +7,7 @@ methods, seeds and sweeps share them.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -121,5 +122,5 @@ def _read(folder: Path, data: Data, pool: Pool, retain: NDArray[np.int64]) -> _R
     return _Read(
         np.asarray(logits[pool.rows], dtype=np.float64),
         margin(logits[retain], data.numbers[retain]),
-        float(right.mean()) if len(test) else 1.0,
+        float(right.mean()) if len(test) else math.nan,
     )

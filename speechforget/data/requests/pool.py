@@ -116,7 +116,9 @@ def _similar_rows(table: pd.DataFrame, forget: Rows, seed: int) -> tuple[Rows, s
             f"The request holds {len(forget)} recordings, and training has no equally many others of the same labels: "
             "an audit needs them. Ask for at most half of each label, or set evaluation.pairs=0."
         )
-    matched = f"{counts[0]} of {len(forget)} match in label and speaker, the others in label"
+    matched = "all match in label and speaker"
+    if counts[0] < len(forget):
+        matched = f"{counts[0]} of {len(forget)} match in label and speaker, the others in label"
     return np.concatenate(chosen), f"The pool of {2 * len(forget)} holds the request and similar recordings: {matched}."
 
 
