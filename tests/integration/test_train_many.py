@@ -111,8 +111,6 @@ SMALL = {
     "kwt": {"depth": 1, "frames": 20, "dropout": 0.2},
     "m5": {},
     "matchboxnet": {},
-    "res15": {},
-    "x_vector": {},
 }
 OPTIMIZERS = {
     "sgd": {"name": "sgd", "momentum": 0.9, "weight_decay": 1e-3},
