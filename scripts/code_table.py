@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from omegaconf import OmegaConf
 
-from speechforget.config.inputs import CODE
+from speechforget.config.inputs import CODE, metrics_in
 from speechforget.store import code_modules
 from speechforget.store.code import PACKAGE, SILENT, is_silent
 
@@ -42,7 +42,7 @@ def shipped() -> dict[str, list[str]]:
         for group in ("model", "method")
     }
     evaluations = [OmegaConf.load(path) for path in sorted((ROOT / "conf" / "evaluation").glob("*.yaml"))]
-    metrics = sorted({str(path) for each in evaluations for path in each.get("metrics", [])})
+    metrics = sorted({path for each in evaluations for path in metrics_in(each)})
     attacks = sorted({str(options["_target_"]) for each in evaluations for options in each.get("attacks", [])})
     importances = ["speechforget.methods.common.importance"]
     return {stage: named.get(GROUPS.get(stage, ""), []) for stage in CODE} | {

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from speechforget.config.evaluation import Training, has_pairs, oracle_names, request_of, trainings
-from speechforget.config.inputs import HEARING, WINDOWS, code_of, decisive, targets_in, version_of
+from speechforget.config.inputs import HEARING, WINDOWS, code_of, decisive, metrics_in, targets_in, version_of
 from speechforget.config.seconds import with_seconds
 from speechforget.config.tried import untried
 from speechforget.config.tuned import check_tuned
@@ -252,7 +252,7 @@ class Pipeline:
         self, models: Mapping[str, Artefact], scores: Mapping[str, Artefact], audited: Artefact | None = None
     ) -> Artefact:
         """Attack all models, and compare their scores and what the attacks measured; add the figures of an audit."""
-        paths = list(self.config["evaluation"]["metrics"])
+        paths = metrics_in(self.config["evaluation"])
         attacks = list(self.config["evaluation"]["attacks"])
         attacked = {name: [attack(self, model, options) for options in attacks] for name, model in models.items()}
         inputs = {

@@ -69,7 +69,7 @@ def check_evaluation(config: Mapping[str, Any]) -> None:
     for name, low in (("oracles", 1), ("pairs", 0)):
         whole(evaluation, name, low, "evaluation.")
     oracles, pairs = evaluation["oracles"], evaluation["pairs"]
-    for name in ("metrics", "attacks"):
+    for name in ("metrics", "more_metrics", "attacks"):
         if not isinstance(evaluation[name], list | tuple):
             raise UserError(f"evaluation.{name} must be a list, not {evaluation[name]!r}.")
     if not evaluation["metrics"]:

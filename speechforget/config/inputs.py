@@ -122,6 +122,11 @@ def code_of(stage: str, *targets: str) -> str:
     return code_hash(*CODE[stage].roots, *targets, stops=CODE[stage].stops)
 
 
+def metrics_in(evaluation: Mapping[str, Any]) -> list[str]:
+    """List the dotted names of all metrics of the group `evaluation`."""
+    return [str(path) for part in ("metrics", "more_metrics") for path in evaluation.get(part, ())]
+
+
 def targets_in(options: Any) -> Iterator[str]:
     """Yield every `_target_` of a config, at any depth."""
     if isinstance(options, Mapping):

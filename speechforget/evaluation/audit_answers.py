@@ -38,25 +38,25 @@ def _outside(figure: Figure) -> bool:
     return figure.value > figure.null_high or (about(figure.name).two_sided and figure.value < figure.null_low)
 
 
-def _apart(figure: Figure, tests: int = 1) -> bool:
-    """Say whether a value is not its ideal, at 5 % for so many figures together, and outside the band of oracles."""
+def _apart(figure: Figure, level: float = LEVEL) -> bool:
+    """Say whether a value is not its ideal, with so many false alarms, and outside the band of oracles."""
     if not math.isfinite(figure.value) or not _outside(figure):
         return False
     if math.isfinite(figure.p):
-        return figure.p <= LEVEL / tests
-    # Too few pairs for a p-value: the interval, as wide as so many figures ask for.
+        return figure.p <= level
+    # Too few pairs for a p-value: the interval, widened to this level.
     freedom = figure.pairs - 1
-    wider = stats.t.ppf(1 - LEVEL / (2 * tests), freedom) / stats.t.ppf(1 - LEVEL / 2, freedom)
+    wider = stats.t.ppf(1 - level / 2, freedom) / stats.t.ppf(1 - LEVEL / 2, freedom)
     half = (figure.high - figure.low) / 2 * wider
     return bool(abs(figure.value - figure.ideal) > half)
 
 
-def _told(mine: dict[str, Figure], joint: str, names: Sequence[str]) -> list[Figure]:
+def _told(mine: dict[str, Figure], joint: str, names: Sequence[str], level: float = LEVEL) -> list[Figure]:
     """List the figures that tell models apart: by their joint p-value where it exists, else each by its interval."""
     known = [mine[name] for name in names if name in mine and math.isfinite(mine[name].value)]
     if math.isfinite(mine[joint].p):
-        return [each for each in known if _outside(each)] if mine[joint].p <= LEVEL else []
-    return [each for each in known if _apart(each, len(known))]
+        return [each for each in known if _outside(each)] if mine[joint].p <= level else []
+    return [each for each in known if _apart(each, level / len(known))]
 
 
 def _listed(figures: Sequence[Figure]) -> str:
@@ -120,13 +120,13 @@ def request_told(figures: Sequence[Figure], threshold: float | None = None) -> S
     return Said("over", sentence, names, _strength(joint))
 
 
-def oracle_told(figures: Sequence[Figure]) -> Said:
-    """Answer whether unlearned models can be told from oracles."""
+def oracle_told(figures: Sequence[Figure], level: float = LEVEL) -> Said:
+    """Answer whether unlearned models can be told from oracles, with so many false alarms."""
     mine, known = _of(figures, "unlearned"), _of(figures, "original")
     joint = mine["strongest_difference"]
     if few := _too_few(joint):
         return few
-    told = _told(mine, joint.name, DIFFERENCES)
+    told = _told(mine, joint.name, DIFFERENCES, level)
     names = tuple(each.name for each in told)
     if told:
         shift = mine["shift_from_oracles"]
@@ -147,13 +147,13 @@ def oracle_told(figures: Sequence[Figure]) -> Said:
     return Said("within", sentence, DIFFERENCES, "moderate")
 
 
-def harmed(figures: Sequence[Figure]) -> Said:
-    """Answer whether others were harmed: recordings that stay, and new ones."""
+def harmed(figures: Sequence[Figure], level: float = LEVEL) -> Said:
+    """Answer whether others were harmed: recordings that stay, and new ones; with so many false alarms."""
     mine = _of(figures, "unlearned")
     known = [mine[name] for name in HARMS if math.isfinite(mine[name].value)]
     if not known or any(few := [_too_few(each) for each in known]):
         return few[0] if known and few[0] else Said("too little to tell", f"Too little to tell: {MORE}.", HARMS, "none")
-    apart = [each for each in known if _apart(each, len(known))]
+    apart = [each for each in known if _apart(each, level / len(known))]
     harms = [each for each in apart if each.name == "retain_harmed" or each.value < each.ideal]
     exposed = [each for each in apart if each not in harms and each.name.startswith("retain")]
     if harms:

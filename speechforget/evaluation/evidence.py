@@ -50,8 +50,8 @@ def _number(comparison: Comparison, model: str, name: str) -> float:
     return math.nan if value is None else float(value)
 
 
-def judge(comparison: Comparison, names: Iterable[str]) -> list[Evidence]:
-    """Judge the numbers of a comparison that exist for all three models.
+def judge(comparison: Comparison, names: Iterable[str], level: float = LEVEL) -> list[Evidence]:
+    """Judge the numbers of a comparison that exist for all three models, with so many false alarms for all.
 
     comparison: of result.json. Entries of the unlearned model hold `oracles` and `oracle_spread`, and `null_low` and
     `null_high`, the smallest and largest number of an oracle, where there are several.
@@ -61,16 +61,17 @@ def judge(comparison: Comparison, names: Iterable[str]) -> list[Evidence]:
         numbers = [_number(comparison, model, name) for model in ("unlearned", "original", "oracle")]
         if all(math.isfinite(number) for number in numbers):
             known[name] = numbers
-    return [_judge(comparison["unlearned"][name], len(known), name, *numbers) for name, numbers in known.items()]
+    each = level / max(len(known), 1)
+    return [_judge(comparison["unlearned"][name], each, name, *numbers) for name, numbers in known.items()]
 
 
-def _judge(entry: Mapping[str, Any], tests: int, name: str, value: float, original: float, oracle: float) -> Evidence:
+def _judge(entry: Mapping[str, Any], level: float, name: str, value: float, original: float, oracle: float) -> Evidence:
     count, spread = int(entry.get("oracles") or 1), entry.get("oracle_spread")
     if count < FEWEST_ORACLES or spread is None:
         return Evidence(name, value, original, oracle, math.nan, math.nan, None, False)
     low, high = entry.get("null_low"), entry.get("null_high")
     centre = oracle if low is None or high is None else (low + high) / 2
-    width = float(stats.t.ppf(1 - LEVEL / (2 * tests), count - 1)) * spread * math.sqrt(1 + 1 / count)
+    width = float(stats.t.ppf(1 - level / 2, count - 1)) * spread * math.sqrt(1 + 1 / count)
     away = original - centre
     found = abs(away) > width and away != 0
     width = max(width, CLOSE * abs(away))

@@ -147,6 +147,8 @@ def print_comparison(result: Mapping[str, Any], title: str | None = None, consol
         if len(kept) == len(RUN_COLUMNS):
             break
     verdict = oracle_verdict(result)
+    for line in verdict_lines(result):
+        console.print(line, highlight=False)
     table = Table(
         title=Text(title or describe(result)),
         title_justify="left",
@@ -170,6 +172,17 @@ def print_comparison(result: Mapping[str, Any], title: str | None = None, consol
         console.print(f"[dim]Beside each value: its gap to the oracle, which is the aim{shown}.[/dim]", highlight=False)
     for sentence in _sentences(result):
         console.print(sentence, markup=False, highlight=False)
+
+
+def verdict_lines(result: Mapping[str, Any]) -> list[str]:
+    """Write the verdict: each question with its word, and the sentence behind it. Empty for results of older code."""
+    from rich.markup import escape
+
+    lines = []
+    for answer in result.get("verdict") or []:
+        sentence = f"\n  {escape(answer['sentence'])}" if answer["sentence"] else ""
+        lines.append(f"[bold]{escape(answer['question'])} {escape(answer['word'])}[/bold]{sentence}")
+    return lines
 
 
 def _sentences(result: Mapping[str, Any]) -> list[str]:

@@ -27,15 +27,22 @@ def write_result(folder: Path, record: Mapping[str, Any], comparison: Mapping[st
 
     record: task, dataset, label, model, method, seed, request, holdout, artefacts, versions, commit. Optional keys:
     `identity` (by which the report tells runs apart), `cost` (of each model), `no_oracle` (why there is no oracle),
-    `notes` (caveats for every table of the run), and `untried` (a warning that the method's numbers were not tried on
-    such a request). comparison: from `evaluation.compare.compare`.
+    `notes` (caveats for every table of the run), `untried` (a warning that the method's numbers were not tried on such
+    a request), and `audit` (its figures). comparison: from `evaluation.compare.compare`.
 
-    Adds `objective`, which is null if undefined and "infinite" for a destroyed model, and `flags` with their sentences.
+    Adds `objective`, which is null if undefined and "infinite" for a destroyed model, `flags` with their sentences, and
+    `verdict`, the answers of `evaluation.verdict`.
     """
+    from speechforget.evaluation.audit.figures import Figure
+    from speechforget.evaluation.verdict import verdict
+
     score = objective(comparison)
     told = score if math.isfinite(score) else INFINITE if math.isinf(score) else None
-    said = flags(comparison, bool(record["request"]["forgotten"]))
-    result = {**record, "comparison": comparison, "objective": told, "flags": said}
+    forgotten = bool(record["request"]["forgotten"])
+    said = flags(comparison, forgotten)
+    figures = [Figure.from_json(entry) for entry in (record.get("audit") or {"figures": []})["figures"]]
+    answers = [answer.to_json() for answer in verdict(comparison, figures, forgotten)]
+    result = {**record, "verdict": answers, "comparison": comparison, "objective": told, "flags": said}
     folder.mkdir(parents=True, exist_ok=True)
     text = json.dumps(result, indent=1, allow_nan=False, default=_plain) + "\n"
     write_text(folder / "result.csv", _rows(comparison))

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from omegaconf import OmegaConf
 
+from speechforget.config.inputs import metrics_in
 from speechforget.errors import UserError
 from speechforget.evaluation.compare import compare
 from speechforget.evaluation.tables import MODELS, Scores, Tables, Value
@@ -42,7 +43,7 @@ def write_comparison(
     attacked: model -> the artefacts of the attacks on it.
     """
     tables = join(data, request, models, scores, int(config["seed"]))
-    comparison = compare(tables, list(config["evaluation"]["metrics"]), measured(attacked))
+    comparison = compare(tables, metrics_in(config["evaluation"]), measured(attacked))
     write_text(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(dict(config))))
     result = write_result(folder, dict(record), comparison)
     plot = folder / "comparison.png"

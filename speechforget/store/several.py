@@ -125,7 +125,7 @@ class Several:
         with ExitStack() as held:
             for one in self.todo.values():
                 self._claim(one, held.enter_context(ExitStack()))
-            claimed = [one for one, _, _ in self.open.values()]
+            claimed = sorted((one for one, _, _ in self.open.values()), key=lambda one: one.number)
             if not claimed:
                 return False
             self.started = time.monotonic()

@@ -18,7 +18,7 @@ SMALL = ["train.epochs=2", "train.warmup=1", "model.channels=[8,8]", "trainer.th
 ESPEAK = ["dataset.corpus.words=[stop,go,left]", "dataset.corpus.voices=5", "dataset.corpus.renderings=4"]
 # On corpora and clusters that are not here, or on the default corpus as it is: the commands compose; other tests run
 # their like.
-AWAY = re.compile(r"arabic_speech_commands|launch=slurm|task\.by=published|task\.share|scripts/|torchrun")
+AWAY = re.compile(r"arabic_speech_commands|launch=slurm|task\.by=published|planted|task\.share|scripts/|torchrun")
 MINUTES = re.compile(r"task=sample,class|launch=joblib")
 MOST_LINES = 170
 

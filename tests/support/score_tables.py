@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 from omegaconf import OmegaConf
 
+from speechforget.config.inputs import metrics_in
 from speechforget.evaluation.divergence import log_softmax
 from speechforget.evaluation.tables import Scores, Tables
 
 EVALUATION = Path(__file__).parents[2] / "conf" / "evaluation"
-METRICS = [path for path in sorted(EVALUATION.glob("*.yaml")) if "metrics" in OmegaConf.load(path)]
+METRICS = [path for path in sorted(EVALUATION.glob("*.yaml")) if metrics_in(OmegaConf.load(path))]
 QUICK = EVALUATION / "quick.yaml"
 CLASSES, SPEAKERS = 6, 30
 WORDS = ("zero", "one", "two", "three", "four", "five")

@@ -94,7 +94,7 @@ def relative(seed: int, clustered: bool) -> float:
     return nearer_to_original(mine, safe, known, groups if clustered else None, seed).p
 
 
-@pytest.mark.parametrize("clustered", [False, True])
+@pytest.mark.parametrize("clustered", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_the_relative_test_holds_its_level(clustered: bool) -> None:
     rate = np.mean([relative(seed, clustered) <= 0.05 for seed in range(2000)])
     assert 0.035 <= rate <= 0.065

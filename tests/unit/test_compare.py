@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 from scipy import stats
 from support.score_tables import CLASSES, METRICS, QUICK, make_tables
 
+from speechforget.config.inputs import metrics_in
 from speechforget.errors import UserError
 from speechforget.evaluation import agreement
 from speechforget.evaluation.compare import compare, objective, resolve
@@ -52,19 +53,19 @@ def tables(request):
     return make_tables(request.param)
 
 
-# What `full` lists, too, is not measured twice.
+# What `full` measures, too, is not measured twice.
 LISTS = [path for path in METRICS if path != QUICK]
 
 
 def metrics_of(path):
-    config = OmegaConf.load(path)
-    assert config.name == path.stem
-    return config.metrics
+    """List the metrics of a choice; `full` has those of `quick`, too."""
+    return [
+        name for one in ([QUICK, path] if path.stem == "full" else [path]) for name in metrics_in(OmegaConf.load(one))
+    ]
 
 
 def test_oracle_against_itself_has_gap_zero(tables):
     assert {path.stem for path in METRICS} >= {"paper", "quick", "full"}
-    assert set(metrics_of(QUICK.with_stem("full"))) > set(metrics_of(QUICK))
     tables = replace(tables, unlearned=tables.oracle)
     for path in LISTS:
         result = compare(tables, metrics_of(path))

@@ -11,12 +11,13 @@ from omegaconf import OmegaConf
 from support.score_tables import METRICS, make_tables
 
 from speechforget import explain
+from speechforget.config.inputs import metrics_in
 from speechforget.errors import UserError
 from speechforget.evaluation.audit.catalogue import ABOUT, HARD
 from speechforget.evaluation.compare import resolve
 
 ROOT = Path(__file__).parents[2]
-LISTED = sorted({str(path) for one in METRICS for path in OmegaConf.load(one).metrics})
+LISTED = sorted({str(path) for one in METRICS for path in metrics_in(OmegaConf.load(one))})
 
 
 def test_everything_that_computes_numbers_is_explained():
