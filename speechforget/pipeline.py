@@ -30,8 +30,9 @@ from speechforget.models.checkpoint import Checkpoint, read_checkpoint
 from speechforget.models.pretrained import fingerprint, placeless
 from speechforget.stages import record
 from speechforget.stages.attack_models import attack
-from speechforget.stages.audit import AUDIT, audit
+from speechforget.stages.audit import audit
 from speechforget.stages.original import import_original
+from speechforget.stages.power import power
 from speechforget.stages.split import Data, split_corpus
 from speechforget.stages.together import train_together
 from speechforget.store import Artefact, Producer, Store, verified, words_for
@@ -82,7 +83,8 @@ class Pipeline:
         unlearned = self.unlearn(original)
         models = {"original": original, **oracles, "unlearned": unlearned}
         scores = {name: self.score(name, model) for name, model in models.items()}
-        return self.compare(models, scores, audit(self) if self.pool else None)
+        audited = {"audit": audit(self), "power": power(self)} if self.pool else {}
+        return self.compare(models, scores, audited)
 
     @functools.cached_property
     def data(self) -> Data:
@@ -249,9 +251,9 @@ class Pipeline:
         return _hash(self.data.table["id"].to_numpy()[np.sort(self.request.nonmembers)])
 
     def compare(
-        self, models: Mapping[str, Artefact], scores: Mapping[str, Artefact], audited: Artefact | None = None
+        self, models: Mapping[str, Artefact], scores: Mapping[str, Artefact], audited: Mapping[str, Artefact]
     ) -> Artefact:
-        """Attack all models, and compare their scores and what the attacks measured; add the figures of an audit."""
+        """Attack all models, and compare their scores and what the attacks measured; add what an audit found."""
         paths = metrics_in(self.config["evaluation"])
         attacks = list(self.config["evaluation"]["attacks"])
         attacked = {name: [attack(self, model, options) for options in attacks] for name, model in models.items()}
@@ -265,7 +267,7 @@ class Pipeline:
             "metrics": paths,
             "code": code_of("result", *paths),
             "seed": self.seed,
-            **({"audit": audited.key} if audited else {}),
+            **{name: artefact.key for name, artefact in audited.items()},
         }
 
         def build(folder: Path, key: str) -> None:
@@ -277,9 +279,8 @@ class Pipeline:
                 told = record.describe_result(
                     self.config, self.data, self.request, models, self.checkpoint, self.untried
                 )
-                told["audit"] = (
-                    json.loads(verified(audited.folder, AUDIT).read_text(encoding="utf-8")) if audited else None
-                )
+                for name, artefact in audited.items():
+                    told[name] = json.loads(verified(artefact.folder, f"{name}.json").read_text(encoding="utf-8"))
                 told["identity"] = record.identity(self.config, self.data, self.made_from, inputs)
                 write_comparison(folder, self.config, told, self.data, self.request, models, scores, attacked, tracker)
 

@@ -110,6 +110,10 @@ CODE = {
         "stages.split data.requests.select data.requests.pool config.evaluation config.inputs",
     ),
     "attack": _code("stages.attack", _DIVIDED + _METHODS),
+    "power": _code(
+        "stages.power evaluation.compare",
+        "stages.audit stages.split data.requests.select data.requests.pool config.evaluation config.inputs",
+    ),
     "result": _code("stages.compare evaluation.compare", "stages.split data.requests.select"),
 }
 

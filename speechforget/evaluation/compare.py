@@ -44,7 +44,8 @@ def resolve(path: str) -> Metric:
     return function
 
 
-def _evaluate(tables: Tables, model: str, metrics: Mapping[str, Metric]) -> dict[str, Value]:
+def evaluate(tables: Tables, model: str, metrics: Mapping[str, Metric]) -> dict[str, Value]:
+    """Compute all metrics of a model. Raises UserError if two of them give the same name."""
     values: dict[str, Value] = {}
     for path, metric in metrics.items():
         try:
@@ -143,7 +144,7 @@ def compare(
     ):
         _check_finite(model, scores)
     metrics = {str(path): resolve(str(path)) for path in metric_paths}
-    values = {model: _evaluate(tables, model, metrics) for model in MODELS if model != "oracle" or tables.oracles}
+    values = {model: evaluate(tables, model, metrics) for model in MODELS if model != "oracle" or tables.oracles}
     nulls = _nulls(tables, metrics)
     for model, found in (measured or {}).items():
         if len(found) != (len(tables.oracles) if model == "oracle" else 1):

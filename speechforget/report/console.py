@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 # Below so many seconds no speed-up is shown: a method that does nothing is not a million times faster.
 WORTH_A_RATIO = 0.05
 HINT = " A hint,"  # begins what a verdict says without a band
+NAMES_SHOWN = 8  # of weak metrics
 WIDTH = 112  # letters, where the output is not a terminal
 
 
@@ -190,8 +191,24 @@ def verdict_lines(result: Mapping[str, Any]) -> list[str]:
     return lines
 
 
+def power_sentence(result: Mapping[str, Any]) -> str:
+    """Name the metrics that do not tell models that know from models that do not; empty without an audit."""
+    judged = result.get("power") or {}
+    weak = [name for name, one in judged.items() if one["weak"]]
+    if not judged:
+        return ""
+    if not weak:
+        return "All metrics separate models that know the recordings from oracles on this corpus."
+    more = f" and {len(weak) - NAMES_SHOWN} more (all are in result.json)" if len(weak) > NAMES_SHOWN else ""
+    return (
+        f"Weak on this corpus, as they do not separate originals from oracles ({len(weak)} of {len(judged)}): "
+        f"{', '.join(weak[:NAMES_SHOWN])}{more}."
+    )
+
+
 def _sentences(result: Mapping[str, Any]) -> list[str]:
     """List the sentences that must be read with the numbers."""
     machines = machine_sentence(result) if has_oracle(result) else None
     said = [machines, attack_sentence(result), threshold_sentence(result), distance_sentence(result)]
+    said.append(power_sentence(result))
     return [*(sentence for sentence in said if sentence), *(result.get("flags") or {}).values(), *footnotes(result)]

@@ -28,7 +28,8 @@ def write_result(folder: Path, record: Mapping[str, Any], comparison: Mapping[st
     record: task, dataset, label, model, method, seed, request, holdout, artefacts, versions, commit. Optional keys:
     `identity` (by which the report tells runs apart), `cost` (of each model), `no_oracle` (why there is no oracle),
     `notes` (caveats for every table of the run), `untried` (a warning that the method's numbers were not tried on such
-    a request), and `audit` (its figures). comparison: from `evaluation.compare.compare`.
+    a request), `audit` (its figures), and `power`
+    (what each metric is worth on this corpus). comparison: from `evaluation.compare.compare`.
 
     Adds `objective`, which is null if undefined and "infinite" for a destroyed model, `flags` with their sentences, and
     `verdict`, the answers of `evaluation.verdict`.

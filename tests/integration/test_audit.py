@@ -21,7 +21,7 @@ from speechforget.store import Store
 from speechforget.store.graph import read_graph
 
 ASKED = ["task=sample", "task.percent=20", "evaluation=audit", "evaluation.pairs=4", "evaluation.oracles=4"]
-ASKED += ["evaluation.attacks=[]", "train.epochs=1", "method=none"]
+ASKED += ["evaluation.attacks=[]", "evaluation.more_metrics=[]", "train.epochs=1", "method=none"]
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +44,9 @@ def test_an_audit_is_in_its_result(audited: Path) -> None:
     found = {(figure["name"], figure["model"]): figure for figure in result["audit"]["figures"]}
     name = "swap_auc_margin"
     assert found[name, "original"]["value"] == found[name, "unlearned"]["value"]  # the method does nothing
+    assert set(result["power"]) == set(result["comparison"]["oracle"]) - {"seconds"}
+    for one in result["power"].values():
+        assert (one["separation"] is None and one["reason"] and one["weak"]) or 0 <= one["low"] <= one["high"] <= 1
     assert len(result["artefacts"]) == 3 + 3  # original, oracle, unlearned, and three more oracles
 
 

@@ -112,7 +112,8 @@ def test_original_and_oracle_know_no_method_and_no_request(told) -> None:
         and facts["model.split.label"] == "word"
         and facts["model.model.channels"] == [8, 8]
     )
-    assert not [name for name in facts if name.endswith("seed")]
+    drawn = ("planted.seed", "confused.seed")  # part of what the recordings are
+    assert not [name for name in facts if name.endswith("seed") and not name.endswith(drawn)]
 
 
 def test_recordings_tell_corpora_of_one_name_apart_wherever_they_lie(told, tones: Path, tmp_path: Path) -> None:
