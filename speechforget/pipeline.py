@@ -265,6 +265,7 @@ class Pipeline:
             "request": self.forgotten_ids,
             "nonmembers": self.nonmember_ids,
             "metrics": paths,
+            "objective": self.config["evaluation"]["objective"],
             "code": code_of("result", *paths),
             "seed": self.seed,
             **{name: artefact.key for name, artefact in audited.items()},

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from speechforget.config.inputs import metrics_in
 from speechforget.config.oracle import has_oracle
-from speechforget.config.ranges import whole
+from speechforget.config.ranges import choice, whole
 from speechforget.data.requests.pool import POOL, Pool, parts
 from speechforget.data.requests.select import Request
 from speechforget.errors import UserError
 
 FIRST_POOL_SEED = 1000  # oracles of the pool share no seed with the originals of pairs, so no first weights
+OBJECTIVES = ("accuracy", "told_from_oracles")
+FEWEST_FOR_A_BAND = 3  # oracles
 FEWEST = 4  # pairs, and oracles beside pairs: fewer give no interval
 
 
@@ -74,6 +77,7 @@ def check_evaluation(config: Mapping[str, Any]) -> None:
             raise UserError(f"evaluation.{name} must be a list, not {evaluation[name]!r}.")
     if not evaluation["metrics"]:
         raise UserError("evaluation.metrics is empty: list at least one metric, or choose evaluation=quick.")
+    _check_objective(evaluation)
     if not has_oracle(config) and (oracles > 1 or pairs):
         raise UserError(
             f"evaluation={evaluation['name']} compares with several oracles, and this run has none: "
@@ -88,4 +92,15 @@ def check_evaluation(config: Mapping[str, Any]) -> None:
         raise UserError(
             "An audit trains originals of its own, and the recipe of original.checkpoint is not known: "
             "set evaluation.pairs=0, or train the original here."
+        )
+
+
+def _check_objective(evaluation: Mapping[str, Any]) -> None:
+    choice(evaluation, "objective", OBJECTIVES, "evaluation.")
+    told = OBJECTIVES[1]
+    listed = any(path.endswith(f".{told}") for path in metrics_in(evaluation))
+    if evaluation["objective"] == told and (evaluation["oracles"] < FEWEST_FOR_A_BAND or not listed):
+        raise UserError(
+            f"evaluation.objective={told} needs that metric and at least {FEWEST_FOR_A_BAND} oracles: "
+            "choose evaluation=full, too."
         )

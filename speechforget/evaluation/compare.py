@@ -15,6 +15,7 @@ from speechforget.evaluation.flags import DESTROYED, flags
 from speechforget.evaluation.tables import MODELS, Metric, NoOracle, Scores, Tables, Value, chunks, missing
 
 WITHOUT_ORACLE = missing("there is no oracle")
+TOLD = "told_from_oracles"
 FEWEST_ORACLES = 3  # for a band of oracles against oracles
 
 
@@ -176,8 +177,11 @@ def compare(
     return {model: {name: entry(name, value) for name, value in values[model].items()} for model in MODELS}
 
 
-def objective(result: Mapping[str, Any]) -> float:
+def objective(result: Mapping[str, Any], kind: str = "accuracy") -> float:
     """Compute what a search minimises: the mean absolute accuracy gap to the oracle on forget and validation.
+
+    kind: with `told_from_oracles`, the mean has a third part, 2 max(0, AUC - 0.5) of the number of that name, so that
+    a search does not reward forgetting more than the oracle.
 
     In [0, 1]. result: from `compare`. Validation holds the remaining classes; test and holdout are never used.
     Infinite for a destroyed model (see `flags`), whatever its gaps are. nan without an oracle or without a validation
@@ -185,6 +189,9 @@ def objective(result: Mapping[str, Any]) -> float:
     """
     unlearned = result["unlearned"]
     gaps = [unlearned.get(name, {}).get("gap") for name in ("accuracy_forget", "accuracy_validation")]
+    if kind == TOLD:
+        told = unlearned.get(TOLD, {}).get("value")
+        gaps.append(None if told is None else 2 * max(0.0, told - 0.5))
     if None in gaps:
         return math.nan
     return math.inf if DESTROYED in flags(result) else sum(abs(gap) for gap in gaps) / len(gaps)

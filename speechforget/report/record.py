@@ -37,7 +37,7 @@ def write_result(folder: Path, record: Mapping[str, Any], comparison: Mapping[st
     from speechforget.evaluation.audit.figures import Figure
     from speechforget.evaluation.verdict import verdict
 
-    score = objective(comparison)
+    score = objective(comparison, record.get("minimised", "accuracy"))
     told = score if math.isfinite(score) else INFINITE if math.isinf(score) else None
     forgotten = bool(record["request"]["forgotten"])
     said = flags(comparison, forgotten)

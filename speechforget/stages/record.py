@@ -32,6 +32,7 @@ def describe_result(
         **dict(zip(("dataset", "label", "model"), words_of(config), strict=True)),
         "task": counted(config["task"]),
         "method": config["method"]["name"],
+        "minimised": config["evaluation"]["objective"],
         "seed": int(config["seed"]),
         "request": {
             "name": request.name,

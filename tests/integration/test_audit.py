@@ -92,6 +92,8 @@ def test_no_model_of_a_pair_hears_the_other_half(configure, tmp_path: Path) -> N
         (["evaluation.oracles=2"], "at least 4 pairs and 4 oracles, not 4 and 2"),
         (["evaluation.oracles=0"], "whole number of at least 1"),
         (["evaluation.pairs=-1"], "whole number of at least 0"),
+        (["evaluation.objective=speed"], "There is no evaluation.objective=speed"),
+        (["evaluation.objective=told_from_oracles", "evaluation.more_metrics=[]"], "needs that metric"),
         (["evaluation.metrics=[]"], "evaluation.metrics is empty"),
         (["evaluation.attacks=probe"], "must be a list"),
         (["oracle=none"], "this run has none"),

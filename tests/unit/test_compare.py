@@ -116,6 +116,11 @@ def test_objective_reads_forget_and_validation_only():
     result = {"unlearned": {name: {"gap": 9.0} for name in ("accuracy_test", "accuracy_holdout")}}
     result["unlearned"] |= {"accuracy_forget": {"gap": -0.1}, "accuracy_validation": entry}
     assert objective(result) == pytest.approx(0.2)
+    assert math.isnan(objective(result, "told_from_oracles"))
+    for told, expected in ((0.5, 0.4 / 3), (0.3, 0.4 / 3), (1.0, 1.4 / 3)):  # nearer than oracles are is no merit
+        result["unlearned"]["told_from_oracles"] = {"value": told}
+        assert objective(result, "told_from_oracles") == pytest.approx(expected)
+        assert objective(result) == pytest.approx(0.2)
     entry["gap"] = None
     assert math.isnan(objective(result))
 

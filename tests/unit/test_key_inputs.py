@@ -297,7 +297,7 @@ MODELS = {"original", "oracle", "importance", "unlearned"}
         ("data.audio.files", {"split", *MODELS, "scores", "attack"}),
         ("stages.score", {"scores"}),
         ("stages.attack", {"attack"}),
-        ("evaluation.compare", {"result"}),
+        ("evaluation.compare", {"power", "result"}),
     ],
 )
 def test_what_computes_numbers_is_in_the_keys(module: str, stages: set[str]) -> None:
