@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support.identity_table import documented, recorded
 
 from speechforget.cli.plan import plan
 from speechforget.cli.rebuild import compare, rebuild
@@ -48,6 +49,12 @@ def test_an_audit_is_in_its_result(audited: Path) -> None:
     for one in result["power"].values():
         assert (one["separation"] is None and one["reason"] and one["weak"]) or 0 <= one["low"] <= one["high"] <= 1
     assert len(result["artefacts"]) == 3 + 3  # original, oracle, unlearned, and three more oracles
+
+
+def test_the_table_of_keys_lists_what_an_audit_adds(audited: Path) -> None:
+    told, used = documented(), recorded(audited)
+    assert {"audit", "power"} < used.keys()
+    assert all(used[stage] == told[stage] for stage in used)
 
 
 def test_other_methods_and_seeds_share_the_pairs(audited: Path, configure) -> None:
