@@ -23,12 +23,12 @@ def wilson(share: float, count: float, confidence: float = 0.95) -> tuple[float,
     return min(max(centre - half, 0.0), share), max(min(centre + half, 1.0), share)
 
 
-def clopper_pearson(hits: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
+def clopper_pearson(hits: float, trials: int, confidence: float = 0.95) -> tuple[float, float]:
     """Compute the exact interval of a share (Clopper & Pearson, Biometrika 1934) from counts."""
     from scipy.special import betaincinv
 
     tail = (1 - confidence) / 2
-    low = float(betaincinv(hits, trials - hits + 1, tail)) if hits else 0.0
+    low = float(betaincinv(hits, trials - hits + 1, tail)) if hits > 0 else 0.0
     high = float(betaincinv(hits + 1, trials - hits, 1 - tail)) if hits < trials else 1.0
     return low, high
 

@@ -17,7 +17,8 @@ from speechforget.evaluation.audit.distances import bandwidth, energy, equivalen
 from speechforget.evaluation.audit.exchange import Exchange, Informed, area
 from speechforget.evaluation.audit.per_utterance import PerUtterance, fits, hit_rate, told_from_oracles
 from speechforget.evaluation.audit.pool import hardest, pool, split
-from speechforget.evaluation.audit.signs import clopper_pearson, over_pairs, patterns, share_as_large
+from speechforget.evaluation.audit.signs import patterns, share_as_large
+from speechforget.evaluation.intervals import clopper_pearson, student
 
 small = st.lists(st.integers(0, 5), min_size=1, max_size=12)
 
@@ -195,10 +196,10 @@ def test_exact_tests_by_hand() -> None:
 
 
 def test_intervals_by_hand() -> None:
-    low, high = over_pairs(np.array([0.4, 0.6]))
+    low, high = student([0.4, 0.6])
     assert (low + high) / 2 == pytest.approx(0.5) and high - low == pytest.approx(2 * 12.7062 * 0.1, rel=1e-4)
     assert clopper_pearson(0.0, 300)[1] == pytest.approx(0.0122, abs=1e-4)
-    assert clopper_pearson(1.0, 10) == pytest.approx((0.6915, 1.0), abs=1e-4)
+    assert clopper_pearson(10, 10) == pytest.approx((0.6915, 1.0), abs=1e-4)
 
 
 def test_hard_units_are_chosen_by_other_pairs() -> None:

@@ -16,13 +16,12 @@ from speechforget.evaluation.audit.per_utterance import RATES, PerUtterance, tol
 from speechforget.evaluation.audit.pool import KINDS, Mask, Pool, pool, split
 from speechforget.evaluation.audit.signs import (
     Interval,
-    clopper_pearson,
     middle,
-    over_pairs,
     patterns,
     share_as_large,
 )
 from speechforget.evaluation.audit.tables import FLOOR, Floats, Integers, PairScores
+from speechforget.evaluation.intervals import clopper_pearson, student
 
 NONE: Interval = (math.nan, math.nan)
 FEWEST_UNITS = 10  # attacked in a pair, below which no attack is scored
@@ -182,7 +181,7 @@ def _draws(name: str, values: Floats, null: Floats, attacked: Mask, few: bool) -
     if reason:
         return _without(reason, count)
     # The repeats of a unit over pairs are no further trials.
-    interval = over_pairs(values[0]) if values.shape[1] > 1 else clopper_pearson(value, count)
+    interval = student(values[0].tolist()) if values.shape[1] > 1 else clopper_pearson(value * count, count)
     return _Draws(value, interval, exchanged, null, count)
 
 
@@ -230,7 +229,7 @@ def _differences(scores: PairScores, units: Pool, seed: int) -> dict[str, dict[s
         turns = told_from_oracles(forgotten, oracles, units.half)
         told = found[kind]["told_from_oracles_auc"]
         found[kind]["told_from_oracles_auc"] = _Draws(
-            told.value, over_pairs(turns), told.exchanged, told.null, told.units
+            told.value, student(turns.tolist()), told.exchanged, told.null, told.units
         )
         found[kind]["strongest_difference"] = _strongest(found[kind], DIFFERENCES)
         found[kind] |= _on_others(scores, kind, seed)

@@ -12,7 +12,6 @@ import math
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import stats
 
 from speechforget.evaluation.audit.tables import Floats
 
@@ -43,20 +42,6 @@ def share_as_large(drawn: Floats) -> float:
     if len(drawn) < 1 / LEVEL:
         return math.nan
     return float((drawn >= drawn[0] - 1e-12 * max(abs(drawn[0]), 1.0)).mean())
-
-
-def over_pairs(values: Floats, confidence: float = 0.95) -> Interval:
-    """Compute the t interval of a mean over pairs (J,); it holds for further pairs of the same pool."""
-    half = stats.t.ppf(0.5 + confidence / 2, len(values) - 1) * values.std(ddof=1) / math.sqrt(len(values))
-    return float(values.mean() - half), float(values.mean() + half)
-
-
-def clopper_pearson(share: float, trials: int, confidence: float = 0.95) -> Interval:
-    """Compute the exact interval of a share in [0, 1] of so many trials (Clopper & Pearson 1934)."""
-    hits, tail = share * trials, (1 - confidence) / 2
-    low = 0.0 if hits <= 0 else float(stats.beta.ppf(tail, hits, trials - hits + 1))
-    high = 1.0 if hits >= trials else float(stats.beta.ppf(1 - tail, hits + 1, trials - hits))
-    return low, high
 
 
 def middle(drawn: ArrayLike) -> Interval:
