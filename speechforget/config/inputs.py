@@ -114,7 +114,7 @@ CODE = {
         "stages.power evaluation.compare",
         "stages.audit stages.split data.requests.select data.requests.pool config.evaluation config.inputs",
     ),
-    "result": _code("stages.compare evaluation.compare", "stages.split data.requests.select"),
+    "result": _code("stages.compare evaluation.compare evaluation.verdict", "stages.split data.requests.select"),
 }
 
 

@@ -18,6 +18,8 @@ FEWEST_ORACLES = 3
 LEVEL = 0.05
 # What is closer to the oracles than this share of the original's distance does not count: oracles may agree exactly.
 CLOSE = 0.05
+# Oracles may agree exactly on a share of utterances, so its spread is at least that of one utterance.
+SHARES = ("accuracy", "macro_f1")
 LEFT, ALIKE, BEYOND = 1, 0, -1  # on the original's side of the band, within it, on the other side
 
 
@@ -26,7 +28,7 @@ class Evidence:
     """Hold one number of the unlearned model beside the band of oracles.
 
     side: `LEFT`, `ALIKE` or `BEYOND`; None if there are too few oracles. found: whether the original is outside the
-    band, without which `ALIKE` says nothing.
+    band, without which `ALIKE` says nothing, and a number outside is no rest of the original but a mark of its own.
     """
 
     name: str
@@ -69,6 +71,8 @@ def _judge(entry: Mapping[str, Any], level: float, name: str, value: float, orig
     count, spread = int(entry.get("oracles") or 1), entry.get("oracle_spread")
     if count < FEWEST_ORACLES or spread is None:
         return Evidence(name, value, original, oracle, math.nan, math.nan, None, False)
+    if name.startswith(SHARES) and entry.get("count"):
+        spread = max(spread, 1 / entry["count"])
     low, high = entry.get("null_low"), entry.get("null_high")
     centre = oracle if low is None or high is None else (low + high) / 2
     width = float(stats.t.ppf(1 - level / 2, count - 1)) * spread * math.sqrt(1 + 1 / count)

@@ -13,7 +13,7 @@ from typing import Any
 from speechforget.evaluation.audit.catalogue import INSIDE, ORACLE, OTHERS, QUESTIONS, REQUEST, RETURNS
 from speechforget.evaluation.audit.figures import Figure
 from speechforget.evaluation.audit_answers import Said, harmed, oracle_told, request_told
-from speechforget.evaluation.evidence import BEYOND, LEFT, LEVEL, Comparison, Evidence, judge
+from speechforget.evaluation.evidence import ALIKE, BEYOND, LEFT, LEVEL, Comparison, Evidence, judge
 from speechforget.evaluation.flags import DESTROYED, flags
 
 UNDER, WITHIN, OVER, LITTLE = "under", "within", "over", "too little to tell"
@@ -42,6 +42,7 @@ GONE_INSIDE = {
     INSIDE: "There is evidence of over-forgetting: less is inside the model than oracles hold",
     RETURNS: "There is evidence of over-forgetting: less comes back than oracles show",
 }
+MARKED = "There is evidence that the method left a mark, which neither oracles nor the original have"
 NOT_TOLD = {
     INSIDE: "What is inside the model was not told apart by these probes from what oracles hold",
     RETURNS: "What comes back was not told apart by these attacks from what oracles show",
@@ -126,7 +127,8 @@ def _request(comparison: Comparison, figures: Sequence[Figure], forgotten: bool,
     if figures:
         return _said(REQUEST, request_told(figures, threshold))
     evidence = judge(comparison, _names(comparison, REQUEST))
-    left, beyond = _of(evidence, LEFT), _of(evidence, BEYOND)
+    left = [each for each in _of(evidence, LEFT) if each.found]
+    beyond = [each for each in evidence if each.side is not None and each.side != ALIKE and each not in left]
     if left:
         return _answer(REQUEST, UNDER, "There is evidence of recordings left in the model", left, "weak")
     if beyond:
@@ -175,12 +177,14 @@ def _inside(comparison: Comparison, question: str) -> Answer:
     judged = [each for each in evidence if each.side is not None]
     if not judged:
         return _little(question, evidence, "because there are fewer than 3 oracles", FULL)
-    left, beyond = _of(judged, LEFT), _of(judged, BEYOND)
+    left = [each for each in _of(judged, LEFT) if each.found]
+    beyond = [each for each in _of(judged, BEYOND) if each.found]
+    marked = [each for each in judged if each.side != ALIKE and not each.found]
     strength = _strength(comparison, judged)
-    if left:
-        return _answer(question, UNDER, LEFT_INSIDE[question], left, strength)
-    if beyond:
-        return _answer(question, OVER, GONE_INSIDE[question], beyond, strength)
+    openings = {LEFT_INSIDE[question]: left, GONE_INSIDE[question]: beyond, MARKED: marked}
+    for opening, numbers in openings.items():
+        if numbers:
+            return _answer(question, UNDER if numbers is left else OVER, opening, numbers, strength)
     found = [each for each in judged if each.found]
     if not found:
         return _little(question, judged, "because the original itself is not found", "raise evaluation.oracles")

@@ -248,6 +248,21 @@ def test_oracles_that_agree_exactly_have_a_band() -> None:
     assert words(verdict(found))[RETURNS] == WITHIN
 
 
+def test_a_share_of_utterances_is_no_finer_than_one_of_them() -> None:
+    """Three oracles without an error on 1,300 utterances do not make three errors evidence of harm."""
+    found = compared(oracles=3, spread=0.0, accuracy_retain=(1.0, 1.0, 0.998))
+    found["unlearned"]["accuracy_retain"]["count"] = 1300
+    assert words(verdict(found))[OTHERS] == WITHIN
+    found["unlearned"]["accuracy_retain"]["value"] = 0.98
+    assert words(verdict(found))[OTHERS] == OVER
+
+
+def test_what_the_original_lacks_is_a_mark_of_the_method_and_no_rest() -> None:
+    answer = verdict(compared(probe_word_max=(0.31, 0.3, 0.9)))[2]
+    assert answer.word == OVER and "neither oracles nor the original have" in answer.sentence
+    assert words(verdict(compared(membership_auc=(0.5, 0.5, 0.7))))[REQUEST] == OVER
+
+
 def test_a_broken_or_idle_method_is_said_first() -> None:
     destroyed = verdict(compared(accuracy_forget=(1.0, 0.9, 0.1), accuracy_retain=(1.0, 1.0, 0.2)))
     assert destroyed[0].question == STATE and destroyed[0].word == OVER and "destroys" in destroyed[0].sentence
