@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from speechforget.report.columns import number
-from speechforget.store.manifest import read_done
+from speechforget.store.manifest import DONE
 
 logger = logging.getLogger(__name__)
 
@@ -60,8 +60,8 @@ def read_audits(folder: Path) -> list[Audited]:
     Audits of one method that differ in anything but seeds of the run are apart, and each has its line.
     """
     found: dict[str, Audited] = {}
-    for path in sorted(folder.glob("**/result.json")):
-        if read_done(path.parent) is None:
+    for path in sorted(folder.rglob("result.json")):
+        if not (path.parent / DONE).exists():
             continue
         try:
             result = json.loads(path.read_text(encoding="utf-8"))

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 # Below so many seconds no speed-up is shown: a method that does nothing is not a million times faster.
 WORTH_A_RATIO = 0.05
 HINT = " A hint,"  # begins what a verdict says without a band
-NAMES_SHOWN = 8  # of weak metrics
+NAMES_SHOWN = 8  # of numbers that separate
 WIDTH = 112  # letters, where the output is not a terminal
 
 
@@ -192,18 +192,14 @@ def verdict_lines(result: Mapping[str, Any]) -> list[str]:
 
 
 def power_sentence(result: Mapping[str, Any]) -> str:
-    """Name the metrics that do not tell models that know from models that do not; empty without an audit."""
+    """Name the numbers that tell models that know from models that do not; empty without an audit."""
     judged = result.get("power") or {}
-    weak = [name for name, one in judged.items() if one["weak"]]
+    strong = [name for name, one in judged.items() if not one["weak"]]
     if not judged:
         return ""
-    if not weak:
-        return "All metrics separate models that know the recordings from oracles on this corpus."
-    more = f" and {len(weak) - NAMES_SHOWN} more (all are in result.json)" if len(weak) > NAMES_SHOWN else ""
-    return (
-        f"Weak on this corpus, as they do not separate originals from oracles ({len(weak)} of {len(judged)}): "
-        f"{', '.join(weak[:NAMES_SHOWN])}{more}."
-    )
+    told = f"{len(strong)} of {len(judged)} numbers separate originals from oracles on this corpus"
+    more = f" and {len(strong) - NAMES_SHOWN} more (all are in result.json)" if len(strong) > NAMES_SHOWN else ""
+    return f"{told}{': ' if strong else ''}{', '.join(strong[:NAMES_SHOWN])}{more}. The others are weak."
 
 
 def _sentences(result: Mapping[str, Any]) -> list[str]:

@@ -11,13 +11,14 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
+from rich.text import Text
 from support.results import comparison, entry, printed, record, save, without_oracle, words
 
 from speechforget.cli.main import summarise
 from speechforget.evaluation.compare import compare
 from speechforget.evaluation.tables import Scores, Tables
 from speechforget.report.columns import number
-from speechforget.report.console import attack_sentence, distance_sentence
+from speechforget.report.console import attack_sentence, distance_sentence, power_sentence, verdict_lines
 from speechforget.report.plot import comparison_plot
 from speechforget.report.record import attack_verdict, oracle_verdict
 from speechforget.store import write_json
@@ -159,3 +160,23 @@ def test_a_sweep_lists_the_flags_of_its_jobs(tmp_path, capsys):
     assert summarise(tmp_path) == 0
     lines = [line.split("seed=")[1] for line in capsys.readouterr().out.splitlines() if "seed=" in line]
     assert lines == ["0  objective inf  destroys the model", "1  objective 0.2000", "2  does nothing"]
+
+
+def test_an_audit_names_the_numbers_that_separate() -> None:
+    judged = {f"metric{number}": {"weak": number % 2 == 0} for number in range(20)}
+    said = power_sentence({"power": judged})
+    assert said.startswith("10 of 20 numbers separate") and "metric1, metric3" in said and "metric2," not in said
+    assert "and 2 more" in said
+    assert power_sentence({"power": {"one": {"weak": True}}}).startswith("0 of 1 numbers separate")
+    assert power_sentence({}) == ""
+
+
+def test_a_verdict_is_said_in_one_line_a_question() -> None:
+    answers = [
+        {"question": "Is it in?", "word": "under", "sentence": "There is evidence [of it]."},
+        {"question": "Is it out?", "word": "too little to tell", "sentence": "Too little to tell, alas. A hint, 0.5."},
+    ]
+    first, second = verdict_lines({"verdict": answers})
+    assert Text.from_markup(first).plain == "Is it in? Under: There is evidence [of it]."
+    assert Text.from_markup(second).plain == "Is it out? Too little to tell, alas."
+    assert verdict_lines({}) == []
