@@ -74,8 +74,8 @@ class Computed(NamedTuple):
 def computed() -> tuple[Computed, ...]:
     """List everything that computes numbers of a result, explained or not, by folder and name.
 
-    These are the public functions that return values by name, the public classes of which a call does, and whatever
-    else has an explanation, private or not.
+    These are the public functions of two arguments, as (tables, model), that return values by name, the public classes
+    of which a call does, and whatever else has an explanation, private or not.
     """
     found = []
     for folder in FOLDERS:
@@ -88,8 +88,8 @@ def computed() -> tuple[Computed, ...]:
                     continue
                 text = ast.get_docstring(function) or ""
                 returned = ast.unparse(function.returns) if function.returns else ""
-                if folder == "attacks" and isinstance(node, ast.FunctionDef):
-                    returned = ""  # an attack is a class; functions of its module help it
+                if len(function.args.args) != 2 or (folder == "attacks" and isinstance(node, ast.FunctionDef)):
+                    returned = ""  # it helps a metric (tables, model), or an attack, which is a class
                 if MARK in text or (returned in RETURNED and not node.name.startswith("_")):
                     found.append(Computed(node.name, module, folder, text))
     return tuple(found)
