@@ -61,6 +61,8 @@ class Pipeline:
         self.dataset, self.method, self.task = config["dataset"], config["method"], config["task"]
         self.words = words_of(config)
         self.flags: list[str] = []
+        self.models: dict[str, Artefact] = {}  # by name in `trainings`
+        self.scored: dict[str, Artefact] = {}  # by key of the model
         self.trained: dict[str, str] = {}  # key of each trained model -> its name in `trainings`
         self.made_from: dict[str, tuple[str, Mapping[str, Any]]] = {}  # key of each artefact -> its stage and inputs
 
@@ -137,9 +139,12 @@ class Pipeline:
 
     def train_all(self, names: Sequence[str]) -> dict[str, Artefact]:
         """Make several models by name, at once where that is faster; original and oracle alone, one by one."""
-        if len(names) <= 2 or self.checkpoint is not None or group.ranks_of(self.config["trainer"]) > 1:
-            return {name: self.train(name) for name in names}
-        return train_together(self, names)
+        new = [name for name in names if name not in self.models]
+        if len(new) <= 2 or self.checkpoint is not None or group.ranks_of(self.config["trainer"]) > 1:
+            self.models |= {name: self.train(name) for name in new}
+        else:
+            self.models |= train_together(self, new)
+        return {name: self.models[name] for name in names}
 
     def inputs_of(self, training: Training) -> dict[str, Any]:
         """Return what decides the weights of a trained model."""
@@ -184,9 +189,12 @@ class Pipeline:
 
     def score(self, kind: str, model: Artefact) -> Artefact:
         """Score every utterance of the corpus with a model. kind: original, oracle, unlearned, for the progress bar."""
-        inputs = {"version": version_of("score"), "model": model.key, "split": self.data.key, "hearing": self.hearing}
-        inputs |= {"windows": self.dataset[WINDOWS], "code": code_of("scores")}
-        return self.make(Training("scores", self.seed), model.name, inputs, f"scores of the {kind}", model.folder)
+        if model.key not in self.scored:
+            inputs = {"version": version_of("score"), "model": model.key, "split": self.data.key}
+            inputs |= {"hearing": self.hearing, "windows": self.dataset[WINDOWS], "code": code_of("scores")}
+            training, title = Training("scores", self.seed), f"scores of the {kind}"
+            self.scored[model.key] = self.make(training, model.name, inputs, title, model.folder)
+        return self.scored[model.key]
 
     def make(
         self, training: Training, name: str, inputs: Mapping[str, Any], title: str, model: Path | None = None

@@ -61,9 +61,9 @@ def audit(maker: Maker) -> Artefact:
 
 
 def pool_digest(data: Data, pool: Pool) -> str:
-    """Return a hash of the utterances of the pool, their units and all halves."""
+    """Return a hash of the utterances of the pool, their units, all halves, and the withdrawn rows."""
     digest = hashlib.sha256("\n".join(data.table["id"].iloc[pool.rows]).encode())
-    for array in (pool.unit, pool.half):
+    for array in (pool.unit, pool.half, pool.withdrawn):
         digest.update(array.astype("<i8").tobytes())
     return digest.hexdigest()
 
@@ -117,7 +117,7 @@ def _read(folder: Path, data: Data, pool: Pool, retain: NDArray[np.int64]) -> _R
     columns = read_scores(folder)
     if not np.array_equal(columns["label"], data.numbers):
         raise RuntimeError(f"{folder} does not hold the utterances of this corpus")
-    logits, test = columns["logits"], data.rows("test")
+    logits, test = columns["logits"], np.setdiff1d(data.rows("test"), pool.withdrawn)
     right = predictions(logits[test]) == data.numbers[test]
     return _Read(
         np.asarray(logits[pool.rows], dtype=np.float64),

@@ -105,13 +105,16 @@ def _tables(data: Data, pool: Pool, part: str, model: Path, reference: Path) -> 
     nonmember: NDArray[np.bool_] = np.zeros(len(role), dtype=bool)
     nonmember[pool.rows[~mine]] = True
 
+    kept = np.setdiff1d(np.arange(len(role)), pool.withdrawn) if len(pool.withdrawn) else slice(None)
+
     def read(folder: Path) -> Scores:
         columns = read_scores(folder)
         if not np.array_equal(columns["label"], data.numbers):
             raise RuntimeError(f"{folder} does not hold the utterances of this corpus")
-        loss = np.asarray(columns["loss"])
-        return Scores(role, nonmember, data.numbers, columns["logits"], loss, columns["embedding"], math.nan)
+        logits, loss, embedding = (columns[name][kept] for name in ("logits", "loss", "embedding"))
+        labels = data.numbers[kept]
+        return Scores(role[kept], nonmember[kept], labels, logits, np.asarray(loss), embedding, math.nan)
 
     own = read(model)
-    speaker = data.table["speaker"].to_numpy(dtype=str) if "speaker" in data.table else None
+    speaker = data.table["speaker"].to_numpy(dtype=str)[kept] if "speaker" in data.table else None
     return Tables(own, (read(reference),), own, (), 0, speaker, tuple(data.classes), data.confused)

@@ -153,7 +153,7 @@ def test_torchaudio_is_imported_in_one_place() -> None:
 def test_a_yaml_fits_a_screen_and_bears_its_own_name() -> None:
     for path in sorted((ROOT / "conf").glob("*/*.yaml")):
         config = OmegaConf.load(path)
-        assert len(path.read_text(encoding="utf-8").splitlines()) <= 65 or path.parent.name == "tuned", path
+        assert len(path.read_text(encoding="utf-8").splitlines()) <= 50 or path.parent.name == "tuned", path
         assert config.get("name", path.stem) == path.stem, path
 
 

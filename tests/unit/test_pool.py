@@ -94,6 +94,17 @@ def test_impossible_pools_are_refused(changes, words) -> None:
         drawn(corpus(), task)
 
 
+def test_what_a_list_withdraws_is_withdrawn_from_all_models_of_pairs(tmp_path) -> None:
+    table = corpus()
+    named = [*table.index[table["subset"] == "train"][::12], *table.index[table["subset"] == "test"][:2]]
+    (tmp_path / "ids.txt").write_text("\n".join(table["id"].iloc[named]) + "\n")
+    request, pool = drawn(table, by="ids", ids=str(tmp_path / "ids.txt"))
+    assert len(request.withdrawn) == 2
+    for model in (pool.trained_without("0a"), pool.trained_without(POOL), pool.forgetting("0a")):
+        assert set(request.withdrawn) <= set(model.withdrawn)
+    assert not set(request.withdrawn) & set(pool.forgetting("0a").forget)
+
+
 def test_other_pairs_do_not_change_a_split_and_another_seed_does() -> None:
     table = corpus()
     (_, few), (_, many), (_, other) = drawn(table), drawn(table, pairs=8), drawn(table, seed=1)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -33,6 +33,7 @@ class Pool:
 
     rows: (n,) row numbers, ascending. half: (J, n), 0 or 1. unit: (n,) numbers of what is drawn as a whole: a speaker
     (or another value of `task.by`), or an utterance with its exact copies. made_up: a sentence about the pool.
+    withdrawn: rows of other subsets that a list named; they are in no metric and in no validation set.
     """
 
     rows: Rows
@@ -40,16 +41,18 @@ class Pool:
     unit: NDArray[np.int64]
     name: str
     made_up: str
+    withdrawn: Rows = field(default_factory=NONE.copy)
 
     def trained_without(self, part: str) -> Request:
         """Return what a model of a part is trained without: the whole pool, or the half that it must not know."""
         unheard = self.rows if part == POOL else self._half(part, known=False)
-        return Request(unheard, NONE.copy(), (), self._name(part))
+        return Request(unheard, NONE.copy(), (), self._name(part), withdrawn=self.withdrawn)
 
     def forgetting(self, part: str) -> Request:
         """Return the request of a part: forget the half that its original knows. The other half is withdrawn."""
         known, unheard = (self._half(part, known) for known in (True, False))
-        return Request(known, NONE.copy(), (), self._name(part), withdrawn=unheard)
+        withdrawn = np.union1d(unheard, self.withdrawn)
+        return Request(known, NONE.copy(), (), self._name(part), withdrawn=withdrawn)
 
     def _name(self, part: str) -> str:
         return f"{self.name}-{part if part == POOL else f'pair{part}'}"
@@ -89,7 +92,7 @@ def draw_pool(table: pd.DataFrame, request: Request, task: Mapping[str, Any], pa
         )
     _check_rest(table, rows)
     half = _splits(identities(pd.Series(names)), unit, cell, pairs, seed)
-    return Pool(rows, half, unit, request.name, made_up)
+    return Pool(rows, half, unit, request.name, made_up, request.withdrawn)
 
 
 def _cells(table: pd.DataFrame, columns: list[str]) -> NDArray[np.int64]:
