@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 from omegaconf import OmegaConf
 
 from speechforget.config.inputs import metrics_in
@@ -18,7 +17,7 @@ from speechforget.evaluation.tables import MODELS, Scores, Tables, Value
 from speechforget.report.plot import comparison_plot
 from speechforget.report.record import footnotes, write_result
 from speechforget.stages.attack_values import read_values
-from speechforget.stages.score_files import read_scores
+from speechforget.stages.score_files import read_table
 from speechforget.store import Artefact, write_text
 from speechforget.tracking.loggers import Guarded, log_comparison
 
@@ -78,25 +77,21 @@ def join(
     nonmember = np.zeros(len(role), dtype=bool)
     nonmember[request.nonmembers] = True
 
-    kept: NDArray[np.int64] | slice = (
-        np.setdiff1d(np.arange(len(role)), request.withdrawn) if len(request.withdrawn) else slice(None)
-    )
-
     def read(name: str) -> Scores:
-        columns = read_scores(scores[name].folder)
-        if not np.array_equal(columns["row"], np.arange(len(role))) or not np.array_equal(
-            columns["label"], data.numbers
-        ):
-            raise RuntimeError(f"{scores[name].folder} does not hold the utterances of this corpus")
-        logits, loss, embedding = (columns[column][kept] for column in ("logits", "loss", "embedding"))
         seconds = training_seconds(models[name].cost)
-        return Scores(role[kept], nonmember[kept], data.numbers[kept], logits, np.asarray(loss), embedding, seconds)
+        return read_table(scores[name].folder, data.numbers, role, nonmember, request.withdrawn, seconds)
 
     forgotten = tuple(data.classes.index(name) for name in request.forgotten)
     oracles = tuple(read(name) for name in scores if name.startswith("oracle"))
-    speaker = data.table["speaker"].to_numpy(dtype=str)[kept] if "speaker" in data.table else None
     return Tables(
-        read("original"), oracles, read("unlearned"), forgotten, seed, speaker, tuple(data.classes), data.confused
+        read("original"),
+        oracles,
+        read("unlearned"),
+        forgotten,
+        seed,
+        data.speakers(request.withdrawn),
+        tuple(data.classes),
+        data.confused,
     )
 
 

@@ -17,7 +17,7 @@ from speechforget.config.inputs import code_of
 from speechforget.data.requests.pool import HALVES, POOL, Pool, parts
 from speechforget.stages.audit import pool_digest
 from speechforget.stages.maker import Maker
-from speechforget.stages.score_files import read_scores
+from speechforget.stages.score_files import read_table
 from speechforget.stages.split import Data
 from speechforget.store import Artefact, write_json
 
@@ -95,7 +95,7 @@ def _number(value: float) -> float | None:
 
 def _tables(data: Data, pool: Pool, part: str, model: Path, reference: Path) -> Any:
     """Join the scores of a model with roles: its half is forget, and the other half are the non-members."""
-    from speechforget.evaluation.tables import Scores, Tables
+    from speechforget.evaluation.tables import Tables
 
     pair, half = int(part[:-1]), HALVES.index(part[-1])
     mine = pool.half[pair] == half
@@ -105,16 +105,7 @@ def _tables(data: Data, pool: Pool, part: str, model: Path, reference: Path) -> 
     nonmember: NDArray[np.bool_] = np.zeros(len(role), dtype=bool)
     nonmember[pool.rows[~mine]] = True
 
-    kept = np.setdiff1d(np.arange(len(role)), pool.withdrawn) if len(pool.withdrawn) else slice(None)
-
-    def read(folder: Path) -> Scores:
-        columns = read_scores(folder)
-        if not np.array_equal(columns["label"], data.numbers):
-            raise RuntimeError(f"{folder} does not hold the utterances of this corpus")
-        logits, loss, embedding = (columns[name][kept] for name in ("logits", "loss", "embedding"))
-        labels = data.numbers[kept]
-        return Scores(role[kept], nonmember[kept], labels, logits, np.asarray(loss), embedding, math.nan)
-
-    own = read(model)
-    speaker = data.table["speaker"].to_numpy(dtype=str)[kept] if "speaker" in data.table else None
-    return Tables(own, (read(reference),), own, (), 0, speaker, tuple(data.classes), data.confused)
+    own, oracle = (
+        read_table(folder, data.numbers, role, nonmember, pool.withdrawn, math.nan) for folder in (model, reference)
+    )
+    return Tables(own, (oracle,), own, (), 0, data.speakers(pool.withdrawn), tuple(data.classes), data.confused)

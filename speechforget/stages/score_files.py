@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from speechforget.evaluation.tables import Scores
 from speechforget.store import verified
 
 COLUMNS = ("row", "label", "logits", "loss", "embedding")
@@ -24,3 +25,19 @@ def read_scores(folder: Path) -> Mapping[str, np.ndarray]:
     Raises UserError if the bytes differ from the recorded ones.
     """
     return {name: np.load(verified(folder, column(folder, name).name), mmap_mode="r") for name in COLUMNS}
+
+
+def read_table(
+    folder: Path, labels: np.ndarray, role: np.ndarray, nonmember: np.ndarray, withdrawn: np.ndarray, seconds: float
+) -> Scores:
+    """Return the scores of a model with the role of each utterance, without the withdrawn rows.
+
+    labels, role, nonmember: of every row of the corpus. seconds: of making the model.
+    Raises RuntimeError if the folder does not hold exactly these rows.
+    """
+    columns, rows = read_scores(folder), np.arange(len(role))
+    if not np.array_equal(columns["row"], rows) or not np.array_equal(columns["label"], labels):
+        raise RuntimeError(f"{folder} does not hold the utterances of this corpus")
+    kept = np.setdiff1d(rows, withdrawn) if len(withdrawn) else slice(None)
+    logits, loss, embedding = (columns[name][kept] for name in ("logits", "loss", "embedding"))
+    return Scores(role[kept], nonmember[kept], labels[kept], logits, np.asarray(loss), embedding, seconds)

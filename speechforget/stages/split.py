@@ -60,6 +60,10 @@ class Data:
         used = set(self.table["id"])
         return {identity: sha1 for identity, sha1 in known.items() if identity not in used}
 
+    def speakers(self, withdrawn: np.ndarray) -> np.ndarray | None:
+        """Return who speaks, without the withdrawn rows; None for a corpus that does not say."""
+        return np.delete(self.table["speaker"].to_numpy(dtype=str), withdrawn) if "speaker" in self.table else None
+
     def rows(self, subset: str) -> np.ndarray:
         """Return the row numbers of train, validation, holdout or test."""
         return np.flatnonzero(self.table["subset"].to_numpy() == subset)

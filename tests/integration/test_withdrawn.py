@@ -11,7 +11,7 @@ import pytest
 
 from speechforget.errors import UserError
 from speechforget.pipeline import Pipeline
-from speechforget.stages import compare
+from speechforget.stages import compare, score_files
 from speechforget.stages.record import describe_result
 from speechforget.stages.sources import make_sources
 from speechforget.store import Artefact, Store
@@ -42,7 +42,7 @@ def test_withdrawn_recordings_are_in_no_subset_of_any_model(person: Pipeline, mo
         "loss": rows * 1.0,
         "embedding": rows[:, None],
     }
-    monkeypatch.setattr(compare, "read_scores", lambda _: columns)
+    monkeypatch.setattr(score_files, "read_scores", lambda _: columns)
     artefacts = {name: Artefact(Path(name), name, built=False) for name in ("original", "oracle", "unlearned")}
     monkeypatch.setattr(Artefact, "cost", {"seconds": 1.0})
     tables = compare.join(data, request, artefacts, artefacts, 0)
