@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-VERSION = 2  # of the search: raise it whenever the same inputs give other trials
+VERSION = 3  # of the search: raise it whenever the same inputs give other trials
 WIDTH = 30.0  # factor between a learning rate's default and the ends of its range, without `tune`
 DIGITS = 3  # of a number that is tried
 
@@ -86,7 +86,13 @@ class Search:
         ]
         return key_of(
             "tuning",
-            {"version": VERSION, "made": made, "ranges": self.ranges, "optuna": importlib.metadata.version("optuna")},
+            {
+                "version": VERSION,
+                "made": made,
+                "objective": self.objective.configs[0]["evaluation"]["objective"],
+                "ranges": self.ranges,
+                "optuna": importlib.metadata.version("optuna"),
+            },
         )
 
     def run(self, trials: int) -> list[FrozenTrial]:

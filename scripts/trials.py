@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from speechforget.config.evaluation import oracle_names
+from speechforget.config.inputs import metrics_in
 from speechforget.errors import UserError
 from speechforget.pipeline import Pipeline
 from speechforget.store import Artefact, OneByOne, Store, make_folder
@@ -43,16 +45,15 @@ class Objective:
         self.bases: list[Pipeline] = []
 
     def prepare(self) -> None:
-        """Check that the method can be built, then make or find originals and oracles."""
+        """Check that the method can be built, then make or find originals and all oracles of the request."""
         from speechforget.stages.preflight import preflight
 
         for config in self.configs:
             preflight(config)
             base = Pipeline(config, Store.of(config))
             base.check_applicable()
-            original, oracle = base.train("original"), base.train("oracle")
-            base.score("original", original)
-            base.score("oracle", oracle)
+            for name, model in base.train_all(["original", *oracle_names(config)]).items():
+                base.score(name, model)
             self.bases.append(base)
 
     def __call__(self, numbers: Mapping[str, float]) -> float:
@@ -60,7 +61,7 @@ class Objective:
         return statistics.fmean(self._measured(base, numbers) for base in self.bases)
 
     def _measured(self, base: Pipeline, numbers: Mapping[str, float]) -> float:
-        from speechforget.evaluation.compare import compare, objective
+        from speechforget.evaluation.compare import TOLD, compare, objective
         from speechforget.stages.compare import join
 
         assert isinstance(base.store, Store)
@@ -68,10 +69,13 @@ class Objective:
             config = {**base.config, "method": {**base.method, **numbers}, "logger": NO_LOGGER}
             trial = Pipeline(config, Apart(base.store, Store(Path(folder))))
             trial.data, trial.request = base.data, base.request  # type: ignore[misc]  # read and split once
-            original = trial.train("original")
-            models = {"original": original, "oracle": trial.train("oracle"), "unlearned": trial.unlearn(original)}
+            models = trial.train_all(["original", *oracle_names(config)])
+            models["unlearned"] = trial.unlearn(models["original"])
             scores = {name: trial.score(name, model) for name, model in models.items()}
-            found = objective(compare(join(trial.data, trial.request, models, scores, trial.seed), [ACCURACY]))
+            kind, metrics = config["evaluation"]["objective"], metrics_in(config["evaluation"])
+            needed = [ACCURACY, *(path for path in metrics if path.endswith(f".{TOLD}") and kind == TOLD)]
+            tables = join(trial.data, trial.request, models, scores, trial.seed)
+            found = objective(compare(tables, needed), kind)
         if math.isnan(found):
             raise UserError(
                 "There is no objective without validation utterances: set dataset.validation to a share above 0."

@@ -14,6 +14,7 @@ folder; --conf names another one.
 The overrides are those of run.py. The method's yaml names under `tune` what is searched: {number: [low, high]}, on a
 logarithmic scale. Without `tune`, it is the learning rate, from a thirtieth of its default to thirty times that. The
 objective is what run.py returns: the mean absolute accuracy gap to the oracle on forget and validation, never test.
+With `evaluation=full evaluation.objective=told_from_oracles` it also counts how surely the model is told from oracles.
 The first trial is the default. Numbers are rounded to three digits before a trial, so the file holds what was tried.
 Numbers that make the method break down are a failed trial, and the search continues.
 
@@ -129,7 +130,8 @@ def tune(
         raise UserError('The search needs optuna: pip install -e ".[tune]".') from None
     if trials < 1:
         raise UserError(f"--trials must be at least 1, not {trials}.")
-    configs = [config_of([*overrides, *([f"seed={seed}"] if seed is not None else [])]) for seed in (seeds or [None])]
+    words = [*overrides, "evaluation.pairs=0"]  # a search needs no audit
+    configs = [config_of([*words, *([f"seed={seed}"] if seed is not None else [])]) for seed in (seeds or [None])]
     check_tuned(configs[0])
     if not has_oracle(configs[0]):
         raise UserError(f"A search needs an oracle to compare with. {why_no_oracle(configs[0])}")
@@ -160,8 +162,8 @@ def tune(
     add(path, found_for, entry, "beside" in entry, overwrite)
     found_by_itself = conf.resolve() in (SHIPPED, MINE.resolve())
     not_shown = {*PLACES, "trainer.threads", "tuned"}
-    words = [word for word in overrides if word.partition("=")[0] not in not_shown]
-    _print(found, path, [*([] if found_by_itself else ["--config-dir", str(conf)]), *words])
+    shown = [word for word in overrides if word.partition("=")[0] not in not_shown]
+    _print(found, path, [*([] if found_by_itself else ["--config-dir", str(conf)]), *shown])
     return path
 
 

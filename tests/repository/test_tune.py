@@ -142,6 +142,22 @@ def test_the_objective_is_the_mean_over_seeds(words: list[str], place: Path, con
     assert values[2] == pytest.approx((values[0] + values[1]) / 2, abs=1e-12)
 
 
+def test_a_search_for_what_oracles_do_not_betray_is_what_run_py_returns(
+    words: list[str], place: Path, configure: Callable
+) -> None:
+    told = [*words, "evaluation=full", "evaluation.attacks=[]", "evaluation.objective=told_from_oracles"]
+    objective = tune["Objective"]([configure(*told)])
+    objective.prepare()
+    value = objective({"learning_rate": 0.003})
+    config = configure(*told, "method.learning_rate=0.003", f"output={place / 'told'}")
+    result = Pipeline(config, Store(place / "told")).result()
+    record = json.loads((result.folder / "result.json").read_text())
+    assert record["objective"] == value
+    told_part = 2 * max(0, record["comparison"]["unlearned"]["told_from_oracles"]["value"] - 0.5)
+    gaps = [abs(record["comparison"]["unlearned"][f"accuracy_{name}"]["gap"]) for name in ("forget", "validation")]
+    assert value == pytest.approx((told_part + sum(gaps)) / 3) and told_part > 0
+
+
 def test_a_wrong_model_and_a_wrong_name_are_sentences(found: Path, words: list[str], command: Callable) -> None:
     conf, tuned = ["--config-dir", str(found.parents[1])], f"tuned={found.stem}"
     refused = command(*conf, *words, "model=m5", "plan=true", tuned)
