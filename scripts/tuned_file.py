@@ -16,7 +16,7 @@ from speechforget.store import locked, write_text
 SECTIONS = ("class", "sample")
 HEAD = """\
 # Numbers that scripts/tune.py found; it writes this file. Use them: python run.py tuned={name} method=... task=...
-# objective: what the command minimises, by default the mean absolute accuracy gap to the oracle; best and default numbers.
+# objective: what the command minimises (default: mean absolute accuracy gap to the oracle), best and default.
 # beside: the method's other numbers during the search. {not_better}: searches that did not beat the default.
 """
 
