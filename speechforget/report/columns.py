@@ -9,13 +9,17 @@ PADDING, EDGES = 3, 2  # letters between two columns, and at both sides of a tab
 
 
 class Column(NamedTuple):
-    """Describe a column. factor: 100 for percent. rank: a narrow terminal leaves out the highest ranks first."""
+    """Describe a column. factor: 100 for percent. rank: a narrow terminal leaves out the highest ranks first.
+
+    optional: a table shows it only if a run measured it.
+    """
 
     metric: str
     heading: str
     factor: float
     decimals: int
     rank: int
+    optional: bool = False
 
 
 # In the order of the paper's Tables 1 and 2. A share and the accuracy of its attack have one rank, because the accuracy
@@ -28,6 +32,7 @@ COLUMNS = (
     Column("membership_nonmember_share", "judged non-member %", 100, 1, rank=5),
     Column("membership_attack_accuracy", "attack accuracy %", 100, 1, rank=5),
     Column("membership_auc", "attack AUC", 1, 3, rank=3),
+    Column("told_from_oracles", "told from oracles AUC", 1, 3, rank=3, optional=True),
     Column("seconds", "seconds", 1, 1, rank=6),
 )
 # The table of one run starts with forget, and gives the accuracy of the attack in a sentence instead of a column.

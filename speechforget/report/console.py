@@ -110,7 +110,7 @@ def _cells(result: Mapping[str, Any], model: str, separator: str) -> list[str]:
     if model == "oracle" and not has_oracle(result):
         return ["none"] * len(RUN_COLUMNS)
     cells = []
-    for name, _, factor, decimals, _ in RUN_COLUMNS:
+    for name, _, factor, decimals, *_ in RUN_COLUMNS:
         entry = metrics.get(name)
         if entry is None or entry["value"] is None:
             missing = name.startswith("membership") and not result["holdout"]

@@ -45,17 +45,27 @@ def _cell(statistic: Statistic | None, column: Column, table: Table, runs: int, 
     return _spread(mean, std, column.factor, column.decimals, sign=gap) + fewer if n else "–"
 
 
-def headings(gap: bool) -> list[str]:
+def columns_of(table: Table) -> list[Column]:
+    """List the columns of a table: an optional one only if a run measured it."""
+    measured = {
+        metric for block in table.blocks for row in block.rows for metric, found in row.metrics.items() if found.n
+    }
+    return [column for column in COLUMNS if not column.optional or column.metric in measured]
+
+
+def headings(table: Table, gap: bool) -> list[str]:
     """List the headings of the columns after the row's name."""
-    return [title for column in COLUMNS for title in ([column.heading, "gap"] if gap else [column.heading])] + ["n"]
+    return [
+        title for column in columns_of(table) for title in ([column.heading, "gap"] if gap else [column.heading])
+    ] + ["n"]
 
 
 def cells(row: Row, table: Table, gap: bool) -> list[str]:
     """List the texts of a row, in the order of `headings`."""
     texts: list[str] = []
     if row.artefact == "oracle" and not table.oracle:
-        return [text for _ in COLUMNS for text in (["no oracle", ""] if gap else ["no oracle"])] + ["0"]
-    for column in COLUMNS:
+        return [text for _ in columns_of(table) for text in (["no oracle", ""] if gap else ["no oracle"])] + ["0"]
+    for column in columns_of(table):
         statistic = row.metrics.get(column.metric)
         texts.append(_cell(statistic, column, table, row.runs, False))
         if gap:
@@ -75,9 +85,9 @@ def name(row: Row) -> str:
 def markdown(tables: Sequence[Table], gap: bool = False) -> str:
     """Write one Markdown table per `Table`; a bold row is the title of a block."""
     parts = []
-    titles = ["", *headings(gap)]
-    sides = ["left", *["right"] * (len(titles) - 1)]
     for table in tables:
+        titles = ["", *headings(table, gap)]
+        sides = ["left", *["right"] * (len(titles) - 1)]
         lines = []
         for block in table.blocks:
             lines.append([f"**{_escape(block.title)}**", *[""] * (len(titles) - 1)])
@@ -100,11 +110,11 @@ def latex(tables: Sequence[Table], gap: bool = False) -> str:
     several lines; a table that is still too wide is scaled down.
     """
     parts = ["% needs \\usepackage{booktabs,graphicx}"]
-    titles = headings(gap)
     # A value and its gap stay in one table.
     step = LATEX_COLUMNS - LATEX_COLUMNS % (2 if gap else 1)
-    pieces = [range(start, min(start + step, len(titles) - 1)) for start in range(0, len(titles) - 1, step)]
     for table in tables:
+        titles = headings(table, gap)
+        pieces = [range(start, min(start + step, len(titles) - 1)) for start in range(0, len(titles) - 1, step)]
         for part, piece in enumerate(pieces, start=1):
             of = f" (part {part} of {len(pieces)})" if len(pieces) > 1 else ""
             caption = f"{_tex(table.title + of)}. {_tex(' '.join(table.notes)) if part == 1 else ''}".rstrip()
@@ -114,7 +124,7 @@ def latex(tables: Sequence[Table], gap: bool = False) -> str:
 
 
 def _tabular(table: Table, gap: bool, chosen: Sequence[int]) -> Iterator[str]:
-    titles = headings(gap)
+    titles = headings(table, gap)
     yield f"\\begin{{tabular}}{{l{'r' * len(chosen)}}}"
     yield "\\toprule"
     yield _ampersands(["", *(_stacked(titles[index], HEADING_WIDTH, "r") for index in chosen)])
@@ -206,9 +216,9 @@ def _print_table(table: Table, gap: bool, console: Console) -> list[str]:
     from rich.table import Table as Grid
     from rich.text import Text
 
-    titles, rows = headings(gap), [row for block in table.blocks for row in block.rows]
+    titles, rows = headings(table, gap), [row for block in table.blocks for row in block.rows]
     texts = [cells(row, table, gap) for row in rows]
-    ranks = [rank for column in COLUMNS for rank in [column.rank] * (2 if gap else 1)]
+    ranks = [rank for column in columns_of(table) for rank in [column.rank] * (2 if gap else 1)]
     longest = max(map(len, map(name, rows)))
     room = min(longest, NAME_ROOM)
     kept = fit(titles, texts, [*ranks, -1], console.width, room)

@@ -17,9 +17,9 @@ from support.results import CLASS, SAMPLE, comparison, entry, printed, record, s
 from speechforget.errors import UserError
 from speechforget.report.__main__ import main
 from speechforget.report.collect import collect
-from speechforget.report.columns import COLUMNS, RUN_COLUMNS
+from speechforget.report.columns import RUN_COLUMNS
 from speechforget.report.console import print_comparison, threshold_sentence
-from speechforget.report.layout import cells, comma_separated, latex, markdown, print_tables
+from speechforget.report.layout import cells, columns_of, comma_separated, latex, markdown, print_tables
 from speechforget.report.plot import comparison_plot
 from speechforget.report.record import read_objective
 
@@ -55,6 +55,18 @@ def test_layout_is_that_of_the_paper(tmp_path):
     ]
     assert len({line.count("|") for line in first}) == 1
     assert "80.0 |" in text and "±" not in text.split("Mean ±")[0]
+
+
+def test_a_column_that_some_runs_measure_is_shown_where_one_did(tmp_path):
+    save(tmp_path / "run" / "plain", record("scrub"), comparison())
+    plain = tables_below(tmp_path)
+    assert "told from oracles AUC" not in markdown(plain) + latex(plain)
+    told = comparison()
+    told["unlearned"]["told_from_oracles"] = entry(0.875, None, None)
+    save(tmp_path / "run" / "told", record("scrub", seed=1), told)
+    tables = tables_below(tmp_path)
+    assert "told from oracles AUC" in markdown(tables) and "0.875 (n 1) |" in markdown(tables)
+    assert "0.875 (n 1)" in latex(tables)
 
 
 def test_special_signs_are_escaped(tmp_path):
@@ -160,7 +172,7 @@ def test_a_narrow_terminal_leaves_columns_out_by_name(tmp_path):
         out, narrow = io.StringIO(), io.StringIO()
         print_tables(tables, gap=False, console=Console(file=out, width=width))
         print_comparison(result, console=Console(file=narrow, width=width))
-        for stream, columns, value in ((out, COLUMNS, "85.0 ± 7.1"), (narrow, RUN_COLUMNS, "80.0")):
+        for stream, columns, value in ((out, columns_of(tables[0]), "85.0 ± 7.1"), (narrow, RUN_COLUMNS, "80.0")):
             text, shown = stream.getvalue(), words(stream.getvalue())
             assert max(map(len, text.splitlines())) <= width and value in text and "…" not in text
             for column in columns:  # in the table, or named as left out
