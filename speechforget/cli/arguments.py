@@ -8,6 +8,7 @@ from pathlib import Path
 SUBCOMMANDS = {
     "explain": "speechforget.explain",
     "report": "speechforget.report.__main__",
+    "status": "speechforget.cli.status",
     "store": "speechforget.cli.store",
 }
 # A link in a checkout, a folder in an installed package: the same path in both.

@@ -25,6 +25,7 @@ from speechforget.distributed.environment import job_rank
 from speechforget.distributed.group import check_ranks, close_team, open_team
 from speechforget.distributed.rendezvous import end_with, serve
 from speechforget.errors import NotApplicable
+from speechforget.progress import noted
 from speechforget.terminal import print_anywhere
 from speechforget.training.runtime import settle
 
@@ -140,7 +141,8 @@ def _run(config: DictConfig) -> tuple[float, list[str]]:
     check_ranks(resolved["trainer"], mine)
     if mine.world > 1:
         open_team(resolved)  # the other ranks wait for it, even where everything exists
-    return judged(resolved)
+    with noted(Path(resolved["output"]), " ".join(HydraConfig.get().overrides.task)):
+        return judged(resolved)
 
 
 def _serve_rank_0(config: DictConfig) -> float:

@@ -33,6 +33,7 @@ FOLDERS = {
     **{f"cache/{kind}/*": what for kind, what in CACHES.items()},
     "sweeps/*": "jobs of a sweep",
     "peers/*": "meeting place of processes",
+    "running": "notes of processes",
 }
 
 

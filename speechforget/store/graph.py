@@ -26,7 +26,7 @@ RESULT = "result"
 # No result depends on these stages. They spare the next run work, and are kept as long as the parent of this stage.
 SPARE = {"importance": "original"}
 # Folders of an output that hold no artefacts.
-OTHERS = {"cache", "sweeps", "peers"}
+OTHERS = {"cache", "sweeps", "peers", "running"}
 FOLDER = re.compile(rf"(?P<name>.+)-(?P<digits>[0-9a-f]{{{KEY_DIGITS}}})")
 KEY = re.compile(r"[0-9a-f]{64}")
 

@@ -10,6 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from speechforget.progress import note
 from speechforget.store.claims import Claim, make_claim
 from speechforget.store.files import REFUSED, explained
 from speechforget.store.holders import describe, read_record
@@ -81,6 +82,7 @@ def _wait(folder: Path, claim: Claim, patience_s: float) -> None:
     next_line = patience_s
     while not claim.try_acquire():
         waited = time.monotonic() - started
+        note(doing=f"waits for {folder.name}", elapsed=waited)
         if waited >= next_line:
             found = read_record(lock_file(folder))
             logger.info(
