@@ -66,7 +66,7 @@ class Entries:
             **{name: result.get(name) for name in FACTS},
             "delivered": result.get("delivered", "unlearned"),
             "notes": list(result.get("notes") or []),
-            "request": put("requests", describe_request(folder, result, ledger, self.salt)),
+            "request": put("requests", describe_request(folder, result, self.salt)),
             **self._artefacts(self.outputs.inputs(folder), ledger),
             "cost": put("costs", result.get("cost") or {}),
             "comparison": {model: self._numbers(entries) for model, entries in result["comparison"].items()},
