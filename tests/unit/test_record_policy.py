@@ -28,7 +28,7 @@ def result(**changes: Any) -> dict[str, Any]:
     """An expanded result in which the attack is guessing, and the oracle, too."""
     names = ["membership_auc", "membership_attack_accuracy"]
     rows = [row(value=0.5, low=0.4, high=0.62, count=50, gap=-0.03), row(value=0.52, low=0.4, high=0.64, count=50)]
-    table = {"names": names, "rows": rows}
+    table = {"names": names, "rows": rows, "oracles": 1}
     base = {"key": "a" * 64, "delivered": "unlearned", "purge": None, "audit": None, "settings": {"model": {}}}
     return {**base, "comparison": {"oracle": table, "unlearned": table}, **changes}
 
@@ -156,6 +156,9 @@ def test_training_again_is_shown_only_for_a_delivered_oracle(tmp_path: Path) -> 
 def test_guessing_is_shown_by_an_attack_that_can_tell(
     tmp_path: Path, attack: dict[str, Any], oracle: dict[str, Any], status: str
 ) -> None:
-    unlearned = {"names": ["membership_attack_accuracy"], "rows": [row(**attack)]}
-    comparison = {"oracle": {"names": ["membership_auc"], "rows": [row(**oracle)]}, "unlearned": unlearned}
+    unlearned = {"names": ["membership_attack_accuracy"], "rows": [row(**attack)], "oracles": 1}
+    comparison = {
+        "oracle": {"names": ["membership_auc"], "rows": [row(**oracle)], "oracles": 1},
+        "unlearned": unlearned,
+    }
     assert rows(tmp_path, comparison=comparison)["AISVS C11.3.3"][0] == status
