@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from support import warm
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -74,6 +75,8 @@ def run(line: str, folder: Path) -> subprocess.CompletedProcess[str]:
     if encoder := next((word for word in words if re.search(r"model=(hubert|wavlm|wav2vec2)", word)), None):
         words = [word for word in words if word not in SMALL or not word.startswith("model.")]
         words += tiny_encoder(encoder, words, folder)
+    if words[0] == sys.executable:
+        return warm.run(words[1:], folder, environment, timeout=300)
     return subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=300)
 
 
