@@ -158,14 +158,14 @@ def test_a_sweep_shares_lists_and_survives(command, small, tmp_path: Path) -> No
     outputs = tmp_path / "outputs"
     own = {"cwd": tmp_path}  # where a yaml finds the module beside it
     toys = [f"output={outputs}", "--config-dir", str(tmp_path / "conf")]
-    run = command("-m", *small, *toys, "task=sample,class", "method=shrink,broken,none", **own)
+    run = command("-m", *small, "task=sample,class", "method=shrink,broken,none", *toys, **own)
     assert run.returncode == 1
     lines = run.stdout.splitlines()[-20:]
     outcomes = [line.split("task=")[0].split()[0] for line in lines if line.startswith("  ") and "task=" in line]
     assert sorted(outcomes) == ["done"] * 3 + ["failed"] * 2 + ["not"]
     assert "2 of 6 jobs failed" in run.stderr and "broken on purpose" in run.stderr
     assert len(list(outputs.glob("original/*/DONE"))) == 1 and len(list(outputs.glob("oracle/*/DONE"))) == 2
-    alone = command(*small, *toys, "task=sample", "method=shrink", **own)
+    alone = command(*small, "task=sample", "method=shrink", *toys, **own)
     assert (
         alone.returncode == 1 and "not defined for sample requests" in alone.stderr and "Traceback" not in alone.stderr
     )
