@@ -104,6 +104,7 @@ def kill_at_random(folder: Path, small: list[str], moments: list[float]) -> None
         process.wait()
 
 
+@pytest.mark.slow
 def test_killing_and_repeating_ends_in_the_same_numbers(quiet: Path, command, small, tmp_path: Path) -> None:
     generator = random.Random(0)
     kill_at_random(tmp_path, small, [generator.uniform(2, 7) for _ in range(2)])
