@@ -382,7 +382,6 @@ def test_the_three_seeds_are_independent(configure, tmp_path: Path) -> None:
 
 
 def test_a_class_request_leaves_the_class_to_nobody(configure, tmp_path: Path) -> None:
-
     pipeline = Pipeline(configure(f"output={tmp_path}", "task.classes=[word1]"), Store(tmp_path))
     data, request = pipeline.data, pipeline.request
     sources = make_sources(pipeline.config, data, request)
