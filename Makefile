@@ -1,5 +1,5 @@
 # The commands that a contributor types. CI runs check, test and slow.
-.PHONY: check test slow pages bench
+.PHONY: check test slow coverage pages bench
 
 check:
 	ruff check .
@@ -11,6 +11,9 @@ test:
 
 slow:
 	pytest -m slow
+
+coverage:
+	pytest --cov --cov-report=term --cov-report=html
 
 pages:
 	python scripts/architecture.py

@@ -20,7 +20,7 @@ import soundfile
 from hydra import compose, initialize_config_dir
 from hypothesis import HealthCheck, settings
 from omegaconf import OmegaConf
-from support import made_corpora
+from support import made_corpora, warm
 from support.made_corpora import MakeCorpus
 
 from speechforget.data.corpora import crema_d, librispeech, ravdess
@@ -40,14 +40,16 @@ WORDS, SPEAKERS, TAKES, RATE = 4, 5, 8, 8000
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
-# Several minutes in all; one process runs a whole file.
-LONGEST = ["test_slurm.py", "test_pipeline.py", "test_readme.py", "test_ranks.py", "test_method_table.py"]
-LONGEST += ["test_team.py", "test_checkpoint.py", "test_experiments.py", "test_interruption.py"]
+# Files that take over 30 seconds in the fast tests or the slow ones; one process runs a whole file.
+LONGEST = ["test_slurm.py", "test_readme.py", "test_models.py", "test_pipeline.py", "test_ranks.py", "test_team.py"]
+LONGEST += ["test_pretrained.py", "test_tracking.py", "test_attack_cheats.py", "test_faults.py", "test_method_table.py"]
+LONGEST += ["test_experiments.py", "test_interruption.py", "test_checkpoint.py", "test_stages.py", "test_tune.py"]
+TURN = {name: turn for turn, name in enumerate(LONGEST)}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Run the longest files first, so that no process waits for them at the end."""
-    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
+    items.sort(key=lambda item: TURN.get(item.path.name, len(TURN)))
 
 
 @pytest.fixture(scope="session")
@@ -103,14 +105,20 @@ def configure(small: list[str]) -> Callable[..., dict[str, Any]]:
 
 @pytest.fixture(scope="session")
 def command() -> Run:
-    """Return command(arguments ...), which runs `python run.py arguments` in the repository and captures its output."""
+    """Return command(arguments ...), which runs `python run.py arguments` in the repository and captures its output.
+
+    A PYTHON variable in env, such as PYTHONPATH, starts a new interpreter; other commands are forks (support/warm.py).
+    """
 
     def run(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
-        environment = {**os.environ, "WANDB_MODE": "offline", "OMP_NUM_THREADS": "1", **options.pop("env", {})}
+        own = options.pop("env", {})
+        environment = {**os.environ, "WANDB_MODE": "offline", "OMP_NUM_THREADS": "1", **own}
         environment = {name: value for name, value in environment.items() if value is not None}
-        line = [sys.executable, str(ROOT / "run.py"), *arguments]
-        options = {"cwd": ROOT, "timeout": 300, **options}
-        return subprocess.run(line, env=environment, capture_output=True, text=True, check=False, **options)
+        words = [str(ROOT / "run.py"), *arguments]
+        options = {"cwd": ROOT, "timeout": 300, "env": environment, **options}
+        if any(name.startswith("PYTHON") for name in own):
+            return subprocess.run([sys.executable, *words], capture_output=True, text=True, check=False, **options)
+        return warm.run(words, **options)
 
     return run
 

@@ -4,7 +4,6 @@ import itertools
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -16,12 +15,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from support.slurm import broken_srun, mistake, on_slurm
 
 pytest.importorskip("submitit", reason="submitit is not installed: pip install -e '.[slurm]'")
 
-from speechforget.errors import UserError
 from speechforget.launchers import slurm as slurm_queue
-from speechforget.launchers.job_logs import last_words
 from speechforget.launchers.jobs import Job
 from speechforget.launchers.shared_models import first_wave
 from speechforget.stages.split import split_corpus
@@ -29,21 +27,6 @@ from speechforget.store import Store
 
 ROOT = Path(__file__).parents[2]
 LONG = ["only=original", "train.epochs=250"]  # about 10 s on a free core: time to interrupt
-
-
-def no_slurm() -> str:
-    """Why tests on SLURM are skipped; empty where they can run."""
-    if shutil.which("sbatch") is None:
-        return "there is no sbatch on this machine"
-    asked = subprocess.run(["sinfo", "--noheader", "--format=%a"], capture_output=True, text=True, check=False)
-    return "" if asked.returncode == 0 and "up" in asked.stdout else "SLURM does not answer (sinfo)"
-
-
-WHY = no_slurm()
-
-
-def on_slurm(test: Callable[..., None]) -> Callable[..., None]:
-    return pytest.mark.slurm(pytest.mark.skipif(bool(WHY), reason=WHY)(test))
 
 
 @pytest.fixture
@@ -249,6 +232,7 @@ def log_of(output: Path, job: str) -> str:
 
 
 @on_slurm
+@pytest.mark.slow
 def test_a_cancelled_job_is_reported_at_once_and_the_others_go_on(start, tmp_path: Path) -> None:
     # Long enough to be running still when SLURM kills it: submitit bears the warning that comes ten seconds before.
     process = start(*slurm(tmp_path, "only=original", "seed=0,1,2", "launch.jobs_at_once=2", "train.epochs=600"))
@@ -287,6 +271,7 @@ def test_what_slurm_refuses_is_one_sentence(command, small, tmp_path: Path) -> N
 
 
 @on_slurm
+@pytest.mark.slow
 def test_a_device_is_a_task(command, small, tmp_path: Path) -> None:
     done = command(*small, *slurm(tmp_path, "trainer.devices=2", "method=random_label"))
     assert done.returncode == 0, done.stderr
@@ -324,24 +309,8 @@ def test_four_sweeps_at_once_train_each_model_once(start, tmp_path: Path) -> Non
     assert (tmp_path / "trainings").read_text().split() == ["one", "one"]
 
 
-def broken_srun(folder: Path, begins: bool, times: int) -> str:
-    """Return a setup command: a wrapper of srun that fails `times` times, before or after the rank began."""
-    folder.mkdir()
-    words = "srun: error: Unable to create step: no port is free\\n"
-    words += "srun: error: Timed out waiting for job step to complete\\n"
-    fails = [*([': > "$SPEECHFORGET_BEGUN"'] if begins else []), f"printf '{words}' >&2", "exit 150"]
-    count = [
-        f'echo try >> "{folder}/$SLURM_JOB_ID"',
-        f'if [ $(wc -l < "{folder}/$SLURM_JOB_ID") -le {times} ]; then',
-        *fails,
-        "fi",
-    ]
-    (folder / "srun").write_text("\n".join(["#!/bin/bash", *count, f'PATH=${{PATH#{folder}:}} exec srun "$@"\n']))
-    (folder / "srun").chmod(0o755)
-    return f"export PATH={folder}:$PATH"
-
-
 @on_slurm
+@pytest.mark.slow
 def test_what_slurm_could_not_start_is_tried_again_and_in_the_end_told(command, small, tmp_path: Path) -> None:
     setups = [
         broken_srun(tmp_path / name, begins=False, times=times)
@@ -360,62 +329,6 @@ def test_what_slurm_could_not_start_is_tried_again_and_in_the_end_told(command, 
         done.stderr,
     ), done.stderr
     wait_for(lambda: not list((tmp_path / "outputs").glob("sweeps/*/jobs/begun*")), seconds=20)
-
-
-@pytest.mark.parametrize(
-    ("begins", "times", "tries", "code"), [(False, 2, 3, 0), (False, 9, 3, 150), (True, 1, 1, 150), (False, 0, 3, 7)]
-)
-def test_a_step_is_tried_again_only_where_no_task_began(
-    begins: bool, times: int, tries: int, code: int, tmp_path: Path
-) -> None:
-    setup = broken_srun(tmp_path / "bin", begins, times)
-    (tmp_path / "next").mkdir()
-    (tmp_path / "next" / "srun").write_text(
-        "#!/bin/bash\n" + ("exit 7\n" if times == 0 else f'exec {slurm_queue.BEGIN} "$@"\n')
-    )
-    (tmp_path / "next" / "srun").chmod(0o755)
-    lines = [
-        f"export PATH={tmp_path}/next:$PATH",
-        setup,
-        "set -eu",
-        f"begun={tmp_path}/begun",
-        "sleep() { :; }",
-        slurm_queue.START_AGAIN,
-        "srun true",
-    ]
-    done = subprocess.run(
-        ["bash", "-c", "\n".join(lines)],
-        env={**os.environ, "SLURM_JOB_ID": "7"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert (done.returncode, (tmp_path / "bin" / "7").read_text().count("try")) == (code, tries), done.stderr
-    assert done.stdout.count("SLURM has started nothing") == tries - 1 and not list(tmp_path.glob("begun*"))
-
-
-@pytest.mark.parametrize(
-    ("log", "words"),
-    [
-        ("[0] seed=0\nValueError: no\n\nsrun: error: vm: task 0: Exited with exit code 1\n", "ValueError: no"),
-        (
-            "[0] seed=0\nslurmstepd: error: Detected 1 oom_kill event\nsrun: error: vm: task 0: Out Of Memory\n",
-            "slurmstepd: error: Detected 1 oom_kill event",
-        ),
-        (
-            "srun: Job step creation temporarily disabled\nsrun: fatal: no port\nsrun: Job step aborted\n",
-            "srun: fatal: no port",
-        ),
-        ("epoch 1\repoch 2\x1b[0m\n", "epoch 2"),
-        ("\n", ""),
-        (9 * "long " * 10000 + "\nend", "end"),
-        (None, ""),
-    ],
-)
-def test_a_log_says_why_a_job_ended(log: str | None, words: str, tmp_path: Path) -> None:
-    if log is not None:
-        (tmp_path / "log").write_text(log)
-    assert last_words(tmp_path / "log") == words
 
 
 @pytest.mark.slow
@@ -438,118 +351,3 @@ def test_processes_that_die_are_told(start, tmp_path: Path) -> None:
     code, out, err = ended(process)
     assert code == 1 and out.count("  failed ") == 1 and out.count("  done ") == 1, out + err
     assert re.search(rf"process {victim} ended without a result; last line: .+; log: \S+{victim}_0_log.out", err), err
-
-
-def mistake(done: subprocess.CompletedProcess[str]) -> str:
-    assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
-    (line,) = [line for line in done.stderr.splitlines() if line]
-    return line
-
-
-def test_without_slurm_one_sentence_says_what_to_do(command, tmp_path: Path) -> None:
-    done = command(
-        "launch=slurm", f"output={tmp_path}", "dataset=folder", f"dataset.root={tmp_path}", env={"PATH": str(tmp_path)}
-    )
-    assert "launch=submitit_local" in mistake(done)
-
-
-@pytest.mark.parametrize("choice", ["slurm", "submitit_local"])
-def test_without_submitit_one_sentence_says_what_to_do(choice: str, command, tmp_path: Path) -> None:
-    (tmp_path / "submitit.py").write_text("raise ImportError('left out')\n")
-    done = command(
-        f"launch={choice}", f"output={tmp_path}", f"dataset.root={tmp_path}", env={"PYTHONPATH": str(tmp_path)}
-    )
-    assert f'launch={choice} needs hydra-submitit-launcher: pip install -e ".[slurm]"' in mistake(done)
-    assert command("--help", env={"PYTHONPATH": str(tmp_path)}).returncode == 0
-
-
-@pytest.mark.parametrize(
-    ("override", "words"),
-    [
-        ("launch.minutes=0", "launch.minutes"),
-        ("launch.minutes=2", "launch.notice_seconds"),
-        ("launch.memory_gb=much", "launch.memory_gb"),
-        ("launch.jobs_at_once=0", "launch.jobs_at_once"),
-        ("launch.restarts=-1", "launch.restarts"),
-    ],
-)
-def test_a_number_that_cannot_be_right_is_refused(override: str, words: str, configure) -> None:
-    with pytest.raises(UserError, match=re.escape(words)):
-        slurm_queue.parameters(configure("launch=slurm", override))
-
-
-def test_a_job_has_the_size_of_its_trainer(configure) -> None:
-    sizes = slurm_queue.parameters(
-        configure("launch=slurm", "trainer=gpu", "trainer.devices=4", "trainer.nodes=2", "trainer.threads=3")
-    )
-    assert (sizes["nodes"], sizes["tasks_per_node"], sizes["gpus_per_node"], sizes["cpus_per_task"]) == (2, 4, 4, 3)
-    assert slurm_queue.parameters(configure("launch=slurm"))["gpus_per_node"] is None
-    more = slurm_queue.parameters(configure("launch=slurm", "+launch.more.mail-user=me"))["slurm_additional_parameters"]
-    assert more == {"requeue": True, "mail_user": "me"}
-
-
-class Gone:
-    """A queue that has lost a job; accounting says something or nothing."""
-
-    handle = type(
-        "Handle", (), {"job_id": "7", "task": lambda self, _: self, "paths": type("Paths", (), {"stdout": "log"})}
-    )()
-
-
-@pytest.mark.parametrize(
-    ("state", "missing", "outcome", "words"),
-    [
-        ("CANCELLED by 0", 0.0, "cancelled", "was cancelled"),
-        ("CANCELLED", 7.0, "failed", "without a result"),  # not by a user
-        ("CANCELLED", 1.0, None, ""),
-        ("scontrol: CANCELLED", 7.0, "cancelled", "was cancelled"),
-        ("scontrol: CANCELLED", 1.0, None, ""),  # accounting may be late
-        ("scontrol: FAILED", 7.0, "failed", "(FAILED)"),
-        ("OUT_OF_MEMORY", 7.0, "failed", "launch.memory_gb"),
-        ("TIMEOUT", 7.0, "failed", "launch.minutes"),
-        ("COMPLETED", 70.0, "failed", "without a result"),
-        ("RUNNING", 70.0, "failed", "accounting: RUNNING"),
-        ("", 70.0, "failed", "accounting has no record of it"),
-        ("COMPLETED", 7.0, None, ""),  # its result may be on its way over a network file system
-        ("RUNNING", 7.0, None, ""),
-        ("REQUEUED", 7.0, None, ""),
-        ("NODE_FAIL", 1.0, None, ""),
-        ("", 7.0, None, ""),
-    ],
-)
-def test_what_becomes_of_a_job_that_left_no_result(
-    state: str, missing: float, outcome: str | None, words: str, tmp_path: Path, monkeypatch
-) -> None:
-    job = Job(work=None, config={}, handle=Gone.handle)  # type: ignore[arg-type]
-    answer = "exit 1"
-    if state.startswith("scontrol: "):
-        answer, state = f"echo JobId=7 JobState={state.removeprefix('scontrol: ')} Reason=None", ""
-    (tmp_path / "scontrol").write_text(f"#!/bin/sh\n{answer}\n")
-    (tmp_path / "scontrol").chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
-    monkeypatch.setattr(slurm_queue, "accounted", lambda _: state)
-    found = slurm_queue.Slurm.fate(None, job, missing)  # type: ignore[arg-type]
-    assert (found is None) if outcome is None else (found is not None and found[0] == outcome and words in found[1])
-
-
-@on_slurm
-@pytest.mark.parametrize("name", ["slurm_multinode", "slurm_container"])
-def test_slurm_can_read_a_script(name: str) -> None:
-    smaller = [
-        "--nodes=1",
-        "--ntasks-per-node=1",
-        "--cpus-per-task=1",
-        "--gpus-per-node=0",
-        "--mem=1G",
-        "--output=/dev/null",
-    ]
-    asked = subprocess.run(
-        ["sbatch", "--test-only", *smaller, f"scripts/{name}.sh"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    assert asked.returncode == 0, asked.stderr
-
-
-@pytest.mark.parametrize("script", sorted((ROOT / "scripts").glob("*.sh")), ids=lambda path: path.name)
-def test_a_script_can_be_read_by_the_shell(script: Path) -> None:
-    assert subprocess.run(["bash", "-n", str(script)], check=False).returncode == 0
-    assert "python" in script.read_text() or "slurm_paper.sh" in script.read_text()

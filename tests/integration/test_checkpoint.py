@@ -12,53 +12,21 @@ import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from support.user_checkpoints import FILES, copied, only, result_of
 
 from speechforget import pipeline
 from speechforget.cli.plan import plan
 from speechforget.config.oracle import has_oracle, why_no_oracle
 from speechforget.config.validate import check
-from speechforget.errors import UserError
 from speechforget.models.checkpoint import read_checkpoint
 from speechforget.models.folder import load_classifier
 from speechforget.report.__main__ import main as report
 from speechforget.report.caveats import caveats
-from speechforget.stages.import_checkpoint import reorder
 from speechforget.stages.score_files import read_scores
 from speechforget.stages.split import split_corpus
 from speechforget.store import Store
 
 ROOT = Path(__file__).parents[2]
-FILES = ("model.json", "weights.safetensors")
-
-
-def only(places: list[Path]) -> Path:
-    (place,) = places
-    return place
-
-
-def result_of(output: Path) -> dict:
-    return json.loads(only(list(output.glob("result/*/result.json"))).read_text())
-
-
-def copied(source: Path, target: Path) -> Path:
-    target.mkdir(parents=True)
-    for name in FILES:
-        shutil.copy(source / name, target)
-    return target
-
-
-@pytest.fixture(scope="module")
-def trained(configure, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The output of a run that trained its original, for as many epochs as every run here."""
-    output = tmp_path_factory.mktemp("trained")
-    pipeline.run(configure(f"output={output}"))
-    return output
-
-
-@pytest.fixture(scope="module")
-def checkpoint(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Its original, elsewhere."""
-    return copied(only(list(trained.glob("original/*-*[0-9a-f]"))), tmp_path_factory.mktemp("mine") / "model")
 
 
 @pytest.fixture(scope="module")
@@ -194,130 +162,6 @@ def test_outputs_can_be_named(labels: str, alone: Path, checkpoint: Path, config
     )
 
 
-def described(checkpoint: Path, **changes) -> None:
-    path = checkpoint / FILES[0]
-    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
-
-
-def cut_weights(folder: Path) -> None:
-    weights = folder / FILES[1]
-    weights.write_bytes(weights.read_bytes()[:-100])
-
-
-def ruined(folder: Path) -> None:
-    weights = load_file(folder / FILES[1])
-    weights["head.weight"][0, 0] = torch.nan
-    save_file(weights, folder / FILES[1])
-
-
-def flipped_after_done(folder: Path) -> None:
-    import hashlib
-
-    weights = folder / FILES[1]
-    data = bytearray(weights.read_bytes())
-    record = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-    (folder / "DONE").write_text(json.dumps({"key": "0" * 64, "files": {FILES[1]: record}}))
-    data[-3] ^= 1
-    weights.write_bytes(data)
-
-
-def hugging_face(folder: Path, **changes) -> None:
-    shutil.rmtree(folder)
-    folder.mkdir()
-    described = {
-        "architectures": ["HubertForSequenceClassification"],
-        "model_type": "hubert",
-        "id2label": {"0": "word0"},
-    }
-    (folder / "config.json").write_text(json.dumps({**described, **changes}))
-
-
-def hugging_face_in_parts(folder: Path) -> None:
-    hugging_face(folder, id2label={str(number): f"word{number}" for number in range(4)})
-    (folder / "model.safetensors.index.json").write_text(
-        '{"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}}'
-    )
-    (folder / "model-1.safetensors").write_bytes(b"")
-
-
-MISTAKES = {
-    "missing": (shutil.rmtree, "does not exist"),
-    "empty": (
-        lambda folder: [path.unlink() for path in folder.iterdir()],
-        "neither a model of speechforget .* nor one of Hugging Face",
-    ),
-    "no weights": (lambda folder: (folder / FILES[1]).unlink(), "has no weights.safetensors"),
-    "no json": (lambda folder: (folder / FILES[0]).write_text("{"), "model.json cannot be read"),
-    "other json": (lambda folder: (folder / FILES[0]).write_text("{}"), "is not what a run of speechforget writes"),
-    "cut": (cut_weights, "cannot be read as weights of this model"),
-    "flipped": (flipped_after_done, "is damaged, weights.safetensors has other bytes"),
-    "no numbers": (ruined, "not numbers"),
-    "other labels": (
-        lambda folder: described(folder, labels=["yes", "no", "up", "word3"]),
-        "does not know 'word0', 'word1', 'word2' of the corpus",
-    ),
-    "more labels": (
-        lambda folder: described(folder, labels=["word0", "word1", "word2", "word3", "word4"]),
-        "also has outputs for 'word4'",
-    ),
-    "same labels": (
-        lambda folder: described(folder, labels=["word0", "word0", "word2", "word3"]),
-        "the name 'word0'",
-    ),
-    "sample rate": (lambda folder: described(folder, sample_rate=16000), "set dataset.sample_rate=16000"),
-    "other options": (
-        lambda folder: described(folder, model={"_target_": "speechforget.models.tcresnet.TCResNet", "bands": 20}),
-        r"model.bands=20",
-    ),
-    "other model": (lambda folder: described(folder, model={"name": "big", "_target_": "a.b"}), "set model=big"),
-    "a part is missing": (hugging_face_in_parts, "model-2.safetensors cannot be read"),
-    "no classifier": (
-        lambda folder: hugging_face(folder, architectures=["HubertModel"]),
-        "HubertModel, which is not a classifier",
-    ),
-    "other library": (hugging_face, "set model= to one for hubert"),
-}
-
-
-@pytest.mark.parametrize("name", MISTAKES)
-def test_a_mistake_is_one_sentence_and_leaves_nothing(name: str, checkpoint: Path, configure, tmp_path: Path) -> None:
-    spoil, words = MISTAKES[name]
-    other = copied(checkpoint, tmp_path / "other")
-    spoil(other)
-    config = configure(
-        f"output={tmp_path / 'output'}",
-        f"original.checkpoint={other}",
-        *(["model=hubert_base"] if "part" in name else []),
-    )
-    check(config)
-    with pytest.raises(UserError, match=words) as raised:
-        pipeline.run(config)
-    assert "\n" not in str(raised.value) and len(str(raised.value)) < 500
-    assert not list((tmp_path / "output").glob("original/*"))
-
-
-@pytest.mark.parametrize(
-    ("overrides", "words"),
-    [
-        (["oracle=maybe"], "no oracle=maybe"),
-        (["oracle=none", "only=oracle"], "oracle=train"),
-        (["original.checkpoint=somewhere", "only=oracle"], "oracle=train"),
-        (["original.labels=[a]"], "original.checkpoint"),
-        (["original.checkpoint=7"], "must be a folder"),
-        (["original.checkpoint=somewhere", "original.labels=a"], "must be a list"),
-    ],
-)
-def test_wrong_configs_are_refused(overrides: list[str], words: str, configure) -> None:
-    with pytest.raises(UserError, match=words):
-        check(configure(*overrides))
-
-
-def test_a_mistake_on_the_command_line_ends_in_one(command, small, tmp_path: Path) -> None:
-    run = command(*small, f"output={tmp_path}", f"original.checkpoint={tmp_path / 'nowhere'}")
-    assert run.returncode == 1 and "Traceback" not in run.stderr
-    assert [line for line in run.stderr.splitlines() if line.startswith("Error: ")] and "does not exist" in run.stderr
-
-
 def test_a_plan_knows_that_there_is_no_oracle(alone: Path, checkpoint: Path, configure, tmp_path: Path) -> None:
     stages = ["split", "original", "unlearned", "scores", "scores", "result"]
     for overrides, expected in (
@@ -388,108 +232,6 @@ def test_pretrained_weights_are_never_left_unsaid(configure, checkpoint: Path) -
     assert caveats(config, read_checkpoint(configure(f"original.checkpoint={checkpoint}")))[-1].startswith(
         "The original, a tcresnet, may start from pretrained weights, and the oracle from facebook/hubert-base-ls960: "
     )
-
-
-def test_a_checkpoint_of_hugging_face_is_read(configure, tmp_path: Path) -> None:
-    folder = tmp_path / "hubert"
-    folder.mkdir()
-    hugging_face(folder, id2label={"10": "word3", "0": "word0", "2": "word1", "1": "word2"})
-    (folder / "model.safetensors").write_bytes(b"weights")
-    (folder / "preprocessor_config.json").write_text('{"sampling_rate": 8000}')
-    config = configure(f"original.checkpoint={folder}", "model=hubert_base")
-    found = read_checkpoint(config)
-    assert found is not None and found.labels == ("word0", "word2", "word1", "word3") and found.sample_rate == 8000
-    assert set(found.files) == {"config.json", "preprocessor_config.json", "model.safetensors"}
-    assert "pretrained weights (hubert" in caveats(config, found)[-1]
-    digest = found.digest
-    (folder / "optimizer.pt").write_bytes(b"of no account")
-    assert found.digest == digest
-    (folder / "model.safetensors").write_bytes(b"others")
-    assert found.digest != digest
-
-
-@pytest.fixture
-def hubert(tmp_path: Path) -> tuple[Path, list[str]]:
-    """A very small HuBERT as transformers saves it, and what a run must say of it."""
-    transformers = pytest.importorskip("transformers")
-    sizes = {
-        "hidden_size": 16,
-        "num_hidden_layers": 1,
-        "num_attention_heads": 2,
-        "intermediate_size": 16,
-        "classifier_proj_size": 8,
-    }
-    convolutions = {"conv_dim": [8, 8], "conv_kernel": [10, 8], "conv_stride": [5, 80], "num_conv_pos_embeddings": 4}
-    names = {
-        "id2label": {0: "word3", 1: "word0", 2: "word1", 3: "word2"},
-        "label2id": {"word3": 0, "word0": 1, "word1": 2, "word2": 3},
-    }
-    torch.manual_seed(0)
-    config = transformers.HubertConfig(**sizes, **convolutions, **names, num_conv_pos_embedding_groups=2)
-    transformers.HubertForSequenceClassification(config).save_pretrained(tmp_path / "hubert")
-    options = [
-        "model=hubert_base",
-        "model.pretrained=null",
-        "dataset.sample_rate=16000",
-        "method=finetune",
-        "method.epochs=1",
-    ]
-    return tmp_path / "hubert", options
-
-
-def test_a_classifier_of_hugging_face_is_an_original(hubert, configure, tmp_path: Path, capsys) -> None:
-    folder, options = hubert
-    from transformers import AutoModelForAudioClassification
-
-    output = tmp_path / "output"
-    config = configure(f"output={output}", f"original.checkpoint={folder}", *options)
-    check(config)
-    pipeline.run(config)
-    assert "pretrained weights (hubert" in " ".join(capsys.readouterr().out.split())
-    theirs = AutoModelForAudioClassification.from_pretrained(folder).eval()
-    shutil.rmtree(folder)  # the original stands on its own
-    mine, parts = load_classifier(only(list(output.glob("original/*-*[0-9a-f]"))))
-    assert parts["labels"] == ["word0", "word1", "word2", "word3"] and parts["model"]["pretrained"] is None
-    sound = 0.1 * torch.randn(2, 8000)
-    normal = (sound - sound.mean(1, keepdim=True)) / (sound.var(1, keepdim=True, correction=0) + 1e-7).sqrt()
-    with torch.no_grad():
-        expected = theirs(normal).logits[:, [1, 2, 3, 0]]
-        assert torch.allclose(mine(sound, torch.tensor([8000, 8000])).logits, expected, atol=1e-4)
-    result = result_of(output)
-    assert (
-        "The original starts from pretrained weights (hubert, fine-tuned by the user): "
-        "what pre-training learned of the forget utterances was not unlearned."
-    ) in result["notes"]
-    copy = copied(only(list(output.glob("original/*-*[0-9a-f]"))), tmp_path / "copy")
-    again = configure(f"output={output}", f"original.checkpoint={copy}", *options, "only=original")
-    pipeline.run(again)
-    assert len(list(output.glob("original/*/DONE"))) == 2
-
-
-def test_a_damaged_classifier_of_hugging_face_is_one_sentence(hubert, configure, tmp_path: Path) -> None:
-    folder, options = hubert
-    weights = folder / "model.safetensors"
-    weights.write_bytes(weights.read_bytes()[:-10])
-    with pytest.raises(UserError) as raised:
-        pipeline.run(configure(f"output={tmp_path / 'output'}", f"original.checkpoint={folder}", *options))
-    assert "\n" not in str(raised.value) and str(folder) in str(raised.value)
-    assert not list((tmp_path / "output").glob("original/*"))
-
-
-def test_a_head_that_is_not_made_of_rows_is_refused() -> None:
-    class Odd(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.head = torch.nn.Bilinear(1, 1, 3)
-
-        def forward(self, waveform, lengths):
-            from speechforget.models.classifier import Output
-
-            logits = waveform[:, :3] @ torch.arange(9.0).reshape(3, 3)
-            return Output(logits, logits)
-
-    with pytest.raises(RuntimeError, match="Bilinear"), torch.no_grad():
-        reorder(Odd(), [1, 0, 2], 100)
 
 
 def test_the_table_of_keys_lists_what_an_imported_original_is_made_of(alone: Path) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from support import warm
 
 from speechforget.cli.plan import plan
 from speechforget.errors import NotApplicable, UserError
@@ -103,6 +104,7 @@ def kill_at_random(folder: Path, small: list[str], moments: list[float]) -> None
         process.wait()
 
 
+@pytest.mark.slow
 def test_killing_and_repeating_ends_in_the_same_numbers(quiet: Path, command, small, tmp_path: Path) -> None:
     generator = random.Random(0)
     kill_at_random(tmp_path, small, [generator.uniform(2, 7) for _ in range(2)])
@@ -155,37 +157,21 @@ def test_a_sweep_shares_lists_and_survives(command, small, tmp_path: Path) -> No
         text = f"name: {name}\nrequests: {kinds}\nreason: it halves what it knows of a class\n_target_: {target}\n"
         (tmp_path / "conf" / "method" / f"{name}.yaml").write_text(text)
     outputs = tmp_path / "outputs"
-    run = command(
-        "-m", *small, f"output={outputs}", "task=sample,class", "method=shrink,broken,none",
-        "--config-dir", str(tmp_path / "conf"),
-        env={"PYTHONPATH": str(tmp_path)},
-    )  # fmt: skip
+    own = {"cwd": tmp_path}  # where a yaml finds the module beside it
+    toys = [f"output={outputs}", "--config-dir", str(tmp_path / "conf")]
+    run = command("-m", *small, "task=sample,class", "method=shrink,broken,none", *toys, **own)
     assert run.returncode == 1
     lines = run.stdout.splitlines()[-20:]
     outcomes = [line.split("task=")[0].split()[0] for line in lines if line.startswith("  ") and "task=" in line]
     assert sorted(outcomes) == ["done"] * 3 + ["failed"] * 2 + ["not"]
     assert "2 of 6 jobs failed" in run.stderr and "broken on purpose" in run.stderr
     assert len(list(outputs.glob("original/*/DONE"))) == 1 and len(list(outputs.glob("oracle/*/DONE"))) == 2
-    alone = command(
-        *small,
-        f"output={outputs}",
-        "task=sample",
-        "method=shrink",
-        "--config-dir",
-        str(tmp_path / "conf"),
-        env={"PYTHONPATH": str(tmp_path)},
-    )
+    alone = command(*small, "task=sample", "method=shrink", *toys, **own)
     assert (
         alone.returncode == 1 and "not defined for sample requests" in alone.stderr and "Traceback" not in alone.stderr
     )
     assert "it halves what it knows of a class" in alone.stderr and "it halves what it knows of a class" in run.stderr
-    report = subprocess.run(
-        [sys.executable, "-m", "speechforget.report", str(outputs)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    report = warm.run(["-m", "speechforget.report", str(outputs)], ROOT, os.environ, timeout=300)
     assert report.returncode == 0 and "shrink" in report.stdout and "oracle" in report.stdout.lower()
 
 
@@ -282,11 +268,28 @@ class Keys(OneByOne):
         return Artefact(Path(stage) / f"{name}-{key[:12]}", key, built=False)
 
 
-@pytest.mark.parametrize("group", ["method", "model", "train"])
-def test_every_number_of_a_yaml_is_in_a_key(group: str, configure, tmp_path: Path) -> None:
-    """A new yaml cannot have a number that no key holds. Corpus and request are made once and shared by all configs."""
-    made = Pipeline(configure(f"output={tmp_path}"), Store(tmp_path))
-    shared = {"data": made.data, "request": made.request, "untried": None, "forgotten_ids": made.forgotten_ids}
+NUMBERED = [("method", "scrub"), ("model", "tcresnet"), ("train", "default")]
+NUMBERED += [
+    pytest.param(group, path.stem, marks=pytest.mark.nightly)  # unit/test_key_inputs.py always has all
+    for group in ("method", "model", "train")
+    for path in sorted((ROOT / "conf" / group).glob("*.yaml"))
+    if (group, path.stem) not in NUMBERED
+]
+
+
+@pytest.fixture(scope="module")
+def shared(configure, tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
+    """Corpus and request of a run, made once for all configs."""
+    place = tmp_path_factory.mktemp("shared")
+    made = Pipeline(configure(f"output={place}"), Store(place))
+    return {"data": made.data, "request": made.request, "untried": None, "forgotten_ids": made.forgotten_ids}
+
+
+@pytest.mark.parametrize(("group", "name"), NUMBERED)
+def test_every_number_of_a_yaml_is_in_a_key(
+    group: str, name: str, shared: dict[str, object], configure, tmp_path: Path
+) -> None:
+    """A new yaml cannot have a number that no key holds, on a real corpus and with nothing replaced but its builds."""
 
     def keys_of(config: dict) -> set[str]:
         store = Keys()
@@ -296,19 +299,18 @@ def test_every_number_of_a_yaml_is_in_a_key(group: str, configure, tmp_path: Pat
         pipeline.result()
         return store.found
 
-    for path in sorted((ROOT / "conf" / group).glob("*.yaml")):
-        config = configure(f"output={tmp_path}", f"{group}={path.stem}")
-        if config["model"].get("pretrained"):  # only the hub knows the key of weights that are not here
-            config["model"]["pretrained"] = None
-        before = keys_of(config)
-        # `requests` may give numbers for a kind of request; they are already in their places.
-        own = {name: value for name, value in config[group].items() if name != "requests"}
-        for path_of in numbers(own):
-            part = functools.reduce(dict.__getitem__, path_of[:-1], config[group])
-            value = part[path_of[-1]]
-            part[path_of[-1]] = not value if isinstance(value, bool) else value + 1
-            assert keys_of(config) != before, (path.stem, path_of)
-            part[path_of[-1]] = value
+    config = configure(f"output={tmp_path}", f"{group}={name}")
+    if config["model"].get("pretrained"):  # only the hub knows the key of weights that are not here
+        config["model"]["pretrained"] = None
+    before = keys_of(config)
+    # `requests` may give numbers for a kind of request; they are already in their places.
+    own = {key: value for key, value in config[group].items() if key != "requests"}
+    for path_of in numbers(own):
+        part = functools.reduce(dict.__getitem__, path_of[:-1], config[group])
+        value = part[path_of[-1]]
+        part[path_of[-1]] = not value if isinstance(value, bool) else value + 1
+        assert keys_of(config) != before, path_of
+        part[path_of[-1]] = value
 
 
 def test_a_plan_of_a_corpus_that_is_not_decoded_has_the_same_artefacts(keys, configure, tmp_path: Path) -> None:
@@ -380,7 +382,6 @@ def test_the_three_seeds_are_independent(configure, tmp_path: Path) -> None:
 
 
 def test_a_class_request_leaves_the_class_to_nobody(configure, tmp_path: Path) -> None:
-
     pipeline = Pipeline(configure(f"output={tmp_path}", "task.classes=[word1]"), Store(tmp_path))
     data, request = pipeline.data, pipeline.request
     sources = make_sources(pipeline.config, data, request)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from support import warm
 
 from speechforget.config.identity import flat
 from speechforget.data.corpora import arabic_speech_commands, espeak
@@ -193,18 +192,9 @@ def test_the_command_makes_lists_that_a_run_reads(
     configure: Callable[..., dict[str, Any]], small: list[str], tmp_path: Path
 ) -> None:
     words = [word for word in small if word.startswith("dataset")]
-    line = [
-        sys.executable,
-        "scripts/request_lists.py",
-        *words,
-        f"task.lists={tmp_path / 'lists'}",
-        f"output={tmp_path}",
-        "--seeds",
-        "3",
-    ]
-    done = subprocess.run(
-        line, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False
-    )
+    places = [f"task.lists={tmp_path / 'lists'}", f"output={tmp_path}"]
+    line = [str(ROOT / "scripts" / "request_lists.py"), *words, *places, "--seeds", "3"]
+    done = warm.run(line, ROOT, os.environ, timeout=300)
     assert done.returncode == 0, done.stderr
     (path,) = (tmp_path / "lists").iterdir()
     assert done.stdout.strip() == str(path)

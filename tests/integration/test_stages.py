@@ -2,7 +2,6 @@
 
 import copy
 import json
-import re
 import shutil
 import signal
 from collections.abc import Callable
@@ -14,15 +13,26 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from omegaconf import OmegaConf
+from support.stage_runs import (
+    CLASSES,
+    CONF,
+    DATASET,
+    EACH,
+    LABELS,
+    MODEL,
+    RATE,
+    RECIPE,
+    TRAINER,
+    config,
+    forgotten,
+    job,
+    trained,
+    unlearned,
+)
 from support.tiny import options_of
 
-from speechforget.data.batches.augment import Augment
-from speechforget.data.batches.sample_sources import Mapped
 from speechforget.data.batches.streams import Sources
-from speechforget.data.batches.waveforms import Waveforms
-from speechforget.errors import Diverged, UserError
-from speechforget.inference import load
+from speechforget.errors import Diverged
 from speechforget.methods.base.driver import Driver
 from speechforget.methods.base.method import Context, Method, Pass
 from speechforget.models.folder import build_classifier, load_classifier
@@ -36,65 +46,6 @@ from speechforget.training.checkpoint import Resumable
 from speechforget.training.cost_meter import Cost
 from speechforget.training.finite import Watch
 from speechforget.training.loop import FitSettings, accuracy
-
-CONF = Path(__file__).parents[2] / "conf"
-RATE, CLASSES, EACH = 8000, 3, 16
-DATASET = {"sample_rate": RATE, "seconds": 0.5}
-TRAINER = {"accelerator": "cpu", "devices": 1, "precision": "32-true", "compile": False, "threads": 1}
-LABELS = ["high", "low", "middle"]
-
-
-@pytest.fixture(scope="module")
-def sources() -> Sources:
-    generator = np.random.default_rng(0)
-    count, samples = CLASSES * EACH, RATE // 2
-    labels = np.arange(count) % CLASSES
-    pitch = 300.0 * (labels + 1)[:, None] + generator.normal(0, 20, (count, 1))
-    tones = np.sin(2 * np.pi * pitch * np.arange(samples) / RATE) + generator.normal(0, 0.3, (count, samples))
-    flat = (tones * 8000).astype(np.int16).ravel()
-    waveforms = Waveforms(Mapped(flat, np.arange(count) * samples), np.full(count, samples), samples)
-    everyone = np.arange(count)
-    rows = {
-        "all": everyone,
-        "train": everyone[:36],
-        "validation": everyone[36:42],
-        "validation_request": everyone[36:42],
-    }
-    rows |= {"forget": everyone[:6], "retain": everyone[6:36]}
-    return Sources(waveforms, labels, rows, Augment(shift=0.1, noise=0.5, masks=1, mask_frequency=0.2, mask_time=0.2))
-
-
-def config(group: str, name: str, **changes: Any) -> dict[str, Any]:
-    return {**OmegaConf.to_container(OmegaConf.load(CONF / group / f"{name}.yaml")), **changes}  # type: ignore[dict-item]
-
-
-MODEL = config("model", "tcresnet", channels=[8, 8], dropout=0.2)
-RECIPE = config("train", "default", epochs=3, batch_size=8, warmup=1)
-
-
-def job(folder: Path, seed: int = 0) -> FitSettings:
-    folder.mkdir(parents=True, exist_ok=True)
-    return FitSettings(folder, TRAINER, seed, None, "test")
-
-
-def trained(folder: Path, sources: Sources, seed: int = 0) -> Path:
-    train(job(folder, seed), sources, LABELS, DATASET, MODEL, RECIPE)
-    return folder
-
-
-def unlearned(folder: Path, original: Path, sources: Sources, method: dict[str, Any]) -> Path:
-    unlearn(job(folder), original, sources, forgotten(method), method)
-    return folder
-
-
-def forgotten(method: dict[str, Any]) -> tuple[int, ...]:
-    """Classes that are removed whole, for methods that only know such requests."""
-    return () if "sample" in method["requests"] else (1,)
-
-
-@pytest.fixture(scope="module")
-def original(tmp_path_factory: pytest.TempPathFactory, sources: Sources) -> Path:
-    return trained(tmp_path_factory.mktemp("stages") / "original", sources)
 
 
 def same_weights(first: Path, second: Path) -> bool:
@@ -307,84 +258,6 @@ def test_scores_are_about_every_utterance_once(tmp_path: Path, sources: Sources,
     assert np.allclose(
         arrays["loss"], -logits.log_softmax(1).numpy()[np.arange(len(logits)), arrays["label"]], rtol=1e-12
     )
-
-
-def test_a_model_folder_classifies_waveforms_and_files(tmp_path: Path, sources: Sources, original: Path) -> None:
-    import soundfile
-
-    recogniser = load(original)
-    waveform, _ = sources.waveforms.gather(np.array([3]))
-    soundfile.write(tmp_path / "tone.wav", waveform[0].numpy(), RATE, subtype="PCM_16")
-    heard, read = recogniser.classify(waveform[0]), recogniser.classify(tmp_path / "tone.wav")
-    assert set(heard.probabilities) == set(LABELS) and abs(sum(heard.probabilities.values()) - 1) < 1e-6
-    assert heard.label == max(heard.probabilities, key=lambda name: heard.probabilities[name])
-    assert read.probabilities == pytest.approx(heard.probabilities, abs=1e-4)
-
-
-WAVE = np.sin(np.arange(RATE)) / 2
-NO_WAVEFORMS: dict[str, tuple[object, object, str]] = {
-    "nan": (np.where(np.arange(RATE) == 5, np.nan, WAVE), None, "1 samples are NaN or infinite"),
-    "infinite": (torch.full((RATE,), torch.inf), RATE, f"{RATE} samples are NaN"),
-    "integers": ((WAVE * 32767).astype(np.int16), None, "out of range"),
-    "two channels": (np.stack([WAVE, WAVE]), None, r"shape \(samples,\), not \(2"),
-    "empty": (WAVE[:0], None, r"not \(0,\)"),
-    "one": (WAVE[:1], 1000 * RATE, "too short"),
-    "complex": (WAVE * 1j, None, "real numbers"),
-    "words": (["a"], None, "a waveform of numbers, not list"),
-    "rate 0": (WAVE, 0, "above 0, in Hz, not 0"),
-    "rate -1": (WAVE, -8000, "above 0"),
-    "rate nan": (WAVE, float("nan"), "above 0"),
-    "rate word": (WAVE, "16000", "above 0"),
-    "rate truth": (WAVE, True, "above 0"),
-    "rate of a file": ("tone.wav", RATE + 1, f"is at {RATE} Hz, not {RATE + 1}"),
-    "empty file": ("empty.wav", None, "empty.wav cannot be used: too short"),
-    "nan file": ("nan.wav", None, f"nan.wav cannot be used: not finite .{RATE} samples"),
-}
-
-
-def test_what_is_no_recording_is_refused_and_not_answered(tmp_path: Path, original: Path) -> None:
-    import soundfile
-
-    for file, samples in {"tone": WAVE, "empty": WAVE[:0], "nan": WAVE * np.nan}.items():
-        soundfile.write(tmp_path / f"{file}.wav", samples, RATE, subtype="FLOAT")
-    recogniser = load(original)
-    for name, (given, rate, words) in NO_WAVEFORMS.items():
-        recording: Any = tmp_path / given if isinstance(given, str) else given
-        with pytest.raises(UserError) as refused:
-            recogniser.classify(recording, rate)  # type: ignore[arg-type]
-        assert re.search(words, str(refused.value)), (name, refused.value)
-
-
-def test_destroyed_weights_give_no_answer(original: Path) -> None:
-    recogniser = load(original)
-    next(recogniser.classifier.parameters()).data.fill_(float("nan"))
-    with pytest.raises(UserError, match="not finite"):
-        recogniser.classify(torch.from_numpy(WAVE).requires_grad_(), RATE)
-
-
-def test_a_result_finds_its_model_or_says_where_it_must_lie(
-    tmp_path: Path, original: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    result, model = tmp_path / "outputs" / "result" / "a", tmp_path / "outputs" / "unlearned" / "b"
-    result.mkdir(parents=True)
-    (result / "result.json").write_text('{"artefacts": {"unlearned": "b"}}')
-    shutil.copytree(original, model)
-    (tmp_path / "link").symlink_to(result)
-    monkeypatch.chdir(result)
-    for place in (result, Path(), tmp_path / "link"):
-        assert load(place).labels == LABELS
-    copied = shutil.copytree(result, tmp_path / "elsewhere" / "result" / "a")
-    with pytest.raises(
-        UserError,
-        match=f"numbers only. Copy the folder unlearned/b .* {tmp_path / 'elsewhere' / 'unlearned' / 'b'}, or load",
-    ):
-        load(copied)
-    shutil.copytree(model, tmp_path / "elsewhere" / "unlearned" / "b")
-    assert load(copied).labels == LABELS
-    for text in ("{", "[]", "{}"):
-        (result / "result.json").write_text(text)
-        with pytest.raises(UserError, match=r"result.json cannot be read"):
-            load(result)
 
 
 def test_the_learning_rate_warms_up_and_falls_to_zero() -> None:

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_request import TABLE, check, corpus, task
+from support.request_tables import TABLE, check, corpus, task
 
 from speechforget.config.validate import check as check_config
 from speechforget.data.known_answers import change

@@ -15,7 +15,7 @@ import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_request import TABLE, task
+from support.request_tables import TABLE, task
 
 from speechforget.config.validate import check
 from speechforget.data.requests.options import ALWAYS, DEFAULTS, KNOWN, counted, unused
