@@ -20,7 +20,7 @@ FLOORS = (
     ("store",),
     ("tracking", "data", "evaluation"),
     ("config", "distributed"),
-    ("models", "methods"),
+    ("models", "methods", "record"),
     ("attacks", "explain", "inference", "report", "training"),
     ("stages",),
     ("pipeline",),

@@ -1,0 +1,1 @@
+"""The record of an erasure: what was asked, made, measured and removed, as data that anybody can check."""

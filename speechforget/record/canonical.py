@@ -1,0 +1,68 @@
+"""Write and read a record as canonical JSON, alone or inside an HTML page.
+
+The rule: UTF-8, keys sorted by code points, no spaces, floats as the shortest digits that give the same double (`repr`
+of Python), no nan and no infinity. It is RFC 8785 but for the form of floats, and for keys outside the basic plane.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from speechforget.errors import UserError
+
+NAME, VERSION = "speechforget-record", 1
+ISLAND = re.compile(rb'<script type="application/json" id="(?P<name>[\w-]+)">(?P<text>.*?)</script>', re.DOTALL)
+RECORD = "record"
+
+
+def canonical_bytes(value: Any) -> bytes:
+    """Return the canonical JSON of a value. Raises ValueError for nan and infinity."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return text.encode()
+
+
+def digest(value: Any) -> str:
+    """Return the SHA-256 of the canonical JSON of a value, 64 hexadecimal digits."""
+    return hashlib.sha256(canonical_bytes(value)).hexdigest()
+
+
+def island(name: str, content: bytes) -> str:
+    """Return JSON as a script element of an HTML page, which `islands` reads back to the byte.
+
+    content: canonical JSON. In a string, "</" becomes "<\\/", so that no text can end the element.
+    """
+    safe = content.decode().replace("</", "<\\/").replace("<!--", "<\\u0021--")
+    return f'<script type="application/json" id="{name}">{safe}</script>'
+
+
+def islands(page: bytes) -> dict[str, bytes]:
+    """Return the canonical bytes of every JSON element of a page, by its id. Raises ValueError for broken JSON."""
+    return {
+        found["name"].decode(): canonical_bytes(json.loads(found["text"].decode())) for found in ISLAND.finditer(page)
+    }
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """Read a record from a page or a JSON file. Raises UserError if there is none."""
+    try:
+        content = path.read_bytes()
+        if path.suffix.lower() in {".html", ".htm"}:
+            content = islands(content)[RECORD]
+        record = json.loads(content)
+        name, version = record["schema"]["name"], record["schema"]["version"]
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}): give a report.html or record.json.") from None
+    except (ValueError, KeyError, TypeError):
+        raise UserError(
+            f"{path} holds no record: give a report.html or record.json of `speechforget report`."
+        ) from None
+    if (name, version) != (NAME, VERSION):
+        raise UserError(
+            f"{path} holds a record of the kind {name}, version {version}: this speechforget reads {NAME}, "
+            f"version {VERSION}, so use the version that made it."
+        )
+    return dict(record)

@@ -1,0 +1,47 @@
+"""Describe a request without naming anybody: kind, counts, and salted hashes of the ids."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from speechforget.record.hidden import hidden_request
+from speechforget.record.salt import Salt
+
+LISTS = ("forget", "withdrawn")  # files with the ids that a request names
+COUNTS = ("forget", "retain", "nonmembers", "withdrawn")
+
+
+def describe_request(
+    folder: Path, result: Mapping[str, Any], ledger: Mapping[str, Any] | None, salt: Salt
+) -> dict[str, Any]:
+    """Return the request of a result: counts, classes, and the hashes of what it names.
+
+    After a purge the hashes are those that the ledger kept. `hashes` is null if the ids are gone without a ledger.
+    """
+    request = result["request"]
+    return {
+        "kind": result["task"]["kind"],
+        "by": result["task"].get("by"),
+        "name": hidden_request(str(request["name"]), salt),
+        "counts": {name: int(request.get(name, 0)) for name in COUNTS},
+        "classes": list(request.get("forgotten") or []),
+        "matched": request.get("matched", ""),
+        **request_hashes(folder, ledger, salt),
+    }
+
+
+def request_hashes(folder: Path, ledger: Mapping[str, Any] | None, salt: Salt) -> dict[str, Any]:
+    """Return `hashes` of the forgotten and `withdrawn_hashes` of the withdrawn utterances, and the name of the salt."""
+    if ledger is not None:
+        return dict(ledger["request"])
+    found = {name: read_list(folder, name) for name in LISTS}
+    hashes = {name: None if ids is None else salt.all(ids) for name, ids in found.items()}
+    return {"hashes": hashes["forget"], "withdrawn_hashes": hashes["withdrawn"] or [], "salt": salt.name}
+
+
+def read_list(folder: Path, name: str) -> list[str] | None:
+    """Read the ids of a list of a result; None if it has none."""
+    path = folder / f"{name}.txt"
+    return [line for line in path.read_text(encoding="utf-8").split("\n") if line] if path.exists() else None
