@@ -7,7 +7,7 @@ from pathlib import Path
 
 SUBCOMMANDS = {
     "explain": "speechforget.explain",
-    "report": "speechforget.report.__main__",
+    "report": "speechforget.cli.report",
     "store": "speechforget.cli.store",
 }
 # A link in a checkout, a folder in an installed package: the same path in both.

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from speechforget.evaluation.evidence import judge
-
 MARGIN = 0.06  # of the width, free at both ends of a drawing
-MOST = 3  # drawings of one answer
+NUMBER = r"-?\d+(?:\.\d+)?(?:e[+-]?\d+)?"
+# How `evaluation.evidence` and `evaluation.audit_answers` write a number beside the band of oracles.
+LISTED = re.compile(
+    rf"(?P<name>[\w.]+) (?P<value>{NUMBER}), oracles (?P<low>{NUMBER}) to (?P<high>{NUMBER})"
+    rf"(?:, original (?P<original>{NUMBER}))?"
+)
+BRACKET = re.compile(r" \([^()]*, oracles [^()]*\)")
+HINT = re.compile(r"A hint, without a band: [^:]*, oracles [^:]*\.(?=$| [A-Z])")
 
 
 @dataclass(frozen=True)
 class Band:
-    """Hold one drawing. Positions are in percent of its width, None for what is unknown.
+    """Hold one drawing. Positions are in percent of its width; the original's may be unknown.
 
     text: the same in words. inside: whether the value is within the band.
     """
@@ -23,39 +28,40 @@ class Band:
     name: str
     text: str
     value: float
-    low: float | None
-    high: float | None
+    low: float
+    high: float
     original: float | None
     inside: bool
 
 
-def bands(entry: Mapping[str, Any], names: Sequence[str]) -> list[Band]:
-    """Draw the numbers that an answer rests on, at most `MOST`. entry: comparison and audit of a result."""
-    return list(_bands(entry, names))[:MOST]
+def bands(entry: Mapping[str, Any], sentence: str) -> list[Band]:
+    """Draw the numbers that a sentence of a verdict names, as it gives them, so that the two cannot differ.
+
+    entry: comparison and audit of a result, for the original's number where the sentence leaves it out.
+    """
+    figures = (entry.get("audit") or {"figures": []})["figures"]
+    originals = {figure["name"]: figure["value"] for figure in figures if figure["model"] == "original"}
+    found = []
+    for listed in LISTED.finditer(sentence):
+        value, low, high = (float(listed[name]) for name in ("value", "low", "high"))
+        told = originals.get(listed["name"]) if listed["original"] is None else float(listed["original"])
+        found.append(_band(listed["name"], value, low, high, told))
+    return found
 
 
-def _bands(entry: Mapping[str, Any], names: Sequence[str]) -> Iterator[Band]:
-    figures = {(figure["name"], figure["model"]): figure for figure in (entry.get("audit") or {"figures": []})["figures"]}
-    for name in names:
-        if (figure := figures.get((name, "unlearned"))) and figure["value"] is not None:
-            original = (figures.get((name, "original")) or {}).get("value")
-            yield _band(name, figure["value"], figure["null_low"], figure["null_high"], original)
-    for each in judge(entry["comparison"], [name for name in names if (name, "unlearned") not in figures]):
-        low, high = (None, None) if math.isnan(each.low) else (each.low, each.high)
-        yield _band(each.name, each.value, low, high, each.original)
+def without_numbers(sentence: str) -> str:
+    """Return a sentence without the numbers that are drawn beside it."""
+    return HINT.sub("The numbers beside are a hint.", BRACKET.sub("", sentence))
 
 
-def _band(name: str, value: float, low: float | None, high: float | None, original: float | None) -> Band:
+def _band(name: str, value: float, low: float, high: float, original: float | None) -> Band:
     known = [number for number in (value, low, high, original) if number is not None]
-    start, end = min(known), max(known)
-    width = (end - start) or 1.0
+    start, width = min(known), (max(known) - min(known)) or 1.0
 
-    def place(number: float | None) -> float | None:
-        return None if number is None else round(100 * (MARGIN + (1 - 2 * MARGIN) * (number - start) / width), 2)
+    def place(number: float) -> float:
+        return round(100 * (MARGIN + (1 - 2 * MARGIN) * (number - start) / width), 2)
 
-    told = f"{value:.3g}, oracles {low:.3g} to {high:.3g}" if low is not None and high is not None else f"{value:.3g}, no band"
+    told = f"{value:.3g}, oracles {low:.3g} to {high:.3g}"
     text = told if original is None else f"{told}, original {original:.3g}"
-    inside = low is not None and high is not None and low <= value <= high
-    drawn = place(value)
-    assert drawn is not None
-    return Band(name, text, drawn, place(low), place(high), place(original), inside)
+    drawn = None if original is None else place(original)
+    return Band(name, text, place(value), place(low), place(high), drawn, low <= value <= high)

@@ -51,7 +51,13 @@ def _data(split: Artefact, outputs: Outputs, folder: Path) -> Data:
     if (speakers := _speakers(read_json(folder / "about.json").get("config") or {}, folder)) is not None:
         table["speaker"] = table["id"].map(speakers).fillna("")
     audio = Audio(folder, folder, table, "", pd.DataFrame())
-    return Data(audio, table, sorted(table["label"][table["subset"] == "train"].unique()), split.key, outputs.inputs(split.folder))
+    return Data(
+        audio,
+        table,
+        sorted(table["label"][table["subset"] == "train"].unique()),
+        split.key,
+        outputs.inputs(split.folder),
+    )
 
 
 def _speakers(config: Mapping[str, Any], folder: Path) -> Mapping[str, str] | None:

@@ -1,6 +1,6 @@
-"""The numbers of Tables 1 and 2 of "Speech Unlearning" (Cheng & Amiri, Interspeech 2025), for rows of the same setting.
+"""The numbers of Tables 1 and 2 of "Speech Unlearning" (Cheng & Amiri, Interspeech 2025), beside rows of that setting.
 
-The paper gives means over seven encoders and requests of 1 to 10 %, so a row of another encoder, or of one request, need
+The paper gives means over seven encoders and requests of 1 to 10 %, so a row of one encoder, or of one request, need
 not equal them.
 """
 
@@ -33,7 +33,11 @@ def _rows() -> tuple[dict[str, str], ...]:
 def published(dataset: str, label: str, kind: str, method: str) -> tuple[str, dict[str, float]] | None:
     """Return the number of the table and the metrics of a method; None if the paper has no such setting."""
     for row in _rows():
-        if dataset in row["datasets"].split() and (row["label"], row["method"]) == (label, method) and row["kind"] in ("", kind):
+        if (
+            dataset in row["datasets"].split()
+            and (row["label"], row["method"]) == (label, method)
+            and row["kind"] in ("", kind)
+        ):
             found = {metric: float(row[name]) * factor for metric, (name, factor) in COLUMNS.items() if row[name]}
             return row["table"], found
     return None

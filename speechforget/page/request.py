@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from speechforget.page.bands import Band, bands
-from speechforget.record.entry import numbers
+from speechforget.page.bands import Band, bands, without_numbers
+from speechforget.record.entry import numbers_of
 
 DIGITS = 12  # of a key or of a hash of weights
 CLASSES = {"under": "under", "within": "within", "over": "over"}
@@ -43,19 +43,18 @@ class Screen:
     notes: list[str]
     command: str
     key: str
-    entry: Mapping[str, Any] = field(repr=False)
+    policy: list[tuple[str, ...]]
+    standards: list[tuple[str, ...]]
+    ledger: list[tuple[str, ...]]
 
 
 def readable(entry: Mapping[str, Any]) -> dict[str, Any]:
     """Return an entry of a record with its numbers by name, as `result.json` has them."""
-    comparison = {
-        model: {name: numbers(row) for name, row in metrics.items()} for model, metrics in entry["comparison"].items()
-    }
-    return {**entry, "comparison": comparison}
+    return {**entry, "comparison": {model: numbers_of(entry, model) for model in entry["comparison"]}}
 
 
-def screen(entry: Mapping[str, Any]) -> Screen:
-    """Make the first screen of a result. entry: from `readable`."""
+def screen(entry: Mapping[str, Any], policy: Mapping[str, Any] | None = None) -> Screen:
+    """Make the first screen of a result. entry: from `readable`. policy: with its outcomes, as in a record."""
     request, key = entry["request"], str(entry["key"])
     counts = request["counts"]
     title = f"{entry['method']} on {request['name']}"
@@ -86,15 +85,34 @@ def screen(entry: Mapping[str, Any]) -> Screen:
         [str(note) for note in [entry.get("no_oracle"), *entry["notes"], entry.get("untried")] if note],
         str(entry.get("command") or ""),
         key,
-        entry,
+        list(_judged(policy, key)),
+        [(row["requirement"], row["status"], row["why"], row["asks"]) for row in entry.get("standards") or []],
+        list(_copies(entry.get("purge") or {})),
     )
 
 
+def _judged(policy: Mapping[str, Any] | None, key: str) -> Iterator[tuple[str, ...]]:
+    """Yield figure, threshold, number, status and source of each threshold of a policy."""
+    for one in (policy or {"thresholds": []})["thresholds"]:
+        outcome = one["outcomes"][key]
+        measured = "–" if outcome["number"] is None else f"{outcome['number']:.3g}"
+        status = f"{outcome['status']}: {outcome['reason']}" if outcome["reason"] else outcome["status"]
+        threshold = f"{one['compare']} {one['direction']} {one['limit']:g}"
+        yield one["figure"], threshold, measured, status, f"{one['source']} ({one['owner']})"
+
+
+def _copies(ledger: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
+    """Yield what, state and reason of each copy in a ledger."""
+    for state in ("gone", "kept", "unknown"):
+        for entry in ledger.get(state) or []:
+            yield str(entry.get("what") or entry.get("path")), state, str(entry.get("why") or entry.get("path") or "")
+
+
 def _answer(entry: Mapping[str, Any], answer: Mapping[str, Any]) -> Answer:
-    word = str(answer["word"])
-    drawn = bands(entry, answer["evidence"])
+    word, sentence = str(answer["word"]), str(answer["sentence"])
     style, mark = CLASSES.get(word, "little"), MARKS.get(word, "?")
-    return Answer(answer["question"], word, style, mark, answer["sentence"], answer["strength"], drawn)
+    drawn, told = bands(entry, sentence), without_numbers(sentence)
+    return Answer(answer["question"], word, style, mark, told, answer["strength"], drawn)
 
 
 def _model(entry: Mapping[str, Any], name: str) -> str:

@@ -26,7 +26,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Line:
-    """Hold one row. style: reference (original, oracle), published, or empty. results: keys of the results it averages."""
+    """Hold one row. style: reference (original, oracle), published, or empty. results: the keys of what it averages."""
 
     identity: str
     name: str
@@ -99,7 +99,7 @@ def _cell(statistic: Statistic | None, column: Column) -> Cell:
         return Cell(text, "", statistic.mean)
     low, high = (number(end, factor, decimals) for end in (statistic.band_low, statistic.band_high))
     style = "within" if statistic.within else "outside"
-    return Cell(text, f"{style} {low} to {high}", statistic.mean, style)
+    return Cell(text, f"{low} to {high}", statistic.mean, style)
 
 
 def _paper(column: Column, value: float | None) -> Cell:

@@ -42,8 +42,8 @@ def collect(folder: Path) -> pd.DataFrame:
     - recorded: false for results of older code, which record no identity and are averaged with no other.
 
     Columns of the number: artefact, key (tells artefacts apart), machine (the kind that seconds were measured on),
-    metric, `NUMBERS`, `BAND` (a further oracle stays within in 95 % of cases; nan where it is not known), and reason (why
-    there is no value, if the metric says so). The metric `passes` comes from the cost.
+    metric, `NUMBERS`, `BAND` (a further oracle stays within in 95 % of cases; nan where it is not known), and reason
+    (why there is no value, if the metric says so). The metric `passes` comes from the cost.
 
     Folders without DONE are left out, and a warning names files that cannot be read.
 
@@ -117,8 +117,12 @@ def _rows(path: Path, result: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def _bands(comparison: Mapping[str, Any]) -> dict[tuple[str, str], dict[str, float]]:
     """Return the band of oracles of each number of the unlearned model that a table shows."""
-    found = (each for column in COLUMNS for each in judge(comparison, [column.metric]))
-    return {("unlearned", each.name): dict(zip(BAND, (each.low, each.high), strict=True)) for each in found}
+    shares = (column.metric for column in COLUMNS if column.metric != "seconds")  # all in [0, 1]
+    found = (each for metric in shares for each in judge(comparison, [metric]) if each.side is not None)
+    return {
+        ("unlearned", each.name): dict(zip(BAND, (max(each.low, 0.0), min(each.high, 1.0)), strict=True))
+        for each in found
+    }
 
 
 def _passes(costs: Mapping[str, Any], artefact: str) -> Iterator[tuple[str, dict[str, Any]]]:

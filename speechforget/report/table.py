@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 class Statistic:
     """Hold mean and standard deviation of a metric over n runs, and of its signed gap to the oracle over gap_n runs.
 
-    The deviation divides by n - 1; it is nan for one run. band_low, band_high: of oracles, the mean of the runs' own bands; nan if it
-    is not known. within: whether every run's value is within its own band; None if one has no band.
+    The deviation divides by n - 1; it is nan for one run. band_low, band_high: of oracles, the mean of the runs' own
+    bands; nan if it is not known. within: whether every run's value is within its own band; None if one has no band.
     """
 
     mean: float

@@ -27,13 +27,14 @@ function filled(value, sizes, color) {
 }
 
 function sizesFor(width) {
-  const columns = width > 480 ? 2 : 1;
-  return { columns, panel: Math.max(150, Math.floor(width / columns) - 75), width: Math.max(160, width - 70), bars: Math.max(140, width - 150), cells: Math.max(170, width - 140) };
+  const [columns, thirds] = width > 480 ? [2, 3] : [1, 1];
+  const panel = (parts) => Math.max(130, Math.floor((width - 60) / parts) - 18);
+  return { columns, panel: panel(columns), thirds, third_panel: panel(thirds), width: Math.max(160, width - 70), bars: Math.max(140, width - 150), cells: Math.max(170, width - 140) };
 }
 
 function theme(color) {
   const axis = { labelColor: color("soft"), titleColor: color("ink"), gridColor: color("line"), domainColor: color("muted"), tickColor: color("muted"), gridOpacity: 0.6, titleFontWeight: "normal" };
-  return { background: "transparent", font: "system-ui, sans-serif", axis, view: { stroke: color("line") }, legend: { labelColor: color("ink"), titleColor: color("ink"), orient: "bottom", symbolStrokeColor: color("ink"), labelLimit: 300 }, header: { labelColor: color("ink"), titleColor: color("ink"), labelFontWeight: "bold" }, text: { color: color("ink") }, rule: { color: color("muted") } };
+  return { background: "transparent", font: "system-ui, sans-serif", axis, view: { stroke: color("line") }, legend: { symbolOpacity: 1, labelColor: color("ink"), titleColor: color("ink"), orient: "bottom", symbolStrokeColor: color("ink"), labelLimit: 300 }, header: { labelColor: color("ink"), titleColor: color("ink"), labelFontWeight: "bold" }, text: { color: color("ink") }, rule: { color: color("muted") } };
 }
 
 async function draw(figure) {
@@ -58,7 +59,7 @@ async function draw(figure) {
   const color = colors();
   const spec = filled(about.spec ?? specs[about.like].spec, sizesFor(plot.clientWidth), color);
   const own = { ...spec, data: { values: objects(chart) }, config: theme(color), $schema: "https://vega.github.io/schema/vega-lite/v6.json" };
-  if (!own.facet) own.autosize = { type: "fit-x", contains: "padding" };
+  if (!own.facet) own.autosize = { type: "pad" };
   await vegaEmbed(plot, own, { renderer: "svg", actions: false, ast: true, defaultStyle: false });
   for (const inner of all("svg, svg [role], svg [aria-label]", plot)) {
     inner.removeAttribute("role"); // the picture has one name, and its data stand in a table

@@ -35,6 +35,7 @@ function choose(identity) {
   chosen = found;
   for (const article of all("article[data-result]")) article.hidden = article.dataset.result !== chosen;
   if (one("#chooser")) one("#chooser").value = chosen;
+  for (const part of all(".part")) part.classList.toggle("elsewhere", !one(`a[href="#result=${chosen}"]`, part)); // in print
   for (const watcher of watchers) watcher(chosen);
 }
 
@@ -95,7 +96,7 @@ function applyFilter() {
       left += !row.hidden;
       total += 1;
     }
-    table.parentElement.hidden = left === 0 && (words.length > 0 || outside);
+    table.closest(".part").hidden = left === 0 && (words.length > 0 || outside);
     shown += left;
   }
   one("#shown").textContent = words.length || outside ? `${shown} of ${total} rows` : `${total} rows`;
@@ -135,7 +136,7 @@ function applyPins() {
     if (rows.length === 2) line.append(make("td", difference(cells), { class: "number" }));
     one("tbody", table).append(line);
   });
-  const wide = make("div", "", { class: "wide", role: "region", tabindex: "0", "aria-label": "Pinned rows" });
+  const wide = make("div", "", { class: "wide", role: "region", tabindex: "0", "aria-label": "Numbers of the pinned rows" });
   wide.append(table);
   const clear = make("button", "Unpin all", { type: "button" });
   clear.addEventListener("click", () => {

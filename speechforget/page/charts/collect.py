@@ -58,8 +58,8 @@ def collect_charts(
 ) -> dict[str, Any]:
     """Make the charts of the newest results, and the chart over all.
 
-    entries: folder of a result -> its readable entry in the record, newest first. A result whose tables are gone has the
-    reason for that in the place of its charts.
+    entries: folder of a result -> its readable entry in the record, newest first. A result whose tables are gone has
+    the reason for that in the place of its charts.
     """
     kept = list(entries.items())[:MOST]
     return {
