@@ -3,16 +3,37 @@
 from __future__ import annotations
 
 import re
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
+from speechforget.errors import UserError
+from speechforget.terminal import print_anywhere
+
 SUBCOMMANDS = {
+    "diff": "speechforget.cli.diff",
     "explain": "speechforget.explain",
+    "record": "speechforget.cli.record",
     "report": "speechforget.cli.report",
     "store": "speechforget.cli.store",
+    "verify": "speechforget.cli.verify",
 }
 # A link in a checkout, a folder in an installed package: the same path in both.
 CONF = (Path(__file__).parents[1] / "conf").resolve()
 HOME = re.compile(r"(\+{0,2}[\w.@/]+=)(~(?:/.*)?)", flags=re.DOTALL)
+
+
+def run_command(command: Callable[[], int]) -> int:
+    """Run a sub-command and return its exit code; a user's mistake is one sentence and exit code 1."""
+    print_anywhere()
+    try:
+        return command()
+    except UserError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        return 1
+    except BrokenPipeError:  # the reader, such as `| head`, has closed the pipe
+        sys.stderr.close()
+        return 0
 
 
 def expand_home(arguments: list[str]) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from speechforget.stages.audit import audit
 from speechforget.stages.power import power
 from speechforget.store import Artefact, OneByOne, Store, canonical, differences, key_of, provenance, words_for
 from speechforget.store.difference import first_difference
+from speechforget.store.files import read_json
 from speechforget.store.graph import Node, ancestors
 
 # Where equal bits cannot be expected: largest allowed difference, as a share of the largest value.
@@ -94,10 +94,7 @@ def _config(node: Node, output: Path, scratch: Path) -> dict[str, Any]:
 
 
 def _about(node: Node) -> dict[str, Any]:
-    try:
-        return dict(json.loads((node.folder / "about.json").read_text(encoding="utf-8")))
-    except (OSError, ValueError):
-        return {}
+    return read_json(node.folder / "about.json")
 
 
 def _name_of(pipeline: Pipeline, node: Node) -> str:
@@ -137,10 +134,7 @@ def _make(pipeline: Pipeline, node: Node) -> None:
 
 def _together(folder: Path) -> bool:
     """Say whether the model was trained at once with others, which changes rounding; no if nothing is known."""
-    try:
-        cost = json.loads((folder / "cost.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
+    cost = read_json(folder / "cost.json")
     return int((cost.get("machine") or {}).get("together", 1)) > 1
 
 

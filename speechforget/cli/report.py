@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from speechforget.cli.arguments import run_command
 from speechforget.errors import UserError
-from speechforget.terminal import print_anywhere
 
 if TYPE_CHECKING:
     from speechforget.report.table import Table
@@ -30,6 +30,7 @@ columns:
   seconds                       wall time
   n                             number of runs"""
 
+PAGE = "report.html"
 EXAMPLES = """\
 examples:
   speechforget report outputs                       print the tables; write report.html, .md, .csv and .tex
@@ -67,6 +68,7 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     page = parser.add_argument_group("report.html")
     page.add_argument("--policy", type=Path, help="yaml file of thresholds, each with source and owner")
+    page.add_argument("--sign", type=Path, metavar="KEY", help="write report.sig, signed with this private key (PEM)")
     page.add_argument(
         "--audio", metavar="RESULT", help="also put the forgotten recordings of this result into the page"
     )
@@ -76,14 +78,9 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; for a user's mistake print one sentence and return exit code 1."""
-    print_anywhere()
     options = _arguments(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    try:
-        return _report(options)
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 1
+    return run_command(lambda: _report(options))
 
 
 def _report(options: argparse.Namespace) -> int:
@@ -108,7 +105,7 @@ def _report(options: argparse.Namespace) -> int:
     print_tables(tables, options.gap)
     print(audited, end="")
     try:
-        _write(folder, {**_page(options, tables), **files})
+        _write(folder, {**_page(options, tables), **files}, options.sign)
     except OSError as error:
         advice = "print what you need with --format markdown, csv or latex instead"
         raise UserError(f"Cannot write to {folder} ({error.strerror}): {advice}.") from None
@@ -126,14 +123,18 @@ def _page(options: argparse.Namespace, tables: Sequence[Table]) -> dict[str, str
     return make_page(options.folder, tables, Asked(options.policy, options.audio, options.ids))
 
 
-def _write(folder: Path, texts: Mapping[str, str]) -> None:
-    """Write all files, and name them."""
+def _write(folder: Path, texts: Mapping[str, str], key: Path | None) -> None:
+    """Write all files, sign the page if there is a key, and name what was written."""
+    from speechforget.record.sign import sign
     from speechforget.store import write_text
 
     for name, text in texts.items():
         (folder / name).parent.mkdir(exist_ok=True)
         write_text(folder / name, text)
-    print(f"Written: {', '.join([str(folder / next(iter(texts))), *list(texts)[1:]])}")
+    names = [str(folder / next(iter(texts))), *list(texts)[1:]]
+    if key is not None and PAGE in texts:
+        names.append(sign(folder / PAGE, key).name)
+    print(f"Written: {', '.join(names)}")
 
 
 if __name__ == "__main__":

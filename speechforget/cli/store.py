@@ -9,12 +9,12 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from speechforget.cli.arguments import run_command
 from speechforget.errors import UserError
 from speechforget.store import graph, listing
 from speechforget.store.gc import Removable, removable, remove
 from speechforget.store.manifest import read_done
 from speechforget.store.trial import try_locks
-from speechforget.terminal import print_anywhere
 from speechforget.training.runtime import settle
 
 EXAMPLES = """\
@@ -84,17 +84,10 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; return 1 if an artefact is bad, or after a user mistake, which one sentence explains."""
-    print_anywhere()
     options = _arguments(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    try:
-        return {"ls": _ls, "show": _show, "verify": _verify, "gc": _gc, "locks": _locks}[options.command](options)
-    except UserError as error:
-        print(f"Error: {error}", file=sys.stderr)
-        return 1
-    except BrokenPipeError:  # the reader, such as `| head`, has closed the pipe
-        sys.stderr.close()
-        return 0
+    commands = {"ls": _ls, "show": _show, "verify": _verify, "gc": _gc, "locks": _locks}
+    return run_command(lambda: commands[options.command](options))
 
 
 def _ls(options: argparse.Namespace) -> int:

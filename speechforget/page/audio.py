@@ -11,10 +11,11 @@ import numpy as np
 
 from speechforget.errors import UserError
 from speechforget.page.charts.collect import SHOWN, Names
-from speechforget.page.joined import cache_of, store_of
-from speechforget.record.folders import Outputs, read_json
+from speechforget.record.folders import Outputs
 from speechforget.record.request import read_list
 from speechforget.stages.split import split_corpus
+from speechforget.store import Store
+from speechforget.store.files import read_json
 
 MOST = 12_000_000  # bytes of all sounds in a page
 
@@ -46,8 +47,10 @@ def read_audio(outputs: Outputs, asked: str, names: Names) -> dict[str, dict[str
     ids = read_list(folder, "forget")
     if not config or not ids:
         raise UserError(f"--audio {asked}: {folder.name} records no recordings: leave out --audio.")
-    config = {**config, "cache": str(cache_of(config, folder))}
-    audio = split_corpus(config, store_of(folder)).audio
+    output = folder.parents[1]  # it may have moved since the run
+    if Path(config["cache"]) == Path(config["output"]) / "cache":
+        config = {**config, "cache": str(output / "cache")}
+    audio = split_corpus(config, Store(output)).audio
     table, rate = audio.table.set_index("id"), int(config["dataset"]["sample_rate"])
     missing = [identity for identity in ids if identity not in table.index]
     if missing:
@@ -57,11 +60,11 @@ def read_audio(outputs: Outputs, asked: str, names: Names) -> dict[str, dict[str
             f"--audio {asked}: its {len(ids)} recordings are {size / 1e6:.0f} MB, and a page takes {MOST / 1e6:.0f}: "
             "leave out --audio."
         )
-    samples = audio.samples()
-    sounds = {}
-    for identity in ids:
-        start, length = (int(table.loc[identity, column]) for column in ("offset", "samples"))
-        sounds[names.shown(identity)] = _wav(samples[start : start + length], rate)
+    samples, places = audio.samples(), table.loc[ids, ["offset", "samples"]].to_numpy(np.int64)
+    sounds = {
+        names.shown(identity): _wav(samples[start : start + length], rate)
+        for identity, (start, length) in zip(ids, places, strict=True)
+    }
     return {outputs.key(folder)[:SHOWN]: sounds}
 
 

@@ -14,7 +14,7 @@ from speechforget import explain
 from speechforget.errors import UserError
 from speechforget.page.request import Screen
 from speechforget.page.rows import Grid
-from speechforget.record.canonical import canonical_bytes, island
+from speechforget.record.canonical import RECORD, embed, island
 from speechforget.report.columns import COLUMNS
 
 SCRIPTS = ("page.js", "charts.js")
@@ -29,7 +29,7 @@ def library() -> str:
     """Return the JavaScript of Vega-Lite, with all it needs."""
     import vl_convert
 
-    return str(vl_convert.javascript_bundle())
+    return str(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;"))
 
 
 @functools.cache
@@ -44,19 +44,22 @@ def _allowed(script: str) -> str:
 
 
 def render(
-    record: Mapping[str, Any],
+    record: dict[str, Any],
     screens: Sequence[Screen],
     grids: Sequence[Grid],
     attachments: Mapping[str, bytes],
     kept: int,
 ) -> str:
-    """Return the HTML of a page. attachments: canonical JSON by name. kept: number of results with charts."""
+    """Return the HTML of a page with the record inside, which vouches for the rest of the page.
+
+    attachments: canonical JSON by name. kept: number of results with charts.
+    """
     from jinja2 import Environment, StrictUndefined
 
     script = "\n".join(map(_asset, SCRIPTS))
-    contents = {"record": canonical_bytes(record), "specs": canonical_bytes(charts()), **attachments}
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    return environment.from_string(_asset("page.html")).render(
+    contents = {RECORD: b"", **attachments}
+    page = environment.from_string(_asset("page.html")).render(
         title="Record of an erasure" if len(screens) == 1 else f"Record of {len(screens)} erasures",
         record=record,
         counts=_counts(record),
@@ -74,6 +77,7 @@ def render(
         script=script,
         allowed=" ".join(map(_allowed, (library(), script))),
     )
+    return embed(page, record)
 
 
 def _counts(record: Mapping[str, Any]) -> str:

@@ -57,7 +57,7 @@ def kind_of(block: Block) -> str:
 
 def grids(tables: Sequence[Table], entries: Mapping[str, Mapping[str, Any]]) -> list[Grid]:
     """Make the tables. entries: folder of a result -> its entry in the record."""
-    found = []
+    found: list[Grid] = []
     for table in tables:
         for block in table.blocks:
             found.append(_grid(f"t{len(found) + 1}", table, block, entries))
@@ -65,7 +65,9 @@ def grids(tables: Sequence[Table], entries: Mapping[str, Mapping[str, Any]]) -> 
 
 
 def _grid(identity: str, table: Table, block: Block, entries: Mapping[str, Mapping[str, Any]]) -> Grid:
-    references, lines, notes = [], [], list(table.notes)
+    references: list[Line] = []
+    lines: list[Line] = []
+    notes = list(table.notes)
     for place, row in enumerate(block.rows, 1):
         line = _line(f"{identity}r{place}", row, entries)
         (lines if row.artefact == "unlearned" else references).append(line)

@@ -10,7 +10,7 @@ from typing import Any
 
 from speechforget.page.audio import read_audio
 from speechforget.page.charts.collect import MOST, Names, collect_charts
-from speechforget.page.render import render
+from speechforget.page.render import charts, render
 from speechforget.page.request import readable, screen
 from speechforget.page.rows import grids, slices
 from speechforget.record.build import build
@@ -40,9 +40,9 @@ def make_page(folder: Path, tables: Sequence[Table], asked: Asked) -> dict[str, 
     record = build(folder, policy=asked.policy)
     outputs, names = Outputs(folder), Names(own_salt(folder), asked.open_ids)
     entries = _newest_first(outputs, record)
-    attachments = {"charts": canonical_bytes(collect_charts(outputs, entries, tables, names))}
-    if asked.audio is not None:
-        attachments["audio"] = canonical_bytes(read_audio(outputs, asked.audio, names))
+    audio = {} if asked.audio is None else {"audio": read_audio(outputs, asked.audio, names)}
+    data = {"charts": collect_charts(outputs, entries, tables, names), "specs": charts(), **audio}
+    attachments = {name: canonical_bytes(value) for name, value in data.items()}
     record["attachments"] = {name: hashlib.sha256(content).hexdigest() for name, content in attachments.items()}
     shown = [screen(entry, record["policy"]) for entry in entries.values()]
     by_folder = {str(path): entry for path, entry in entries.items()}

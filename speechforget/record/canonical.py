@@ -15,8 +15,9 @@ from typing import Any
 from speechforget.errors import UserError
 
 NAME, VERSION = "speechforget-record", 1
+PARTS = ("made", "speechforget", "results", "evidence", "attachments", "shared")
 ISLAND = re.compile(rb'<script type="application/json" id="(?P<name>[\w-]+)">(?P<text>.*?)</script>', re.DOTALL)
-RECORD = "record"
+RECORD, PAGE = "record", "page"  # the element of a page that holds the record; the page around it
 
 
 def canonical_bytes(value: Any) -> bytes:
@@ -46,6 +47,25 @@ def islands(page: bytes) -> dict[str, bytes]:
     }
 
 
+def embed(page: str, record: dict[str, Any]) -> str:
+    """Return a page with a record in place of its empty element; the record then vouches for the page around it.
+
+    page: HTML with the element that `island(RECORD, b"")` gives. Adds the attachment `page` to the record.
+    """
+    empty = island(RECORD, b"")
+    if page.count(empty) != 1:
+        raise ValueError(f"the page must have one element {empty}")
+    record["attachments"][PAGE] = hashlib.sha256(page.encode()).hexdigest()
+    return page.replace(empty, island(RECORD, canonical_bytes(record)))
+
+
+def without_record(page: bytes) -> bytes:
+    """Return the bytes of a page with its record taken out."""
+    return ISLAND.sub(
+        lambda found: island(RECORD, b"").encode() if found["name"].decode() == RECORD else found[0], page
+    )
+
+
 def read_record(path: Path) -> dict[str, Any]:
     """Read a record from a page or a JSON file. Raises UserError if there is none."""
     try:
@@ -65,4 +85,6 @@ def read_record(path: Path) -> dict[str, Any]:
             f"{path} holds a record of the kind {name}, version {version}: this speechforget reads {NAME}, "
             f"version {VERSION}, so use the version that made it."
         )
+    if lacking := [part for part in PARTS if part not in record]:
+        raise UserError(f"{path} holds a record without its part '{lacking[0]}': get the whole file again.")
     return dict(record)

@@ -8,12 +8,13 @@ from typing import Any
 
 from speechforget.record.command import command_of
 from speechforget.record.evidence import Evidence, keys_of
-from speechforget.record.folders import Outputs, read_json
+from speechforget.record.folders import Outputs
 from speechforget.record.hidden import hidden_named, hidden_settings
 from speechforget.record.ledger import read_ledger
 from speechforget.record.request import describe_request
 from speechforget.record.salt import Salt
 from speechforget.record.shared import Shared
+from speechforget.store.files import read_json
 
 # The numbers of one metric of one model, in this order; trailing ones that are null are left out.
 COLUMNS = (

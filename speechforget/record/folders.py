@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from speechforget.store.files import read_json
 from speechforget.store.folder import KEY_DIGITS
 from speechforget.store.graph import FOLDER, OTHERS, RESULT, keys_in
 from speechforget.store.manifest import DONE, read_done
@@ -25,10 +25,10 @@ class Outputs:
     @cached_property
     def results(self) -> list[Path]:
         """List the folders of finished results."""
-        return [path for path in self._finished if path.parent.name == RESULT and (path / "result.json").exists()]
+        return [path for path in self.finished if path.parent.name == RESULT and (path / "result.json").exists()]
 
     @cached_property
-    def _finished(self) -> list[Path]:
+    def finished(self) -> list[Path]:
         """List the finished artefacts, by their paths."""
         return sorted(path for path in self._artefacts() if (path / DONE).exists())
 
@@ -43,7 +43,7 @@ class Outputs:
     @cached_property
     def roots(self) -> list[Path]:
         """List the output folders."""
-        return sorted({path.parents[1] for path in [*self._finished, *self.unfinished]} | {self.folder})
+        return sorted({path.parents[1] for path in [*self.finished, *self.unfinished]} | {self.folder})
 
     @cached_property
     def unfinished(self) -> list[Path]:
@@ -52,7 +52,7 @@ class Outputs:
 
     @cached_property
     def _by_key(self) -> dict[tuple[str, str], Path]:
-        return {(path.parent.name, path.name[-KEY_DIGITS:]): path for path in self._finished}
+        return {(path.parent.name, path.name[-KEY_DIGITS:]): path for path in self.finished}
 
     def find(self, stage: str, key: str) -> Path | None:
         """Return the folder of a finished artefact; None if it is not here."""
@@ -79,7 +79,7 @@ class Outputs:
 
     def of_stage(self, stage: str) -> list[Path]:
         """List the finished artefacts of a stage."""
-        return [path for path in self._finished if path.parent.name == stage]
+        return [path for path in self.finished if path.parent.name == stage]
 
     def files(self, artefact: Path) -> dict[str, dict[str, Any]]:
         """Return size and SHA-256 of the files of a finished artefact, as its DONE records them."""
@@ -97,12 +97,3 @@ class Outputs:
     def relative(self, path: Path) -> str:
         """Return a path relative to the folder of the record."""
         return path.relative_to(self.folder).as_posix()
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object; empty if there is none."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}

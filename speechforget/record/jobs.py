@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from speechforget.record.folders import Outputs, read_json
+from speechforget.record.folders import Outputs
 from speechforget.record.hidden import hidden_overrides, hidden_path
+from speechforget.store.files import read_json
 from speechforget.store.holders import describe, who_holds
 from speechforget.store.locks import lock_file
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from speechforget.record.folders import read_json
+from speechforget.store.files import read_json
 
 LEDGER = "purge.json"
 

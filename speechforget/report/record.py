@@ -31,8 +31,21 @@ def write_result(folder: Path, record: Mapping[str, Any], comparison: Mapping[st
     a request), `audit` (its figures), and `power`
     (what each metric is worth on this corpus). comparison: from `evaluation.compare.compare`.
 
-    Adds `objective`, which is null if undefined and "infinite" for a destroyed model, `flags` with their sentences, and
-    `verdict`, the answers of `evaluation.verdict`.
+    Adds what `with_verdict` adds.
+    """
+    text = json.dumps(with_verdict(record, comparison), indent=1, allow_nan=False, default=_plain) + "\n"
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(folder / "result.csv", _rows(comparison))
+    write_text(folder / "result.json", text)
+    loaded: dict[str, Any] = json.loads(text)
+    return loaded
+
+
+def with_verdict(record: Mapping[str, Any], comparison: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the record of a result with its comparison and what follows from it.
+
+    That is `objective`, which is null if undefined and "infinite" for a destroyed model, `flags` with their sentences,
+    and `verdict`, the answers of `evaluation.verdict`.
     """
     from speechforget.evaluation.audit.figures import Figure
     from speechforget.evaluation.verdict import verdict
@@ -43,13 +56,7 @@ def write_result(folder: Path, record: Mapping[str, Any], comparison: Mapping[st
     said = flags(comparison, forgotten)
     figures = [Figure.from_json(entry) for entry in (record.get("audit") or {"figures": []})["figures"]]
     answers = [answer.to_json() for answer in verdict(comparison, figures, forgotten)]
-    result = {**record, "verdict": answers, "comparison": comparison, "objective": told, "flags": said}
-    folder.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(result, indent=1, allow_nan=False, default=_plain) + "\n"
-    write_text(folder / "result.csv", _rows(comparison))
-    write_text(folder / "result.json", text)
-    loaded: dict[str, Any] = json.loads(text)
-    return loaded
+    return {**record, "verdict": answers, "comparison": comparison, "objective": told, "flags": said}
 
 
 def read_result(folder: Path) -> dict[str, Any]:

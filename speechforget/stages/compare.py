@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from speechforget.data.requests.select import Request
     from speechforget.stages.split import Data
 
+SPEAKERS = "speakers.txt"
+
 
 def write_comparison(
     folder: Path,
@@ -41,6 +43,7 @@ def write_comparison(
 
     attacked: model -> the artefacts of the attacks on it.
     """
+    save_speakers(folder, data)
     tables = join(data, request, models, scores, int(config["seed"]))
     comparison = compare(tables, metrics_in(config["evaluation"]), measured(attacked))
     write_text(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(dict(config))))
@@ -62,6 +65,15 @@ def write_comparison(
     log_comparison(
         tracker, columns, rows, {name: value for name, value in scalars.items() if value is not None}, plot, notes
     )
+
+
+def save_speakers(folder: Path, data: Data) -> None:
+    """Write speakers.txt: who speaks in each row of the split, one a line; empty if the corpus does not say.
+
+    The numbers of a result can then be computed again without the corpus.
+    """
+    text = "".join(f"{speaker}\n" for speaker in data.table["speaker"]) if "speaker" in data.table else ""
+    write_text(folder / SPEAKERS, text)
 
 
 def join(

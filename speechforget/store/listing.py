@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
+from speechforget.store.files import read_json
 from speechforget.store.folder import KEY_DIGITS
 from speechforget.store.graph import Node
 from speechforget.store.holders import describe
@@ -76,7 +75,7 @@ def _state(node: Node) -> str:
 
 def details(node: Node) -> str:
     """Format everything about one artefact: parents, children, inputs, files, cost and commit."""
-    about, cost = (_read(node.folder / f"{name}.json") for name in ("about", "cost"))
+    about, cost = (read_json(node.folder / f"{name}.json") for name in ("about", "cost"))
     record = read_done(node.folder)
     lines = [
         str(node.folder),
@@ -95,14 +94,6 @@ def details(node: Node) -> str:
         digits = recorded.get(name, {}).get("sha256", "not recorded")[:KEY_DIGITS]
         lines.append(f"  {size(path.stat().st_size):>8}  {digits}  {name}")
     return "\n".join(lines)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def _tree(node: Node, direction: str) -> list[str]:

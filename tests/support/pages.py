@@ -20,6 +20,7 @@ from support.score_tables import CLASSES, WORDS, make_tables
 from speechforget.cli.report import main
 from speechforget.evaluation.compare import compare
 from speechforget.report.record import write_result
+from speechforget.stages.compare import SPEAKERS
 from speechforget.store import Store, key_of, write_json
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -88,6 +89,7 @@ def make_result(output, method="scrub", kind="sample", seed=0, about=None):
 
     def build(folder, _):
         write_result(folder, named, numbers)
+        (folder / SPEAKERS).write_text("".join(f"{speaker}\n" for speaker in tables.speaker))
         for name, mask in lists.items():
             (folder / f"{name}.txt").write_text("".join(f"{each}\n" for each in ids[mask]))
 

@@ -15,10 +15,10 @@ from speechforget.page.charts.across import gap_against_cost
 from speechforget.page.charts.models import confusion, layers, relearning, speakers, words
 from speechforget.page.charts.scene import Chart, Scene, nothing
 from speechforget.page.charts.utterances import attack_curve, embedding_map, losses, utterances
-from speechforget.page.joined import read_tables
 from speechforget.record.folders import Outputs
 from speechforget.record.salt import Salt
 from speechforget.report.table import Table
+from speechforget.stages.joined import read_tables
 
 logger = logging.getLogger(__name__)
 

@@ -35,10 +35,10 @@ def relearning(scene: Scene) -> Chart:
                     band = [_percent(entry.get(end)) for end in ("null_low", "null_high")]
                     yield model, shots, _percent(entry["value"]), *(band if model == "oracle" else (None, None))
 
-    found = list(values())
-    if not any(row[1] for row in found):
+    curves = list(values())
+    if not any(row[1] for row in curves):
         return nothing("Forget has too few recordings to learn some again and test the rest.")
-    return rows(("model", "shots", "accuracy", "low", "high"), found)
+    return rows(("model", "shots", "accuracy", "low", "high"), curves)
 
 
 def _percent(value: Any) -> float | None:
@@ -57,8 +57,8 @@ def layers(scene: Scene) -> Chart:
                     low, high = _centred(scene.comparison["oracle"][name])
                     yield model, QUESTIONS[found[1]], found[2], 100 * entry["gap"], low, high
 
-    found = list(values())
-    return rows(("model", "question", "layer", "gap", "low", "high"), found) if found else nothing(_why_no_probe(scene))
+    columns, gaps = ("model", "question", "layer", "gap", "low", "high"), list(values())
+    return rows(columns, gaps) if gaps else nothing(_why_no_probe(scene))
 
 
 def _why_no_probe(scene: Scene) -> str:

@@ -1,0 +1,113 @@
+"""Join the score tables of a finished result again, from files alone: no corpus, no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from speechforget.data.audio.cache import Audio
+from speechforget.data.requests.select import NONE, Request, Rows
+from speechforget.errors import UserError
+from speechforget.evaluation.tables import Tables
+from speechforget.record.folders import Outputs
+from speechforget.record.request import read_list
+from speechforget.stages.compare import SPEAKERS, join
+from speechforget.stages.split import Data
+from speechforget.store import Artefact, verified
+from speechforget.store.files import read_json
+
+
+class NotHere(UserError):  # noqa: N818
+    """Signal that a file of a result is not below the folder; the text says which, without a subject."""
+
+
+class Joined(NamedTuple):
+    """Hold what a result was computed from: the split, the request, and its models and score tables by name."""
+
+    result: dict[str, Any]
+    data: Data
+    request: Request
+    models: dict[str, Artefact]
+    scores: dict[str, Artefact]
+
+    @property
+    def tables(self) -> Tables:
+        """Return the joined score tables, without withdrawn utterances."""
+        return join(self.data, self.request, self.models, self.scores, int(self.result["seed"]))
+
+
+def read_tables(outputs: Outputs, folder: Path) -> tuple[Tables, NDArray[np.str_]]:
+    """Return the score tables of a result without withdrawn utterances, and the id of each row.
+
+    Raises NotHere if a file is missing, UserError if one is damaged.
+    """
+    joined = read_joined(outputs, folder)
+    return joined.tables, np.delete(joined.data.table["id"].to_numpy(dtype=str), joined.request.withdrawn)
+
+
+def read_joined(outputs: Outputs, folder: Path) -> Joined:
+    """Read what a result was computed from. Raises NotHere if a part is missing, UserError if one is damaged."""
+    result, inputs = read_json(folder / "result.json"), outputs.inputs(folder)
+    scores = {name: artefact(outputs, "scores", key) for name, key in inputs["scores"].items()}
+    models = {name: artefact(outputs, name.partition("-")[0], key) for name, key in inputs["models"].items()}
+    key = outputs.inputs(scores["original"].folder)["split"]
+    data = _data(artefact(outputs, "split", key), outputs, folder)
+    return Joined(result, data, _request(folder, result, data.table["id"]), models, scores)
+
+
+def artefact(outputs: Outputs, stage: str, key: str) -> Artefact:
+    """Find an artefact. Raises NotHere if it is not below the folder."""
+    found = outputs.find(stage, key)
+    if found is None:
+        raise NotHere(f"the {stage} {key[:12]} is not below this folder")
+    return Artefact(found, key, built=False)
+
+
+def _data(split: Artefact, outputs: Outputs, folder: Path) -> Data:
+    table = pd.read_csv(verified(split.folder, "utterances.csv"), dtype=str, keep_default_na=False)
+    if (speakers := _speakers(folder, table["id"])) is not None:
+        table["speaker"] = speakers
+    audio = Audio(folder, folder, table, "", pd.DataFrame())
+    classes = sorted(table["label"][table["subset"] == "train"].unique())
+    return Data(audio, table, classes, split.key, outputs.inputs(split.folder))
+
+
+def _speakers(folder: Path, ids: pd.Series) -> list[str] | None:
+    """Read who speaks in each row; None if the corpus does not say. Results of older code need their corpus."""
+    if not (folder / SPEAKERS).exists():
+        known = _indexed_speakers(folder)
+        return None if known is None else [known.get(identity, "") for identity in ids]
+    lines = verified(folder, SPEAKERS).read_text(encoding="utf-8").split("\n")[:-1]
+    return lines or None
+
+
+def _indexed_speakers(folder: Path) -> Mapping[str, str] | None:
+    """Map ids to speakers by the index of the corpus, where the run found it."""
+    from hydra.utils import instantiate
+
+    dataset = (read_json(folder / "about.json").get("config") or {}).get("dataset")
+    if not dataset or not dataset["root"] or not Path(dataset["root"]).exists():
+        raise NotHere(f"the list {SPEAKERS} is not in its folder, as older code did not write it")
+    root, cache = dataset["root"], folder.parents[1] / "cache"
+    table = instantiate(dict(dataset["corpus"]), root=root, label=dataset["label"], cache=cache).table
+    return dict(zip(table["id"], table["speaker"], strict=True)) if "speaker" in table else None
+
+
+def _request(folder: Path, result: Mapping[str, Any], ids: pd.Series) -> Request:
+    place = {identity: row for row, identity in enumerate(ids)}
+
+    def rows(name: str) -> Rows:
+        listed = read_list(folder, name)
+        if listed is None and name != "withdrawn":
+            raise NotHere(f"the list {name}.txt is not in its folder")
+        return np.sort(np.array([place[each] for each in listed], dtype=np.int64)) if listed else NONE.copy()
+
+    request = result["request"]
+    return Request(
+        rows("forget"), rows("nonmembers"), tuple(request["forgotten"]), str(request["name"]), rows("withdrawn")
+    )
