@@ -27,7 +27,7 @@ NOTE = (
 
 @functools.cache
 def _rows() -> tuple[dict[str, str], ...]:
-    return tuple(csv.DictReader(files(f"{__package__}.assets").joinpath(FILE).read_text(encoding="utf-8").splitlines()))
+    return tuple(csv.DictReader(files(__package__).joinpath("assets", FILE).read_text(encoding="utf-8").splitlines()))
 
 
 def published(dataset: str, label: str, kind: str, method: str) -> tuple[str, dict[str, float]] | None:

@@ -21,7 +21,7 @@ SCRIPTS = ("page.js", "charts.js")
 
 
 def _asset(name: str) -> str:
-    return files(f"{__package__}.assets").joinpath(name).read_text(encoding="utf-8")
+    return files(__package__).joinpath("assets", name).read_text(encoding="utf-8")
 
 
 @functools.cache
