@@ -24,6 +24,7 @@ examples:
   python -m speechforget.store verify                      check every byte of all artefacts
   python -m speechforget.store verify --rebuild 3fa9       rebuild it in a scratch folder and compare bit by bit
   python -m speechforget.store gc                          remove what no result references; asks first
+  python -m speechforget.store purge --request 5c1e        remove the copies of what a result's request named
   python -m speechforget.store locks outputs               test whether lock=flock works there or lock=lease is needed
 
 Give a key by its first digits, or by its folder. docs/identity.md lists what a key contains."""
@@ -40,7 +41,7 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     output.add_argument(
         "--output", type=Path, default=Path("outputs"), help="output folder of the runs (default: outputs)"
     )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="ls | show | verify | gc | locks")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="ls | show | verify | gc | purge | locks")
     command = commands.add_parser("ls", parents=[output], help="list every artefact with its size, cost and state")
     command.add_argument("folder", nargs="?", type=Path, help="the same as --output")
     command.add_argument("--json", action="store_true", help="print JSON: whole keys, sizes in bytes, parents")
@@ -69,6 +70,18 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     command.add_argument("--yes", action="store_true", help="remove without asking")
     command = commands.add_parser(
+        "purge", parents=[output], help="remove the copies of what a request named, and prove it by search"
+    )
+    command.add_argument(
+        "--request", required=True, metavar="RESULT", help="first digits of a result's key, or its folder"
+    )
+    command.add_argument(
+        "--derived",
+        action="store_true",
+        help="also remove delivered models of other requests that were trained with them",
+    )
+    command.add_argument("--yes", action="store_true", help="remove without asking")
+    command = commands.add_parser(
         "locks", help="test which lock a folder needs; run it on two machines at the same time"
     )
     command.add_argument("folder", type=Path)
@@ -86,7 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; return 1 if an artefact is bad, or after a user mistake, which one sentence explains."""
     options = _arguments(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    commands = {"ls": _ls, "show": _show, "verify": _verify, "gc": _gc, "locks": _locks}
+    commands = {"ls": _ls, "show": _show, "verify": _verify, "gc": _gc, "purge": _purge, "locks": _locks}
     return run_command(lambda: commands[options.command](options))
 
 
@@ -162,6 +175,13 @@ def _gc(options: argparse.Namespace) -> int:
         print(f"Kept {each.path}: a process now needs it or builds it.")
     print(f"Removed {_count(gone)}.")
     return 0
+
+
+def _purge(options: argparse.Namespace) -> int:
+    settle()
+    from speechforget.cli.purge import purge
+
+    return purge(options.output, options.request, options.yes, options.derived)
 
 
 def _count(chosen: Sequence[Removable]) -> str:

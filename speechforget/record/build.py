@@ -12,7 +12,6 @@ from typing import Any
 
 from speechforget.errors import UserError
 from speechforget.record.canonical import NAME, VERSION
-from speechforget.record.children import children
 from speechforget.record.entry import Entries
 from speechforget.record.folders import Outputs
 from speechforget.record.jobs import jobs_without_result
@@ -42,10 +41,6 @@ def build(
     salt = own_salt(folder)
     entries = Entries(outputs, salt)
     results = [entries.entry(path) for path in outputs.results]
-    derived = children(outputs)
-    for result in results:
-        original = expand(result["models"].get("original"), entries.shared.values)
-        result["children"] = derived.get((original or {}).get("key", ""), [])
     whole = [expand(result, entries.shared.values) for result in results]
     judged = None if asked is None else apply_policy(asked, whole)
     for result, read in zip(results, whole, strict=True):

@@ -13,7 +13,6 @@ from speechforget.record.canonical import PAGE, RECORD, islands, without_record
 from speechforget.record.evidence import file_hashes
 from speechforget.record.folders import Outputs
 from speechforget.record.hidden import hidden_path
-from speechforget.record.ledger import read_ledger
 from speechforget.store.manifest import sha256
 
 SCHEMA = "schema.json"
@@ -67,7 +66,7 @@ def check_evidence(record: Mapping[str, Any], outputs: Outputs) -> Checked:
     count = 0
     for name, folder, held in _files(record, outputs):
         path = None if folder is None else folder / name.rpartition("/")[2]
-        if path is None or (not path.exists() and read_ledger(path.parent)):
+        if path is None or path.name in outputs.purged(path.parent):
             absent.append(name)
         elif not path.exists():
             problems.append(f"{name} is missing")

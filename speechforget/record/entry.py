@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from speechforget.record.children import children
 from speechforget.record.command import command_of
 from speechforget.record.evidence import Evidence, keys_of
 from speechforget.record.folders import Outputs
@@ -26,7 +27,6 @@ COLUMNS = (
     "oracle_spread",
     "null_low",
     "null_high",
-    "oracles",
     "reason",
     "named",
 )
@@ -42,7 +42,7 @@ class Entries:
 
     def __init__(self, outputs: Outputs, salt: Salt) -> None:
         self.outputs, self.salt = outputs, salt
-        self.shared, self.evidence = Shared(), Evidence(outputs)
+        self.shared, self.evidence, self.derived = Shared(), Evidence(outputs), children(outputs)
 
     def entry(self, folder: Path) -> dict[str, Any]:
         """Describe one finished result. Raises UserError for a damaged artefact."""
@@ -57,25 +57,32 @@ class Entries:
             "commit": result.get("commit"),
             "versions": put("versions", result.get("versions") or {}),
             "command": command_of(config) if config else None,
-            "settings": {
-                name: put("settings", value) if isinstance(value, dict) else value
-                for name, value in hidden_settings(config).items()
-                if name not in NO_SETTINGS
-            },
+            "settings": put(
+                "settings",
+                {
+                    name: put("settings", value) if isinstance(value, dict) else value
+                    for name, value in hidden_settings(config).items()
+                    if name not in NO_SETTINGS
+                },
+            ),
             "seeds": (result.get("identity") or {}).get("seeds") or {"seed": result.get("seed")},
             **{name: result.get(name) for name in FACTS},
             "delivered": result.get("delivered", "unlearned"),
             "notes": list(result.get("notes") or []),
-            "request": put("requests", describe_request(folder, result, ledger, self.salt)),
+            "request": put("requests", describe_request(folder, result, self.salt)),
             **self._artefacts(self.outputs.inputs(folder), ledger),
             "cost": put("costs", result.get("cost") or {}),
             "comparison": {model: self._numbers(entries) for model, entries in result["comparison"].items()},
             "audit": put("audits", result["audit"]) if result.get("audit") else None,
             "power": put("powers", result["power"]) if result.get("power") else None,
             "verdict": result.get("verdict") or [],
-            "children": [],
+            "children": put("children", self._children(folder)),
             "purge": ledger,
         }
+
+    def _children(self, folder: Path) -> list[dict[str, str]]:
+        """List what was made from the original of a result."""
+        return self.derived.get(str((self.outputs.inputs(folder).get("models") or {}).get("original")), [])
 
     def _artefacts(self, inputs: Mapping[str, Any], ledger: Mapping[str, Any] | None) -> dict[str, Any]:
         """Return key and path of models, scores, attacks, audit and power, with the hashes of weights."""
@@ -101,9 +108,11 @@ class Entries:
         return self.shared.put("artefacts", {"key": key, "path": path, **({"weights": weights} if weights else {})})
 
     def _numbers(self, entries: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
-        """Share the numbers of a model: names of the metrics, and a row of numbers for each."""
+        """Share the numbers of a model: names of the metrics, a row for each, and how many oracles there are."""
         rows = [self._row(name, entry) for name, entry in entries.items()]
-        return self.shared.put("numbers", {"names": self.shared.put("names", list(entries)), "rows": rows})
+        oracles = next((entry["oracles"] for entry in entries.values() if "oracles" in entry), None)
+        names = self.shared.put("names", list(entries))
+        return self.shared.put("numbers", {"names": names, "rows": rows, "oracles": oracles})
 
     def _row(self, metric: str, entry: Mapping[str, Any]) -> list[Any]:
         row = [entry.get(column) for column in COLUMNS[:-1]]
@@ -119,4 +128,7 @@ def numbers_of(result: Mapping[str, Any], model: str) -> dict[str, dict[str, Any
     if table is None:
         return {}
     padded = ([*row, *[None] * (len(COLUMNS) - len(row))] for row in table["rows"])
-    return {name: dict(zip(COLUMNS, row, strict=True)) for name, row in zip(table["names"], padded, strict=True)}
+    return {
+        name: {**dict(zip(COLUMNS, row, strict=True)), "oracles": table["oracles"]}
+        for name, row in zip(table["names"], padded, strict=True)
+    }

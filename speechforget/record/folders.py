@@ -85,6 +85,10 @@ class Outputs:
         """Return size and SHA-256 of the files of a finished artefact, as its DONE records them."""
         return dict(self._done(artefact)["files"])
 
+    def purged(self, artefact: Path) -> frozenset[str]:
+        """Return the names of the files that a purge removed from an artefact or rewrote."""
+        return frozenset(self._done(artefact).get("purged", {}))
+
     def key(self, artefact: Path) -> str:
         """Return the key of a finished artefact."""
         return str(self._done(artefact)["key"])

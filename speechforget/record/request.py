@@ -8,18 +8,15 @@ from typing import Any
 
 from speechforget.record.hidden import hidden_request
 from speechforget.record.salt import Salt
+from speechforget.store.files import read_json, write_json
 
 LISTS = ("forget", "withdrawn")  # files with the ids that a request names
+HASHES = "hashes.json"  # what a purge keeps of them
 COUNTS = ("forget", "retain", "nonmembers", "withdrawn")
 
 
-def describe_request(
-    folder: Path, result: Mapping[str, Any], ledger: Mapping[str, Any] | None, salt: Salt
-) -> dict[str, Any]:
-    """Return the request of a result: counts, classes, and the hashes of what it names.
-
-    After a purge the hashes are those that the ledger kept. `hashes` is null if the ids are gone without a ledger.
-    """
+def describe_request(folder: Path, result: Mapping[str, Any], salt: Salt) -> dict[str, Any]:
+    """Return the request of a result: counts, classes, and the hashes of what it names."""
     request = result["request"]
     return {
         "kind": result["task"]["kind"],
@@ -28,17 +25,25 @@ def describe_request(
         "counts": {name: int(request.get(name, 0)) for name in COUNTS},
         "classes": list(request.get("forgotten") or []),
         "matched": request.get("matched", ""),
-        **request_hashes(folder, ledger, salt),
+        **request_hashes(folder, salt),
     }
 
 
-def request_hashes(folder: Path, ledger: Mapping[str, Any] | None, salt: Salt) -> dict[str, Any]:
-    """Return `hashes` of the forgotten and `withdrawn_hashes` of the withdrawn utterances, and the name of the salt."""
-    if ledger is not None:
-        return dict(ledger["request"])
+def request_hashes(folder: Path, salt: Salt) -> dict[str, Any]:
+    """Return `hashes` of the forgotten and `withdrawn_hashes` of the withdrawn utterances, and the name of the salt.
+
+    A purge keeps them when it removes the lists. `hashes` is null if there is neither.
+    """
+    if kept := read_json(folder / HASHES):
+        return kept
     found = {name: read_list(folder, name) for name in LISTS}
     hashes = {name: None if ids is None else salt.all(ids) for name, ids in found.items()}
     return {"hashes": hashes["forget"], "withdrawn_hashes": hashes["withdrawn"] or [], "salt": salt.name}
+
+
+def keep_hashes(folder: Path, salt: Salt) -> None:
+    """Write the hashes of a request beside its lists, before a purge removes these. Safe to repeat."""
+    write_json(folder / HASHES, request_hashes(folder, salt))
 
 
 def read_list(folder: Path, name: str) -> list[str] | None:

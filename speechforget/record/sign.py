@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from speechforget.errors import UserError
-from speechforget.record.write import DENIED
+from speechforget.record.write import DENIED, SIGNATURE
 from speechforget.store.files import explained, write_json
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-SUFFIX = ".sig"
 ALGORITHM = "Ed25519"
 INSTALL = "Signatures need the package cryptography: pip install 'speechforget[sign]'."
 MAKE = "`speechforget record key` makes one"
@@ -69,7 +68,7 @@ def sign(path: Path, key: Path) -> Path:
     """
     private = _read(key, private=True)
     content = path.read_bytes()
-    signature = path.with_suffix(SUFFIX)
+    signature = path.with_suffix(SIGNATURE)
     with explained(signature, DENIED):
         write_json(
             signature,
@@ -90,7 +89,7 @@ def check_signature(path: Path, signer: Path | None) -> Signature | None:
     Raises UserError if the signature is wrong, or of another key than the signer's.
     """
     trusted = None if signer is None else _read(signer, private=False)
-    beside = path.with_suffix(SUFFIX)
+    beside = path.with_suffix(SIGNATURE)
     if not beside.exists():
         return None
     try:

@@ -128,7 +128,9 @@ def _pairs(recorded: Mapping[str, Any], again: Mapping[str, Any]) -> Iterator[tu
                 yield f"{metric} of {model}", one and "a number", other and "a number"
                 continue
             yield from (
-                (f"{metric} of {model} ({name})", one[name], other.get(name)) for name in COLUMNS if name != NAMED
+                (f"{metric} of {model} ({name})", one[name], other.get(name))
+                for name in (*COLUMNS, "oracles")
+                if name != NAMED
             )
     for part in ("audit", "power", "verdict", "flags", "objective"):
         yield from _leaves(part, recorded[part] or None, again.get(part) or None)

@@ -171,7 +171,7 @@ def _remove_held(each: Removable, claim: Lease | None, in_need: _Needed) -> bool
             return False
         if claim is not None:
             claim.check()
-        _remove(each.path)
+        remove_path(each.path)
         return True
     finally:
         if claim is not None:
@@ -182,7 +182,8 @@ def _finished_since(each: Removable) -> bool:
     return each.reason == UNFINISHED and read_done(each.path) is not None
 
 
-def _remove(path: Path) -> None:
+def remove_path(path: Path) -> None:
+    """Remove a folder, or a file that is no lock."""
     if path.is_dir():
         # First, so that a folder removed by half does not look finished.
         (path / DONE).unlink(missing_ok=True)

@@ -56,6 +56,18 @@ def write_cache_done(folder: Path, check: Callable[[], None]) -> None:
     _write(folder, {"key": folder.name, "files": files}, check)
 
 
+def strike(folder: Path, name: str) -> None:
+    """Remove a file from a finished folder, which stays finished; DONE then lists its record under `purged`.
+
+    Safe to repeat after a kill: DONE is written first.
+    """
+    record = read_done(folder)
+    if record is not None and name in record["files"]:
+        purged = {**record.get("purged", {}), name: record["files"].pop(name)}
+        _write(folder, {**record, "purged": purged}, lambda: None)
+    (folder / name).unlink(missing_ok=True)
+
+
 def _synced(folder: Path, paths: Iterable[Path]) -> dict[str, dict[str, Any]]:
     """Flush files to disk; return size and sha256 of each by its path in the folder."""
     files: dict[str, dict[str, Any]] = {}

@@ -16,7 +16,11 @@ from speechforget.errors import UserError
 from speechforget.launchers import shared_models
 from speechforget.launchers.jobs import Job, Work
 from speechforget.pipeline import Pipeline
+from speechforget.record.build import build
+from speechforget.record.folders import Outputs
+from speechforget.record.shared import expanded
 from speechforget.stages.audit import AUDIT
+from speechforget.stages.recompute import recompute
 from speechforget.stages.sources import make_sources
 from speechforget.store import Store
 from speechforget.store.graph import read_graph
@@ -49,6 +53,16 @@ def test_an_audit_is_in_its_result(audited: Path) -> None:
     for one in result["power"].values():
         assert (one["separation"] is None and one["reason"] and one["weak"]) or 0 <= one["low"] <= one["high"] <= 1
     assert len(result["artefacts"]) == 3 + 3  # original, oracle, unlearned, and three more oracles
+
+
+def test_an_audit_is_reproduced_from_its_score_tables(audited: Path) -> None:
+    outputs, (result,) = Outputs(audited), Outputs(audited).results
+    (entry,) = expanded(build(audited))
+    again = recompute(outputs, result, entry)
+    assert again.difference is None and again.left_out == ()
+    entry["audit"]["figures"][5]["value"] = 0.123
+    difference = recompute(outputs, result, entry).difference
+    assert difference is not None and difference.name == "audit.figures[5].value" and difference.recorded == 0.123
 
 
 def test_the_table_of_keys_lists_what_an_audit_adds(audited: Path) -> None:
