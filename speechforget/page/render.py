@@ -15,9 +15,11 @@ from speechforget.errors import UserError
 from speechforget.page.request import Screen
 from speechforget.page.rows import Grid
 from speechforget.record.canonical import RECORD, embed, island
+from speechforget.record.standards import REQUIREMENTS
 from speechforget.report.columns import COLUMNS
 
 SCRIPTS = ("page.js", "charts.js")
+EARLY = 'document.documentElement.classList.add("js");'  # before the first paint, so that only one result is laid out
 
 
 def _asset(name: str) -> str:
@@ -59,8 +61,9 @@ def render(
     script = "\n".join(map(_asset, SCRIPTS))
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     contents = {RECORD: b"", **attachments}
-    page = environment.from_string(_asset("page.html")).render(
-        title="Record of an erasure" if len(screens) == 1 else f"Record of {len(screens)} erasures",
+    template = "\n".join(map(str.strip, _asset("page.html").splitlines()))  # a thousand results weigh less
+    page = environment.from_string(template).render(
+        title="Record of an erasure" if len(screens) == 1 else "Record of erasures",
         record=record,
         counts=_counts(record),
         screens=screens,
@@ -71,11 +74,13 @@ def render(
         kept=kept,
         files=sum(map(len, record["evidence"]["folders"].values())),
         meanings=_meanings(screens),
+        requirements=REQUIREMENTS.items(),
         style=_asset("page.css"),
         islands="\n".join(island(name, content) for name, content in contents.items()),
         library=library(),
+        early=EARLY,
         script=script,
-        allowed=" ".join(map(_allowed, (library(), script))),
+        allowed=" ".join(map(_allowed, (EARLY, library(), script))),
     )
     return embed(page, record)
 

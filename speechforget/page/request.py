@@ -86,7 +86,7 @@ def screen(entry: Mapping[str, Any], policy: Mapping[str, Any] | None = None) ->
         str(entry.get("command") or ""),
         key,
         list(_judged(policy, key)),
-        [(row["requirement"], row["status"], row["why"], row["asks"]) for row in entry.get("standards") or []],
+        [(row["requirement"], row["status"], row["why"]) for row in entry.get("standards") or []],
         list(_copies(entry.get("purge") or {})),
     )
 

@@ -149,7 +149,7 @@ def _row(name: str, frame: pd.DataFrame) -> Row:
             float(gap.mean()),
             float(gap.std()),
             len(gap),
-            *_band(known),
+            *_band(known, artefact),
         )
     if artefact == "oracle" and not frame["oracle"].any():
         return Row(name, artefact, 0, metrics)
@@ -167,9 +167,9 @@ def _row(name: str, frame: pd.DataFrame) -> Row:
     )
 
 
-def _band(known: pd.DataFrame) -> tuple[float, float, bool | None]:
+def _band(known: pd.DataFrame, artefact: str) -> tuple[float, float, bool | None]:
     """Return the mean band of oracles, and whether each value is within its own; see `Statistic`."""
-    if known.empty or known[BAND].isna().to_numpy().any():
+    if artefact != "unlearned" or known.empty or known[BAND].isna().to_numpy().any():
         return math.nan, math.nan, None
     low, high = (known[name] for name in BAND)
     return float(low.mean()), float(high.mean()), bool(known["value"].between(low, high).all())

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import hashlib
+import itertools
 import json
 import shutil
 from contextlib import contextmanager
@@ -14,7 +16,7 @@ import pandas as pd
 import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
-from support.results import CLASS, SAMPLE, cost, digest, record
+from support.results import CLASS, SAMPLE, cost, record
 from support.score_tables import CLASSES, WORDS, make_tables
 
 from speechforget.cli.report import main
@@ -118,24 +120,22 @@ def _scores(folder, table):
 
 def copies(folder, methods, tasks, seeds):
     """Copy a result under other methods, requests and seeds: many results that cost no computing."""
-    text = json.loads((folder / "result.json").read_text())
-    files = {name: (folder / name).read_bytes() for name in ("inputs.json", "forget.txt", "about.json")}
-    for method in methods:
-        for task in tasks:
-            for seed in range(seeds):
-                named = record(method, seed, {**SAMPLE, **task})
-                told = {**text, **{name: named[name] for name in ("method", "seed", "task", "identity", "artefacts")}}
-                told["request"] = {**text["request"], "name": named["request"]["name"]}
-                key = key_of("result", {"copy": [method, task, seed]})
-                copied = folder.parent / f"{method}-copy-{key[:12]}"
-                copied.mkdir()
-                for name, content in {**files, "result.json": json.dumps(told).encode()}.items():
-                    (copied / name).write_bytes(content)
-                held = {
-                    path.name: {"bytes": path.stat().st_size, "sha256": digest(path.name) * 4}
-                    for path in copied.iterdir()
-                }
-                (copied / "DONE").write_text(json.dumps({"key": key, "files": held}))
+    told = json.loads((folder / "result.json").read_text())
+    files = {path.name: path.read_bytes() for path in folder.iterdir() if path.name != "DONE"}
+    for method, task, seed in itertools.product(methods, tasks, range(seeds)):
+        named = record(method, seed, {**SAMPLE, **task})
+        own = {**told, **{name: named[name] for name in ("method", "seed", "task", "identity", "artefacts")}}
+        own["request"] = {**told["request"], "name": named["request"]["name"]}
+        key = key_of("result", {"copy": [method, task, seed]})
+        copied = folder.parent / f"{method}-copy-{key[:12]}"
+        copied.mkdir()
+        contents = {**files, "result.json": json.dumps(own).encode()}
+        for name, content in contents.items():
+            (copied / name).write_bytes(content)
+        held = {
+            name: {"bytes": len(each), "sha256": hashlib.sha256(each).hexdigest()} for name, each in contents.items()
+        }
+        (copied / "DONE").write_text(json.dumps({"key": key, "files": held}))
 
 
 def write_report(output, *options):

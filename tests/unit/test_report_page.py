@@ -83,7 +83,7 @@ def test_the_page_loads_nothing_and_runs_only_its_own_scripts(page):
     scripts = re.findall(r"<script>(.*?)</script>", page, re.DOTALL)
     hashes = {f"'sha256-{base64.b64encode(hashlib.sha256(each.encode()).digest()).decode()}'" for each in scripts}
     allowed = re.search(r"script-src ([^;]+)", policy)[1].split()
-    assert hashes == set(allowed) and len(scripts) == 2
+    assert hashes == set(allowed) and len(scripts) == 3
     assert not re.search(r"<(img|link|script|iframe|object)[^>]*(src|href)=\"(?!data:,)", without_scripts(page))
 
 
@@ -105,7 +105,7 @@ def test_text_of_users_cannot_become_markup(tmp_path):
     text = write_report(tmp_path).read_text()
     assert "<script>alert" not in without_scripts(text) and "&lt;script&gt;alert" in text
     assert "a &lt;/script&gt; &amp; &lt;b&gt;" in text
-    assert len(re.findall("</script>", text)) == 5
+    assert len(re.findall("</script>", text)) == 6
 
 
 def test_a_drawing_says_what_the_sentence_says():
@@ -185,6 +185,7 @@ def test_confusion_is_of_forgotten_classes_alone():
 def test_relearning_and_layers_come_from_the_result():
     number = {**entry(0.7), "null_low": 0.6, "null_high": 0.8}
     shown = scene(
+        probe_label_forget_max=entry(1.0, gap=1.0),
         relearn_5_final=number,
         relearn_head_final=number,
         accuracy_forget=entry(0.2),

@@ -85,7 +85,7 @@ const seen = new IntersectionObserver((entries) => {
 }, { rootMargin: "200px" });
 
 function redraw() {
-  const known = results.length > 1 ? one(`article[data-result="${chosen}"] h2`).textContent : "";
+  const known = results.length > 1 ? one("article.chosen h2").textContent : "";
   one("#plots-of").textContent = known ? `Of the chosen result: ${known}. The last chart is of all results.` : "";
   for (const figure of all("figure[data-chart]")) {
     figure.dataset.drawn = "";

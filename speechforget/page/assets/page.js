@@ -8,8 +8,6 @@ const make = (tag, text = "", attributes = {}) => {
   for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
   return made;
 };
-document.documentElement.classList.add("js");
-
 const address = {
   read() {
     const text = location.hash.slice(1);
@@ -33,7 +31,8 @@ function choose(identity) {
   const found = results.find((each) => identity && each.startsWith(identity)) ?? results[0];
   if (found === chosen) return;
   chosen = found;
-  for (const article of all("article[data-result]")) article.hidden = article.dataset.result !== chosen;
+  for (const article of all("article.chosen")) article.classList.remove("chosen");
+  document.getElementById(`r${chosen}`)?.classList.add("chosen");
   if (one("#chooser")) one("#chooser").value = chosen;
   for (const part of all(".part")) part.classList.toggle("elsewhere", !one(`a[href="#result=${chosen}"]`, part)); // in print
   for (const watcher of watchers) watcher(chosen);
@@ -163,10 +162,11 @@ function pin(box) {
 }
 
 async function copy(button) {
+  const text = button.dataset.copy ?? button.previousElementSibling.textContent;
   try {
-    await navigator.clipboard.writeText(button.dataset.copy);
+    await navigator.clipboard.writeText(text);
   } catch {
-    const field = make("textarea", button.dataset.copy);
+    const field = make("textarea", text);
     document.body.append(field);
     field.select();
     document.execCommand("copy"); // where a page from a file may not use the clipboard

@@ -13,10 +13,11 @@ from speechforget.evaluation.groups import FEWEST
 from speechforget.page.charts.scene import Chart, Scene, nothing, rows
 
 SHOTS = re.compile(r"relearn_(\d+)_final")
-LAYER = re.compile(r"probe_(label_forget|label|membership|speaker)_(?!max$|nats$)(.+)")
+LAYER = re.compile(r"probe_(label_forget|label|membership|speaker)_(?!(?:forget_)?(?:max|nats)$)(.+)")
 QUESTIONS = {"label_forget": "label of forget", "label": "label", "membership": "membership", "speaker": "voice"}
 MOST_GROUPS = 20  # bars of words, or of speakers
 MOST_CONFUSED = 12  # columns of the confusion
+ROUNDING = 0.01  # percent
 FULL = "run with evaluation=full"
 
 
@@ -97,7 +98,7 @@ def confusion(scene: Scene) -> Chart:
                 for number in sorted(shown):
                     yield model, scene.classes[true], scene.classes[number], shares[number]
                 rest = shares.sum() - sum(shares[number] for number in shown)
-                if rest > 0:
+                if rest > ROUNDING:
                     yield model, scene.classes[true], "any other", rest
 
     return rows(("model", "true", "predicted", "share"), values())
