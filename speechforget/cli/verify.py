@@ -52,6 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def verify(path: Path, folder: Path | None = None, signer: Path | None = None, hashes_only: bool = False) -> int:
     """Check a record, print what was found, and return 1 if something is wrong."""
     record = read_record(path)
+    if folder is not None and not folder.is_dir():
+        raise UserError(f"There is no folder '{folder}': name the output folder that the record is about.")
     outputs = Outputs(folder or path.parent)
     commit = record["speechforget"]["commit"] or "unknown"
     print(f"Record of {record['made']}, {_count(record['results'], 'result')}, made by commit {commit}.")
@@ -66,7 +68,10 @@ def verify(path: Path, folder: Path | None = None, signer: Path | None = None, h
     _tell(wrong)
     differences = 0 if hashes_only else _results(record, outputs, checked)
     good = not wrong and not differences
-    print("Nothing is wrong." if good else f"Wrong: {_count([*wrong, *range(differences)], 'problem')}.")
+    if good:
+        print(f"Nothing is wrong{' with what is here' if checked.absent else ''}.")
+    else:
+        print(f"Wrong: {_count([*wrong, *range(differences)], 'problem')}.")
     return int(not good)
 
 

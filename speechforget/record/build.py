@@ -40,7 +40,7 @@ def build(
         raise UserError(f"There is no finished result below '{folder}': run `speechforget`, or name another folder.")
     salt = own_salt(folder)
     entries = Entries(outputs, salt)
-    results = [entries.entry(path) for path in outputs.results]
+    results, unreadable = _entries(entries, outputs)
     whole = [expand(result, entries.shared.values) for result in results]
     judged = None if asked is None else apply_policy(asked, whole)
     for result, read in zip(results, whole, strict=True):
@@ -51,10 +51,21 @@ def build(
         "speechforget": {"version": importlib.metadata.version("speechforget"), "commit": commit()},
         "salt": salt.name,
         "results": results,
-        **jobs_without_result(outputs),
+        **jobs_without_result(outputs, unreadable),
         "not_shown": not_shown(whole),
         "evidence": entries.evidence.to_json(),
         "attachments": {name: hashlib.sha256(content).hexdigest() for name, content in attachments.items()},
         "policy": judged,
         WORD: entries.shared.values,
     }
+
+
+def _entries(entries: Entries, outputs: Outputs) -> tuple[list[dict[str, Any]], dict[Path, str]]:
+    """Return the entries of all results, and why those that cannot be read have none."""
+    found, unreadable = [], {}
+    for path in outputs.results:
+        try:
+            found.append(entries.entry(path))
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            unreadable[path] = f"it cannot be read as a result ({type(error).__name__}: {error})"
+    return found, unreadable

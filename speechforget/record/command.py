@@ -23,6 +23,7 @@ HIDDEN = {
 }
 # What changes neither numbers nor what is recorded: where files go, who runs, and what `tuned` compared.
 LEFT_OUT = ("output", "cache", "plan", "only", "lock", "logger", "launch", "tuned")
+SPEAKER = "speaker"  # a label whose classes are people
 PLAIN = re.compile(r"[\w./:@%+-]+")
 NOT_TEXT = re.compile(r"(?i)(true|false|null|nan|inf|[+-]?[\d_.]+(e[+-]?\d+)?)")
 
@@ -32,6 +33,7 @@ def command_of(config: Mapping[str, Any]) -> str | None:
 
     Only the choices and values that differ from the defaults are named.
     """
+    config = without_speakers(config)
     chosen = [f"task={config['task']['kind']}", *(f"{group}={config[group]['name']}" for group in GROUPS)]
     chosen += ["trainer=gpu"] if config["trainer"]["accelerator"] != "cpu" else []
     defaults = _defaults(tuple(chosen))
@@ -41,6 +43,14 @@ def command_of(config: Mapping[str, Any]) -> str | None:
     words += [f"{path}={_shown(path, value)}" for path, value in _changed(config, defaults)]
     words += [f"~{path}" for path in _removed(config, defaults)]
     return shlex.join(["speechforget", *words])
+
+
+def without_speakers(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a config with a word in capitals for classes that are speakers."""
+    task = dict(config.get("task") or {})
+    if (config.get("dataset") or {}).get("label") == SPEAKER and task.get("classes") is not None:
+        return {**config, "task": {**task, "classes": "CLASSES"}}
+    return dict(config)
 
 
 @functools.cache
@@ -93,7 +103,14 @@ def _leaves(value: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any
 
 
 def _shown(path: str, value: Any) -> str:
-    return HIDDEN[path] if path in HIDDEN and value is not None else _written(value)
+    return word if (word := word_for(path, value)) else _written(value)
+
+
+def word_for(path: str, value: Any) -> str | None:
+    """Return the word in capitals that stands for a value, if it is a path or may name people."""
+    if path in HIDDEN and value is not None:
+        return HIDDEN[path]
+    return "PATH" if isinstance(value, str) and value.startswith(("/", "~")) else None
 
 
 def _written(value: Any) -> str:

@@ -67,8 +67,9 @@ def ids_of(folder: Path) -> list[str]:
 def find_copies(nodes: list[Node], result: Node, ids: Set[str], output: Path) -> Copies:
     """Find all copies of the recordings `ids`, which the request of a result names, in an output folder.
 
-    Raises UserError if a process builds something that would have to go.
+    Raises UserError if a process builds something there, because it may need what has to go.
     """
+    _refuse_busy(nodes)
     splits = {node.key: subsets for node in nodes if node.stage == SPLIT and (subsets := _subsets(node, ids))}
     trained = {key for key, subsets in splits.items() if subsets & {"train", "validation"}}
     forgetting = _requests(nodes)
@@ -90,7 +91,6 @@ def find_copies(nodes: list[Node], result: Node, ids: Set[str], output: Path) ->
             found.remove.append(copy)
         elif imported or (split in trained and _knows(node, ids, forgetting)):
             (found.derived if node.folder in delivered else found.remove).append(copy)
-    _refuse_busy(found.remove)
     found.remove += _caches(output)
     found.lists = [copy for node in nodes for copy in _lists(node, ids, splits)]
     gone = {copy.path for copy in (*found.remove, *found.lists)}
@@ -127,11 +127,11 @@ def _delivered(result: Node) -> Iterator[Node]:
     yield from (node for node in ancestors([result]) if node.key == key)
 
 
-def _refuse_busy(remove: list[Copy]) -> None:
-    for copy in remove:
-        if copy.node is not None and copy.node.state == "in use":
-            holder = describe(copy.node.holder) if copy.node.holder else "another process"
-            raise UserError(f"{copy.path} is being built by {holder}: wait for its end, then purge.")
+def _refuse_busy(nodes: list[Node]) -> None:
+    for node in nodes:
+        if node.state == "in use":
+            holder = describe(node.holder) if node.holder else "another process"
+            raise UserError(f"{node.folder} is being built by {holder}: wait for its end, then purge.")
 
 
 def _caches(output: Path) -> Iterator[Copy]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from speechforget.record.children import children
-from speechforget.record.command import command_of
+from speechforget.record.command import command_of, without_speakers
 from speechforget.record.evidence import Evidence, keys_of
 from speechforget.record.folders import Outputs
 from speechforget.record.hidden import hidden_named, hidden_settings
@@ -61,7 +61,7 @@ class Entries:
                 "settings",
                 {
                     name: put("settings", value) if isinstance(value, dict) else value
-                    for name, value in hidden_settings(config).items()
+                    for name, value in hidden_settings(without_speakers(config)).items()
                     if name not in NO_SETTINGS
                 },
             ),
@@ -72,7 +72,9 @@ class Entries:
             "request": put("requests", describe_request(folder, result, self.salt)),
             **self._artefacts(self.outputs.inputs(folder), ledger),
             "cost": put("costs", result.get("cost") or {}),
-            "comparison": {model: self._numbers(entries) for model, entries in result["comparison"].items()},
+            "comparison": {
+                model: self._numbers(entries, result["label"]) for model, entries in result["comparison"].items()
+            },
             "audit": put("audits", result["audit"]) if result.get("audit") else None,
             "power": put("powers", result["power"]) if result.get("power") else None,
             "verdict": result.get("verdict") or [],
@@ -107,16 +109,16 @@ class Entries:
         weights = {name: held["sha256"] for name, held in files.items() if name.endswith(WEIGHTS)}
         return self.shared.put("artefacts", {"key": key, "path": path, **({"weights": weights} if weights else {})})
 
-    def _numbers(self, entries: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    def _numbers(self, entries: Mapping[str, Mapping[str, Any]], label: str) -> dict[str, str]:
         """Share the numbers of a model: names of the metrics, a row for each, and how many oracles there are."""
-        rows = [self._row(name, entry) for name, entry in entries.items()]
+        rows = [self._row(name, entry, label) for name, entry in entries.items()]
         oracles = next((entry["oracles"] for entry in entries.values() if "oracles" in entry), None)
         names = self.shared.put("names", list(entries))
         return self.shared.put("numbers", {"names": names, "rows": rows, "oracles": oracles})
 
-    def _row(self, metric: str, entry: Mapping[str, Any]) -> list[Any]:
+    def _row(self, metric: str, entry: Mapping[str, Any], label: str) -> list[Any]:
         row = [entry.get(column) for column in COLUMNS[:-1]]
-        row.append(hidden_named(metric, list(entry.get("named") or []), self.salt) or None)
+        row.append(hidden_named(metric, list(entry.get("named") or []), label, self.salt) or None)
         while row and row[-1] is None:
             row.pop()
         return row

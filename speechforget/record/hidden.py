@@ -6,19 +6,22 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from speechforget.record.command import HIDDEN
+from speechforget.record.command import HIDDEN, SPEAKER, word_for
 from speechforget.record.salt import Salt
 
 OPEN = ("random", "published", "planted", "confused")  # values of task.by whose names tell nothing of anybody
 FOLDER = re.compile(r"(?P<words>.*?)(?P<by>sample-(?P<column>[^-]+)-).*(?P<digits>-[0-9a-f]{12})")
+CLASSES = re.compile(rf"(?P<words>(?:.*-)?{SPEAKER}-.*?)(?P<by>class-).*(?P<digits>-[0-9a-f]{{12}})")
 WORD = "hidden"
 GROUPS = "_worst_speakers_"  # metrics that name speakers
 
 
-def hidden_request(name: str, salt: Salt) -> str:
-    """Return the name of a request with a salted hash for what may name people."""
-    found = re.fullmatch(r"sample-(?P<by>[^-]+)-(?P<who>.+)", name)
-    return f"sample-{found['by']}-{salt.hashed(found['who'])}" if found and found["by"] not in OPEN else name
+def hidden_request(name: str, label: str, salt: Salt) -> str:
+    """Return the name of a request with a salted hash for what may name people. label: what the model tells apart."""
+    found = re.fullmatch(r"(?P<start>sample-(?P<by>[^-]+)-|class-)(?P<who>.+)", name)
+    if found is None or (found["by"] in OPEN if found["by"] else label != SPEAKER):
+        return name
+    return found["start"] + salt.hashed(found["who"])
 
 
 def hidden_path(path: str) -> str:
@@ -27,8 +30,8 @@ def hidden_path(path: str) -> str:
 
 
 def _hidden_folder(name: str) -> str:
-    found = FOLDER.fullmatch(name)
-    if found is None or found["column"] in OPEN:
+    found = FOLDER.fullmatch(name) or CLASSES.fullmatch(name)
+    if found is None or found.groupdict().get("column") in OPEN:
         return name
     return f"{found['words']}{found['by']}{WORD}{found['digits']}"
 
@@ -41,13 +44,13 @@ def hidden_settings(config: Mapping[str, Any], path: str = "") -> dict[str, Any]
         if isinstance(value, Mapping):
             found[name] = hidden_settings(value, here)
         else:
-            found[name] = HIDDEN[here] if here in HIDDEN and value is not None else value
+            found[name] = word_for(here, value) or value
     return found
 
 
-def hidden_named(metric: str, named: list[str], salt: Salt) -> list[str]:
+def hidden_named(metric: str, named: list[str], label: str, salt: Salt) -> list[str]:
     """Return the groups that a metric names, with salted hashes for speakers. named: `name: mean`."""
-    if GROUPS not in metric:
+    if GROUPS not in metric and label != SPEAKER:
         return named
     parts = [each.rpartition(": ") for each in named]
     return [f"{salt.hashed(name)}: {mean}" for name, _, mean in parts]

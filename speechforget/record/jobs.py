@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,10 @@ NOT_APPLICABLE = "not applicable"
 ELSEWHERE = ("trainer.", "launch", "logger", "lock=", "hydra")
 
 
-def jobs_without_result(outputs: Outputs) -> dict[str, list[dict[str, Any]]]:
+def jobs_without_result(outputs: Outputs, unreadable: Mapping[Path, str]) -> dict[str, list[dict[str, Any]]]:
     """Return failed, missing and not applicable jobs, each with its command or path, and a reason.
 
+    unreadable: folders of results -> why they are missing, too.
     A job that a later sweep repeated has the outcome of that sweep.
     """
     last = {json.dumps(_identity(job)): job for _, job in sorted(_outcomes(outputs), key=lambda each: each[0])}
@@ -30,7 +31,7 @@ def jobs_without_result(outputs: Outputs) -> dict[str, list[dict[str, Any]]]:
     return {
         "failed": [_told(job) for job in failed],
         "not_applicable": [_told(job) for job in not_applicable],
-        "missing": [*_never_ended(outputs), *_unfinished(outputs)],
+        "missing": [*_never_ended(outputs), *_unfinished(outputs), *_unreadable(outputs, unreadable)],
     }
 
 
@@ -70,3 +71,8 @@ def _unfinished(outputs: Outputs) -> Iterator[dict[str, Any]]:
         holder = who_holds(lock_file(folder))
         state = "unfinished: nobody builds it" if holder is None else f"in use: {describe(holder)} builds it"
         yield {"path": hidden_path(outputs.relative(folder)), "reason": state}
+
+
+def _unreadable(outputs: Outputs, unreadable: Mapping[Path, str]) -> Iterator[dict[str, Any]]:
+    for folder, reason in unreadable.items():
+        yield {"path": hidden_path(outputs.relative(folder)), "reason": reason}

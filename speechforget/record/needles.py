@@ -7,7 +7,8 @@ import mmap
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
@@ -19,6 +20,7 @@ PIECE = 32  # samples: so many in a row are equal by chance in no two recordings
 FIRST = 4  # of them, compared as one number before the rest
 QUIET = 64  # loudest sample, of 32767, below which a recording is too quiet to be told from silence
 SHORTEST = 6  # letters of an id, below which it is found everywhere
+PAGE, SOUND = ".html", b"data:audio"  # pages hold sounds in a form that samples are not found in
 CHUNK = 1 << 24  # bytes
 LETTER = rb"[\w\x80-\xff]"
 
@@ -37,10 +39,14 @@ class Needles:
 
     ids: Sequence[str]
     pieces: Sequence[bytes] = ()
-    _pattern: re.Pattern[bytes] | None = field(init=False, compare=False, repr=False)
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "_pattern", _pattern(self.searchable))
+    @cached_property
+    def _pattern(self) -> re.Pattern[bytes] | None:
+        return _pattern(self.searchable)
+
+    @cached_property
+    def _anchors(self) -> _Anchors:
+        return _Anchors.of(self.pieces)
 
     @property
     def searchable(self) -> list[str]:
@@ -60,15 +66,13 @@ class Needles:
         return Hits(found, files, size)
 
     def inside(self, path: Path) -> bool:
-        """Return whether a file that is not empty holds an id or a piece."""
+        """Return whether a file that is not empty holds an id or a piece, or is a page with sounds of any recording."""
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
             if self._pattern is not None and self._pattern.search(content):
                 return True
+            if path.suffix == PAGE and content.find(SOUND) >= 0:
+                return True
             return bool(self.pieces) and any(_has_piece(chunk, self._anchors) for chunk in _chunks(content))
-
-    @property
-    def _anchors(self) -> _Anchors:
-        return _Anchors.of(self.pieces)
 
 
 def _files(folder: Path) -> Iterator[Path]:

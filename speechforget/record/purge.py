@@ -127,7 +127,7 @@ def _beside(output: Path, nodes: Sequence[Node], removed: Sequence[Copy], needle
     """Yield files of sweeps, processes, trackers and reports in which a search finds the recordings."""
     gone = {copy.path for copy in removed}
     kept = [node.folder for node in nodes if node.folder not in gone]
-    places = [output / "sweeps", output / "peers"]
+    places = [output / name for name in ("sweeps", "peers", "report")]
     places += [folder / name for folder in kept for name in ("wandb", "csv", "tensorboard")]
     for place in places:
         yield from (Copy(path, "names the recordings") for path in needles.search(place).paths)

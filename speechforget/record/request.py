@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from speechforget.record.command import SPEAKER
 from speechforget.record.hidden import hidden_request
 from speechforget.record.salt import Salt
 from speechforget.store.files import read_json, write_json
@@ -18,12 +19,13 @@ COUNTS = ("forget", "retain", "nonmembers", "withdrawn")
 def describe_request(folder: Path, result: Mapping[str, Any], salt: Salt) -> dict[str, Any]:
     """Return the request of a result: counts, classes, and the hashes of what it names."""
     request = result["request"]
+    classes = list(request.get("forgotten") or [])
     return {
         "kind": result["task"]["kind"],
         "by": result["task"].get("by"),
-        "name": hidden_request(str(request["name"]), salt),
+        "name": hidden_request(str(request["name"]), result["label"], salt),
         "counts": {name: int(request.get(name, 0)) for name in COUNTS},
-        "classes": list(request.get("forgotten") or []),
+        "classes": salt.all(classes) if result["label"] == SPEAKER else classes,
         "matched": request.get("matched", ""),
         **request_hashes(folder, salt),
     }

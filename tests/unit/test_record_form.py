@@ -125,13 +125,21 @@ def test_names_of_people_are_hidden() -> None:
     )
     for open_name in (f"oracle/tiny-sample-random-5percent-seed0{digits}", f"result/scrub-class-anna-seed0{digits}"):
         assert hidden_path(open_name) == open_name
-    assert hidden_request("sample-speaker-anna", SALT) == f"sample-speaker-{SALT.hashed('anna')}"
-    assert hidden_request("sample-random-5percent", SALT) == "sample-random-5percent"
+    assert hidden_path(f"scores/x-folder-speaker-tiny-class-anna{digits}") == (
+        f"scores/x-folder-speaker-tiny-class-hidden{digits}"
+    )
+    assert hidden_request("sample-speaker-anna", "word", SALT) == f"sample-speaker-{SALT.hashed('anna')}"
+    assert hidden_request("sample-random-5percent", "word", SALT) == "sample-random-5percent"
+    assert hidden_request("class-stop", "word", SALT) == "class-stop"
+    assert hidden_request("class-anna", "speaker", SALT) == f"class-{SALT.hashed('anna')}"
     settings = hidden_settings(
         {"task": {"values": ["anna"], "by": "speaker", "ids": None}, "dataset": {"root": "/home"}}
     )
     assert settings == {"task": {"values": "VALUES", "by": "speaker", "ids": None}, "dataset": {"root": "RECORDINGS"}}
-    assert hidden_named("accuracy_worst_speakers_test", ["anna: b: 0.5"], SALT) == [f"{SALT.hashed('anna: b')}: 0.5"]
-    assert hidden_named("accuracy_worst_classes_test", ["stop: 0.5"], SALT) == ["stop: 0.5"]
+    assert hidden_named("accuracy_worst_speakers_test", ["anna: b: 0.5"], "word", SALT) == [
+        f"{SALT.hashed('anna: b')}: 0.5"
+    ]
+    assert hidden_named("accuracy_worst_classes_test", ["stop: 0.5"], "word", SALT) == ["stop: 0.5"]
+    assert hidden_named("neighbour_share_test", ["anna: 0.5"], "speaker", SALT) == [f"{SALT.hashed('anna')}: 0.5"]
     words = ["seed=1", "task.values=[anna]", "output=/home/anna", "+task.ids=anna.txt"]
     assert hidden_overrides(words) == ["seed=1", "task.values=VALUES", "+task.ids=IDS"]

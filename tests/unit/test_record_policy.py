@@ -1,5 +1,6 @@
 """Policies: every mistake is one sentence; numbers meet a threshold, do not meet it, or were not measured."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +100,17 @@ def test_a_file_that_is_no_policy_is_one_sentence(tmp_path: Path, text: str) -> 
         read_policy(tmp_path / "p.yaml")
     with pytest.raises(UserError, match="cannot be read"):
         read_policy(tmp_path / "missing.yaml")
+
+
+def test_the_policy_of_the_docs_can_be_read(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "record.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"^```yaml\n(.*?)^```", page, flags=re.MULTILINE | re.DOTALL)
+    (tmp_path / "my_policy.yaml").write_text(block)
+    thresholds = read_policy(tmp_path / "my_policy.yaml")["thresholds"]
+    assert [(each["figure"], each["compare"]) for each in thresholds] == [
+        ("membership_auc", "bound"),
+        ("accuracy_test", "gap"),
+    ]
 
 
 def test_the_owner_of_a_policy_owns_its_thresholds(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from speechforget.errors import UserError
 from speechforget.store import Artefact, Store, once, read_done, verified
+from speechforget.store.manifest import damage, strike, write_done
 
 
 def build(folder: Path, key: str) -> None:
@@ -222,3 +223,20 @@ def test_an_unreadable_file_elsewhere_is_another_mistake(tmp_path: Path) -> None
 
     with pytest.raises(PermissionError, match=r"yes\.wav"):
         Store(tmp_path).produce("stage", "name", {}, read)
+
+
+def test_a_struck_file_is_gone_and_its_folder_stays_finished(tmp_path: Path) -> None:
+    (tmp_path / "forget.txt").write_text("a\n")
+    (tmp_path / "result.json").write_text("{}")
+    write_done(tmp_path, "key", lambda: None)
+    before = read_done(tmp_path)
+    for _ in range(2):  # a killed purge is repeated
+        strike(tmp_path, "forget.txt")
+    after = read_done(tmp_path)
+    assert before is not None and after is not None and not (tmp_path / "forget.txt").exists()
+    assert (
+        after["purged"] == {"forget.txt": before["files"]["forget.txt"]} and list(damage(tmp_path, after, True)) == []
+    )
+    (tmp_path / "forget.txt").write_text("a\n")  # killed between manifest and file
+    strike(tmp_path, "forget.txt")
+    assert not (tmp_path / "forget.txt").exists() and read_done(tmp_path) == after
