@@ -159,7 +159,7 @@ def browser():
 class Watched:
     """A page that collects what it should not do: errors, warnings, and requests of anything but itself."""
 
-    def __init__(self, browser, path, fragment="", **options):
+    def __init__(self, browser, path, fragment="", opens=True, **options):
         self.context = browser.new_context(**{"viewport": {"width": 1280, "height": 900}, **options})
         self.page = self.context.new_page()
         self.faults = []
@@ -167,7 +167,8 @@ class Watched:
         self.page.on("pageerror", lambda error: self.faults.append(str(error)))
         self.page.on("request", lambda request: self._requested(request.url))
         self.address = path.as_uri()
-        self.page.goto(self.address + fragment)
+        if opens:
+            self.page.goto(self.address + fragment)
 
     def _requested(self, url):
         if not url.startswith((self.address, "data:")):

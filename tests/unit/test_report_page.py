@@ -20,6 +20,7 @@ from support.score_tables import make_tables
 
 from speechforget.cli.report import main
 from speechforget.cli.verify import verify
+from speechforget.errors import UserError
 from speechforget.evaluation.evidence import Evidence
 from speechforget.evaluation.membership import auc
 from speechforget.page.bands import bands, without_numbers
@@ -30,6 +31,7 @@ from speechforget.page.charts.utterances import attack_curve, embedding_map, los
 from speechforget.page.published import published
 from speechforget.page.render import charts, library
 from speechforget.page.rows import grids, slices
+from speechforget.record import canonical
 from speechforget.record.canonical import islands, read_record
 from speechforget.record.find import find
 from speechforget.record.salt import read_salt
@@ -313,3 +315,17 @@ def test_every_chart_has_a_title_a_description_and_a_specification_that_compiles
         text = re.sub(r'"\$\w+"', '"#123456"', text)
         assert vl_convert.vegalite_to_vega({**json.loads(text), "data": {"values": []}})["marks"], name
     assert "vegaEmbed" in library()
+
+
+def test_a_large_record_is_packed_and_reads_back_the_same(output, page, tmp_path, monkeypatch):
+    told = read_record(output / "report.html")
+    monkeypatch.setattr(canonical, "LARGE", 100)
+    rest = canonical.without_record(page.encode()).decode()
+    packed = tmp_path / "report.html"
+    packed.write_text(canonical.embed(rest, json.loads(json.dumps(told))))
+    assert packed.stat().st_size < (output / "report.html").stat().st_size - 5000
+    assert read_record(packed) == told
+    assert verify(packed, output, hashes_only=True) == 0
+    packed.write_text(packed.read_text().replace("gzip:H4sI", "gzip:H4sJ"))
+    with pytest.raises(UserError, match="holds no record"):
+        read_record(packed)
