@@ -118,7 +118,7 @@ def _page(options: argparse.Namespace, tables: Sequence[Table]) -> dict[str, str
     from speechforget.record.folders import Outputs
 
     if not Outputs(options.folder).results:
-        print("No report.html: the results are not in an output folder, so there is no evidence.", file=sys.stderr)
+        print("No report.html: the results are not in an output folder, so there is no evidence.")
         return {}
     return make_page(options.folder, tables, Asked(options.policy, options.audio, options.ids))
 
