@@ -19,12 +19,15 @@ SPLIT, ORIGINAL, ORACLE, UNLEARNED, SCORES, IMPORTANCE = (
     *("split", "original", "oracle", "unlearned", "scores", "importance"),
 )
 TRAINED = (ORIGINAL, ORACLE, UNLEARNED)
+UNTRAINED = "untrained"
+ANSWERS = (SPLIT, SCORES, UNTRAINED)  # stages with a row for each recording
 TEXTS = ("forget", "withdrawn", "retain", "nonmembers", "speakers")  # lists of a result
 WHY = {
     SPLIT: "lists the recordings and their labels",
     SCORES: "holds outputs, losses and embeddings of the recordings",
+    UNTRAINED: "holds what models of random weights answer to the recordings",
     IMPORTANCE: "was computed from the recordings",
-    ORIGINAL: "was trained with the recordings",
+    ORIGINAL: "was trained with the recordings, or with some of them",
     ORACLE: "may have been trained with the recordings: it left out another request",
     UNLEARNED: "was made from a model that was trained with the recordings, for another request",
 }
@@ -87,7 +90,7 @@ def find_copies(nodes: list[Node], result: Node, ids: Set[str], output: Path) ->
         if split not in splits and not imported:
             continue
         copy = Copy(node.folder, WHY[node.stage] + (OTHER if split in others else ""), node)
-        if node.stage in (SPLIT, SCORES):
+        if node.stage in ANSWERS:
             found.remove.append(copy)
         elif imported or (split in trained and _knows(node, ids, forgetting)):
             (found.derived if node.folder in delivered else found.remove).append(copy)

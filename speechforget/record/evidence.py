@@ -72,4 +72,6 @@ def keys_of(inputs: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str]]:
         yield "scores", name, "scores", key
     for name, keys in inputs.get("attacks", {}).items():
         yield from (("attacks", name, "attack", key) for key in keys)
-    yield from (("audited", stage, stage, inputs[stage]) for stage in ("audit", "power") if stage in inputs)
+    yield from (
+        ("audited", stage, stage, inputs[stage]) for stage in ("audit", "power", "untrained") if stage in inputs
+    )

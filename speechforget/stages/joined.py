@@ -53,11 +53,21 @@ def read_tables(outputs: Outputs, folder: Path) -> tuple[Tables, NDArray[np.str_
 def read_joined(outputs: Outputs, folder: Path) -> Joined:
     """Read what a result was computed from. Raises NotHere if a part is missing, UserError if one is damaged."""
     result, inputs = read_json(folder / "result.json"), outputs.inputs(folder)
-    scores = {name: artefact(outputs, "scores", key) for name, key in inputs["scores"].items()}
-    models = {name: artefact(outputs, name.partition("-")[0], key) for name, key in inputs["models"].items()}
+    scores = {name: artefact(outputs, "scores", key) for name, key in _in_order(inputs["scores"])}
+    models = {name: artefact(outputs, name.partition("-")[0], key) for name, key in _in_order(inputs["models"])}
     key = outputs.inputs(scores["original"].folder)["split"]
     data = _data(artefact(outputs, "split", key), outputs, folder)
     return Joined(result, data, _request(folder, result, data.table["id"]), models, scores)
+
+
+def _in_order(named: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Return models by their seeds, those of the run first, as the run compared them; inputs are sorted as text."""
+
+    def seed(name: str) -> int:
+        digits = name.rpartition("-seed")[2]
+        return int(digits) if digits.isdigit() else -1
+
+    return sorted(named.items(), key=lambda each: seed(each[0]))
 
 
 def artefact(outputs: Outputs, stage: str, key: str) -> Artefact:

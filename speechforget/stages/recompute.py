@@ -66,7 +66,7 @@ def recompute(outputs: Outputs, folder: Path, recorded: Mapping[str, Any]) -> Ag
                 left_out.append(f"its {part}, because {reason}")
             else:
                 audited[part] = {"audit": _audit, "power": _power}[part](outputs, folder, joined, pool)
-    attacked = _attacked(outputs, folder)
+    attacked = _attacked(outputs, folder, joined)
     comparison = compare(joined.tables, metrics_in(config["evaluation"]), measured(attacked))
     again = json.loads(json.dumps(with_verdict(audited, comparison), default=lambda thing: thing.item()))
     left_out += ["what attacks on models measured, which is read from their files"] if any(attacked.values()) else []
@@ -79,10 +79,9 @@ def copied(folder: Path, recorded: Mapping[str, Any]) -> Difference | None:
     return next(filter(None, (_first(*pair) for pair in _pairs(recorded, read_json(folder / "result.json")))), None)
 
 
-def _attacked(outputs: Outputs, folder: Path) -> dict[str, list[Artefact]]:
-    inputs = outputs.inputs(folder)
-    found: dict[str, list[Artefact]] = {name: [] for name in inputs["models"]}
-    for part, name, stage, key in keys_of(inputs):
+def _attacked(outputs: Outputs, folder: Path, joined: Joined) -> dict[str, list[Artefact]]:
+    found: dict[str, list[Artefact]] = {name: [] for name in joined.models}
+    for part, name, stage, key in keys_of(outputs.inputs(folder)):
         if part == "attacks":
             found[name].append(artefact(outputs, stage, key))
     return found

@@ -20,10 +20,12 @@ from speechforget.record.build import build
 from speechforget.record.canonical import RECORD, canonical_bytes, embed, island, read_record
 from speechforget.record.check import schema
 from speechforget.record.command import command_of
+from speechforget.record.folders import Outputs
 from speechforget.record.shared import expanded
 from speechforget.record.sign import make_keys, sign
 from speechforget.record.write import write_record
-from speechforget.stages import compare
+from speechforget.stages import compare, joined
+from speechforget.stages.recompute import recompute
 from speechforget.store import Store
 from speechforget.store.files import read_json
 
@@ -374,3 +376,23 @@ def test_a_purge_without_a_result_is_one_sentence(outputs: Path, capsys: pytest.
     with pytest.raises(UserError, match="no list of its request"):
         (results(outputs, "finetune")[0] / "forget.txt").unlink()
         purge.purge(outputs, str(results(outputs, "finetune")[0]), True, False)
+
+
+@pytest.mark.slow
+def test_attacks_and_several_oracles_are_reproduced(configure: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+    prototype = "{_target_: speechforget.attacks.prototype.Prototype}"
+    words = ["task=sample", "task.percent=20", "method=none", "train.epochs=1", "train.warmup=0", "evaluation=full"]
+    words += [f"evaluation.attacks=[{prototype}]", "evaluation.oracles=3", "seed=10", f"output={tmp_path}"]
+    config = configure(*words)
+    Pipeline(config, Store.of(config)).result()
+    (entry,) = expanded(build(tmp_path))
+    outputs = Outputs(tmp_path)
+    again = recompute(outputs, outputs.results[0], entry)
+    assert again.difference is None and "attacks on models" in again.left_out[0]
+    assert any(name.startswith("prototype") for name in entry["comparison"]["unlearned"]["names"])
+
+
+def test_models_are_joined_in_the_order_of_their_seeds() -> None:
+    names = ["oracle", "oracle-seed10", "oracle-seed2", "original", "unlearned"]
+    ordered = [name for name, _ in joined._in_order(dict.fromkeys(names, "key"))]
+    assert [name for name in ordered if name.startswith("oracle")] == ["oracle", "oracle-seed2", "oracle-seed10"]
