@@ -38,10 +38,10 @@ class Scene:
 
 
 def short(number: float) -> float | int | None:
-    """Round to `DIGITS` significant digits; null if not finite."""
-    if not math.isfinite(number):
-        return None
+    """Round to `DIGITS` significant digits; null if that is not finite."""
     rounded = float(f"{number:.{DIGITS}g}")
+    if not math.isfinite(rounded):
+        return None
     return int(rounded) if rounded.is_integer() else rounded
 
 
