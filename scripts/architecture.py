@@ -17,7 +17,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "speechforget"
 PICTURE = ROOT / "docs" / "architecture.svg"
-SHORTCUTS = {"speechforget/__init__.py", "speechforget/store/__main__.py"}  # for users, to what stands above
+# For users, to what stands above.
+SHORTCUTS = {"speechforget/__init__.py", "speechforget/report/__main__.py", "speechforget/store/__main__.py"}
 WIDTH, BOX, GAP, HEIGHT, FLOOR = 1180, 178, 18, 58, 104  # pixels
 
 

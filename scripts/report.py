@@ -2,7 +2,7 @@
 
 import sys
 
-from speechforget.report.__main__ import main
+from speechforget.cli.report import main
 
 if __name__ == "__main__":
     sys.exit(main())

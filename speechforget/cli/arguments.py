@@ -14,7 +14,7 @@ SUBCOMMANDS = {
     "diff": "speechforget.cli.diff",
     "explain": "speechforget.explain",
     "record": "speechforget.cli.record",
-    "report": "speechforget.report.__main__",
+    "report": "speechforget.cli.report",
     "status": "speechforget.cli.status",
     "store": "speechforget.cli.store",
     "verify": "speechforget.cli.verify",

@@ -6,9 +6,12 @@ of Python), no nan and no infinity. It is RFC 8785 but for the form of floats, a
 
 from __future__ import annotations
 
+import base64
+import gzip
 import hashlib
 import json
 import re
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,7 @@ from speechforget.errors import UserError
 NAME, VERSION = "speechforget-record", 1
 PARTS = ("made", "speechforget", "results", "evidence", "attachments", "shared")
 ISLAND = re.compile(rb'<script type="application/json" id="(?P<name>[\w-]+)">(?P<text>.*?)</script>', re.DOTALL)
+PACKED, LARGE = "gzip:", 4_000_000  # a record of more bytes of JSON stands in its element as base64 of its gzip
 RECORD, PAGE = "record", "page"  # the element of a page that holds the record; the page around it
 
 
@@ -42,9 +46,24 @@ def island(name: str, content: bytes) -> str:
 
 def islands(page: bytes) -> dict[str, bytes]:
     """Return the canonical bytes of every JSON element of a page, by its id. Raises ValueError for broken JSON."""
-    return {
-        found["name"].decode(): canonical_bytes(json.loads(found["text"].decode())) for found in ISLAND.finditer(page)
-    }
+    return {found["name"].decode(): _unpacked(json.loads(found["text"].decode())) for found in ISLAND.finditer(page)}
+
+
+def _packed(content: bytes) -> bytes:
+    """Return the JSON of an element: large content as one string with its gzip in base64."""
+    if len(content) <= LARGE:
+        return content
+    return canonical_bytes(PACKED + base64.b64encode(gzip.compress(content, mtime=0)).decode())
+
+
+def _unpacked(value: Any) -> bytes:
+    """Return the canonical bytes of the JSON of an element. Raises ValueError for broken gzip."""
+    if not isinstance(value, str) or not value.startswith(PACKED):
+        return canonical_bytes(value)
+    try:
+        return gzip.decompress(base64.b64decode(value.removeprefix(PACKED), validate=True))
+    except (OSError, EOFError, zlib.error) as error:
+        raise ValueError(f"its gzip is broken ({error})") from None
 
 
 def embed(page: str, record: dict[str, Any]) -> str:
@@ -56,7 +75,7 @@ def embed(page: str, record: dict[str, Any]) -> str:
     if page.count(empty) != 1:
         raise ValueError(f"the page must have one element {empty}")
     record["attachments"][PAGE] = hashlib.sha256(page.encode()).hexdigest()
-    return page.replace(empty, island(RECORD, canonical_bytes(record)))
+    return page.replace(empty, island(RECORD, _packed(canonical_bytes(record))))
 
 
 def without_record(page: bytes) -> bytes:

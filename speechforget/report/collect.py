@@ -13,6 +13,8 @@ import pandas as pd
 
 from speechforget.config.identity import flat
 from speechforget.errors import UserError
+from speechforget.evaluation.evidence import judge
+from speechforget.report.columns import COLUMNS
 from speechforget.report.cost import compare_in_seconds, machine_of, passes_of
 from speechforget.report.record import footnotes, has_oracle, oracle_verdict
 
@@ -20,6 +22,7 @@ logger = logging.getLogger(__name__)
 
 MODELS = ("original", "oracle", "unlearned")
 NUMBERS = ["value", "low", "high", "count", "gap"]
+BAND = ["band_low", "band_high"]
 IDENTITY = ["table", "block", "row", "facts", "metric_code", "recorded"]
 
 
@@ -39,8 +42,8 @@ def collect(folder: Path) -> pd.DataFrame:
     - recorded: false for results of older code, which record no identity and are averaged with no other.
 
     Columns of the number: artefact, key (tells artefacts apart), machine (the kind that seconds were measured on),
-    metric, `NUMBERS`, and reason (why there is no value, if the metric says so). The metric `passes` comes from the
-    cost.
+    metric, `NUMBERS`, `BAND` (a further oracle stays within in 95 % of cases; nan where it is not known), and reason
+    (why there is no value, if the metric says so). The metric `passes` comes from the cost.
 
     Folders without DONE are left out, and a warning names files that cannot be read.
 
@@ -68,7 +71,11 @@ def collect(folder: Path) -> pd.DataFrame:
         raise UserError(
             f"There is no finished result below '{folder}': run `python run.py`, or name another output folder."
         )
-    return _adopted(pd.DataFrame(rows).astype(dict.fromkeys(NUMBERS, "float64")))
+    return _adopted(
+        pd.DataFrame(rows)
+        .reindex(columns=[*dict.fromkeys([*rows[0], *BAND])])
+        .astype(dict.fromkeys([*NUMBERS, *BAND], "float64"))
+    )
 
 
 def _rows(path: Path, result: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -92,7 +99,7 @@ def _rows(path: Path, result: Mapping[str, Any]) -> list[dict[str, Any]]:
         "models": json.dumps([request, *(keys[name] for name in MODELS)]),
         **(_alone(path.parent) if identity is None else _identity(identity)),
     }
-    seconds_compare = compare_in_seconds(result)
+    seconds_compare, bands = compare_in_seconds(result), _bands(result["comparison"])
     rows = []
     for artefact, metrics in result["comparison"].items():
         # The numbers of an original depend on the request and the oracle too, so its key holds them.
@@ -103,8 +110,19 @@ def _rows(path: Path, result: Mapping[str, Any]) -> list[dict[str, Any]]:
             numbers = {name: entry[name] for name in NUMBERS}
             if metric == "seconds" and not seconds_compare:
                 numbers["gap"] = None
-            rows.append({**about, "metric": metric, **numbers, "reason": str(entry.get("reason") or "")})
+            reason = str(entry.get("reason") or "")
+            rows.append({**about, "metric": metric, **numbers, **bands.get((artefact, metric), {}), "reason": reason})
     return rows
+
+
+def _bands(comparison: Mapping[str, Any]) -> dict[tuple[str, str], dict[str, float]]:
+    """Return the band of oracles of each number of the unlearned model that a table shows."""
+    shares = (column.metric for column in COLUMNS if column.metric != "seconds")  # all in [0, 1]
+    found = (each for metric in shares for each in judge(comparison, [metric]) if each.side is not None)
+    return {
+        ("unlearned", each.name): dict(zip(BAND, (max(each.low, 0.0), min(each.high, 1.0)), strict=True))
+        for each in found
+    }
 
 
 def _passes(costs: Mapping[str, Any], artefact: str) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -13,7 +13,7 @@ import pandas as pd
 
 from speechforget.evaluation.flags import DESTROYED, LOST, MOVED, STILL, UNCHANGED
 from speechforget.evaluation.membership import GUESSING
-from speechforget.report.collect import shown_time
+from speechforget.report.collect import BAND, shown_time
 from speechforget.report.cost import FORWARDS
 from speechforget.report.differences import differences, digits
 from speechforget.report.record import FEWEST_NONMEMBERS
@@ -143,7 +143,13 @@ def _row(name: str, frame: pd.DataFrame) -> Row:
                 known = known[:0]
         value, gap = known["value"], known["gap"].dropna()
         metrics[str(metric)] = Statistic(
-            float(value.mean()), float(value.std()), len(value), float(gap.mean()), float(gap.std()), len(gap)
+            float(value.mean()),
+            float(value.std()),
+            len(value),
+            float(gap.mean()),
+            float(gap.std()),
+            len(gap),
+            *_band(known, artefact),
         )
     if artefact == "oracle" and not frame["oracle"].any():
         return Row(name, artefact, 0, metrics)
@@ -157,7 +163,16 @@ def _row(name: str, frame: pd.DataFrame) -> Row:
         artefact == "oracle" and bool((once["verdict"] == "outside").any()),
         flags,
         machines,
+        tuple(sorted(once["folder"])) if artefact == "unlearned" else (),
     )
+
+
+def _band(known: pd.DataFrame, artefact: str) -> tuple[float, float, bool | None]:
+    """Return the mean band of oracles, and whether each value is within its own; see `Statistic`."""
+    if artefact != "unlearned" or known.empty or known[BAND].isna().to_numpy().any():
+        return math.nan, math.nan, None
+    low, high = (known[name] for name in BAND)
+    return float(low.mean()), float(high.mean()), bool(known["value"].between(low, high).all())
 
 
 def _notes(frame: pd.DataFrame) -> Iterator[str]:

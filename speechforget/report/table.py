@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -10,7 +11,8 @@ from dataclasses import dataclass, field
 class Statistic:
     """Hold mean and standard deviation of a metric over n runs, and of its signed gap to the oracle over gap_n runs.
 
-    The deviation divides by n - 1; it is nan for one run.
+    The deviation divides by n - 1; it is nan for one run. band_low, band_high: of oracles, the mean of the runs' own
+    bands; nan if it is not known. within: whether every run's value is within its own band; None if one has no band.
     """
 
     mean: float
@@ -19,6 +21,9 @@ class Statistic:
     gap_mean: float
     gap_std: float
     gap_n: int
+    band_low: float = math.nan
+    band_high: float = math.nan
+    within: bool | None = None
 
 
 @dataclass
@@ -27,6 +32,7 @@ class Row:
 
     artefact: original, oracle or unlearned. marked: whether 0.5 is outside the interval of the oracle's attack.
     flags: flag -> the number of runs that have it. machines: the kinds that seconds were measured on, "" if unknown.
+    folders: of the results, of an unlearned model only.
     """
 
     name: str
@@ -36,6 +42,7 @@ class Row:
     marked: bool = False
     flags: Mapping[str, int] = field(default_factory=dict)
     machines: tuple[str, ...] = ()
+    folders: tuple[str, ...] = ()
 
 
 @dataclass

@@ -16,11 +16,11 @@ from support.user_checkpoints import FILES, copied, only, result_of
 
 from speechforget import pipeline
 from speechforget.cli.plan import plan
+from speechforget.cli.report import main as report
 from speechforget.config.oracle import has_oracle, why_no_oracle
 from speechforget.config.validate import check
 from speechforget.models.checkpoint import read_checkpoint
 from speechforget.models.folder import load_classifier
-from speechforget.report.__main__ import main as report
 from speechforget.report.caveats import caveats
 from speechforget.stages.score_files import read_scores
 from speechforget.stages.split import split_corpus

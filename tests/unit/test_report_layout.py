@@ -14,8 +14,8 @@ import pytest
 from rich.console import Console
 from support.results import CLASS, SAMPLE, comparison, entry, printed, record, save, tables_below, words
 
+from speechforget.cli.report import main
 from speechforget.errors import UserError
-from speechforget.report.__main__ import main
 from speechforget.report.collect import collect
 from speechforget.report.columns import RUN_COLUMNS
 from speechforget.report.console import print_comparison, threshold_sentence
