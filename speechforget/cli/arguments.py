@@ -6,6 +6,8 @@ import re
 from pathlib import Path
 
 SUBCOMMANDS = {
+    "classify": "speechforget.cli.classify",
+    "export": "speechforget.cli.export",
     "explain": "speechforget.explain",
     "report": "speechforget.report.__main__",
     "store": "speechforget.cli.store",

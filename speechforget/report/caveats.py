@@ -27,6 +27,16 @@ def caveats(config: Mapping[str, Any], checkpoint: Checkpoint | None) -> list[st
     return found
 
 
+def delivery(config: Mapping[str, Any]) -> list[str]:
+    """Say which model is delivered, if it is not the unlearned one."""
+    if config["deliver"] != "oracle":
+        return []
+    return [
+        "Delivered: the oracle, which was trained from scratch without the forgotten recordings. The questions above "
+        "are about the unlearned model, which is not delivered."
+    ]
+
+
 def _pretrained(config: Mapping[str, Any], checkpoint: Checkpoint | None) -> str | None:
     """Say which models start from which pretrained weights; None if none do, or it is not known."""
     model = config["model"]

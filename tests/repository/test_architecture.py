@@ -23,7 +23,7 @@ FLOORS = (
     ("models", "methods"),
     ("attacks", "explain", "inference", "report", "training"),
     ("stages",),
-    ("pipeline",),
+    ("pipeline", "export"),
     ("cli",),
     ("launchers",),
 )
