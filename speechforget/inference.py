@@ -90,7 +90,11 @@ class Recogniser:
         """
         many = isinstance(recording, (list, tuple)) and not _is_waveform(recording)
         recordings = list(recording) if many else [recording]
-        heard = [self._crops(self._samples(one, sample_rate), number) for number, one in enumerate(recordings)]
+        heard = []
+        for number, one in enumerate(recordings):
+            named = isinstance(one, (str, Path))
+            name = str(one) if named else f"Waveform {number + 1} of the list" if many else "This waveform"
+            heard.append(self._crops(self._samples(one, sample_rate, name), number, name))
         logits = self._logits([crop for crops in heard for crop in crops], len(recordings))
         found = [self._prediction(row) for row in logits]
         return found if many else found[0]
@@ -120,7 +124,7 @@ class Recogniser:
         named = dict(zip(self.labels, logits.softmax(dim=0).tolist(), strict=True))
         return Prediction(max(named, key=named.__getitem__), named)
 
-    def _crops(self, samples: NDArray[np.float32], number: int) -> list[Heard]:
+    def _crops(self, samples: NDArray[np.float32], number: int, name: str) -> list[Heard]:
         """Cut the crops of a recording, as scoring does. Raises UserError if all of them are silent."""
         width, spare = self.width, max(len(samples) - self.width, 0)
         count = math.ceil(len(samples) / width) if self.windows == "average" else self.scored_windows
@@ -130,12 +134,12 @@ class Recogniser:
         crops = [samples[start : start + width] for start in starts]
         if all(np.ptp(crop) <= QUIETEST for crop in crops):
             raise UserError(
-                f"Recording {number + 1} is silent in the part that the classifier hears "
-                f"({self.seconds:g} s, windows={self.windows}): cut the silence off, or load with windows='average'."
+                f"{name} is silent in the {self.seconds:g} s that the classifier hears (windows={self.windows}): "
+                "cut the silence off, or load the model with windows='average'."
             )
         return [Heard(number, crop) for crop in crops]
 
-    def _samples(self, recording: Any, sample_rate: float | None) -> NDArray[np.float32]:
+    def _samples(self, recording: Any, sample_rate: float | None, name: str) -> NDArray[np.float32]:
         """Return one channel (samples,) at the sample rate of the model, checked."""
         from speechforget.data.audio.files import BadSound, check_waveform, read_sound, resample
 
@@ -156,7 +160,6 @@ class Recogniser:
             resampled = resample(samples, rate, self.sample_rate)
             _check_heard(samples, resampled, self.sample_rate)
         except (BadSound, ValueError, RuntimeError) as bad:
-            name = recording if isinstance(recording, (str, Path)) else "This waveform"
             raise UserError(f"{name} cannot be used: {bad}.") from None
         return resampled
 

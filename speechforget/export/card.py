@@ -206,9 +206,8 @@ def _repeat(source: Source, told: Mapping[str, Any]) -> str:
     """Write versions, keys and the numbers of recipe and method, without paths."""
     config = source.config
     chosen = " ".join(f"{group}={config[group]['name']}" for group in ("dataset", "model", "train", "method"))
-    numbers = {
-        name: _plain(config[name]) for name in (("method", "train") if source.model.name == "unlearned" else ("train",))
-    }
+    decisive = ("method", "train") if source.model.name == "unlearned" else ("train",)
+    numbers = {name: _plain(config[name]) for name in decisive}
     versions = ", ".join(f"{name} {number}" for name, number in told["versions"].items() if number)
     return (
         f"`speechforget {chosen} task={config['task']['kind']} evaluation={config['evaluation']['name']} "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-import warnings
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -53,8 +53,9 @@ def write_int8(folder: Path, float_file: Path, corpus: Corpus) -> int:
     tools: Any = importlib.import_module("onnxruntime.quantization")
     retain = corpus.sources.rows["retain"]
     rows = retain[np.unique(np.linspace(0, len(retain) - 1, min(CALIBRATION, len(retain))).astype(int))]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)  # it advises a step that the exporter has already done: folded batch-norms
+    try:
         tools.quantize_static(
             str(float_file),
             str(folder / FILE),
@@ -67,6 +68,8 @@ def write_int8(folder: Path, float_file: Path, corpus: Corpus) -> int:
             weight_type=tools.QuantType.QInt8,
             nodes_to_exclude=frontend_nodes(float_file),
         )
+    finally:
+        logging.disable(before)
     return len(rows)
 
 

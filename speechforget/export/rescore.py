@@ -49,7 +49,8 @@ def rescored(source: Source, corpus: Corpus, columns: Mapping[str, NDArray[Any]]
     tables = tables_of(source, corpus)
     before = tables.of(source.model.name)
     kept = np.setdiff1d(np.arange(len(corpus.data.table)), corpus.request.withdrawn)
-    after = replace(before, **{name: column[kept] for name, column in columns.items()})
+    logits, loss, embedding = (columns[name][kept] for name in ("logits", "loss", "embedding"))
+    after = replace(before, logits=logits, loss=loss, embedding=embedding)
     found = compare(replace(tables, unlearned=after), metrics_in(source.config["evaluation"]))["unlearned"]
     recorded = source.record["comparison"]
     numbers = {

@@ -35,7 +35,7 @@ class OneByOne(nn.Module):
 
 
 def write_torchscript(folder: Path, source: Source, clips: list[Tensor]) -> tuple[Agreement, bool]:
-    """Write `model.torchscript.pt` and compare it with PyTorch; return how it agrees, and whether it loops over a batch.
+    """Write `model.torchscript.pt` and compare it with PyTorch; return how it agrees, and if it loops over a batch.
 
     Raises Unsupported if the model cannot be traced, or if the traced one does not agree on all lengths.
     """
