@@ -21,7 +21,7 @@ from speechforget.models.delivered import model_of
 from speechforget.models.folder import build_classifier, load_classifier
 
 WINDOWS = ("scored", "middle", "average")
-TRANSFORMERS = "transformers"  # `weights` in the model.json of an exported folder whose weights that library wrote
+BESIDE_LIBRARY = "speechforget.json"  # describes a classifier whose weights the transformers library wrote
 MOST_CHANNELS = 8
 QUIETEST = 2 / 32768  # peak to peak: only the last bit of a 16-bit recording changes
 FULL_SCALE, MOST_CLIPPED = 0.999, 0.5  # a sound is refused if more than this share of its samples is at full scale
@@ -211,11 +211,11 @@ def load(folder: str | Path, device: str = "auto", windows: str = WINDOWS[0]) ->
     asked = found = Path(folder).expanduser()
     if (found / "result.json").exists():
         found = model_of(found).folder
-    if not (found / "model.json").exists():
+    if not any((found / name).exists() for name in ("model.json", BESIDE_LIBRARY)):
         raise UserError(
             f"{folder} is neither a model nor a result: give the result folder that a run prints at its end."
         )
-    classifier, description = _read(found)
+    classifier, description = (load_classifier if (found / "model.json").exists() else _from_library)(found)
     scored = description.get("windows") or scored_windows(asked)
     where = _device(device)
     facts = (description["labels"], description["sample_rate"], description["seconds"])
@@ -228,14 +228,12 @@ def scored_windows(result: Path) -> int:
     return int(OmegaConf.select(OmegaConf.load(config), "dataset.windows", default=1)) if config.exists() else 1
 
 
-def _read(folder: Path) -> tuple[nn.Module, Mapping[str, Any]]:
-    """Load a classifier from its own weights, or from those that the transformers library wrote beside them."""
+def _from_library(folder: Path) -> tuple[nn.Module, Mapping[str, Any]]:
+    """Load a classifier from the weights that the transformers library wrote. Raises UserError."""
     try:
-        description = json.loads((folder / "model.json").read_text(encoding="utf-8"))
+        description = json.loads((folder / BESIDE_LIBRARY).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"{folder} holds no readable model ({error}): copy or export it again.") from error
-    if description.get("weights") != TRANSFORMERS:
-        return load_classifier(folder)
     options = {**description["model"], "pretrained": str(folder), "head": "keep"}
     classifier = build_classifier(options, len(description["labels"]), description["sample_rate"])
     return classifier.eval(), description

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,10 @@ from speechforget.store.listing import faults
 from speechforget.store.manifest import DONE
 
 RECORD = "bundle.json"
+QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"')
 # Files that list recordings by their ids.
 LISTS = frozenset({"forget.txt", "retain.txt", "nonmembers.txt", "withdrawn.txt", "utterances.csv"})
 TEXTS = frozenset({".txt", ".csv", ".json", ".yaml", ".log"})
-SHORTEST_ID = 5  # shorter ids are found in any text
 PARENTS = ("models", "scores", "attacks", "audit", "power", "model", "split", "original")  # inputs that are keys
 KNOWS = (
     "The original in this bundle was trained on the forgotten recordings, and score tables have a row for each of "
@@ -84,23 +85,29 @@ def _keys_of_parents(node: Node) -> Iterator[str]:
             yield from keys_in(value)
 
 
-def _forgotten(result: Path) -> list[bytes]:
+def _forgotten(result: Path) -> set[str]:
     """Return the ids of the forgotten and withdrawn recordings; empty where a bundle came without them."""
     lists = [result / f"{name}.txt" for name in ("forget", "withdrawn")]
-    lines = [line for path in lists if path.exists() for line in path.read_text(encoding="utf-8").splitlines()]
-    return [line.encode() for line in lines if len(line) >= SHORTEST_ID]
+    return {line for path in lists if path.exists() for line in path.read_text(encoding="utf-8").splitlines()}
 
 
-def _withheld(node: Node, forgotten: Sequence[bytes]) -> set[str]:
+def _withheld(node: Node, forgotten: Set[str]) -> set[str]:
     """Name the files of an artefact that list recordings, or that hold the id of a forgotten one."""
     names = set((read_done(node.folder) or {"files": {}})["files"])
     listed = {name for name in names if Path(name).name in LISTS}
     for name in names - listed:
         path = node.folder / name
-        if path.suffix in TEXTS and path.name != "inputs.json":
-            content = path.read_bytes()
-            listed |= {name} if any(identity in content for identity in forgotten) else set()
+        if path.suffix in TEXTS and path.name != "inputs.json" and not forgotten.isdisjoint(_words(path)):
+            listed.add(name)
     return listed
+
+
+def _words(path: Path) -> set[str]:
+    """Return all strings in quotes, lines, and cells of lines of a text file."""
+    found: set[str] = set()
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        found |= {line, line.strip().removeprefix("- "), *line.split(","), *QUOTED.findall(line)}
+    return found
 
 
 def _copy(node: Node, target: Path, withheld: set[str]) -> dict[str, Any]:

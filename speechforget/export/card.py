@@ -10,12 +10,13 @@ from typing import Any
 import yaml
 from tabulate import tabulate
 
+from speechforget.export.library import TRANSFORMERS
 from speechforget.export.source import Source
-from speechforget.inference import TRANSFORMERS
 
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 # Numbers of every card, where they were measured; beside them stand those that the verdict rests on.
 ALWAYS = ("accuracy_forget", "accuracy_retain", "accuracy_test", "accuracy_test_forgotten", "membership_auc")
+OWN = "folder"  # the dataset of a user's own recordings, which the hub does not know
 ROLES = {
     "unlearned": "The unlearned model: {method} changed the original so that it forgets {what}.",
     "oracle": "The oracle: it was trained from scratch without {what}, by the recipe of the original.",
@@ -44,9 +45,10 @@ def _front_matter(source: Source, told: Mapping[str, Any]) -> str:
         "library_name": TRANSFORMERS if library else "speechforget",
         "pipeline_tag": "audio-classification",
         "tags": ["audio-classification", "speech", "machine-unlearning", "speechforget", record["model"]],
-        "datasets": [record["dataset"]],
         "metrics": ["accuracy"],
     }
+    if record["dataset"] != OWN:
+        meta["datasets"] = [record["dataset"]]
     if HUB_NAME.fullmatch(pretrained) and not Path(pretrained).exists():
         meta["base_model"] = pretrained
     if entries := list(_index(source)):
@@ -155,11 +157,11 @@ def _quantised(told: Mapping[str, Any]) -> str:
     if not scores:
         return ""
     rows = [
-        [name, _value(one["float"]), _value(one["int8"]), _value({"value": one["oracle"]})]
+        [name, *(_value(one[kind]) for kind in ("float", "int8", "oracle", "original"))]
         for name, one in scores["numbers"].items()
         if name in ALWAYS or name.startswith("loss_")
     ]
-    table = tabulate(rows, ["", "float", "int8", "oracle"], tablefmt="github", disable_numparse=True)
+    table = tabulate(rows, ["", "float", "int8", "oracle", "original"], tablefmt="github", disable_numparse=True)
     moved = scores["moved"] or ["No number left the interval that it had before."]
     same = f"{scores['agreement']:.2%} of all recordings get the same answer as before."
     return f"## After quantisation to int8\n\n{table}\n\n{same}\n\n{_list(moved)}"

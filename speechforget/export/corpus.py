@@ -16,7 +16,7 @@ from speechforget.data.batches.waveforms import Waveforms
 from speechforget.data.requests.select import Request
 from speechforget.errors import UserError
 from speechforget.export.source import Source, Unsupported
-from speechforget.stages.sources import make_sources
+from speechforget.stages.sources import make_waveforms, open_recordings, rows_of
 from speechforget.stages.split import Data, split_corpus
 from speechforget.store import Artefact, OneByOne, canonical
 from speechforget.store.dry_run import NotMadeError, dry_run
@@ -68,15 +68,16 @@ def open_corpus(source: Source) -> Corpus:
             data = split_corpus(source.config, _Recorded(source))
     except NotMadeError:
         raise Unsupported("the decoded recordings of the run are not in its cache any more") from None
-    except UserError as error:
+    except (UserError, OSError) as error:
         raise Unsupported(f"the recordings of the run cannot be opened: {str(error).rstrip('.')}") from None
     request = _request(source, data)
-    sources = make_sources(source.config, data, request, torch.device("cpu"), taught=False)
-    return Corpus(data, request, sources)
+    dataset = {**source.config["dataset"], "resident": "host"}
+    waveforms = make_waveforms(dataset, data, open_recordings(dataset, data, None))
+    return Corpus(data, request, Sources(waveforms, data.numbers, rows_of(data, request), windows=dataset["windows"]))
 
 
 def _request(source: Source, data: Data) -> Request:
-    """Read the request from the lists of the result."""
+    """Read the request from the lists of the result. Raises Unsupported if one is not there, or of another split."""
     rows = {identity: row for row, identity in enumerate(data.table["id"])}
 
     def listed(name: str) -> np.ndarray:
@@ -85,7 +86,10 @@ def _request(source: Source, data: Data) -> Request:
             if name == "withdrawn":
                 return np.zeros(0, dtype=np.int64)
             raise Unsupported(f"the result was handed over without its list {name}.txt")
-        return np.array(sorted(rows[line] for line in path.read_text(encoding="utf-8").splitlines()), dtype=np.int64)
+        lines = path.read_text(encoding="utf-8").splitlines()
+        if any(line not in rows for line in lines):
+            raise Unsupported(f"{name}.txt of the result lists recordings that its split does not have")
+        return np.array(sorted(rows[line] for line in lines), dtype=np.int64)
 
     told = source.record["request"]
     found = Request(listed("forget"), listed("nonmembers"), tuple(told["forgotten"]), str(told["name"]))

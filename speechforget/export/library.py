@@ -17,6 +17,7 @@ from speechforget.models.lora import settled
 from speechforget.models.spectrogram_transformer import SpectrogramTransformer
 from speechforget.models.whisper import HOP, RATE, Whisper
 
+TRANSFORMERS = "transformers"
 FILES = ("config.json", "model.safetensors", "preprocessor_config.json")
 
 

@@ -16,11 +16,11 @@ from speechforget.export import int8, onnx_file, torchscript
 from speechforget.export.card import write_card
 from speechforget.export.corpus import Clips, Corpus, clips_of, made_clips, open_corpus
 from speechforget.export.graph import Agreement, Graph, agreement
-from speechforget.export.library import FILES, is_of_library, write_library_folder
+from speechforget.export.library import FILES, TRANSFORMERS, is_of_library, write_library_folder
 from speechforget.export.rescore import rescored
 from speechforget.export.source import Source, Unsupported, key_of_folder, read_source
 from speechforget.export.staging import check_free, staged
-from speechforget.inference import TRANSFORMERS, Recogniser, load, scored_windows
+from speechforget.inference import BESIDE_LIBRARY, Recogniser, load, scored_windows
 from speechforget.models.delivered import delivered
 from speechforget.store import provenance, verified, write_json
 from speechforget.store.manifest import files_of, sha256
@@ -73,15 +73,13 @@ def export(
             raise UserError(f"There is no format '{name}': {nearest(name, FORMATS)}.")
     source = read_source(result, model)
     wanted = [name for name in FORMATS if formats is None or name in formats]
-    if {"onnx", "int8"} & set(wanted):
-        onnx_file.need_packages()
     check_free(target, RECORD, overwrite)
     with staged(target, RECORD, overwrite) as folder:
         made = Export(source, folder)
         for name in wanted:
             made.told[name] = _make(made, name, asked=formats is not None)
         if not any(told["made"] for told in made.told.values()):
-            raise UserError(f"No format works for this model: {made.told[wanted[0]]['reason']}.")
+            raise UserError(f"No format can be made: {made.told[wanted[0]]['reason']}.")
         told = _record(made)
         write_card(folder, source, told)
         told["files"] = dict(_files(folder))
@@ -100,7 +98,7 @@ def _make(made: Export, name: str, asked: bool) -> dict[str, Any]:
         return {"made": True, **makers[name](made)}
     except Unsupported as reason:
         if asked:
-            raise UserError(f"The format {name} does not work for this model: {reason}.") from reason
+            raise UserError(f"The format {name} cannot be made: {reason}.") from reason
         return {"made": False, "reason": str(reason)}
 
 
@@ -114,23 +112,24 @@ def _folder(made: Export) -> dict[str, Any]:
         for name in FILES:
             (made.folder / name).unlink(missing_ok=True)
         return {"kind": "speechforget", "not_transformers": str(reason), **_own_folder(made)}
-    _write_description(made, weights=TRANSFORMERS)
+    # The library's weights have no low-rank updates, and a loaded model is not trained.
+    kind = made.source.classifier.encoder.config.model_type  # type: ignore[union-attr]
+    changes = {"architecture": {"model_type": kind}, "tune": "whole", "layers": None, "revision": None}
+    _write_description(made, BESIDE_LIBRARY, **changes)
     return {"kind": TRANSFORMERS, **made.checked(found), "loaded": _loads(made)._asdict()}
 
 
 def _own_folder(made: Export) -> dict[str, Any]:
     shutil.copyfile(verified(made.source.model.folder, "weights.safetensors"), made.folder / "weights.safetensors")
-    _write_description(made)
+    _write_description(made, "model.json")
     return made.checked(_loads(made))
 
 
-def _write_description(made: Export, **more: Any) -> None:
-    """Write model.json, by which `speechforget.load` builds the classifier."""
-    description = {**made.source.description, "windows": scored_windows(made.source.result), **more}
-    if more:  # the library's weights have no low-rank updates, and no options of training
-        kept = {"architecture": {"model_type": made.source.classifier.encoder.config.model_type}, "tune": "whole"}  # type: ignore[union-attr]
-        description["model"] = {**description["model"], **kept, "layers": None, "revision": None}
-    write_json(made.folder / "model.json", description)
+def _write_description(made: Export, name: str, **changes: Any) -> None:
+    """Write the file by which `speechforget.load` builds the classifier. changes: of the model's options."""
+    described = made.source.description
+    told = {**described, "model": {**described["model"], **changes}, "windows": scored_windows(made.source.result)}
+    write_json(made.folder / name, told)
 
 
 def _loads(made: Export) -> Agreement:
@@ -141,6 +140,7 @@ def _loads(made: Export) -> Agreement:
 
 
 def _onnx(made: Export) -> dict[str, Any]:
+    onnx_file.need_packages()
     found = onnx_file.write_onnx(made.folder, made.source, made.clips.sounds)
     return {"file": onnx_file.FILE, "opset": onnx_file.OPSET, **made.checked(found)}
 
@@ -152,6 +152,7 @@ def _torchscript(made: Export) -> dict[str, Any]:
 
 def _int8(made: Export) -> dict[str, Any]:
     int8.check_small(made.source.classifier)
+    onnx_file.need_packages()
     float_file = made.folder / onnx_file.FILE
     here = float_file.exists()
     try:

@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from speechforget.errors import UserError
 from speechforget.export.graph import Agreement, Graph, agreement, padded
 from speechforget.export.source import Source, Unsupported
 
@@ -23,20 +22,17 @@ FILE = "model.onnx"
 OPSET = 18
 TRACES = ("pkg.torch.onnx.stack_trace", "pkg.torch.onnx.fx_node")  # of nodes: they hold paths of this machine
 MOST_BYTES = 1_800_000_000  # of weights in one file; protobuf ends at 2 GB
-PACKAGES = {"onnx": "onnx", "onnxscript": "onnxscript", "onnxruntime": "onnxruntime"}
+PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 INPUTS, OUTPUTS = ["waveform", "lengths"], ["logits", "embedding"]
 
 
 def need_packages() -> None:
-    """Raise UserError where a package of the extra `export` is not installed."""
+    """Raise Unsupported where a package of the extra `export` is not installed."""
     for name in PACKAGES:
         try:
             importlib.import_module(name)
         except ImportError:
-            raise UserError(
-                f"ONNX files need the package {name}: install it with pip install -e '.[export]', "
-                "or leave the formats onnx and int8 out with --format folder,torchscript."
-            ) from None
+            raise Unsupported(f"it needs the package {name}: install it with pip install -e '.[export]'") from None
 
 
 @contextmanager

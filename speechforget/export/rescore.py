@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from speechforget.config.inputs import metrics_in
 from speechforget.evaluation.compare import compare
-from speechforget.evaluation.tables import Scores, Tables
+from speechforget.evaluation.tables import Mask, Scores, Tables
 from speechforget.export.corpus import Corpus
 from speechforget.export.source import Source, Unsupported
 from speechforget.stages.compare import join
@@ -42,9 +42,9 @@ def _artefact(by_key: Mapping[str | None, Node], kind: str, name: str, key: str)
 def rescored(source: Source, corpus: Corpus, columns: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
     """Compare the scores of a compressed model with those of the exported model.
 
-    columns: logits, loss and embedding of every recording. Returns `numbers` (name -> float, int8 and oracle with
-    intervals), `moved` (sentences about numbers outside the interval of the exported model), `agreement` (share of
-    recordings with the same answer) and `not_measured` (name -> reason).
+    columns: logits, loss and embedding of every recording. Returns `numbers` (name -> float, int8, oracle, original:
+    value with interval), `moved` (sentences about numbers outside the interval of the exported model), `agreement`
+    (share of recordings with the same answer) and `not_measured` (name -> reason).
     """
     tables = tables_of(source, corpus)
     before = tables.of(source.model.name)
@@ -68,8 +68,8 @@ def rescored(source: Source, corpus: Corpus, columns: Mapping[str, NDArray[Any]]
 
 
 def _beside(recorded: Mapping[str, Any], model: str, name: str, entry: Mapping[str, Any]) -> dict[str, Any]:
-    float_entry, oracle = recorded[model].get(name) or {}, recorded["oracle"].get(name) or {}
-    return {"float": _numbers(float_entry), "int8": _numbers(entry), "oracle": oracle.get("value")}
+    floats, oracle, original = (_numbers(recorded[one].get(name) or {}) for one in (model, "oracle", "original"))
+    return {"float": floats, "int8": _numbers(entry), "oracle": oracle, "original": original}
 
 
 def _numbers(entry: Mapping[str, Any]) -> dict[str, Any]:
@@ -78,14 +78,18 @@ def _numbers(entry: Mapping[str, Any]) -> dict[str, Any]:
 
 def _losses(tables: Tables, before: Scores, after: Scores) -> dict[str, Any]:
     """Return the mean cross-entropy in nats of each subset that has utterances."""
-    found = {}
-    for name, mask in tables.subsets().items():
-        if name in SUBSETS and mask.any():
-            count = int(mask.sum())
-            oracle = float(tables.oracle.loss[mask].mean()) if tables.oracles else None
-            floats, ints = ({"value": float(scores.loss[mask].mean()), "count": count} for scores in (before, after))
-            found[f"loss_{name}"] = {"float": floats, "int8": ints, "oracle": oracle}
-    return found
+    oracle = tables.oracle if tables.oracles else None
+    models = {"float": before, "int8": after, "oracle": oracle, "original": tables.original}
+    return {
+        f"loss_{name}": {kind: _mean_loss(scores, mask) for kind, scores in models.items()}
+        for name, mask in tables.subsets().items()
+        if name in SUBSETS and mask.any()
+    }
+
+
+def _mean_loss(scores: Scores | None, mask: Mask) -> dict[str, Any]:
+    value = None if scores is None else float(scores.loss[mask].mean())
+    return {"value": value, "low": None, "high": None, "count": int(mask.sum())}
 
 
 def _moved(name: str, one: Mapping[str, Any]) -> str | None:

@@ -32,8 +32,8 @@ def delivery(config: Mapping[str, Any]) -> list[str]:
     if config["deliver"] != "oracle":
         return []
     return [
-        "Delivered: the oracle, which was trained from scratch without the forgotten recordings. The questions above "
-        "are about the unlearned model, which is not delivered."
+        "Delivered: the oracle, which was trained from scratch without the forgotten recordings. The verdict is about "
+        "the unlearned model, which is not delivered."
     ]
 
 

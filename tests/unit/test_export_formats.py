@@ -13,7 +13,6 @@ from omegaconf import OmegaConf
 from support import encoders
 from support.exports import RATE, at_once, clips, exporting
 
-from speechforget.errors import UserError
 from speechforget.export import graph, int8, onnx_file, torchscript
 from speechforget.export.graph import Graph, batches, padded
 from speechforget.export.model_folder import Export, _folder
@@ -121,6 +120,7 @@ def test_a_folder_gives_the_same_logits(name: str, tmp_path: Path) -> None:
     transformers = name in ENCODERS - {"torchaudio_bundle"}
     assert told["kind"] == ("transformers" if transformers else "speechforget")
     assert (made.folder / "weights.safetensors").exists() != transformers  # weights are there once
+    assert (made.folder / "model.json").exists() != transformers  # so `original.checkpoint` takes either kind
     found = at_once(Graph(load(made.folder, device="cpu").classifier, RATE), clips())
     assert torch.allclose(found.detach(), reference(made), rtol=1e-4, atol=1e-4)
 
@@ -189,7 +189,7 @@ def test_int8_is_not_for_encoders(tmp_path: Path) -> None:
 
 def test_a_missing_package_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxscript", None)
-    with pytest.raises(UserError, match=r"ONNX files need the package onnxscript: .*\[export\]"):
+    with pytest.raises(Unsupported, match=r"needs the package onnxscript: install it .*\[export\]"):
         onnx_file.need_packages()
 
 
