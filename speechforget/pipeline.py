@@ -276,7 +276,7 @@ class Pipeline:
             "objective": self.config["evaluation"]["objective"],
             "code": code_of("result", *paths),
             "seed": self.seed,
-            **({"deliver": self.config["deliver"]} if self.config["deliver"] != "unlearned" else {}),
+            **({"deliver": deliver} if (deliver := self.config.get("deliver", "unlearned")) != "unlearned" else {}),
             **{name: artefact.key for name, artefact in audited.items()},
         }
 

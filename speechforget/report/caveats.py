@@ -27,9 +27,14 @@ def caveats(config: Mapping[str, Any], checkpoint: Checkpoint | None) -> list[st
     return found
 
 
+def delivered_by(config: Mapping[str, Any]) -> str:
+    """Return which model a run delivers; configs that older code recorded do not say it."""
+    return str(config.get("deliver", "unlearned"))
+
+
 def delivery(config: Mapping[str, Any]) -> list[str]:
     """Say which model is delivered, if it is not the unlearned one."""
-    if config["deliver"] != "oracle":
+    if delivered_by(config) != "oracle":
         return []
     return [
         "Delivered: the oracle, which was trained from scratch without the forgotten recordings. The verdict is about "

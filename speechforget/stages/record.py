@@ -10,7 +10,7 @@ from speechforget.config.oracle import why_no_oracle
 from speechforget.data.requests.options import counted
 from speechforget.data.requests.select import Request
 from speechforget.models.checkpoint import Checkpoint
-from speechforget.report.caveats import caveats, delivery
+from speechforget.report.caveats import caveats, delivered_by, delivery
 from speechforget.stages.split import Data
 from speechforget.store import Artefact, provenance
 from speechforget.tracking.loggers import words_of
@@ -34,7 +34,7 @@ def describe_result(
         "method": config["method"]["name"],
         "minimised": config["evaluation"]["objective"],
         "seed": int(config["seed"]),
-        "delivered": config["deliver"],
+        "delivered": delivered_by(config),
         "request": {
             "name": request.name,
             "forget": len(request.forget),
