@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from speechforget.config.oracle import has_oracle
+from speechforget.config.oracle import delivered_by, has_oracle
 from speechforget.models.checkpoint import Checkpoint
 
 
@@ -25,11 +25,6 @@ def caveats(config: Mapping[str, Any], checkpoint: Checkpoint | None) -> list[st
     if (start := _pretrained(config, checkpoint)) is not None:
         found.append(f"{start}: what pre-training learned of the forget utterances was not unlearned.")
     return found
-
-
-def delivered_by(config: Mapping[str, Any]) -> str:
-    """Return which model a run delivers; configs that older code recorded do not say it."""
-    return str(config.get("deliver", "unlearned"))
 
 
 def delivery(config: Mapping[str, Any]) -> list[str]:

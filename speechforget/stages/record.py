@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from speechforget.config.identity import attack_facts, corpus_facts, metric_facts, models_facts, request_facts
-from speechforget.config.oracle import why_no_oracle
+from speechforget.config.oracle import delivered_by, why_no_oracle
 from speechforget.data.requests.options import counted
 from speechforget.data.requests.select import Request
 from speechforget.models.checkpoint import Checkpoint
-from speechforget.report.caveats import caveats, delivered_by, delivery
+from speechforget.report.caveats import caveats, delivery
 from speechforget.stages.split import Data
 from speechforget.store import Artefact, provenance
 from speechforget.tracking.loggers import words_of
