@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 import json
 import logging
@@ -12,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from speechforget.distributed.dropout import UtteranceDropout
 from speechforget.export.graph import Agreement, Graph, agreement, padded
 from speechforget.export.source import Source, Unsupported
 
@@ -59,17 +61,14 @@ def write_onnx(folder: Path, source: Source, clips: list[Tensor]) -> Agreement:
     Raises Unsupported if the model cannot be traced, or if the file does not agree.
     """
     graph = Graph(source.classifier, source.width).eval()
-    dynamic = torch.export.Dim.DYNAMIC
     try:
         with _quiet():
             program = torch.onnx.export(
-                graph,
-                padded(clips[:3]),
+                _traced(graph, padded(clips[:3])),
                 input_names=INPUTS,
                 output_names=OUTPUTS,
                 opset_version=OPSET,
                 dynamo=True,
-                dynamic_shapes={"waveform": {0: dynamic, 1: dynamic}, "lengths": {0: dynamic}},
                 verbose=False,
             )
     except Exception as error:  # dozens of types, of the exporter
@@ -82,6 +81,30 @@ def write_onnx(folder: Path, source: Source, clips: list[Tensor]) -> Agreement:
     weights = sum(tensor.numel() * tensor.element_size() for tensor in graph.state_dict().values())
     program.save(folder / FILE, external_data=weights > MOST_BYTES)
     return agreement(graph, OnnxFile(folder / FILE), clips)
+
+
+def _traced(graph: Graph, example: tuple[Tensor, Tensor]) -> torch.export.ExportedProgram:
+    """Trace a graph for any batch and number of samples.
+
+    Tracing fixes the batch where a model calls `len`, as KWT does; strict tracing reads the code instead.
+    """
+    dynamic = torch.export.Dim.DYNAMIC
+    shapes = {"waveform": {0: dynamic, 1: dynamic}, "lengths": {0: dynamic}}
+    try:
+        return torch.export.export(graph, example, dynamic_shapes=shapes, strict=False)
+    except Exception:  # dozens of types, of the exporter; strict tracing raises for what neither can trace
+        return torch.export.export(_without_dropout(graph), example, dynamic_shapes=shapes, strict=True)
+
+
+def _without_dropout(graph: Graph) -> Graph:
+    """Copy a graph without dropout, which does nothing in evaluation: strict tracing cannot read its draws."""
+    copied = copy.deepcopy(graph)
+    copied.classifier._forward_pre_hooks.clear()  # the only one tells dropout which utterances it draws for
+    for parent in list(copied.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, UtteranceDropout):
+                setattr(parent, name, nn.Identity())
+    return copied
 
 
 def _facts(source: Source) -> dict[str, str]:
