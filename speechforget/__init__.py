@@ -11,8 +11,8 @@ if TYPE_CHECKING:
 __all__ = ["load"]
 
 
-def load(folder: str | Path) -> Recogniser:
-    """Load the unlearned classifier of a result folder, or that of a model folder: see `inference.Recogniser`."""
+def load(folder: str | Path, device: str = "auto", windows: str = "scored") -> Recogniser:
+    """Load the classifier that a result delivers, or that of a model or exported folder: see `inference.load`."""
     from speechforget.inference import load as load_folder
 
-    return load_folder(folder)
+    return load_folder(folder, device, windows)

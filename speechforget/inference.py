@@ -1,21 +1,31 @@
-"""Load the classifier of a result or model folder and classify recordings."""
+"""Load the classifier of a result, model or exported folder, and classify recordings."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, overload
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from omegaconf import OmegaConf
 from torch import Tensor, nn
 
-from speechforget.errors import UserError
-from speechforget.models.folder import load_classifier
+from speechforget.errors import UserError, nearest
+from speechforget.models.delivered import model_of
+from speechforget.models.folder import build_classifier, load_classifier
+
+WINDOWS = ("scored", "middle", "average")
+BESIDE_LIBRARY = "speechforget.json"  # describes a classifier whose weights the transformers library wrote
+MOST_CHANNELS = 8
+QUIETEST = 2 / 32768  # peak to peak: only the last bit of a 16-bit recording changes
+FULL_SCALE, MOST_CLIPPED = 0.999, 0.5  # a sound is refused if more than this share of its samples is at full scale
+BATCH = 32  # windows of one forward pass
 
 
 @dataclass(frozen=True)
@@ -26,27 +36,87 @@ class Prediction:
     probabilities: dict[str, float]
 
 
-class Recogniser:
-    """A classifier for waveforms and files. labels: names of its outputs, in order."""
+class Heard(NamedTuple):
+    """Hold one crop of a recording: which recording it is from, and its samples (samples,)."""
 
-    def __init__(self, classifier: nn.Module, labels: Sequence[str], sample_rate: int, seconds: float) -> None:
+    recording: int
+    samples: NDArray[np.float32]
+
+
+class Recogniser:
+    """A classifier for waveforms and files.
+
+    labels: names of its outputs, in order. seconds: length of the crop that the classifier hears. windows: which crops
+    of a longer recording are heard. `middle`: the one in its middle. `average`: as many as cover the whole recording,
+    evenly spaced; their logits are averaged. `scored`: those that gave the numbers of the result, so its accuracies
+    hold for the answers; `scored_windows` is their number.
+    """
+
+    def __init__(
+        self,
+        classifier: nn.Module,
+        labels: Sequence[str],
+        sample_rate: int,
+        seconds: float,
+        windows: str = WINDOWS[0],
+        scored_windows: int = 1,
+    ) -> None:
+        if windows not in WINDOWS:
+            raise UserError(f"There is no windows={windows!r}: {nearest(str(windows), WINDOWS)}.")
         self.classifier, self.labels, self.sample_rate, self.seconds = classifier, list(labels), sample_rate, seconds
+        self.windows, self.scored_windows = windows, scored_windows
+
+    @property
+    def width(self) -> int:
+        """Return the number of samples that the classifier hears at once."""
+        return round(self.seconds * self.sample_rate)
+
+    @overload
+    def classify(
+        self, recording: str | Path | Tensor | NDArray[Any], sample_rate: float | None = None
+    ) -> Prediction: ...
+
+    @overload
+    def classify(self, recording: Sequence[Any], sample_rate: float | None = None) -> list[Prediction]: ...
+
+    def classify(self, recording: Any, sample_rate: float | None = None) -> Prediction | list[Prediction]:
+        """Classify a recording, or a list of recordings; each is an audio file or a waveform in [-1, 1].
+
+        A waveform has the shape (samples,), or two axes, channels and samples in any order: channels are averaged, as
+        those of a file are. It is at `sample_rate` Hz (default: that of the model). A list of numbers is one waveform.
+        Raises UserError for what the classifier cannot hear: a file that is not audio, a waveform of another shape,
+        samples that are not finite, far outside [-1, 1], clipped, silent or too few, and a sample rate that is invalid
+        or not that of the file.
+        """
+        many = isinstance(recording, (list, tuple)) and not _is_waveform(recording)
+        recordings = list(recording) if many else [recording]
+        heard = []
+        for number, one in enumerate(recordings):
+            named = isinstance(one, (str, Path))
+            name = str(one) if named else f"Waveform {number + 1} of the list" if many else "This waveform"
+            heard.append(self._crops(self._samples(one, sample_rate, name), number, name))
+        logits = self._logits([crop for crops in heard for crop in crops], len(recordings))
+        found = [self._prediction(row) for row in logits]
+        return found if many else found[0]
 
     @torch.no_grad()
-    def classify(self, recording: str | Path | Tensor, sample_rate: float | None = None) -> Prediction:
-        """Classify an audio file, or a waveform (samples,) in [-1, 1] at `sample_rate` Hz (default: that of the model).
+    def _logits(self, crops: Sequence[Heard], recordings: int) -> Tensor:
+        """Return the mean logits of the crops of each recording, (recordings, classes) float32."""
+        device = next(self.classifier.parameters(), torch.empty(0)).device
+        sums, counts = torch.zeros(recordings, len(self.labels)), torch.zeros(recordings, 1)
+        for start in range(0, len(crops), BATCH):
+            some = crops[start : start + BATCH]
+            waveform = torch.zeros(len(some), self.width)
+            for row, crop in enumerate(some):
+                waveform[row, : len(crop.samples)] = torch.from_numpy(crop.samples.copy())
+            lengths = torch.tensor([len(crop.samples) for crop in some])
+            found = self.classifier(waveform.to(device), lengths.to(device)).logits.float().cpu()
+            owners = torch.tensor([crop.recording for crop in some])
+            sums.index_add_(0, owners, found)
+            counts.index_add_(0, owners, torch.ones(len(some), 1))
+        return sums / counts
 
-        Only the middle `seconds` of a longer recording are used.
-        Raises UserError for a file that is not audio, a waveform of another shape, samples that are not finite or far
-        outside [-1, 1], and a sample rate that is invalid or not that of the file.
-        """
-        samples = self._samples(recording, sample_rate)
-        width = round(self.seconds * self.sample_rate)
-        start = max(len(samples) - width, 0) // 2
-        crop = torch.from_numpy(samples[start : start + width].copy())
-        length = torch.tensor([len(crop)])
-        padded = torch.nn.functional.pad(crop, (0, width - len(crop)))[None]
-        logits = self.classifier(padded, length).logits[0]
+    def _prediction(self, logits: Tensor) -> Prediction:
         if not logits.isfinite().all():
             raise UserError(
                 "The model's output is not finite: weights are damaged, or training diverged. Use another result."
@@ -54,7 +124,22 @@ class Recogniser:
         named = dict(zip(self.labels, logits.softmax(dim=0).tolist(), strict=True))
         return Prediction(max(named, key=named.__getitem__), named)
 
-    def _samples(self, recording: str | Path | Tensor, sample_rate: float | None) -> NDArray[np.float32]:
+    def _crops(self, samples: NDArray[np.float32], number: int, name: str) -> list[Heard]:
+        """Cut the crops of a recording, as scoring does. Raises UserError if all of them are silent."""
+        width, spare = self.width, max(len(samples) - self.width, 0)
+        count = math.ceil(len(samples) / width) if self.windows == "average" else self.scored_windows
+        alone = count == 1 or self.windows == "middle" or not spare
+        positions = [0.5] if alone else np.linspace(0, 1, count).tolist()
+        starts = [int(spare * position) for position in positions]
+        crops = [samples[start : start + width] for start in starts]
+        if all(np.ptp(crop) <= QUIETEST for crop in crops):
+            raise UserError(
+                f"{name} is silent in the {self.seconds:g} s that the classifier hears (windows={self.windows}): "
+                "cut the silence off, or load the model with windows='average'."
+            )
+        return [Heard(number, crop) for crop in crops]
+
+    def _samples(self, recording: Any, sample_rate: float | None, name: str) -> NDArray[np.float32]:
         """Return one channel (samples,) at the sample rate of the model, checked."""
         from speechforget.data.audio.files import BadSound, check_waveform, read_sound, resample
 
@@ -72,16 +157,33 @@ class Recogniser:
             samples, rate = _as_waveform(recording), sample_rate or self.sample_rate
         try:
             check_waveform(samples)
-            if not len(resampled := resample(samples, rate, self.sample_rate)):
-                raise BadSound(f"too short ({len(samples)} samples)")
+            resampled = resample(samples, rate, self.sample_rate)
+            _check_heard(samples, resampled, self.sample_rate)
         except (BadSound, ValueError, RuntimeError) as bad:
-            name = recording if isinstance(recording, (str, Path)) else "This waveform"
             raise UserError(f"{name} cannot be used: {bad}.") from None
         return resampled
 
 
+def _check_heard(samples: NDArray[np.float32], resampled: NDArray[np.float32], sample_rate: int) -> None:
+    """Raise BadSound for a sound that no classifier can hear: too short, silent, or clipped almost throughout."""
+    from speechforget.data.audio.files import SHORTEST, BadSound
+
+    if len(resampled) < SHORTEST * sample_rate:
+        raise BadSound(f"too short ({len(samples)} sample{'s' * (len(samples) != 1)})")
+    if np.ptp(samples) <= QUIETEST:
+        raise BadSound("silent (all samples are equal)")
+    clipped = float(np.mean(np.abs(samples) >= FULL_SCALE))
+    if clipped > MOST_CLIPPED:
+        raise BadSound(f"clipped ({clipped:.0%} of its samples are at full scale)")
+
+
+def _is_waveform(given: Sequence[Any]) -> bool:
+    """Return whether a list holds the samples of one recording."""
+    return bool(given) and all(isinstance(one, Real) and not isinstance(one, bool) for one in given)
+
+
 def _as_waveform(recording: Any) -> NDArray[np.float32]:
-    """Return samples (samples,) float32. Raises UserError for anything but one channel of real numbers."""
+    """Return samples (samples,) float32, the mean of all channels. Raises UserError for anything but real numbers."""
     try:
         samples = torch.as_tensor(recording).detach().cpu()
         shape, numbers = tuple(samples.shape), not samples.is_complex() and samples.dtype != torch.bool
@@ -89,43 +191,61 @@ def _as_waveform(recording: Any) -> NDArray[np.float32]:
         raise UserError(
             f"A recording must be a file name or a waveform of numbers, not {type(recording).__name__} ({error})."
         ) from None
-    if len(shape) != 1 or not shape[0] or not numbers:
+    several = len(shape) == 2 and 1 <= min(shape) <= MOST_CHANNELS and min(shape) < max(shape)
+    if not numbers or not all(shape) or not (len(shape) == 1 or several):
         raise UserError(
-            f"A waveform must have the shape (samples,), not {shape}, and real numbers: "
-            "give one channel of one recording."
+            f"A waveform must have the shape (samples,) or (channels, samples), not {shape}, and real numbers: "
+            "give one recording, or a list of recordings."
         )
-    return samples.to(torch.float32).numpy()
+    mono = samples.to(torch.float32)
+    return (mono.mean(dim=shape.index(min(shape))) if several else mono).numpy()
 
 
-def load(folder: str | Path) -> Recogniser:
-    """Load the classifier of a model folder, or the unlearned one of a result folder in its output folder.
+def load(folder: str | Path, device: str = "auto", windows: str = WINDOWS[0]) -> Recogniser:
+    """Load the classifier of a model folder or an exported folder, or the model that a result folder delivers.
 
-    Raises UserError for any other folder, and if the model of a result is missing.
+    device: `auto` (a GPU if PyTorch sees one), or a name such as `cpu` or `cuda:1`. windows: see `Recogniser`; the
+    crops that gave the numbers of a model folder are not known, so `scored` is `middle` there.
+    Raises UserError for any other folder, if the model of a result is missing, and for a device that is not here.
     """
-    found = Path(folder).expanduser()
+    asked = found = Path(folder).expanduser()
     if (found / "result.json").exists():
-        found = _unlearned(found)
-    if not (found / "model.json").exists():
+        found = model_of(found).folder
+    if not any((found / name).exists() for name in ("model.json", BESIDE_LIBRARY)):
         raise UserError(
             f"{folder} is neither a model nor a result: give the result folder that a run prints at its end."
         )
-    classifier, description = load_classifier(found)
-    return Recogniser(classifier, description["labels"], description["sample_rate"], description["seconds"])
+    classifier, description = (load_classifier if (found / "model.json").exists() else _from_library)(found)
+    scored = description.get("windows") or scored_windows(asked)
+    where = _device(device)
+    facts = (description["labels"], description["sample_rate"], description["seconds"])
+    return Recogniser(classifier.to(where), *facts, windows, scored)
 
 
-def _unlearned(result: Path) -> Path:
-    """Return the model folder of a result. Raises UserError if it is missing, such as beside a copied result."""
+def scored_windows(result: Path) -> int:
+    """Return how many crops of a longer recording were scored for a result; 1, the middle, if it does not say."""
+    config = result / "config.yaml"
+    return int(OmegaConf.select(OmegaConf.load(config), "dataset.windows", default=1)) if config.exists() else 1
+
+
+def _from_library(folder: Path) -> tuple[nn.Module, Mapping[str, Any]]:
+    """Load a classifier from the weights that the transformers library wrote. Raises UserError."""
     try:
-        name = str(json.loads((result / "result.json").read_text(encoding="utf-8"))["artefacts"]["unlearned"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(
-            f"{result / 'result.json'} cannot be read ({error!r}): copy the result again, or make it again."
-        ) from error
-    folders = [own.parent.parent / "unlearned" / name for own in (result.absolute(), result.resolve())]
-    for folder in folders:
-        if (folder / "model.json").exists():
-            return folder
-    raise UserError(
-        f"{result} is a result, but its model is missing: a result holds numbers only. "
-        f"Copy the folder unlearned/{name} of the same output folder to {folders[0]}, or load that folder itself."
-    )
+        description = json.loads((folder / BESIDE_LIBRARY).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{folder} holds no readable model ({error}): copy or export it again.") from error
+    options = {**description["model"], "pretrained": str(folder), "head": "keep"}
+    classifier = build_classifier(options, len(description["labels"]), description["sample_rate"])
+    return classifier.eval(), description
+
+
+def _device(asked: str) -> torch.device:
+    if asked == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(asked)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, TypeError) as error:
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise UserError(f"The device {asked!r} cannot be used ({reason}): choose auto or cpu.") from None
+    return device

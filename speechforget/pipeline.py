@@ -18,6 +18,7 @@ import numpy as np
 
 from speechforget.config.evaluation import Training, has_pairs, oracle_names, request_of, trainings
 from speechforget.config.inputs import HEARING, WINDOWS, code_of, decisive, metrics_in, targets_in, version_of
+from speechforget.config.oracle import delivered_by
 from speechforget.config.seconds import with_seconds
 from speechforget.config.tried import untried
 from speechforget.config.tuned import check_tuned
@@ -276,6 +277,7 @@ class Pipeline:
             "objective": self.config["evaluation"]["objective"],
             "code": code_of("result", *paths),
             "seed": self.seed,
+            **({"deliver": deliver} if (deliver := delivered_by(self.config)) != "unlearned" else {}),
             **{name: artefact.key for name, artefact in audited.items()},
         }
 

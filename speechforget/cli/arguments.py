@@ -11,7 +11,9 @@ from speechforget.errors import UserError
 from speechforget.terminal import print_anywhere
 
 SUBCOMMANDS = {
+    "classify": "speechforget.cli.classify",
     "diff": "speechforget.cli.diff",
+    "export": "speechforget.cli.export",
     "explain": "speechforget.explain",
     "record": "speechforget.cli.record",
     "report": "speechforget.cli.report",

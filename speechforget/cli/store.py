@@ -130,6 +130,8 @@ def _verify(options: argparse.Namespace) -> int:
     done = "rebuilt" if options.rebuild else "checked"
     skipped = f", {left_out} unfinished skipped" if left_out else ""
     print(f"{len(finished)} artefacts {done}, {bad} bad{skipped}.")
+    if withheld := sum(len((read_done(node.folder) or {}).get("withheld", ())) for node in finished):
+        print(f"{withheld} files were withheld when this folder was handed over; their hashes are in DONE.")
     if bad and not options.rebuild:
         print("Remove the bad folders and repeat the run that built them: it builds them again.")
     return int(bool(bad))

@@ -1,4 +1,4 @@
-"""Decide whether a run trains an oracle, and say why it does not."""
+"""Decide whether a run trains an oracle, say why it does not, and which model it delivers."""
 
 from __future__ import annotations
 
@@ -9,6 +9,11 @@ from typing import Any
 def has_oracle(config: Mapping[str, Any]) -> bool:
     """Return whether a run trains an oracle; `oracle=auto` does if the recipe of the original is known."""
     return config["oracle"] == "train" or (config["oracle"] == "auto" and config["original"]["checkpoint"] is None)
+
+
+def delivered_by(config: Mapping[str, Any]) -> str:
+    """Return which model a run delivers; configs that older code recorded do not say it."""
+    return str(config.get("deliver", "unlearned"))
 
 
 def why_no_oracle(config: Mapping[str, Any]) -> str | None:

@@ -139,6 +139,9 @@ def check_original(config: Mapping[str, Any]) -> None:
             "original.labels must be a list of names, or a mapping of the checkpoint's names to the corpus's, "
             f"not {labels!r}."
         )
+    choice(config, "deliver", ("unlearned", "oracle"))
+    if config["deliver"] == "oracle" and not has_oracle(config):
+        raise UserError("deliver=oracle needs a run with an oracle: set oracle=train, too.")
     if config["only"] is not None:
         check_only(config)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from speechforget.config.oracle import has_oracle
+from speechforget.config.oracle import delivered_by, has_oracle
 from speechforget.models.checkpoint import Checkpoint
 
 
@@ -25,6 +25,16 @@ def caveats(config: Mapping[str, Any], checkpoint: Checkpoint | None) -> list[st
     if (start := _pretrained(config, checkpoint)) is not None:
         found.append(f"{start}: what pre-training learned of the forget utterances was not unlearned.")
     return found
+
+
+def delivery(config: Mapping[str, Any]) -> list[str]:
+    """Say which model is delivered, if it is not the unlearned one."""
+    if delivered_by(config) != "oracle":
+        return []
+    return [
+        "Delivered: the oracle, which was trained from scratch without the forgotten recordings. The verdict is about "
+        "the unlearned model, which is not delivered."
+    ]
 
 
 def _pretrained(config: Mapping[str, Any], checkpoint: Checkpoint | None) -> str | None:

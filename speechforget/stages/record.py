@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from speechforget.config.identity import attack_facts, corpus_facts, metric_facts, models_facts, request_facts
-from speechforget.config.oracle import why_no_oracle
+from speechforget.config.oracle import delivered_by, why_no_oracle
 from speechforget.data.requests.options import counted
 from speechforget.data.requests.select import Request
 from speechforget.models.checkpoint import Checkpoint
-from speechforget.report.caveats import caveats
+from speechforget.report.caveats import caveats, delivery
 from speechforget.stages.split import Data
 from speechforget.store import Artefact, provenance
 from speechforget.tracking.loggers import words_of
@@ -34,6 +34,7 @@ def describe_result(
         "method": config["method"]["name"],
         "minimised": config["evaluation"]["objective"],
         "seed": int(config["seed"]),
+        "delivered": delivered_by(config),
         "request": {
             "name": request.name,
             "forget": len(request.forget),
@@ -51,7 +52,7 @@ def describe_result(
         },
         "cost": {name: artefact.cost for name, artefact in models.items()},
         "no_oracle": why_no_oracle(config),
-        "notes": [*caveats(config, checkpoint), *request.notes],
+        "notes": [*delivery(config), *caveats(config, checkpoint), *request.notes],
         "untried": untried,
         "versions": about["versions"],
         "commit": about["commit"],

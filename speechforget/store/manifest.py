@@ -146,11 +146,13 @@ def damaged(folder: Path, name: str, problem: str) -> UserError:
 def verified(folder: Path, name: str) -> Path:
     """Return the path of a file in a finished folder after comparing its bytes with DONE.
 
-    Raises UserError if they differ, if the folder is unfinished, or if the file is not recorded.
+    Raises UserError if they differ, if the folder is unfinished, and if the file is not recorded or was withheld.
     """
     record = read_done(folder)
     if record is None:
         raise UserError(f"{folder} is not finished: run the command that builds it again.")
+    if name in record.get("withheld", ()):
+        raise UserError(f"{folder} was handed over without {name}: ask for a bundle with it (--with-ids).")
     if name not in record["files"]:
         raise damaged(folder, name, "is not recorded in DONE")
     for found, problem in damage(folder, {"files": {name: record["files"][name]}}, hashes=True):

@@ -23,7 +23,7 @@ FLOORS = (
     ("models", "methods", "record"),
     ("attacks", "explain", "inference", "report", "training"),
     ("stages",),
-    ("page", "pipeline"),
+    ("page", "pipeline", "export"),
     ("cli",),
     ("launchers",),
 )
