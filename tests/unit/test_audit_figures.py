@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections import Counter
 from dataclasses import replace
 from functools import cache
 
@@ -168,6 +169,7 @@ def test_cheats_are_caught_and_oracles_pass_in_19_of_20_seeds(cheat: str) -> Non
     changes, expected = CHEATS.get(cheat, (oracles.get(cheat), {WITHIN}))
     found = [words(verdict({}, figures(made(seed, **changes)))) for seed in range(20)]
     for question in (REQUEST, ORACLE):
+        print("\n", cheat, question, Counter(answers[question] for answers in found))  # pytest -s
         assert sum(answers[question] in expected for answers in found) >= 19
 
 
