@@ -25,6 +25,7 @@ GROUPS = {
     "original of a checkpoint": "model",
     "oracle": "model",
     "unlearned": "method",
+    "untrained": "model",
 }  # what a config chooses for a stage
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from speechforget.config.evaluation import Training, has_pairs, oracle_names, request_of, trainings
+from speechforget.config.evaluation import Training, has_pairs, needs_untrained, oracle_names, request_of, trainings
 from speechforget.config.inputs import HEARING, WINDOWS, code_of, decisive, metrics_in, targets_in, version_of
 from speechforget.config.oracle import delivered_by
 from speechforget.config.seconds import with_seconds
@@ -36,6 +36,7 @@ from speechforget.stages.original import import_original
 from speechforget.stages.power import power
 from speechforget.stages.split import Data, split_corpus
 from speechforget.stages.together import train_together
+from speechforget.stages.untrained import untrained
 from speechforget.store import Artefact, Producer, Store, verified, words_for
 from speechforget.tracking.loggers import words_of
 
@@ -263,6 +264,7 @@ class Pipeline:
         self, models: Mapping[str, Artefact], scores: Mapping[str, Artefact], audited: Mapping[str, Artefact]
     ) -> Artefact:
         """Attack all models, and compare their scores and what the attacks measured; add what an audit found."""
+        drawn = untrained(self) if needs_untrained(self.config) else None
         paths = metrics_in(self.config["evaluation"])
         attacks = list(self.config["evaluation"]["attacks"])
         attacked = {name: [attack(self, model, options) for options in attacks] for name, model in models.items()}
@@ -279,6 +281,7 @@ class Pipeline:
             "seed": self.seed,
             **({"deliver": deliver} if (deliver := delivered_by(self.config)) != "unlearned" else {}),
             **{name: artefact.key for name, artefact in audited.items()},
+            **({"untrained": drawn.key} if drawn else {}),
         }
 
         def build(folder: Path, key: str) -> None:
@@ -293,7 +296,8 @@ class Pipeline:
                 for name, artefact in audited.items():
                     told[name] = json.loads(verified(artefact.folder, f"{name}.json").read_text(encoding="utf-8"))
                 told["identity"] = record.identity(self.config, self.data, self.made_from, inputs)
-                write_comparison(folder, self.config, told, self.data, self.request, models, scores, attacked, tracker)
+                measured = self.data, self.request, models, scores, attacked, drawn
+                write_comparison(folder, self.config, told, *measured, tracker)
 
         return self.store.produce("result", self.name, inputs, build)
 

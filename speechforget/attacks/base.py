@@ -47,6 +47,13 @@ class Attack(Protocol):
         ...
 
 
+class Scored(NamedTuple):
+    """Hold what is known of the unchanged classifier: the outputs of all rows, and which rows are middle crops (n,)."""
+
+    outputs: Outputs
+    known: NDArray[np.bool_]
+
+
 @dataclass(frozen=True)
 class Subject:
     """Hold one classifier and the utterances of a request; columns have an entry for every row of the corpus table.
@@ -58,6 +65,7 @@ class Subject:
     classes: names of the outputs. label: the column that the classifier predicts. forgotten: the classes that the
         request removes, none for a request of samples. seed: of all draws, the same for every model of a comparison.
     planted: reads the utterances that carry a key (`dataset.planted`); None if none does.
+    scored: of the unchanged classifier, so that its outputs need no further pass; None if they are not known.
     """
 
     classifier: nn.Module
@@ -72,6 +80,7 @@ class Subject:
     seed: int
     batch_size: int = 128  # changes rounding only
     planted: Planted | None = None
+    scored: Scored | None = None
     _kept: dict[bytes, list[tuple[Batch, Tensor | None]]] = field(default_factory=dict, repr=False)
 
     @cached_property
@@ -106,10 +115,12 @@ class Subject:
             yield to_device(batch, self.device)
 
     def outputs(self, rows: Rows, classifier: nn.Module | None = None) -> Outputs:
-        """Compute the outputs of some rows, by the classifier of the subject or by a changed copy of it.
+        """Compute the outputs of some rows by a changed copy; those of the classifier itself are looked up if scored.
 
         Raises FloatingPointError if outputs are not finite.
         """
+        if classifier is None and self.scored is not None and self.scored.known[rows].all():
+            return Outputs(*(np.asarray(column[rows]) for column in self.scored.outputs))
         found = []
         with torch.inference_mode():
             for batch, features in self.heard(rows):

@@ -105,7 +105,9 @@ def _measured(
     found = [share(right), _paired(right.astype(float) - before)]
     if len(nonmembers):
         others = subject.outputs(nonmembers, changed).logits
-        found.append(area_under_curve(_losses(subject, forget, logits), _losses(subject, nonmembers, others)))
+        speakers = None if subject.speakers is None else (subject.speakers[forget], subject.speakers[nonmembers])
+        losses = _losses(subject, forget, logits), _losses(subject, nonmembers, others)
+        found.append(area_under_curve(*losses, speakers=speakers))
     else:
         found.append(missing("there are no non-members"))
     return dict(zip(_names(name), found, strict=True))

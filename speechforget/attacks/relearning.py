@@ -118,7 +118,7 @@ class Relearning:
         weights = [parameter for parameter in learning(copied) if parameter.requires_grad]
         optimizer = torch.optim.Adam(weights, lr=self.learning_rate)
         try:
-            right = subject.right(judged, copied)
+            right = subject.right(judged)
             curve = [float(right.mean())]
             for batch in batches:
                 copied.zero_grad()

@@ -28,7 +28,7 @@ from speechforget.store import Artefact, OneByOne, Store, key_of
 from speechforget.store.dry_run import NotMadeError, dry_run
 from speechforget.store.manifest import DONE, read_done
 
-STAGES = ("split", "original", "oracle", "unlearned", "scores", "attack", "audit", "power", "result")
+STAGES = ("split", "original", "oracle", "unlearned", "scores", "attack", "untrained", "audit", "power", "result")
 # Inputs that a recorded cost must share with the artefact whose cost it estimates.
 ALIKE = {"original": ("model", "train"), "oracle": ("model", "train"), "unlearned": ("method",)}
 

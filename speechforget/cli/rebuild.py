@@ -13,6 +13,7 @@ from speechforget.pipeline import Pipeline
 from speechforget.stages.attack_models import attack
 from speechforget.stages.audit import audit
 from speechforget.stages.power import power
+from speechforget.stages.untrained import untrained
 from speechforget.store import Artefact, OneByOne, Store, canonical, differences, key_of, provenance, words_for
 from speechforget.store.difference import first_difference
 from speechforget.store.files import read_json
@@ -116,8 +117,8 @@ def _make(pipeline: Pipeline, node: Node) -> None:
         original = next((parent for parent in node.parents if parent.stage == "original"), None)
         name = "original" if original is None else _name_of(pipeline, original)
         pipeline.unlearn(pipeline.train(name), trainings(pipeline.config)[name]._replace(stage="unlearned"))
-    elif node.stage in {"audit", "power"}:
-        {"audit": audit, "power": power}[node.stage](pipeline)
+    elif node.stage in {"audit", "power", "untrained"}:
+        {"audit": audit, "power": power, "untrained": untrained}[node.stage](pipeline)
     elif node.stage in {"scores", "attack"}:
         inputs = node.inputs or {}
         found = _served(node.parents, str(inputs.get("model")), node.name)

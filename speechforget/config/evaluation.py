@@ -13,6 +13,7 @@ from speechforget.data.requests.select import Request
 from speechforget.errors import UserError
 
 FIRST_POOL_SEED = 1000  # oracles of the pool share no seed with the originals of pairs, so no first weights
+ZRF = "zrf"  # the metric that compares with models of random weights
 OBJECTIVES = ("accuracy", "told_from_oracles")
 FEWEST_FOR_A_BAND = 3  # oracles
 FEWEST = 4  # pairs, and oracles beside pairs: fewer give no interval
@@ -34,6 +35,11 @@ class Training(NamedTuple):
 def has_pairs(config: Mapping[str, Any]) -> bool:
     """Return whether a run audits its method by pairs. Whole classes cannot be exchanged, so they have none."""
     return bool(config["evaluation"]["pairs"]) and config["task"]["kind"] == "sample"
+
+
+def needs_untrained(config: Mapping[str, Any]) -> bool:
+    """Return whether a metric compares with models of random weights."""
+    return any(path.endswith(f".{ZRF}") for path in metrics_in(config["evaluation"]))
 
 
 def trainings(config: Mapping[str, Any]) -> dict[str, Training]:

@@ -105,6 +105,10 @@ CODE = {
         "stages.score stages.build",
         _DIVIDED + _METHODS + "stages.train stages.unlearn stages.importance_cache training.loop optimizers",
     ),
+    "untrained": _code(
+        "stages.untrained",
+        _DIVIDED + _METHODS + "stages.train stages.unlearn stages.importance_cache training.loop optimizers",
+    ),
     "audit": _code(
         "stages.audit",
         "stages.split data.requests.select data.requests.pool config.evaluation config.inputs",

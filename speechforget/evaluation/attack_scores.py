@@ -8,7 +8,7 @@ from speechforget.evaluation import attack_features
 from speechforget.evaluation.attack_features import confidence, entropy, modified_entropy
 from speechforget.evaluation.divergence import Rows
 from speechforget.evaluation.intervals import clopper_pearson
-from speechforget.evaluation.membership import area_under_curve
+from speechforget.evaluation.membership import area_under_curve, speakers_of
 from speechforget.evaluation.tables import NOTHING, Tables, Value, missing
 
 ONE_IN = (100, 1000)  # false-positive rates: 1 % and 0.1 %
@@ -42,7 +42,7 @@ def attack_scores(tables: Tables, model: str) -> dict[str, Value]:
         formula: score in {CE, -max_c p_c, -sum p log p, -(1 - p_y) log p_y - sum_{c != y} p_c log(1 - p_c)}; AUC =
             P(score of forget < score of non-member) + ties / 2; TPR = P(score of forget < t) with t the largest
             threshold at which at most n / 100 (n / 1000) of the n non-members lie below t.
-        unit: a share in [0, 1]; for the AUC a 99 % interval (DeLong, Wilson), for the rate 95 % (Clopper, Pearson).
+        unit: a share in [0, 1]; for the AUC a 99 % interval (as membership_auc), for the rate 95 % (Clopper, Pearson).
         aim: the oracle's value. An AUC far below the oracle's reveals forgotten utterances as surely as one above it.
         fooled by: forget and non-members that differ in more than membership; over-forgetting, which a rate on one
             side alone does not see; too few non-members, and a threshold that they choose.
@@ -58,9 +58,10 @@ def attack_scores(tables: Tables, model: str) -> dict[str, Value]:
         return {"loss": loss, "confidence": -largest, "entropy": spread, "modified_entropy": modified}
 
     forget, nonmembers = read("forget"), read("nonmembers")
+    speakers = speakers_of(tables, subsets["forget"], subsets["nonmembers"])
     found = {}
     for name, members in forget.items():
-        found[f"membership_auc_{name}"] = area_under_curve(members, nonmembers[name])
+        found[f"membership_auc_{name}"] = area_under_curve(members, nonmembers[name], speakers=speakers)
         for one_in in ONE_IN:
             found[f"membership_tpr_1_in_{one_in}_{name}"] = true_positive_rate(members, nonmembers[name], one_in)
     return found

@@ -88,13 +88,13 @@ def advantage(figures: Sequence[Figure], model: str) -> tuple[float, float]:
     return max(values), max(bounds)
 
 
-def request_told(figures: Sequence[Figure], threshold: float | None = None) -> Said:
-    """Answer whether the request's recordings can be told from recordings that were never heard."""
+def request_told(figures: Sequence[Figure], threshold: float | None = None, level: float = LEVEL) -> Said:
+    """Answer whether the request's recordings can be told from others never heard, with so many false alarms."""
     mine, known = _of(figures, "unlearned"), _of(figures, "original")
     joint = mine["strongest_attack"]
     if few := _too_few(joint):
         return few
-    told = _told(mine, joint.name, PRIMARY)
+    told = _told(mine, joint.name, PRIMARY, level)
     of_original, bound = advantage(figures, "original")[0], advantage(figures, "unlearned")[1]
     if not (of_original >= WEAK_ATTACK and _told(known, joint.name, PRIMARY)):
         yet = f" Yet forgotten recordings stand out ({_listed(told)})." if told else ""

@@ -19,7 +19,7 @@ LEVEL = 0.05
 # What is closer to the oracles than this share of the original's distance does not count: oracles may agree exactly.
 CLOSE = 0.05
 # Oracles may agree exactly on a share of utterances, so its spread is at least that of one utterance.
-SHARES = ("accuracy", "macro_f1")
+SHARES = ("accuracy", "macro_f1", "neighbour_share")
 LEFT, ALIKE, BEYOND = 1, 0, -1  # on the original's side of the band, within it, on the other side
 
 
@@ -47,7 +47,8 @@ class Evidence:
         return f"{self.name} {self.value:.3g}, oracles {self.low:.3g} to {self.high:.3g}, original {self.original:.3g}"
 
 
-def _number(comparison: Comparison, model: str, name: str) -> float:
+def number(comparison: Comparison, model: str, name: str) -> float:
+    """Return a number of a model, nan if there is none."""
     value = (comparison.get(model, {}).get(name) or {}).get("value")
     return math.nan if value is None else float(value)
 
@@ -60,7 +61,7 @@ def judge(comparison: Comparison, names: Iterable[str], level: float = LEVEL) ->
     """
     known = {}
     for name in names:
-        numbers = [_number(comparison, model, name) for model in ("unlearned", "original", "oracle")]
+        numbers = [number(comparison, model, name) for model in ("unlearned", "original", "oracle")]
         if all(math.isfinite(number) for number in numbers):
             known[name] = numbers
     each = level / max(len(known), 1)

@@ -23,6 +23,14 @@ def wilson(share: float, count: float, confidence: float = 0.95) -> tuple[float,
     return min(max(centre - half, 0.0), share), max(min(centre + half, 1.0), share)
 
 
+def with_student(count: float, freedom: int, confidence: float) -> float:
+    """Reduce a number of trials so that Wilson's interval has Student's quantile in place of the normal one."""
+    from scipy.special import stdtrit
+
+    tail = 0.5 + confidence / 2
+    return count * (NormalDist().inv_cdf(tail) / float(stdtrit(freedom, tail))) ** 2
+
+
 def clopper_pearson(hits: float, trials: int, confidence: float = 0.95) -> tuple[float, float]:
     """Compute the exact interval of a share (Clopper & Pearson, Biometrika 1934) from counts."""
     from scipy.special import betaincinv

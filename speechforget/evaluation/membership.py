@@ -12,13 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from speechforget import seeding
-from speechforget.evaluation.intervals import wilson
+from speechforget.evaluation.intervals import wilson, with_student
 from speechforget.evaluation.tables import CHUNK, NOTHING, Mask, Tables, Value, missing
 
 Losses = NDArray[np.float64]
 Counts = NDArray[np.int64]
 Rows = NDArray[np.int64]
 
+Speakers = tuple[NDArray[np.str_], NDArray[np.str_]]
+
+FEWEST_SPEAKERS = 10  # on a side, to be the units of an interval
 # FOLDS: of the cross-validation of a threshold. RESAMPLES: of the bootstrap.
 FOLDS, RESAMPLES = 10, 1000
 GUESSING = "the attack is no better than guessing"
@@ -36,10 +39,12 @@ def _placements(of: Losses, among: Losses) -> Losses:
     return 1 - (left + right) / (2 * len(ordered))
 
 
-def area_under_curve(members: Losses, nonmembers: Losses, confidence: float = 0.99) -> Value:
+def area_under_curve(
+    members: Losses, nonmembers: Losses, confidence: float = 0.99, speakers: Speakers | None = None
+) -> Value:
     """Compute the AUC of the attack score -loss: P(member's loss < non-member's loss) + half the ties, in [0, 1].
 
-    `count` is the number of non-members.
+    `count` is the number of non-members. speakers: of members and of non-members, "" where unknown; see `_by_speaker`.
 
     Interval: Wilson's, which stays inside [0, 1], with AUC (1 - AUC) / variance as the effective number of trials. The
     variance is that of DeLong et al. (Biometrics 1988). If it is 0 (perfect separation, all tied, one utterance), its
@@ -57,8 +62,41 @@ def area_under_curve(members: Losses, nonmembers: Losses, confidence: float = 0.
     variance = math.nan
     if smaller > 1:
         variance = float(by_member.var(ddof=1) / len(members) + by_nonmember.var(ddof=1) / len(nonmembers))
+    clustered = None if speakers is None else _by_speaker(by_member - value, by_nonmember - value, speakers)
+    if clustered is not None and clustered[0] > 1e-12:
+        variance = clustered[0]
     trials = value * (1 - value) / variance if variance > 1e-12 else float(smaller)
+    if clustered is not None:
+        trials = with_student(trials, clustered[1], confidence)
     return Value(value, *wilson(value, trials, confidence), len(nonmembers))
+
+
+def _by_speaker(members: Losses, nonmembers: Losses, speakers: Speakers) -> tuple[float, int] | None:
+    """Compute the variance of an AUC with speakers as the units, and its degrees of freedom.
+
+    Obuchowski (Biometrics 1997): sums of the deviations of placements by speaker, also of speakers on both sides; equal
+    to DeLong's for one utterance a speaker. An utterance of an unknown speaker is a unit of its own. None with fewer
+    than `FEWEST_SPEAKERS` units on a side, from which no variance can be estimated.
+    """
+    joint = np.concatenate(speakers)
+    alone = np.char.add("\n", np.arange(len(joint)).astype(str))  # no speaker has such a name
+    unit = np.unique(np.where(joint == "", alone, joint), return_inverse=True)[1]
+    sides = np.split(unit, [len(members)])
+    counts = [len(np.unique(side)) for side in sides]
+    if min(counts) < FEWEST_SPEAKERS:
+        return None
+    sums = [
+        np.bincount(side, part, minlength=int(unit.max()) + 1) / len(part)
+        for side, part in zip(sides, (members, nonmembers), strict=True)
+    ]
+    every = int(unit.max()) + 1
+    own = sum(count / (count - 1) * float(each @ each) for count, each in zip(counts, sums, strict=True))
+    return own + 2 * every / (every - 1) * float(sums[0] @ sums[1]), min(counts) - 1
+
+
+def speakers_of(tables: Tables, members: Mask, nonmembers: Mask) -> Speakers | None:
+    """Return the speakers of two sets of utterances; None if the corpus names none."""
+    return None if tables.speaker is None else (tables.speaker[members], tables.speaker[nonmembers])
 
 
 def auc(tables: Tables, model: str) -> dict[str, Value]:
@@ -70,15 +108,18 @@ def auc(tables: Tables, model: str) -> dict[str, Value]:
             forget still looks like training data. Near 0: forget has conspicuously high losses. Both reveal what was
             forgotten.
         formula: P(loss of forget < loss of non-member) + P(equal) / 2.
-        unit: a share in [0, 1] with a 99 % interval (DeLong's variance in Wilson's form); `count` is non-members.
+        unit: a share in [0, 1] with a 99 % interval: DeLong's variance in Wilson's form, with speakers as the units
+            where forget and the non-members have 10 or more each, else utterances; `count` is non-members.
         aim: the oracle's value, not 0.5: the two sets may differ in more than membership.
         fooled by: luck of the draw, which moves it more than a method does on one small request; each utterance's own
             loss, which averages hide: gradient ascent on samples has a perfect AUC and is found utterance by utterance.
-        source: Yeom et al., CSF 2018; interval: DeLong et al., Biometrics 1988, and Wilson, JASA 1927.
+        source: Yeom et al., CSF 2018; interval: DeLong et al., Biometrics 1988, Obuchowski, Biometrics
+            1997 (speakers), and Wilson, JASA 1927.
     """
-    loss = tables.of(model).loss
-    subsets = tables.subsets()
-    return {"membership_auc": area_under_curve(loss[subsets["forget"]], loss[subsets["nonmembers"]])}
+    loss, subsets = tables.of(model).loss, tables.subsets()
+    forget, nonmembers = subsets["forget"], subsets["nonmembers"]
+    speakers = speakers_of(tables, forget, nonmembers)
+    return {"membership_auc": area_under_curve(loss[forget], loss[nonmembers], speakers=speakers)}
 
 
 def best_cuts(losses: Losses, members: Counts, nonmembers: Counts) -> tuple[Losses, Losses]:

@@ -88,6 +88,7 @@ class Tables:
     the request removes, empty for a sample request. seed: of the random draws of attacks. speaker: (n,) str, "" where
     unknown; None if the corpus names no speakers. classes: the names of the K outputs, empty if they have none.
     confused: indices of the two classes whose labels were exchanged in some training utterances, empty if none were.
+    untrained: logits (models, forget utterances, K) of models of random weights; None if no metric asks for them.
     """
 
     original: Scores
@@ -98,6 +99,7 @@ class Tables:
     speaker: NDArray[np.str_] | None = None
     classes: tuple[str, ...] = ()
     confused: tuple[int, ...] = ()
+    untrained: NDArray[np.floating] | None = None
 
     def __post_init__(self) -> None:
         rows, outputs = self.original.logits.shape
@@ -105,6 +107,9 @@ class Tables:
             raise ValueError("the column of speakers differs in length from the score tables")
         if self.classes and len(self.classes) != outputs:
             raise ValueError("there are not as many names of classes as outputs")
+        asked = (int((self.original.role == "forget").sum()), outputs)
+        if self.untrained is not None and self.untrained.shape[1:] != asked:
+            raise ValueError("models of random weights were not scored on forget")
         for other in (*self.oracles, self.unlearned):
             if not all(
                 np.array_equal(getattr(self.original, name), getattr(other, name))

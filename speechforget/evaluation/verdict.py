@@ -15,14 +15,20 @@ from speechforget.evaluation.audit.figures import Figure
 from speechforget.evaluation.audit_answers import Said, harmed, oracle_told, request_told
 from speechforget.evaluation.evidence import ALIKE, BEYOND, LEFT, LEVEL, Comparison, Evidence, judge
 from speechforget.evaluation.flags import DESTROYED, flags
+from speechforget.evaluation.key_answers import keys_told
 
 UNDER, WITHIN, OVER, LITTLE = "under", "within", "over", "too little to tell"
 WORDS = (UNDER, WITHIN, OVER, LITTLE)
 STATE = "Does the method work at all?"
 FULL, AUDIT = "run with evaluation=full", "run with evaluation=audit"
 
+STRENGTHS = ("none", "weak", "moderate", "strong")
+HEARD = "nonmembers_auc"
+DISTANCE = "neighbour_js"
+BOTH_SIDES = ("neighbour_", HEARD)  # which side of the band they are on does not say what is left
+CLASS_NUMBERS = ("accuracy_forget", "accuracy_test_forgotten")
 STARTS = {
-    REQUEST: ("membership_auc",),
+    REQUEST: ("membership_auc", "neighbour_", HEARD),
     INSIDE: ("probe_", "verification_"),
     RETURNS: (
         *("prototype_", "relearn", "compression_", "int8_", "int4_", "fp16_", "pruned_", "batch_norm_"),
@@ -123,12 +129,48 @@ def _answer(question: str, word: str, opening: str, evidence: Sequence[Evidence]
 
 
 def _request(comparison: Comparison, figures: Sequence[Figure], forgotten: bool, threshold: float | None) -> Answer:
-    """Answer from the audit; without one, averages may show a difference, but never that there is none."""
-    if figures:
-        return _said(REQUEST, request_told(figures, threshold))
-    evidence = judge(comparison, _names(comparison, REQUEST))
-    left = [each for each in _of(evidence, LEFT) if each.found]
-    beyond = [each for each in evidence if each.side is not None and each.side != ALIKE and each not in left]
+    """Answer from planted keys of this model, where there are any, and from the audit or from averages.
+
+    Each has half of the false alarms where both exist.
+    """
+    said = keys_told(comparison, LEVEL / 2)
+    level = LEVEL if said is None else LEVEL / 2
+    method = _said(REQUEST, request_told(figures, threshold, level)) if figures else None
+    other = method or _averages(comparison, forgotten, level)
+    if said is None:
+        return other
+    named = {
+        "By planted keys, of this model": _said(REQUEST, said),
+        "Of its method" if method else "By averages": other,
+    }
+    return _joined(named)
+
+
+def _joined(named: Mapping[str, Answer]) -> Answer:
+    """Join answers to one question: what was found counts most, and then what was looked for and not found."""
+    told = [each for each in named.values() if each.word in (UNDER, OVER)]
+    within = [each for each in named.values() if each.word == WITHIN]
+    known = told or within or list(named.values())
+    word = UNDER if any(each.word == UNDER for each in told) else known[0].word
+    ordered = sorted(named.items(), key=lambda item: item[1] not in known)
+    sentence = " ".join(f"{name}: {each.sentence}" for name, each in ordered)
+    evidence = tuple(name for each in known for name in each.evidence)
+    return Answer(
+        known[0].question, word, sentence, evidence, max((each.strength for each in known), key=STRENGTHS.index)
+    )
+
+
+def _averages(comparison: Comparison, forgotten: bool, level: float) -> Answer:
+    """Answer from averages, which may show a difference, but never that there is none."""
+    names = [*_names(comparison, REQUEST), *(CLASS_NUMBERS if forgotten else ())]
+    evidence = judge(comparison, names, level)
+    heard = [each for each in evidence if each.name == HEARD and each.value > each.high]
+    if heard:
+        opening = "There is evidence that the model heard the non-members, so attacks against them say nothing of it"
+        return _answer(REQUEST, OVER, opening, heard, "weak")
+    left = [each for each in _of(evidence, LEFT) if each.found and not each.name.startswith(BOTH_SIDES)]
+    told = [each for each in evidence if each.side is not None and each.side != ALIKE and each not in left]
+    beyond = [each for each in told if each.name != HEARD and not (each.name == DISTANCE and each.value < each.low)]
     if left:
         return _answer(REQUEST, UNDER, "There is evidence of recordings left in the model", left, "weak")
     if beyond:

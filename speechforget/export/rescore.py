@@ -15,6 +15,7 @@ from speechforget.evaluation.tables import Mask, Scores, Tables
 from speechforget.export.corpus import Corpus
 from speechforget.export.source import Source, Unsupported
 from speechforget.stages.compare import join
+from speechforget.stages.joined import in_order
 from speechforget.store import Artefact
 from speechforget.store.graph import Node
 
@@ -27,15 +28,17 @@ def tables_of(source: Source, corpus: Corpus) -> Tables:
     by_key = {node.key: node for node in source.nodes if node.state == "done"}
 
     def artefacts(kind: str) -> dict[str, Artefact]:
-        return {name: _artefact(by_key, kind, name, key) for name, key in source.inputs[kind].items()}
+        return {name: _artefact(by_key, f"{kind} of the {name}", key) for name, key in in_order(source.inputs[kind])}
 
+    drawn = source.inputs.get("untrained")
+    untrained = None if drawn is None else _artefact(by_key, "scores of models of random weights", drawn)
     seed = int(source.config["seed"])
-    return join(corpus.data, corpus.request, artefacts("models"), artefacts("scores"), seed)
+    return join(corpus.data, corpus.request, artefacts("models"), artefacts("scores"), seed, untrained)
 
 
-def _artefact(by_key: Mapping[str | None, Node], kind: str, name: str, key: str) -> Artefact:
+def _artefact(by_key: Mapping[str | None, Node], what: str, key: str) -> Artefact:
     if key not in by_key:
-        raise Unsupported(f"the {kind} of the {name} are missing beside the result")
+        raise Unsupported(f"the {what} are missing beside the result")
     return Artefact(by_key[key].folder, key, built=False)
 
 

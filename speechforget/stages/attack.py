@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from speechforget.attacks.base import ROLES, Rows, Subject
+from speechforget.attacks.base import ROLES, Outputs, Rows, Scored, Subject
 from speechforget.config.instantiate import instantiate_target
 from speechforget.data.batches.planted import Planted
 from speechforget.data.batches.streams import Stream
@@ -21,6 +21,7 @@ from speechforget.errors import UserError
 from speechforget.evaluation.tables import Value
 from speechforget.models.folder import load_classifier
 from speechforget.stages.attack_values import write_values
+from speechforget.stages.score_files import read_scores
 from speechforget.stages.sources import make_waveforms, open_recordings
 from speechforget.stages.split import Data
 from speechforget.store import verified, write_json
@@ -28,14 +29,22 @@ from speechforget.training.cost_meter import Cost
 from speechforget.training.device import start_process
 from speechforget.training.finite import Watch
 
-VERSION = 1  # raise it whenever the same inputs give other values
+VERSION = 2  # raise it whenever the same inputs give other values
 AHEAD = 4  # batches that a thread reads ahead where recordings are read on demand
 
 
 def run_attack(
-    folder: Path, model: Path, config: Mapping[str, Any], data: Data, request: Request, options: Mapping[str, Any]
+    folder: Path,
+    model: Path,
+    scores: Path,
+    config: Mapping[str, Any],
+    data: Data,
+    request: Request,
+    options: Mapping[str, Any],
 ) -> None:
     """Run the attack that `options` describes on the model of a folder; write its values and its cost to `folder`.
+
+    scores: the folder of the model's scores.
 
     Raises UserError for options that the attack does not take, and Diverged if outputs of the model are not finite.
     """
@@ -45,15 +54,20 @@ def run_attack(
         verified(model, name)
     classifier, _ = load_classifier(model)
     cost = Cost()
-    subject = make_subject(cost.watch(classifier.to(device)), config, data, request)
+    subject = make_subject(cost.watch(classifier.to(device)), config, data, request, scores)
     with cost, Watch(f"The model {model.name}").watched(f"when {options['_target_']} attacked it"):
         values = attack(subject)
     write_values(folder, str(options["_target_"]), checked(values, str(options["_target_"])))
     write_json(folder / "cost.json", cost.record())
 
 
-def make_subject(classifier: nn.Module, config: Mapping[str, Any], data: Data, request: Request) -> Subject:
-    """Return what an attack sees of a classifier. Withdrawn utterances have no role."""
+def make_subject(
+    classifier: nn.Module, config: Mapping[str, Any], data: Data, request: Request, scores: Path | None = None
+) -> Subject:
+    """Return what an attack sees of a classifier. Withdrawn utterances have no role.
+
+    scores: the folder of its scores, if there is one.
+    """
     dataset, table = config["dataset"], data.table
     recordings = open_recordings({**dataset, "resident": "host"}, data, None)
     waveforms = make_waveforms(dataset, data, recordings)
@@ -73,7 +87,16 @@ def make_subject(classifier: nn.Module, config: Mapping[str, Any], data: Data, r
         tuple(data.classes.index(name) for name in request.forgotten),
         int(config["seed"]),
         planted=None if waveforms.keys is None else Planted(waveforms, waveforms.keys),
+        scored=None if scores is None else _scored(scores, waveforms.length, waveforms.samples, dataset["windows"]),
     )
+
+
+def _scored(folder: Path, length: Rows, samples: int, windows: int) -> Scored:
+    """Read the outputs of a score table. A longer utterance that was scored by several windows is no middle crop."""
+    columns = read_scores(folder)
+    if not np.array_equal(columns["row"], np.arange(len(length))):
+        raise RuntimeError(f"{folder} does not hold the utterances of this corpus")
+    return Scored(Outputs(columns["logits"], columns["embedding"]), (length <= samples) | (windows == 1))
 
 
 def _stream(everything: Stream, rows: Rows, size: int) -> Stream:

@@ -13,9 +13,11 @@ from speechforget.store import Artefact
 
 def attack(maker: Maker, model: Artefact, options: Mapping[str, Any]) -> Artefact:
     """Run the attack that `options` describes on a model, in this process, however many devices there are."""
+    scores = maker.score("model", model)
     inputs = {
         "version": version_of("attack"),
         "model": model.key,
+        "scores": scores.key,
         "split": maker.data.key,
         "request": maker.forgotten_ids,
         "forgotten": list(maker.request.forgotten),
@@ -29,6 +31,6 @@ def attack(maker: Maker, model: Artefact, options: Mapping[str, Any]) -> Artefac
     def build(folder: Path, _: str) -> None:
         from speechforget.stages.attack import run_attack
 
-        run_attack(folder, model.folder, maker.config, maker.data, maker.request, options)
+        run_attack(folder, model.folder, scores.folder, maker.config, maker.data, maker.request, options)
 
     return maker.produce("attack", f"{str(options['_target_']).rpartition('.')[2]}-{model.name}", inputs, build)

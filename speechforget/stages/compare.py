@@ -17,7 +17,7 @@ from speechforget.evaluation.tables import MODELS, Scores, Tables, Value
 from speechforget.report.plot import comparison_plot
 from speechforget.report.record import footnotes, write_result
 from speechforget.stages.attack_values import read_values
-from speechforget.stages.score_files import read_table
+from speechforget.stages.score_files import read_table, read_untrained
 from speechforget.store import Artefact, write_text
 from speechforget.tracking.loggers import Guarded, log_comparison
 
@@ -37,14 +37,15 @@ def write_comparison(
     models: Mapping[str, Artefact],
     scores: Mapping[str, Artefact],
     attacked: Mapping[str, Sequence[Artefact]],
+    untrained: Artefact | None,
     tracker: Guarded | None,
 ) -> None:
     """Compare the models and write result, config and plot to `folder`; send them to the tracker.
 
-    attacked: model -> the artefacts of the attacks on it.
+    attacked: model -> the artefacts of the attacks on it. untrained: see `stages.untrained`, if a metric needs it.
     """
     save_speakers(folder, data)
-    tables = join(data, request, models, scores, int(config["seed"]))
+    tables = join(data, request, models, scores, int(config["seed"]), untrained)
     comparison = compare(tables, metrics_in(config["evaluation"]), measured(attacked))
     write_text(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(dict(config))))
     result = write_result(folder, dict(record), comparison)
@@ -77,7 +78,12 @@ def save_speakers(folder: Path, data: Data) -> None:
 
 
 def join(
-    data: Data, request: Request, models: Mapping[str, Artefact], scores: Mapping[str, Artefact], seed: int
+    data: Data,
+    request: Request,
+    models: Mapping[str, Artefact],
+    scores: Mapping[str, Artefact],
+    seed: int,
+    untrained: Artefact | None = None,
 ) -> Tables:
     """Join the score tables with the role of each utterance; withdrawn utterances are left out.
 
@@ -104,6 +110,7 @@ def join(
         data.speakers(request.withdrawn),
         tuple(data.classes),
         data.confused,
+        None if untrained is None else read_untrained(untrained.folder),
     )
 
 

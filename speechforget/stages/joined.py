@@ -27,18 +27,22 @@ class NotHere(UserError):  # noqa: N818
 
 
 class Joined(NamedTuple):
-    """Hold what a result was computed from: the split, the request, and its models and score tables by name."""
+    """Hold what a result was computed from: the split, the request, and its models and score tables by name.
+
+    untrained: models of random weights, if a metric compared with them.
+    """
 
     result: dict[str, Any]
     data: Data
     request: Request
     models: dict[str, Artefact]
     scores: dict[str, Artefact]
+    untrained: Artefact | None = None
 
     @property
     def tables(self) -> Tables:
         """Return the joined score tables, without withdrawn utterances."""
-        return join(self.data, self.request, self.models, self.scores, int(self.result["seed"]))
+        return join(self.data, self.request, self.models, self.scores, int(self.result["seed"]), self.untrained)
 
 
 def read_tables(outputs: Outputs, folder: Path) -> tuple[Tables, NDArray[np.str_]]:
@@ -53,14 +57,15 @@ def read_tables(outputs: Outputs, folder: Path) -> tuple[Tables, NDArray[np.str_
 def read_joined(outputs: Outputs, folder: Path) -> Joined:
     """Read what a result was computed from. Raises NotHere if a part is missing, UserError if one is damaged."""
     result, inputs = read_json(folder / "result.json"), outputs.inputs(folder)
-    scores = {name: artefact(outputs, "scores", key) for name, key in _in_order(inputs["scores"])}
-    models = {name: artefact(outputs, name.partition("-")[0], key) for name, key in _in_order(inputs["models"])}
+    scores = {name: artefact(outputs, "scores", key) for name, key in in_order(inputs["scores"])}
+    models = {name: artefact(outputs, name.partition("-")[0], key) for name, key in in_order(inputs["models"])}
     key = outputs.inputs(scores["original"].folder)["split"]
     data = _data(artefact(outputs, "split", key), outputs, folder)
-    return Joined(result, data, _request(folder, result, data.table["id"]), models, scores)
+    drawn = artefact(outputs, "untrained", inputs["untrained"]) if "untrained" in inputs else None
+    return Joined(result, data, _request(folder, result, data.table["id"]), models, scores, drawn)
 
 
-def _in_order(named: Mapping[str, str]) -> list[tuple[str, str]]:
+def in_order(named: Mapping[str, str]) -> list[tuple[str, str]]:
     """Return models by their seeds, those of the run first, as the run compared them; inputs are sorted as text."""
 
     def seed(name: str) -> int:

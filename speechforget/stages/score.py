@@ -87,19 +87,11 @@ def _fill(
     corpus: str | None,
 ) -> int:
     """Score all rows; return how many utterances have outputs that are not finite."""
-    stream = sources.sharded("all", BATCH_SIZE)
-    stays = (
-        None
-        if corpus is None
-        else (corpus, sources.waveforms.samples, sources.bucketed, collectives.rank(), collectives.world(), device)
-    )
-    features = _features.of(classifier, len(stream), stays)
-    wrong = 0
-    with bar(total=len(stream), description=description, unit="batch", disable=collectives.rank() > 0) as progress:
-        for rows, inputs, lengths in _featured(stream, features, device):
-            output = classifier.classify(inputs, lengths)  # type: ignore[operator]
-            logits, embedding = (tensor.cpu() for tensor in _averaged(classifier, output, rows, sources, device))
-            labels = stream.labels[rows]
+    wrong, batches = 0, -(-len(columns.rows) // BATCH_SIZE)
+    with bar(total=batches, description=description, unit="batch", disable=collectives.rank() > 0) as progress:
+        for rows, output in outputs(classifier, sources, device, "all", corpus):
+            logits, embedding = (tensor.cpu() for tensor in output)
+            labels = sources.labels[rows]
             loss = nn.functional.cross_entropy(logits.double(), torch.from_numpy(labels), reduction="none")
             values = (rows, labels, logits.numpy(), loss.numpy(), embedding.numpy())
             columns.write(dict(zip(COLUMNS, values, strict=True)))
@@ -107,6 +99,25 @@ def _fill(
             progress.update(1)
     columns.flush()
     return wrong
+
+
+def outputs(
+    classifier: nn.Module, sources: Sources, device: torch.device, name: str, corpus: str | None = None
+) -> Iterator[tuple[np.ndarray, Output]]:
+    """Yield the numbers of this rank's rows of a set of `sources`, and their outputs, in batches, each row once.
+
+    The caller chooses whether gradients are kept. corpus: as for `score`.
+    """
+    stream = sources.sharded(name, BATCH_SIZE)
+    stays = (
+        None
+        if corpus is None
+        else (corpus, sources.waveforms.samples, sources.bucketed, collectives.rank(), collectives.world(), device)
+    )
+    features = _features.of(classifier, len(stream), stays)
+    for rows, inputs, lengths in _featured(stream, features, device):
+        output = classifier.classify(inputs, lengths)  # type: ignore[operator]
+        yield rows, _averaged(classifier, output, rows, sources, device)
 
 
 def _featured(
@@ -125,19 +136,19 @@ def _featured(
 
 def _averaged(
     classifier: nn.Module, output: Output, rows: np.ndarray, sources: Sources, device: torch.device
-) -> tuple[Tensor, Tensor]:
+) -> Output:
     """Return logits and embedding averaged over windows; an utterance that is short enough has one window."""
     logits, embedding = output
     longer = np.flatnonzero(sources.waveforms.length[rows] > sources.waveforms.samples)
     if sources.windows == 1 or not len(longer):
-        return logits, embedding
+        return output
     picked = torch.from_numpy(longer).to(device)
     sums = [torch.zeros_like(tensor[picked]) for tensor in output]
     for window in _windows(classifier, rows[longer], sources, device):
         for total, tensor in zip(sums, window, strict=True):
             total.add_(tensor)
     means = [total / sources.windows for total in sums]
-    return logits.index_copy(0, picked, means[0]), embedding.index_copy(0, picked, means[1])
+    return Output(logits.index_copy(0, picked, means[0]), embedding.index_copy(0, picked, means[1]))
 
 
 def _windows(classifier: nn.Module, rows: np.ndarray, sources: Sources, device: torch.device) -> Iterator[Output]:

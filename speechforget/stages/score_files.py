@@ -27,6 +27,12 @@ def read_scores(folder: Path) -> Mapping[str, np.ndarray]:
     return {name: np.load(verified(folder, column(folder, name).name), mmap_mode="r") for name in COLUMNS}
 
 
+def read_untrained(folder: Path) -> np.ndarray:
+    """Return logits (models, utterances, classes) of models of random weights, as `stages.untrained` writes them."""
+    found: np.ndarray = np.load(verified(folder, column(folder, "logits").name), mmap_mode="r")
+    return found
+
+
 def read_table(
     folder: Path, labels: np.ndarray, role: np.ndarray, nonmember: np.ndarray, withdrawn: np.ndarray, seconds: float
 ) -> Scores:

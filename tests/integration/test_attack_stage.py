@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from pathlib import Path
 
 import numpy as np
 import pytest
-from support.planted import listed
+from support.passes import check, counted
+from support.planted import listed, with_fewer
 
 from speechforget.cli.plan import plan
 from speechforget.cli.rebuild import compare, rebuild
@@ -18,7 +20,9 @@ from speechforget.pipeline import Pipeline
 from speechforget.stages.attack import checked, roles, run_attack
 from speechforget.stages.attack_values import read_values
 from speechforget.stages.compare import measured
+from speechforget.stages.score_files import read_untrained
 from speechforget.stages.split import split_corpus
+from speechforget.stages.untrained import MODELS
 from speechforget.store import Artefact, Store
 from speechforget.store.graph import read_graph
 
@@ -56,22 +60,27 @@ def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-FEWER = {"folds": 2, "draws": 1, "steps": 2, "shots": [1], "head_shots": 1, "bits": [8], "pruning": [0.5], "most": 40}
-
-
 @pytest.fixture(scope="module")
-def ran(configure, tmp_path_factory):
-    """A run of all attacks of the yaml, with smaller numbers."""
+def run_and_passes(configure, tmp_path_factory):
+    """A run of all attacks of the yaml, with smaller numbers, and the forward passes of its evaluation."""
     folder = tmp_path_factory.mktemp("attacked")
     config = configure(
         f"output={folder}", "evaluation=full", "evaluation.oracles=2", "method=head_only", "train.epochs=2"
     )
-    attacks = [
-        {name: FEWER.get(name, value) for name, value in options.items()} for options in config["evaluation"]["attacks"]
-    ]
-    config = with_attacks(config, *attacks)
-    Pipeline(config, Store.of(config)).run()
-    return config
+    config = with_fewer(config)
+    return counted(config)
+
+
+@pytest.fixture(scope="module")
+def ran(run_and_passes):
+    return run_and_passes[0].config
+
+
+def test_every_model_is_scored_once_on_every_utterance(run_and_passes):
+    check(*run_and_passes, models=1 + 2 + 1)
+
+
+LOOKED_UP = ("Prototype", "Verification")  # they need what the scores hold, and no pass
 
 
 def result_in(config, name="*"):
@@ -105,7 +114,8 @@ def test_every_attack_of_the_yaml_stands_in_the_result_with_its_gap(ran):
         cost = json.loads((Path(one.folder) / "cost.json").read_text())
         values = read_values(Path(one.folder))
         applies = not all(value.reason for value in values.values())
-        assert cost["seconds"] > 0 and (cost["forward"] > 0) == applies
+        looked_up = Path(one.folder).name.startswith(LOOKED_UP)
+        assert cost["seconds"] > 0 and (cost["forward"] > 0) == (applies and not looked_up)
         assert values and all(math.isfinite(value.value) or value.reason for value in values.values())
 
 
@@ -142,7 +152,8 @@ def attacked(config, tmp_path, options):
     folder.mkdir()
     data = split_corpus(config, Store.of(config))
     original = next(Path(config["output"]).glob("original/*/weights.safetensors")).parent
-    run_attack(folder, original, config, data, select(data.table, config["task"], data.left_out), options)
+    scores = next(Path(config["output"]).glob(f"scores/{original.name.rpartition('-')[0]}-*/DONE")).parent
+    run_attack(folder, original, scores, config, data, select(data.table, config["task"], data.left_out), options)
     return folder
 
 
@@ -207,3 +218,22 @@ def test_withdrawn_utterances_have_no_role(configure, tmp_path):
 def test_checked_refuses_what_is_no_mapping():
     with pytest.raises(UserError, match="must return a dict"):
         checked([0.5], "mine")
+
+
+def test_zrf_compares_every_model_with_the_same_models_of_random_weights(ran, tmp_path):
+    entries = {model: numbers["zrf_forget"] for model, numbers in result_in(ran)["comparison"].items()}
+    assert all(1 - math.log(2) <= entry["value"] <= 1 for entry in entries.values())
+    assert entries["unlearned"]["gap"] == pytest.approx(entries["unlearned"]["value"] - entries["oracle"]["value"])
+    (node,) = [node for node in read_graph(Path(ran["output"])) if node.stage == "untrained"]
+    logits = read_untrained(node.folder)
+    assert logits.shape[:2] == (MODELS, result_in(ran)["request"]["forget"])
+    assert min(np.abs(one - other).max() for one, other in itertools.combinations(logits, 2)) > 0
+    assert compare(node, rebuild(node, Path(ran["output"]), tmp_path)) == (True, "equal to the bit")
+
+
+def test_models_of_random_weights_are_made_only_for_a_metric_that_needs_them(ran):
+    others = [path for path in ran["evaluation"]["more_metrics"] if not path.endswith(".zrf")]
+    without = {**ran, "evaluation": {**ran["evaluation"], "more_metrics": others}}
+    assert "untrained" in {one.stage for one in plan(ran)} - {one.stage for one in plan(without)}
+    seed = [one for one in plan({**ran, "seed": 1}) if one.stage == "untrained"]
+    assert [one.state for one in seed] == ["exists"]  # all seeds share them

@@ -17,7 +17,9 @@ class Made:
     memory: added to the margin of an utterance by training on it, nats. kept: the mean of what is left of it after
     unlearning; each: the standard deviation, over utterances, of what unlearning adds to each, the same in all pairs.
     speakers: units of the request; 0: utterances. common: standard deviation of a model's own shift.
-    harm: taken from the margins of retain by unlearning.
+    harm: taken from the margins of retain by unlearning. nonmembers: added by unlearning to the margin of an utterance
+    that was never heard, as by training on it. leak: unlearned models look up the label of each forgotten utterance, so
+    that a margin below 0 gets the other sign.
     """
 
     pairs: int = 8
@@ -31,6 +33,8 @@ class Made:
     speakers: int = 0
     common: float = 0.0
     harm: float = 0.0
+    nonmembers: float = 0.0
+    leak: bool = False
 
 
 def halves(unit, pairs, generator):
@@ -73,7 +77,9 @@ def made(seed: int = 0, **changes: float) -> PairScores:
     def accuracy(*shape):
         return 0.9 + 0.01 * generator.normal(size=shape)
 
-    margins = [models(pairs, 2) + what.memory * known, models(pairs, 2) + known * trace, models(oracles)]
+    after = models(pairs, 2) + known * trace + ~known * what.nonmembers
+    after = np.where(known & what.leak, np.abs(after), after)
+    margins = [models(pairs, 2) + what.memory * known, after, models(oracles)]
     original, unlearned, oracle = (with_margin(each, label, what.classes, generator) for each in margins)
     return PairScores(
         *(half, label, unit, original, unlearned, oracle, generator.integers(0, 3, retain)),

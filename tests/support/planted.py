@@ -26,6 +26,17 @@ def listed() -> dict[str, dict[str, Any]]:
     return {options["_target_"].split(".")[-2]: options for options in found}
 
 
+FEWER = {"folds": 2, "draws": 1, "steps": 2, "shots": [1], "head_shots": 1, "bits": [8], "pruning": [0.5], "most": 40}
+
+
+def with_fewer(config: dict[str, Any]) -> dict[str, Any]:
+    """Return a config whose attacks have smaller numbers."""
+    attacks = [
+        {name: FEWER.get(name, value) for name, value in options.items()} for options in config["evaluation"]["attacks"]
+    ]
+    return {**config, "evaluation": {**config["evaluation"], "attacks": attacks}}
+
+
 def build(name: str, **changes: Any) -> Any:
     """Build the yaml's attack with some other numbers."""
     return instantiate_target({**listed()[name], **changes}, "evaluation.attacks")

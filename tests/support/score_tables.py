@@ -45,4 +45,5 @@ def make_tables(
     oracle_scores = tuple(model(["retain"], 9.0 + number) for number in range(oracles))
     original, unlearned = model(["forget", "retain"], 10.0), model(["retain"], 2.0)
     speaker = np.char.add("speaker", draw.integers(0, SPEAKERS, rows).astype(str))
-    return Tables(original, oracle_scores, unlearned, forgotten, seed, speaker, WORDS)
+    untrained = draw.normal(size=(5, int((role == "forget").sum()), CLASSES))
+    return Tables(original, oracle_scores, unlearned, forgotten, seed, speaker, WORDS, untrained=untrained)

@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections import Counter
 from dataclasses import replace
 from functools import cache
 
@@ -106,7 +107,10 @@ CHEATS = {
     "ascent": ({"kept": -0.2, "each": 3.0}, {OVER, UNDER}),
     "speakers": ({"kept": 2.0, "speakers": 40}, {UNDER}),
     "four": ({"kept": 2.0, "pairs": 4, "oracles": 4}, {UNDER}),
+    "label leak": ({"leak": True}, {UNDER, OVER}),
 }
+# Trained on what attacks take for unheard: the request looks like it, and only oracles tell.
+NONMEMBERS = {"kept": 2.0, "nonmembers": 2.0}
 
 
 @pytest.mark.parametrize(
@@ -117,6 +121,19 @@ def test_a_cheat_is_caught(cheat: str) -> None:
     answers = words(verdict({}, audited(2, **changes)))
     assert answers[REQUEST] in expected and answers[ORACLE] in expected
     assert answers[OTHERS] == WITHIN
+
+
+def test_training_on_non_members_is_told_by_oracles() -> None:
+    found = audited(2, **NONMEMBERS)
+    assert of(found, "swap_auc_margin").value == pytest.approx(0.5, abs=0.05)
+    assert words(verdict({}, found))[ORACLE] == UNDER
+
+
+@pytest.mark.nightly
+def test_training_on_non_members_is_told_by_oracles_in_19_of_20_seeds() -> None:
+    found = [words(verdict({}, figures(made(seed, **NONMEMBERS))))[ORACLE] for seed in range(20)]
+    print("\n", "non-members", Counter(found))  # pytest -s
+    assert found.count(UNDER) >= 19
 
 
 def test_gradient_ascent_looks_perfect_by_averages_only() -> None:
@@ -168,6 +185,7 @@ def test_cheats_are_caught_and_oracles_pass_in_19_of_20_seeds(cheat: str) -> Non
     changes, expected = CHEATS.get(cheat, (oracles.get(cheat), {WITHIN}))
     found = [words(verdict({}, figures(made(seed, **changes)))) for seed in range(20)]
     for question in (REQUEST, ORACLE):
+        print("\n", cheat, question, Counter(answers[question] for answers in found))  # pytest -s
         assert sum(answers[question] in expected for answers in found) >= 19
 
 
@@ -270,3 +288,49 @@ def test_a_broken_or_idle_method_is_said_first() -> None:
     assert idle[0].word == UNDER and "does nothing" in idle[0].sentence
     assert idle[0].to_json()["evidence"] == ["accuracy_forget", "accuracy_retain"]
     assert [each.question for each in idle[1:]] == list(QUESTIONS.values())
+
+
+@pytest.mark.parametrize(
+    ("numbers", "word"),
+    [
+        ((14.0, 0.1, 12.0), UNDER),
+        ((14.0, 0.1, -6.0), OVER),
+        ((14.0, 0.1, 2.0), WITHIN),  # 2.24 is the bound of one test with half of the false alarms
+        ((2.0, 0.1, 0.5), LITTLE),
+    ],
+)
+def test_planted_keys_answer_for_the_request(numbers: tuple, word: str) -> None:
+    answer = verdict(compared(oracles=1, key_rank_z=numbers))[0]
+    assert answer.word == word and "key_rank_z" in answer.evidence
+    assert answer.sentence.startswith("By planted keys") and "By averages" in answer.sentence
+
+
+def test_planted_keys_need_no_oracle_and_stand_beside_an_audit() -> None:
+    alone = compared(key_rank_z=(14.0, None, 12.0), key_gradient_z=(1.0, None, 0.2))
+    assert words(verdict(alone))[REQUEST] == UNDER
+    answer = verdict(alone, audited(3, size=60))[0]
+    assert answer.word == UNDER and "Of its method" in answer.sentence and answer.strength == "strong"
+    pushed = compared(key_rank_z=(14.0, None, -9.0), membership_auc=(0.7, 0.5, 0.7))
+    assert words(verdict(pushed))[REQUEST] == UNDER  # averages show a rest
+
+
+@pytest.mark.parametrize(
+    ("numbers", "word"),
+    [
+        ({"neighbour_share_forget": (0.0, 0.5, 0.1)}, OVER),
+        ({"neighbour_share_forget": (0.0, 0.5, 0.9)}, OVER),
+        ({"neighbour_share_forget": (0.0, 0.5, 0.5)}, LITTLE),
+        ({"neighbour_share_forget": (0.0, 0.5, 0.1), "accuracy_forget": (1.0, 0.0, 0.4)}, UNDER),
+        ({"neighbour_js": (0.3, 0.05, 0.4)}, OVER),
+        ({"neighbour_js": (0.3, 0.2, 0.0)}, LITTLE),
+    ],
+)
+def test_where_a_forgotten_class_went_is_evidence(numbers: dict, word: str) -> None:
+    answer = next(each for each in verdict(compared(**numbers), forgotten=True) if each.question == REQUEST)
+    assert answer.word == word and set(answer.evidence) & set(numbers)
+
+
+def test_non_members_that_were_heard_make_averages_void() -> None:
+    answer = verdict(compared(nonmembers_auc=(0.5, 0.5, 0.9), membership_auc=(0.7, 0.5, 0.5)))[0]
+    assert answer.word == OVER and "heard the non-members" in answer.sentence
+    assert answer.evidence == ("nonmembers_auc",)

@@ -69,6 +69,7 @@ def check(kind: str, count: int, low: float, high: float) -> None:
     found = [p_values(seed, **KINDS[kind]) for seed in range(count)]
     rates = {name: np.mean([each[name] <= 0.05 for each in found if name in each]) for name in found[0]}
     assert len(rates) >= 14
+    print("\n", kind, {name: round(float(rate), 4) for name, rate in rates.items()})  # pytest -s
     wrong = {name: rate for name, rate in rates.items() if rate > high or (rate < low and name not in COARSE)}
     assert not wrong
 

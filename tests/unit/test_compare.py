@@ -206,7 +206,8 @@ def one_forgotten(tables):
     role = tables.original.role.copy()
     role[forget] = "retain"
     models = {name: replace(getattr(tables, name), role=role) for name in ("original", "unlearned")}
-    return replace(tables, oracles=tuple(replace(one, role=role) for one in tables.oracles), **models)
+    models["oracles"] = tuple(replace(one, role=role) for one in tables.oracles)
+    return replace(tables, untrained=tables.untrained[:, :1], **models)
 
 
 SITUATIONS = {

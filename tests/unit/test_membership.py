@@ -11,11 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from scipy import stats
-from support.score_tables import make_tables
+from support.score_tables import make_scores, make_tables
 
 from speechforget.evaluation import membership
 from speechforget.evaluation.compare import compare
 from speechforget.evaluation.intervals import wilson
+from speechforget.evaluation.membership import area_under_curve
+from speechforget.evaluation.nonmembers import nonmembers_heard
 from speechforget.evaluation.tables import NOTHING, Scores, Tables
 
 losses = arrays.arrays(
@@ -184,3 +186,62 @@ def test_papers_attack_depends_on_the_seed_and_on_nothing_else():
     assert membership.loss_threshold(tables, "unlearned") == first
     others = [membership.loss_threshold(replace(tables, seed=seed), "unlearned") for seed in range(1, 9)]
     assert any(other["membership_attack_accuracy"] != first["membership_attack_accuracy"] for other in others)
+
+
+def apart(speakers, each, spread, generator):
+    """Equal distributions of losses for two sides: `each` utterances of every speaker, who have means of their own."""
+    means = spread * generator.normal(size=(2, speakers)).repeat(each, axis=1)
+    names = np.char.add(["forget", "other"], np.arange(speakers)[:, None].astype(str)).T.repeat(each, axis=1)
+    return means + generator.normal(size=means.shape), names
+
+
+def test_copies_of_a_speakers_utterance_are_no_further_evidence():
+    """Obuchowski's variance of clusters of equal utterances is DeLong's of one of each."""
+    losses, names = apart(15, 1, 0.0, np.random.default_rng(0))
+    one = area_under_curve(*losses, speakers=tuple(names))
+    copied = area_under_curve(*losses.repeat(5, axis=1), speakers=tuple(names.repeat(5, axis=1)))
+    assert copied[:3] == pytest.approx(one[:3])
+    plain = area_under_curve(*losses)
+    assert one.low < plain.low < plain.high < one.high  # Student's quantile
+    unknown = np.full(15, "")
+    assert area_under_curve(*losses, speakers=(unknown, unknown))[:3] == pytest.approx(one[:3])
+
+
+def test_few_speakers_are_no_units():
+    losses, names = apart(9, 4, 1.0, np.random.default_rng(0))
+    assert area_under_curve(*losses, speakers=tuple(names)) == area_under_curve(*losses)
+
+
+def shares_outside(draws):
+    """How often a 95 % interval leaves out 0.5 where sides do not differ: with speakers as the units, and without."""
+    found = []
+    for seed in range(draws):
+        losses, names = apart(12, 10, 1.0, np.random.default_rng(seed))
+        intervals = [area_under_curve(*losses, 0.95, units) for units in (tuple(names), None)]
+        found.append([not one.low <= 0.5 <= one.high for one in intervals])
+    return np.mean(found, axis=0)
+
+
+def test_intervals_hold_their_level_for_speakers():
+    by_speaker, by_utterance = shares_outside(200)
+    assert by_speaker < 0.12 < by_utterance
+
+
+@pytest.mark.nightly
+def test_intervals_hold_their_level_for_speakers_in_two_thousand_draws():
+    by_speaker, by_utterance = shares_outside(2000)
+    print("\n", by_speaker, by_utterance)  # pytest -s
+    assert 0.035 <= by_speaker <= 0.065 < by_utterance
+
+
+def test_non_members_that_a_model_heard_are_found():
+    role = np.array(["forget"] * 4 + ["holdout"] * 20 + ["test"] * 20)
+    logits = np.zeros((44, 2))
+    logits[4:24, 0] = 5.0
+    scores = make_scores(role, np.zeros(44, dtype=int), logits)
+    fair = make_scores(role, np.zeros(44, dtype=int), np.zeros((44, 2)))
+    tables = Tables(fair, (fair,), scores, (), 0)
+    found = [nonmembers_heard(tables, model)["nonmembers_auc"].value for model in ("oracle", "unlearned")]
+    assert found == [0.5, 1.0]
+    untested = make_tables(roles=("forget", "retain", "holdout"))
+    assert nonmembers_heard(untested, "oracle")["nonmembers_auc"].reason

@@ -15,6 +15,7 @@ from support.score_tables import make_scores, make_tables
 from speechforget.evaluation import accuracy, agreement, divergence, membership
 from speechforget.evaluation.intervals import mean, share, wilson
 from speechforget.evaluation.tables import Tables, predictions
+from speechforget.evaluation.zrf import zrf
 
 logits = arrays.arrays(np.float64, (4, 5), elements=st.floats(-1e4, 1e4))
 
@@ -133,3 +134,25 @@ def test_tables_refuse_what_is_not_aligned():
         replace(tables.oracle, role=np.full(len(tables.oracle.role), "train"))
     with pytest.raises(ValueError, match="holdout utterances"):
         replace(tables.oracle, nonmember=np.ones(len(tables.oracle.role), dtype=bool))
+
+
+def test_zrf_has_closed_forms() -> None:
+    """1 for the answers of the random model itself, 1 - log 2 for others that share no class; several are averaged."""
+    sure = 1e3 * np.eye(3)
+    scores = make_scores(["forget"] * 3 + ["retain"], [0, 1, 2, 0], np.concatenate([sure, sure[:1]]))
+    tables = Tables(scores, (scores,), scores, (), 0, untrained=np.stack([sure]))
+    assert zrf(tables, "unlearned")["zrf_forget"].value == pytest.approx(1.0)
+    opposite = np.roll(sure, 1, axis=0)
+    found = zrf(replace(tables, untrained=np.stack([opposite])), "oracle")["zrf_forget"]
+    assert found.value == pytest.approx(1 - math.log(2)) and found.count == 3
+    both = zrf(replace(tables, untrained=np.stack([sure, opposite])), "original")["zrf_forget"]
+    assert both.value == pytest.approx(1 - math.log(2) / 2)
+    with pytest.raises(ValueError, match="random weights"):
+        replace(tables, untrained=np.stack([sure[:2]]))
+
+
+def test_zrf_without_random_models_or_utterances_has_a_reason() -> None:
+    tables = make_tables()
+    assert zrf(replace(tables, untrained=None), "oracle")["zrf_forget"].reason
+    empty = make_tables(roles=("retain", "holdout", "test"))
+    assert zrf(empty, "oracle")["zrf_forget"].reason
