@@ -20,7 +20,19 @@ from speechforget.store.locks import lock_file
 from speechforget.store.manifest import DONE, damage, read_done
 
 # In the order of the pipeline; other stages follow.
-STAGES = tuple("split original oracle importance unlearned scores attack untrained audit power result".split())
+STAGES: tuple[str, ...] = (
+    "split",
+    "original",
+    "oracle",
+    "importance",
+    "unlearned",
+    "scores",
+    "attack",
+    "untrained",
+    "audit",
+    "power",
+    "result",
+)
 # The last stage: no artefact depends on a result.
 RESULT = "result"
 # No result depends on these stages. They spare the next run work, and are kept as long as the parent of this stage.
