@@ -394,5 +394,5 @@ def test_attacks_and_several_oracles_are_reproduced(configure: Callable[..., dic
 
 def test_models_are_joined_in_the_order_of_their_seeds() -> None:
     names = ["oracle", "oracle-seed10", "oracle-seed2", "original", "unlearned"]
-    ordered = [name for name, _ in joined._in_order(dict.fromkeys(names, "key"))]
+    ordered = [name for name, _ in joined.in_order(dict.fromkeys(names, "key"))]
     assert [name for name in ordered if name.startswith("oracle")] == ["oracle", "oracle-seed2", "oracle-seed10"]

@@ -77,9 +77,10 @@ def made(seed: int = 0, **changes: float) -> PairScores:
     def accuracy(*shape):
         return 0.9 + 0.01 * generator.normal(size=shape)
 
+    before = models(pairs, 2) + what.memory * known
     after = models(pairs, 2) + known * trace + ~known * what.nonmembers
     after = np.where(known & what.leak, np.abs(after), after)
-    margins = [models(pairs, 2) + what.memory * known, after, models(oracles)]
+    margins = [before, after, models(oracles)]
     original, unlearned, oracle = (with_margin(each, label, what.classes, generator) for each in margins)
     return PairScores(
         *(half, label, unit, original, unlearned, oracle, generator.integers(0, 3, retain)),

@@ -170,7 +170,7 @@ def test_a_frozen_layer_s_statistics_follow_the_pass_only_if_asked(name: str) ->
 
 @pytest.mark.parametrize(("name", "steps"), [("gradient_ascent", 6), ("finetune", 20), ("scrub", 23), ("salun", 24)])
 def test_learning_rates_are_shared_out_over_the_steps_there_are(name: str, steps: int) -> None:
-    options = OmegaConf.load(CONF / f"{name}.yaml")
+    options = OmegaConf.create({"task": {"kind": "sample"}, "method": OmegaConf.load(CONF / f"{name}.yaml")}).method
     plain = ended(name, learning_rate_steps=None, learning_rate=options.learning_rate)
     assert same(ended(name, learning_rate_steps=steps, learning_rate=options.learning_rate), plain)
     assert same(ended(name, learning_rate_steps=steps * 2, learning_rate=options.learning_rate / 2), plain)
