@@ -168,7 +168,7 @@ def draw_all(page):
     page.wait_for_selector("#recordings tbody tr")
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("scheme", ["light", pytest.param("dark", marks=pytest.mark.slow)])
 def test_axe_finds_no_barrier(chromium, report, scheme):
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-playwright-python is not installed")
     context = chromium.new_context(color_scheme=scheme, reduced_motion="reduce", bypass_csp=True)

@@ -126,6 +126,7 @@ def undisturbed(command, small, tmp_path_factory: pytest.TempPathFactory) -> byt
 
 
 @on_slurm
+@pytest.mark.slow
 def test_a_sweep_trains_shared_models_once_and_first(command, small, configure, tmp_path: Path) -> None:
     sweep = ["method=none,random_label"]
     decode(configure(f"output={tmp_path / 'slurm'}"))

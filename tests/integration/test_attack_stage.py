@@ -221,7 +221,8 @@ def test_checked_refuses_what_is_no_mapping():
 
 
 def test_zrf_compares_every_model_with_the_same_models_of_random_weights(ran, tmp_path):
-    result = result_in(ran, f"*-seed{ran['seed']}-*")
+    every = sorted(Path(ran["output"]).glob("result/*/result.json"))  # other tests of this file add attacks to the run
+    result = json.loads(every[0].read_text())
     entries = {model: numbers["zrf_forget"] for model, numbers in result["comparison"].items()}
     assert all(1 - math.log(2) <= entry["value"] <= 1 for entry in entries.values())
     assert entries["unlearned"]["gap"] == pytest.approx(entries["unlearned"]["value"] - entries["oracle"]["value"])
