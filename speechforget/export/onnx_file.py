@@ -75,15 +75,14 @@ def write_onnx(folder: Path, source: Source, clips: list[Tensor]) -> Agreement:
         raise Unsupported(f"PyTorch's exporter cannot trace it ({_first(error)})") from error
     assert program is not None
     program.model.metadata_props.update(_facts(source))
-    ends = {id(value) for value in (*program.model.graph.inputs, *program.model.graph.outputs)}
     for node in program.model.graph.all_nodes():
         for key in TRACES:
             node.metadata_props.pop(key, None)
-        for value in node.outputs:
-            if (
-                value.name in {*INPUTS, *OUTPUTS} and id(value) not in ends
-            ):  # named after an operator, such as embedding
-                value.name = f"{value.name}_inside"
+    initializers = program.model.graph.initializers
+    for name in {*INPUTS, *OUTPUTS} & set(initializers):  # a weight may have such a name, and names are unique
+        weight = initializers.pop(name)
+        weight.name = f"{name}_weight"
+        program.model.graph.register_initializer(weight)
     weights = sum(tensor.numel() * tensor.element_size() for tensor in graph.state_dict().values())
     program.save(folder / FILE, external_data=weights > MOST_BYTES)
     return agreement(graph, OnnxFile(folder / FILE), clips)
