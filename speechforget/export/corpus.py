@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +15,7 @@ from speechforget.data.batches.waveforms import Waveforms
 from speechforget.data.requests.select import Request
 from speechforget.errors import UserError
 from speechforget.export.source import Source, Unsupported
+from speechforget.stages.joined import request_of
 from speechforget.stages.sources import make_waveforms, open_recordings, rows_of
 from speechforget.stages.split import Data, split_corpus
 from speechforget.store import Artefact, OneByOne, canonical
@@ -70,30 +70,13 @@ def open_corpus(source: Source) -> Corpus:
         raise Unsupported("the decoded recordings of the run are not in its cache any more") from None
     except (UserError, OSError) as error:
         raise Unsupported(f"the recordings of the run cannot be opened: {str(error).rstrip('.')}") from None
-    request = _request(source, data)
+    try:
+        request = request_of(source.result, source.record, data.table["id"])
+    except UserError as error:
+        raise Unsupported(f"the request of the result cannot be read: {str(error).rstrip('.')}") from None
     dataset = {**source.config["dataset"], "resident": "host"}
     waveforms = make_waveforms(dataset, data, open_recordings(dataset, data, None))
     return Corpus(data, request, Sources(waveforms, data.numbers, rows_of(data, request), windows=dataset["windows"]))
-
-
-def _request(source: Source, data: Data) -> Request:
-    """Read the request from the lists of the result. Raises Unsupported if one is not there, or of another split."""
-    rows = {identity: row for row, identity in enumerate(data.table["id"])}
-
-    def listed(name: str) -> np.ndarray:
-        path = source.result / f"{name}.txt"
-        if not path.exists():
-            if name == "withdrawn":
-                return np.zeros(0, dtype=np.int64)
-            raise Unsupported(f"the result was handed over without its list {name}.txt")
-        lines = path.read_text(encoding="utf-8").splitlines()
-        if any(line not in rows for line in lines):
-            raise Unsupported(f"{name}.txt of the result lists recordings that its split does not have")
-        return np.array(sorted(rows[line] for line in lines), dtype=np.int64)
-
-    told = source.record["request"]
-    found = Request(listed("forget"), listed("nonmembers"), tuple(told["forgotten"]), str(told["name"]))
-    return replace(found, withdrawn=listed("withdrawn"))
 
 
 def clips_of(corpus: Corpus, width: int) -> Clips:

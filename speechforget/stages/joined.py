@@ -62,7 +62,7 @@ def read_joined(outputs: Outputs, folder: Path) -> Joined:
     key = outputs.inputs(scores["original"].folder)["split"]
     data = _data(artefact(outputs, "split", key), outputs, folder)
     drawn = artefact(outputs, "untrained", inputs["untrained"]) if "untrained" in inputs else None
-    return Joined(result, data, _request(folder, result, data.table["id"]), models, scores, drawn)
+    return Joined(result, data, request_of(folder, result, data.table["id"]), models, scores, drawn)
 
 
 def in_order(named: Mapping[str, str]) -> list[tuple[str, str]]:
@@ -113,13 +113,21 @@ def _indexed_speakers(folder: Path) -> Mapping[str, str] | None:
     return dict(zip(table["id"], table["speaker"], strict=True)) if "speaker" in table else None
 
 
-def _request(folder: Path, result: Mapping[str, Any], ids: pd.Series) -> Request:
+def request_of(folder: Path, result: Mapping[str, Any], ids: pd.Series) -> Request:
+    """Read the request of a result from its lists, as row numbers. ids: of the rows of its split.
+
+    Raises NotHere if a list is missing, UserError if it names recordings that the split does not have.
+    """
     place = {identity: row for row, identity in enumerate(ids)}
 
     def rows(name: str) -> Rows:
         listed = read_list(folder, name)
         if listed is None and name != "withdrawn":
             raise NotHere(f"the list {name}.txt is not in its folder")
+        if any(each not in place for each in listed or []):
+            raise UserError(
+                f"{folder / name}.txt lists recordings that its split does not have: copy the result again."
+            )
         return np.sort(np.array([place[each] for each in listed], dtype=np.int64)) if listed else NONE.copy()
 
     request = result["request"]
