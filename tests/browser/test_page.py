@@ -125,7 +125,7 @@ def test_every_chart_is_drawn_or_says_why_not_and_has_its_data(opened):
             continue
         assert figure.locator("svg path, svg rect, svg line").count() > 3
         figure.locator("summary").click()
-        assert figure.locator("details tbody tr").count() >= 2
+        figure.locator("details tbody tr").nth(1).wait_for()
     drawn = opened.locator("figure[data-chart]:has(svg)").evaluate_all("all => all.map(each => each.dataset.chart)")
     assert {"losses", "margins", "attack", "relearning", "layers", "words", "map", "cost"} <= set(drawn)
 
