@@ -8,7 +8,7 @@ from dataclasses import replace
 from speechforget.evaluation.accuracy import accuracy
 from speechforget.evaluation.intervals import share, student
 from speechforget.evaluation.membership import auc
-from speechforget.evaluation.tables import Tables, Value, missing
+from speechforget.evaluation.tables import Tables, Value, beside_all, missing
 
 PARTS = ("accuracy_forget", "accuracy_retain", "accuracy_test")
 
@@ -86,6 +86,7 @@ def tow(tables: Tables, model: str) -> dict[str, Value]:
     return {"tow": Value(math.prod(1 - gap for gap in gaps), math.nan, math.nan, len(gaps), _reason(gaps))}
 
 
+@beside_all
 def tow_pairs(tables: Tables, model: str) -> dict[str, Value]:
     """Average `tow` over all oracles.
 

@@ -74,7 +74,9 @@ def _nulls(tables: Tables, metrics: Mapping[str, Metric]) -> dict[str, list[floa
                 measured = [metric(alone, "unlearned")]
             except NoOracle:
                 # Two oracles are one pair: its two orders would give a spread of 0 where the metric is symmetric.
-                starts = range(len(others)) if len(others) > 1 or place == 0 else ()
+                starts = range(len(others) if len(others) > 1 or place == 0 else 0)
+                if getattr(metric, "beside_all", False):
+                    starts = starts[:1]
                 turns = [(*others[start:], *others[:start]) for start in starts]
                 measured = [metric(replace(alone, oracles=turn), "unlearned") for turn in turns]
             for values in measured:

@@ -1,7 +1,8 @@
 """Judge single numbers of a comparison, or of an audit, against the band of oracles.
 
-The band of a comparison holds a further oracle in 95 % of cases: mean of K oracles and t times their spread. With
-several numbers for one question, the 5 % are divided among them (Bonferroni).
+The band of a comparison holds a further oracle in 95 % of cases: the middle of K oracles' numbers, and Student's t
+times their spread times sqrt(1 + 1 / K). With several numbers for one question, the 5 % are divided among them
+(Bonferroni).
 """
 
 from __future__ import annotations
@@ -20,6 +21,9 @@ LEVEL = 0.05
 CLOSE = 0.05
 # Oracles may agree exactly on a share of utterances, so its spread is at least that of one utterance.
 SHARES = ("accuracy", "macro_f1", "neighbour_share")
+# Oracles share the distances between them, so these spread less than that of one more oracle: by (K - 2) / (K - 1) if
+# d_ij = a_i + a_j, and by less if each distance were independent.
+SHARED = ("equivalence_distance",)
 LEFT, ALIKE, BEYOND = 1, 0, -1  # on the original's side of the band, within it, on the other side
 
 
@@ -74,6 +78,8 @@ def _judge(entry: Mapping[str, Any], level: float, name: str, value: float, orig
         return Evidence(name, value, original, oracle, math.nan, math.nan, None, False)
     if name.startswith(SHARES) and entry.get("count"):
         spread = max(spread, 1 / entry["count"])
+    if name in SHARED:
+        spread *= (count - 1) / (count - 2)
     low, high = entry.get("null_low"), entry.get("null_high")
     centre = oracle if low is None or high is None else (low + high) / 2
     width = float(stats.t.ppf(1 - level / 2, count - 1)) * spread * math.sqrt(1 + 1 / count)

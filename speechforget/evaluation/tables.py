@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,6 +42,15 @@ NOTHING = missing("there are no utterances of this kind")
 
 class NoOracle(Exception):  # noqa: N818
     """Signal that a metric needs the oracle of a comparison without one; `compare` then gives the metric no number."""
+
+
+MetricFunction = TypeVar("MetricFunction", bound=Callable[..., dict[str, Value]])
+
+
+def beside_all(metric: MetricFunction) -> MetricFunction:
+    """Mark a metric that treats all oracles alike, so that their order changes no number of it."""
+    metric.beside_all = True  # type: ignore[attr-defined]
+    return metric
 
 
 @dataclass(frozen=True)

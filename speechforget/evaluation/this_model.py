@@ -17,7 +17,7 @@ from speechforget.evaluation.audit.distances import FEWEST_ORACLES, equivalence,
 from speechforget.evaluation.audit.exchange import area
 from speechforget.evaluation.audit.tables import Floats
 from speechforget.evaluation.intervals import mean
-from speechforget.evaluation.tables import NoOracle, Scores, Tables, Value, missing
+from speechforget.evaluation.tables import NoOracle, Scores, Tables, Value, beside_all, missing
 
 FEWEST_UTTERANCES = 10
 WORST = 0.05
@@ -70,6 +70,7 @@ def _groups(tables: Tables) -> NDArray[np.int64]:
     return np.unique(names, return_inverse=True)[1]
 
 
+@beside_all
 def relative_test(tables: Tables, model: str) -> dict[str, Value]:
     """Test whether the model is nearer to the original than to the oracles, by the margins of forget.
 
@@ -97,6 +98,7 @@ def relative_test(tables: Tables, model: str) -> dict[str, Value]:
     return {"relative_test": _alone(statistic, units), "relative_test_p": value or _alone(p, units)}
 
 
+@beside_all
 def equivalence_test(tables: Tables, model: str) -> dict[str, Value]:
     """Test whether the model is farther from the oracles than they are from each other, by the margins of forget.
 
@@ -104,9 +106,9 @@ def equivalence_test(tables: Tables, model: str) -> dict[str, Value]:
         values: equivalence_distance, equivalence_p
         meaning: How far the model's margins are from the oracles', and how many of the model and the oracles are as far
             from all others. Both kinds of failure make the p-value small: memory that is left, and over-forgetting.
-        formula: mean over oracles of MMD^2(model, oracle) of margins, with a Gaussian kernel of the median width; p =
-            share of the K + 1 models whose mean MMD^2 to the K others is as large.
-        unit: none; a p-value in [1 / (K + 1), 1].
+        formula: log of the mean over oracles of MMD^2(model, oracle) of margins, with a Gaussian kernel of the median
+            width, all pairs in its means; p = share of the K + 1 models whose mean MMD^2 to the K others is as large.
+        unit: natural logarithm of a squared distance; a p-value in [1 / (K + 1), 1].
         aim: the distance of an oracle to the others (null_low to null_high); a p-value that is not the smallest.
         fooled by: few oracles: with 3 the p-value is never below 0.25; one margin for each utterance, which does not
             see answers among the other classes.
@@ -122,6 +124,7 @@ def equivalence_test(tables: Tables, model: str) -> dict[str, Value]:
     }
 
 
+@beside_all
 def completeness_forget(tables: Tables, model: str) -> dict[str, Value]:
     """Compute how completely each utterance of forget was unlearned (IAM).
 
@@ -145,6 +148,7 @@ def completeness_forget(tables: Tables, model: str) -> dict[str, Value]:
     return {"completeness_forget": mean(each), "completeness_lowest": _alone(float(lowest.mean()), len(lowest))}
 
 
+@beside_all
 def told_from_oracles(tables: Tables, model: str) -> dict[str, Value]:
     """Tell the model from an oracle, utterance by utterance, with one oracle left out in turn.
 

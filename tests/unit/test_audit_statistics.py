@@ -13,7 +13,7 @@ from speechforget.errors import UserError
 from speechforget.evaluation.audit.against_oracles import jackknife, of_oracles, on_accuracy, on_retain, permuted
 from speechforget.evaluation.audit.attack_scores import SCORES, attack_scores, margin
 from speechforget.evaluation.audit.completeness import completeness
-from speechforget.evaluation.audit.distances import bandwidth, energy, equivalence, mmd2, nearer_to_original, rank_test
+from speechforget.evaluation.audit.distances import bandwidth, energy, equivalence, nearer_to_original, rank_test
 from speechforget.evaluation.audit.exchange import Exchange, Informed, area
 from speechforget.evaluation.audit.per_utterance import PerUtterance, fits, hit_rate, told_from_oracles
 from speechforget.evaluation.audit.pool import hardest, pool, split
@@ -224,11 +224,17 @@ def test_speakers_are_units() -> None:
     assert (forgotten - unheard).mean() == pytest.approx(2.0, abs=0.3)
 
 
+def mmd2(first: np.ndarray, second: np.ndarray, width: float) -> float:
+    """The unbiased MMD^2 by its definition: no recording is compared with itself."""
+
+    def kernel(one: np.ndarray, two: np.ndarray) -> np.ndarray:
+        return np.exp(-((one[:, None] - two) ** 2) / (2 * width**2))
+
+    inside = [kernel(each, each)[~np.eye(len(each), dtype=bool)].mean() for each in (first, second)]
+    return float(sum(inside) - 2 * kernel(first, second).mean())
+
+
 def test_distances_have_closed_forms() -> None:
-    one = np.array([0.0, 1.0])
-    kernel = math.exp(-0.5)
-    assert mmd2(one, one, 1.0) == pytest.approx(2 * kernel - 2 * (2 + 2 * kernel) / 4)
-    assert mmd2(np.array([0.0, 0.0]), np.array([9e9, 9e9]), 1.0) == pytest.approx(2.0)
     assert bandwidth(np.array([0.0, 2.0]), np.array([4.0])) == 2.0
     assert bandwidth(np.zeros(4)) == 1.0
     assert energy(np.array([[0.0], [0.0]]), np.array([[3.0], [3.0]])) == pytest.approx([6.0])
@@ -249,6 +255,17 @@ def test_the_relative_test_is_a_difference_of_mmd() -> None:
     assert nearer_to_original(beyond, oracle, original).p > 0.5
     few = np.arange(150) % 4
     assert math.isnan(nearer_to_original(other, oracle, original, few).p)
+
+
+def test_equivalence_is_the_log_of_a_distance() -> None:
+    """All pairs of 0, 1 and 1, 2, with the median distance 1 as width."""
+    model, oracles = np.array([0.0, 1.0]), np.array([[1.0, 2.0], [1.0, 2.0]])
+    kernel = [math.exp(-(distance**2) / 2) for distance in (0, 1, 2)]
+    squared = (kernel[0] + kernel[1]) - (kernel[0] + 2 * kernel[1] + kernel[2]) / 2
+    assert bandwidth(model, *oracles) == 1.0
+    assert equivalence(model, oracles).statistic == pytest.approx(math.log(squared))
+    same = equivalence(model, np.array([model, model]))
+    assert same.p == 1.0 and same.statistic == pytest.approx(math.log(1e-12))
 
 
 def test_equivalence_ranks_models() -> None:
