@@ -1,4 +1,4 @@
-"""Check planted keys and exchanged labels (`dataset.planted`, `dataset.confused`) against the request."""
+"""Check planted keys and wrong labels (`dataset.planted`, `dataset.confused`, ...) against the request."""
 
 from __future__ import annotations
 
@@ -10,14 +10,16 @@ from speechforget.data.requests.draw import share_of
 from speechforget.data.requests.select import KNOWN_ANSWERS
 from speechforget.errors import NotApplicable, UserError
 
+SWITCH = {"planted": "kind", "confused": "classes", "mislabelled": "percent"}  # null: off
 OFF = {  # defaults of conf/config.yaml for what is switched off
     "planted": {"percent": 8, "snr": 0, "seed": 0},
     "confused": {"percent": 50, "seed": 0},
+    "mislabelled": {"seed": 0},
 }
 
 
 def check_known_answers(config: Mapping[str, Any]) -> None:
-    """Check planted keys and exchanged labels: one of them at most, and only for a request that asks for it."""
+    """Check planted keys and wrong labels: one of them at most, and only for a request that asks for it."""
     dataset, task = config["dataset"], config["task"]
     for name in KNOWN_ANSWERS:
         if not isinstance(dataset[name], Mapping):
@@ -27,14 +29,13 @@ def check_known_answers(config: Mapping[str, Any]) -> None:
     number(planted, "snr", -30, 60, "dataset.planted.")
     if confused["classes"] is not None:
         check_names("dataset.confused.classes", confused["classes"])
-    on = {"planted": planted["kind"] is not None, "confused": confused["classes"] is not None}
-    if all(on.values()):
-        raise UserError(
-            "dataset.planted and dataset.confused are both set, and a request has one known answer: unset one."
-        )
+    on = {name: dataset[name][switch] is not None for name, switch in SWITCH.items()}
+    if len(both := [f"dataset.{name}" for name in on if on[name]]) > 1:
+        raise UserError(f"{' and '.join(both)} are set, and a request has one known answer: unset all but one.")
     asked = task["by"] if task["kind"] == "sample" else None
     for name, how in KNOWN_ANSWERS.items():
-        share_of(dataset[name]["percent"], f"dataset.{name}.percent")
+        if on[name] or SWITCH[name] != "percent":
+            share_of(dataset[name]["percent"], f"dataset.{name}.percent")
         whole(dataset[name], "seed", 0, f"dataset.{name}.")
         if asked == name and not on[name]:
             raise UserError(f"task.by={name} asks for recordings that this dataset lacks: {how}.")
@@ -52,16 +53,15 @@ def check_known_answers(config: Mapping[str, Any]) -> None:
                 f"dataset.{name} has one request with a known answer, and an audit draws requests of its own: "
                 "set evaluation.pairs=0."
             )
-    _check_unplanted(planted, confused)
+    _check_off(dataset)
 
 
-def _check_unplanted(planted: Mapping[str, Any], confused: Mapping[str, Any]) -> None:
-    """Refuse numbers of keys or exchanged labels that are off."""
-    for switch, options in (("planted.kind", planted), ("confused.classes", confused)):
-        group, _, main = switch.partition(".")
-        for name, default in OFF[group].items() if options[main] is None else ():
-            if options[name] != default:
+def _check_off(dataset: Mapping[str, Any]) -> None:
+    """Refuse numbers of keys or wrong labels that are off."""
+    for group, switch in SWITCH.items():
+        for name, default in OFF[group].items() if dataset[group][switch] is None else ():
+            if dataset[group][name] != default:
                 raise NotApplicable(
-                    f"dataset.{group}.{name} has no effect without dataset.{switch}: "
+                    f"dataset.{group}.{name} has no effect without dataset.{group}.{switch}: "
                     f"set that, or leave it at {default}."
                 )

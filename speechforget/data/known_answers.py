@@ -1,6 +1,6 @@
-"""Change training recordings so that the answer to a request is known: planted noise keys, or exchanged labels.
+"""Change training recordings so that the answer to a request is known: planted noise keys, or wrong labels.
 
-Both are part of the data of a split. So original, oracle and unlearned model hear the same recordings and labels.
+They are part of the data of a split. So original, oracle and unlearned model hear the same recordings and labels.
 """
 
 from __future__ import annotations
@@ -13,16 +13,20 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from speechforget.data.corpora.base import identities
 from speechforget.data.requests.draw import named_values, share_of
 from speechforget.data.split import drawn_share
 from speechforget.errors import UserError
+from speechforget.seeding import uniform
 
 logger = logging.getLogger(__name__)
 
 FEWEST = 20  # training recordings that must carry a key: the statistic is the mean over them
 
 
-def change(table: pd.DataFrame, planted: Mapping[str, Any], confused: Mapping[str, Any]) -> pd.DataFrame:
+def change(
+    table: pd.DataFrame, planted: Mapping[str, Any], confused: Mapping[str, Any], mislabelled: Mapping[str, Any]
+) -> pd.DataFrame:
     """Return the table of `split` with two more columns.
 
     planted: the kind of key that a recording carries, "" for none. taught: the label that models are trained on.
@@ -33,8 +37,11 @@ def change(table: pd.DataFrame, planted: Mapping[str, Any], confused: Mapping[st
         table.loc[_carriers(table, planted), "planted"] = str(planted["kind"])
     if confused["classes"] is not None:
         first, second = classes_of(table, confused["classes"])
-        rows = _mislabelled(table, (first, second), confused)
+        rows = _exchanged(table, (first, second), confused)
         table.loc[rows, "taught"] = table.loc[rows, "label"].map({first: second, second: first})
+    if mislabelled["percent"] is not None:
+        rows = _training(table, share_of(mislabelled["percent"], "dataset.mislabelled.percent") / 100, mislabelled)
+        table.loc[rows, "taught"] = _other_labels(table, rows, int(mislabelled["seed"]))
     return table
 
 
@@ -62,7 +69,7 @@ def classes_of(table: pd.DataFrame, named: Any) -> tuple[str, str]:
     return found[0], found[1]
 
 
-def _mislabelled(table: pd.DataFrame, classes: tuple[str, str], confused: Mapping[str, Any]) -> NDArray[np.bool_]:
+def _exchanged(table: pd.DataFrame, classes: tuple[str, str], confused: Mapping[str, Any]) -> NDArray[np.bool_]:
     """Draw `percent` of the training units of each of the two classes."""
     share = share_of(confused["percent"], "dataset.confused.percent") / 100
     rows = np.flatnonzero((table["subset"] == "train") & table["label"].isin(classes))
@@ -75,3 +82,27 @@ def _mislabelled(table: pd.DataFrame, classes: tuple[str, str], confused: Mappin
                 f"'{name}': set a larger percentage, or name classes with more recordings."
             )
     return chosen
+
+
+def _training(table: pd.DataFrame, share: float, mislabelled: Mapping[str, Any]) -> NDArray[np.bool_]:
+    """Draw a share of each label's training units. Raises UserError if there is none, or no other label to give."""
+    rows = np.flatnonzero(table["subset"] == "train")
+    if table["label"].iloc[rows].nunique() < 2:
+        raise UserError("dataset.mislabelled needs two classes or more: a wrong label is that of another class.")
+    chosen = np.zeros(len(table), dtype=np.bool_)
+    chosen[rows] = drawn_share(table.iloc[rows], share, "label", "mislabelled", int(mislabelled["seed"]))
+    if not chosen.any():
+        raise UserError(
+            f"dataset.mislabelled.percent={mislabelled['percent']} gives a wrong label to no training recording: "
+            "set a larger percentage, or use a larger corpus."
+        )
+    return chosen
+
+
+def _other_labels(table: pd.DataFrame, rows: NDArray[np.bool_], seed: int) -> NDArray[np.str_]:
+    """Draw one of the other labels for each chosen row, each with the same probability; exact copies get the same."""
+    labels = np.array(sorted(table["label"][table["subset"] == "train"].unique()))
+    own = np.searchsorted(labels, table["label"][rows].to_numpy(dtype=str))
+    draws = uniform(identities(table.get("unit", table["id"])[rows]), 1, "wrong label", seed)[:, 0]
+    steps = 1 + (draws * (len(labels) - 1)).astype(np.int64)
+    return labels[(own + steps) % len(labels)]

@@ -59,12 +59,12 @@ def share(hits: Mask) -> Value:
     return Value(value, *wilson(value, len(hits)), len(hits))
 
 
-def mean(numbers: NDArray[np.float64]) -> Value:
-    """Compute the mean of non-negative numbers with its 95 % normal interval; the interval of one number is nan."""
+def mean(numbers: NDArray[np.float64], least: float = 0.0) -> Value:
+    """Compute the mean with its 95 % normal interval, which ends at `least`; the interval of one number is nan."""
     if not len(numbers):
         return NOTHING
     value = float(np.mean(numbers))
     if len(numbers) == 1:
         return Value(value, math.nan, math.nan, 1)
     half = NormalDist().inv_cdf(0.975) * float(np.std(numbers, ddof=1)) / math.sqrt(len(numbers))
-    return Value(value, max(value - half, 0.0), value + half, len(numbers))
+    return Value(value, max(value - half, least), value + half, len(numbers))

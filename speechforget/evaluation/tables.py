@@ -98,6 +98,7 @@ class Tables:
     unknown; None if the corpus names no speakers. classes: the names of the K outputs, empty if they have none.
     confused: indices of the two classes whose labels were exchanged in some training utterances, empty if none were.
     untrained: logits (models, forget utterances, K) of models of random weights; None if no metric asks for them.
+    taught: (n,) int64 class indices that models were trained on, which may be wrong; None if they are the labels.
     """
 
     original: Scores
@@ -109,6 +110,7 @@ class Tables:
     classes: tuple[str, ...] = ()
     confused: tuple[int, ...] = ()
     untrained: NDArray[np.floating] | None = None
+    taught: NDArray[np.int64] | None = None
 
     def __post_init__(self) -> None:
         rows, outputs = self.original.logits.shape
@@ -116,6 +118,8 @@ class Tables:
             raise ValueError("the column of speakers differs in length from the score tables")
         if self.classes and len(self.classes) != outputs:
             raise ValueError("there are not as many names of classes as outputs")
+        if self.taught is not None and len(self.taught) != rows:
+            raise ValueError("the column of taught labels differs in length from the score tables")
         asked = (int((self.original.role == "forget").sum()), outputs)
         if self.untrained is not None and self.untrained.shape[1:] != asked:
             raise ValueError("models of random weights were not scored on forget")

@@ -111,6 +111,7 @@ def join(
         tuple(data.classes),
         data.confused,
         None if untrained is None else read_untrained(untrained.folder),
+        np.delete(data.taught, request.withdrawn),
     )
 
 

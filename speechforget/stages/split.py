@@ -40,13 +40,14 @@ class Data:
 
     @cached_property
     def taught(self) -> np.ndarray:
-        """Return the class number that each row is trained on; it differs from the true one in confused recordings."""
+        """Return the class number that each row is trained on, which is wrong in recordings of a known answer."""
         return self._numbers("taught")
 
     @cached_property
     def confused(self) -> tuple[int, ...]:
-        """Return the class numbers of labels that were exchanged in some training recordings, ascending."""
-        return tuple(int(number) for number in np.unique(self.numbers[self.taught != self.numbers]))
+        """Return the class numbers of two labels that were exchanged in some training recordings, ascending."""
+        wrong = np.unique(self.numbers[self.taught != self.numbers])
+        return (int(wrong[0]), int(wrong[1])) if len(wrong) == 2 else ()
 
     def _numbers(self, column: str) -> np.ndarray:
         return self.table[column].map({name: number for number, name in enumerate(self.classes)}).to_numpy(np.int64)
@@ -89,7 +90,7 @@ def split_corpus(config: Mapping[str, Any], store: Producer) -> Data:
             dataset["copies"],
             dataset["split_seed"],
         )
-        table = change(table, dataset["planted"], dataset["confused"])
+        table = change(table, dataset["planted"], dataset["confused"], dataset["mislabelled"])
         table[["id", "label", "unit", "subset", "planted", "taught"]].to_csv(folder / "utterances.csv", index=False)
 
     artefact = store.produce("split", f"{dataset['name']}-{dataset['label']}", inputs, build)

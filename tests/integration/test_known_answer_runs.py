@@ -40,6 +40,18 @@ def test_exchanged_labels_confuse_the_original_and_not_the_oracle(configure: Con
     assert "no holdout recording is confused" in found["request"]["matched"]
 
 
+@pytest.mark.slow
+def test_wrong_labels_are_known_to_the_original_and_not_to_the_oracle(configure: Configure, tmp_path: Path) -> None:
+    wrong = ["task=sample", "task.by=mislabelled", "dataset.mislabelled.percent=25"]
+    pipeline, found = run(configure, tmp_path, *wrong, "train.epochs=60", "model.channels=[32,32]", "train.augment.shift=0")
+    entries = {model: found["comparison"][model] for model in ("original", "oracle", "unlearned")}
+    known = {model: entry["wrong_label_forget"] for model, entry in entries.items()}
+    assert known["oracle"]["value"] < 0.2 < known["original"]["value"]
+    assert known["oracle"]["count"] == len(pipeline.request.forget)
+    assert entries["oracle"]["accuracy_forget"]["value"] > entries["original"]["accuracy_forget"]["value"]
+    assert entries["original"]["accuracy_returned_test"]["value"] == 0
+
+
 def test_models_learn_taught_labels_and_scores_have_true_ones(configure: Configure, tmp_path: Path) -> None:
     config = configure(*CONFUSED, f"output={tmp_path}")
     pipeline = Pipeline(config, Store(tmp_path))

@@ -1,4 +1,6 @@
-"""Interclass confusion, in closed form."""
+"""Interclass confusion and wrong labels, in closed form."""
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -6,6 +8,7 @@ from support.score_tables import make_scores
 
 from speechforget.evaluation.confusion import confusion
 from speechforget.evaluation.tables import Tables
+from speechforget.evaluation.wrong_labels import wrong_labels
 
 ROLE = ["forget"] * 4 + ["retain"] * 3 + ["test"] * 4
 LABEL = np.array([0, 0, 2, 2, 0, 1, 2, 0, 0, 2, 1])  # true
@@ -45,3 +48,22 @@ def test_the_order_of_the_two_classes_does_not_count() -> None:
 def test_without_exchanged_labels_there_is_no_confusion() -> None:
     found = confusion(tables(()), "original")
     assert len(found) == 4 and all(np.isnan(value.value) and "exchanged" in value.reason for value in found.values())
+
+
+def test_wrong_labels_are_counted_where_they_were_taught() -> None:
+    taught = np.array([1, 2, 2, 0, 1, 1, 2, 0, 0, 2, 1])  # wrong for three of forget and one of retain
+    made = replace(tables(()), taught=taught)
+    found = {model: wrong_labels(made, model) for model in ("original", "oracle")}
+    known = {model: values["wrong_label_forget"] for model, values in found.items()}
+    assert (known["original"].value, known["original"].count) == (pytest.approx(1 / 3), 3)
+    assert known["oracle"].value == 0.0
+    returned = {model: values["accuracy_returned_test"] for model, values in found.items()}
+    assert returned["original"][:4] == (0.0, 0.0, 0.0, 4)
+    assert returned["oracle"].value == pytest.approx(3 / 4 - 2 / 4)
+    assert returned["oracle"].low < 0.0 < returned["oracle"].value < returned["oracle"].high
+
+
+@pytest.mark.parametrize("taught", [None, LABEL])
+def test_without_wrong_labels_none_is_known(taught: np.ndarray | None) -> None:
+    found = wrong_labels(replace(tables(()), taught=taught), "original")
+    assert len(found) == 2 and all(np.isnan(value.value) and "wrong label" in value.reason for value in found.values())

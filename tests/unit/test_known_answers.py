@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 from support.request_tables import TABLE, check, corpus, task
 
 from speechforget.config.validate import check as check_config
@@ -19,18 +20,23 @@ from speechforget.errors import NotApplicable, UserError
 
 NO_KEYS = {"kind": None, "percent": 8, "snr": 0, "seed": 0}
 NO_CONFUSION = {"classes": None, "percent": 50, "seed": 0}
+NO_WRONG_LABELS = {"percent": None, "seed": 0}
 
 
 def planted(table: pd.DataFrame = TABLE, **options: Any) -> pd.DataFrame:
-    return change(table, {**NO_KEYS, "kind": "noise", "percent": 20, **options}, NO_CONFUSION)
+    return change(table, {**NO_KEYS, "kind": "noise", "percent": 20, **options}, NO_CONFUSION, NO_WRONG_LABELS)
 
 
 def confused(table: pd.DataFrame = TABLE, **options: Any) -> pd.DataFrame:
-    return change(table, NO_KEYS, {**NO_CONFUSION, "classes": ["w1", "w3"], **options})
+    return change(table, NO_KEYS, {**NO_CONFUSION, "classes": ["w1", "w3"], **options}, NO_WRONG_LABELS)
+
+
+def mislabelled(table: pd.DataFrame = TABLE, **options: Any) -> pd.DataFrame:
+    return change(table, NO_KEYS, NO_CONFUSION, {"percent": 20, "seed": 0, **options})
 
 
 def test_without_them_nothing_changes() -> None:
-    table = change(TABLE, NO_KEYS, NO_CONFUSION)
+    table = change(TABLE, NO_KEYS, NO_CONFUSION, NO_WRONG_LABELS)
     assert (table["planted"] == "").all() and (table["taught"] == table["label"]).all()
 
 
@@ -65,9 +71,31 @@ def test_labels_are_exchanged_in_training_between_the_two_classes(percent: float
     assert not len(request.nonmembers) and "no holdout recording is confused" in request.matched
 
 
+@settings(deadline=None, max_examples=30)
+@given(st.floats(5, 95), st.integers(0, 10**6))
+def test_wrong_labels_are_those_of_other_classes_in_training_alone(percent: float, seed: int) -> None:
+    table = mislabelled(percent=percent, seed=seed)
+    wrong = table[table["taught"] != table["label"]]
+    assert set(wrong["subset"]) == {"train"} and set(wrong["taught"]) <= set(table["label"])
+    size = (table["subset"] == "train").sum()
+    assert abs(len(wrong) - size * percent / 100) <= 3 * np.sqrt(size / 4) + 1
+    request = select(table, task(by="mislabelled"))
+    check(request, table)
+    assert set(request.forget) == set(wrong.index) and not len(request.nonmembers)
+
+
+def test_each_other_label_is_as_likely() -> None:
+    table = mislabelled(corpus(takes=200), percent=60)
+    wrong = table[table["taught"] != table["label"]]
+    steps = pd.crosstab(wrong["label"], wrong["taught"]).to_numpy()
+    others = steps[~np.eye(len(steps), dtype=bool)]
+    assert (steps.diagonal() == 0).all()
+    assert stats.chisquare(others.reshape(len(steps), -1), axis=1).pvalue.min() > 1e-4
+
+
 def test_a_draw_depends_on_ids_and_seed_alone() -> None:
     fewer = TABLE.drop(index=TABLE.index[::9]).reset_index(drop=True)
-    for draw, column in ((planted, "planted"), (confused, "taught")):
+    for draw, column in ((planted, "planted"), (confused, "taught"), (mislabelled, "taught")):
         whole, part = draw().set_index("id")[column], draw(fewer).set_index("id")[column]
         assert (whole[part.index] == part).mean() > 0.97
         assert not draw(seed=1)[column].equals(draw()[column])
@@ -93,6 +121,10 @@ def test_copies_carry_keys_together() -> None:
         (lambda: confused(classes=["w1", "w1"]), "names 1 classes: name two"),
         (lambda: confused(classes=["w1", "w9"]), "names 'w9', which the training subset lacks"),
         (lambda: confused(classes=["w1", True]), "put words such as yes, no"),
+        (lambda: mislabelled(percent=100), "dataset.mislabelled.percent must be a share"),
+        (lambda: mislabelled(percent=0.5, table=corpus(takes=4)), "gives a wrong label to no training recording"),
+        (lambda: mislabelled(TABLE[TABLE["label"] == "w1"]), "needs two classes or more"),
+        (lambda: select(TABLE, task(by="mislabelled")), "dataset.mislabelled.percent=10 gives them wrong labels"),
         (lambda: select(TABLE, task(by="planted")), "dataset.planted.kind=noise gives them keys"),
         (lambda: select(TABLE, task(by="confused")), "dataset.confused.classes=.FIRST,SECOND. exchanges"),
     ],
@@ -103,6 +135,7 @@ def test_what_cannot_be_is_refused(make: Callable[[], Any], words: str) -> None:
 
 
 KEYS, LABELS = "dataset.planted.kind=noise", "dataset.confused.classes=[word0,word1]"
+WRONG = "dataset.mislabelled.percent=20"
 
 
 @pytest.mark.parametrize(
@@ -110,7 +143,12 @@ KEYS, LABELS = "dataset.planted.kind=noise", "dataset.confused.classes=[word0,wo
     [
         (["task.by=planted"], "task.by=planted asks for recordings that this dataset lacks"),
         (["task.by=confused"], "task.by=confused asks for recordings that this dataset lacks"),
-        (["task.by=planted", KEYS, LABELS], "are both set"),
+        (["task.by=mislabelled"], "task.by=mislabelled asks for recordings that this dataset lacks"),
+        (["task.by=random", WRONG], "dataset.mislabelled is for the request task=sample task.by=mislabelled"),
+        (["task.by=mislabelled", "dataset.mislabelled.percent=0"], "dataset.mislabelled.percent must be a share"),
+        (["dataset.mislabelled.seed=1"], "mislabelled.seed has no effect without dataset.mislabelled.percent"),
+        (["task.by=mislabelled", WRONG, "evaluation.pairs=4"], "set evaluation.pairs=0"),
+        (["task.by=planted", KEYS, LABELS], "dataset.planted and dataset.confused are set, and a request has one"),
         (["task.by=confused", KEYS], "dataset.planted is for the request task=sample task.by=planted"),
         (["task.by=random", KEYS], "dataset.planted is for the request task=sample task.by=planted"),
         (["task.by=speaker", LABELS], "dataset.confused is for the request task=sample task.by=confused"),
@@ -140,5 +178,6 @@ def test_a_wrong_command_is_refused_before_anything_is_read(
 def test_a_sweep_skips_requests_that_a_dataset_is_not_for(configure: Callable[..., dict[str, Any]]) -> None:
     check_config(configure("task=sample", "task.by=planted", KEYS))
     check_config(configure("task=sample", "task.by=confused", LABELS))
+    check_config(configure("task=sample", "task.by=mislabelled", WRONG))
     with pytest.raises(NotApplicable):
         check_config(configure("task=class", KEYS))

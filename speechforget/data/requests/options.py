@@ -14,6 +14,7 @@ WAYS: Mapping[tuple[str, str], tuple[tuple[str, ...], ...]] = {
     ("sample", "pattern"): (("pattern",),),
     ("sample", "planted"): ((),),  # the dataset decides
     ("sample", "confused"): ((),),
+    ("sample", "mislabelled"): ((),),
 }
 # task.by=speaker, or another column
 BY_COLUMN = (("values",), ("share", "fewest", "seed"), ("number", "fewest", "seed"))

@@ -44,6 +44,7 @@ NONE: Rows = np.zeros(0, dtype=np.int64)
 KNOWN_ANSWERS = {  # task.by -> how a dataset gets such recordings, and whether the holdout has some
     "planted": "dataset.planted.kind=noise gives them keys",
     "confused": "dataset.confused.classes=[FIRST,SECOND] exchanges their labels",
+    "mislabelled": "dataset.mislabelled.percent=10 gives them wrong labels",
 }
 DRAWN = ("random", "published", "ids", "pattern", *KNOWN_ANSWERS)  # what task.by can be besides a column
 
@@ -87,7 +88,8 @@ def select(table: pd.DataFrame, task: Mapping[str, Any], left_out: Mapping[str, 
         "published": the same, balanced, from a list that was made once (see `published`).
         "ids": the training utterances listed in the file `ids`; listed utterances of other subsets are withdrawn.
         "pattern": the utterances in whose ids the regular expression `pattern` matches.
-        "planted", "confused": the training utterances with a key, or with a wrong label (see `data.known_answers`).
+        "planted", "confused", "mislabelled": the training utterances with a key, or with a wrong label (see
+            `data.known_answers`).
         "speaker" or another column: the utterances of `values`, or of values drawn by `seed`: `number` of them, or as
             many as cover a `share`.
     Exact copies (column unit) are included.
@@ -234,8 +236,7 @@ def _by_pattern(table: pd.DataFrame, pattern: Any) -> Request:
 
 def _known_answer(table: pd.DataFrame, by: str) -> Request:
     """Return the training utterances that `data.known_answers` changed; non-members are those of the holdout."""
-    changed = {"planted": ("planted", ""), "confused": ("taught", table["label"])}
-    column, unchanged = changed[by]
+    column, unchanged = ("planted", "") if by == "planted" else ("taught", table["label"])
     picked = table[column] != unchanged if column in table else pd.Series(data=False, index=table.index)
     rows = rows_of((table["subset"] == "train") & picked)
     if not len(rows):
