@@ -15,11 +15,13 @@ from hypothesis import strategies as st
 from support.trackers import make_run, rows_of, server, start_message
 
 from speechforget.errors import UserError
-from speechforget.tracking import loggers, mirror
+from speechforget.tracking import loggers, mirror, wandb_run
 from speechforget.tracking.curves import Curve, table
-from speechforget.tracking.loggers import Run, log_comparison, track, wandb_logger
+from speechforget.tracking.loggers import track, wandb_logger
+from speechforget.tracking.tracker import Run
 from speechforget.tracking.wandb_settings import can_log_in, project_name, shortened, told_mode
 
+PLAIN: dict[str, Any] = {"names": "hashed", "audio": False, "artifacts": "references"}
 NO_LOGGER = {"_target_": "speechforget.tracking.loggers.no_logger"}
 
 
@@ -93,7 +95,7 @@ def test_a_resumed_run_replaces_its_event_file(tmp_path: Path) -> None:
 def test_rows_that_the_server_has_are_not_told_again() -> None:
     """A run that is resumed online begins at W&B's next step."""
     told: list[int] = []
-    shown = mirror.Wandb.__new__(mirror.Wandb)
+    shown = wandb_run.Wandb.__new__(wandb_run.Wandb)
     shown.run = type(
         "Resumed", (), {"starting_step": 2, "log": staticmethod(lambda row, step, commit: told.append(step))}
     )  # type: ignore[assignment]
@@ -124,9 +126,7 @@ def test_online_without_a_key_is_a_mistake(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setenv("WANDB_CONFIG_DIR", str(tmp_path))
     assert not can_log_in()
     with pytest.raises(UserError, match="wandb login"):
-        wandb_logger(make_run(tmp_path), "project", None, "online")
-    with pytest.raises(UserError, match=r"logger\.mode"):
-        wandb_logger(make_run(tmp_path), "project", None, "onlin")
+        wandb_logger(make_run(tmp_path), "project", None, "online", **PLAIN)
 
 
 def test_keys_are_found_where_wandb_keeps_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -171,7 +171,7 @@ def test_what_wandb_was_told_holds_here(
     assert told_mode() == mode
     told: list[dict[str, Any]] = []
     monkeypatch.setattr(loggers, "open_mirror", lambda: SimpleNamespace(send=told.append))
-    tracker = wandb_logger(make_run(tmp_path), "team/x", None, "auto")
+    tracker = wandb_logger(make_run(tmp_path), "team/x", None, "auto", **PLAIN)
     assert (
         tracker is None
         if mode == "disabled"
@@ -188,7 +188,7 @@ def test_names_become_such_as_wandb_takes(one: str, other: str) -> None:
 
 def test_no_logger_logs_nothing(tmp_path: Path) -> None:
     with track(NO_LOGGER, make_run(tmp_path)) as tracker:
-        log_comparison(tracker, ["a"], [[1]], {"a": 1.0}, tmp_path / "plot.png")
+        assert tracker is None
     assert not list(tmp_path.iterdir())
 
 
@@ -199,7 +199,6 @@ def test_ctrl_c_while_libraries_load_stays_ctrl_c_where_nothing_is_tracked(
     monkeypatch.setitem(sys.modules, "lightning.pytorch.loggers", None)
     with (
         pytest.raises(KeyboardInterrupt),
-        track(NO_LOGGER, make_run(tmp_path)) as tracker,
+        track(NO_LOGGER, make_run(tmp_path)),
     ):
-        log_comparison(tracker, ["a"], [[1]], {"a": 1.0}, tmp_path / "plot.png")
         raise KeyboardInterrupt
