@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from speechforget.evaluation.audit.catalogue import QUESTIONS
+from speechforget.evaluation.tables import MODELS
+from speechforget.report.audits import COLUMNS as AUDITED
 from speechforget.report.charts.across import GAPS, mean_gap
 from speechforget.report.charts.models import confusion, confusion_matrix, layers, relearning, speakers, words
 from speechforget.report.charts.scene import Chart, Scene
@@ -69,10 +71,17 @@ def scalars(result: Mapping[str, Any]) -> dict[str, float]:
     return {name: float(value) for name, value in found.items() if value is not None}
 
 
-def headline(names: Sequence[str]) -> list[str]:
-    """Return which scalars get panels of their own: the columns of the report, and the ranking."""
-    shown = {column.metric for column in COLUMNS}
-    return [name for name in names if name.startswith("ranking/") or name.partition("/")[2] in shown]
+def headline(names: Iterable[str]) -> list[str]:
+    """Return which numbers get panels of their own: the columns of the report and of its audits, and the ranking."""
+    shown = {column.metric for column in COLUMNS} | {column.figure for column in AUDITED}
+    ends = {f"{column.figure}_{end}" for column in AUDITED for end in ("null_low", "null_high")}
+
+    def own(group: str, name: str) -> bool:
+        return (
+            group == "ranking" or (name in shown and group in {*MODELS, "audit"}) or (group == "audit" and name in ends)
+        )
+
+    return [name for name in names if own(*name.split("/", 1))]
 
 
 def summary(result: Mapping[str, Any]) -> dict[str, float | str]:

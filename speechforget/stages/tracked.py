@@ -52,7 +52,7 @@ def tracked(
     elif audible:
         found["tables/audio"] = _audio(scene, data, ids, int(config["dataset"]["sample_rate"]))
     columns, rows = comparison_rows(result["comparison"])
-    numbers = scalars(result)
+    numbers, more = scalars(result), summary(result)
     plot: Path | None = folder / PLOT
     if config["logger"].get("names") == HASHED and names_people(folder.name):
         plot, reasons["missing/plot"] = None, "its title names the request"
@@ -62,10 +62,10 @@ def tracked(
         numbers,
         plot,
         [*result["flags"].values(), *footnotes(result)],
-        {**summary(result), **reasons},
+        {**more, **reasons},
         list(passes(data, request, tables, read_curve(models["unlearned"].folder), int(config["seed"]))),
         found,
-        headline(list(numbers)),
+        headline([*numbers, *more]),
     )
 
 

@@ -43,8 +43,9 @@ class Sheet:
 class Comparison:
     """Hold a result for a tracker: columns and rows of its table, scalars by name, an image file, notes.
 
-    plot: None if the image may not be shown. summary: more numbers and words by name: bands, audit, verdict. passes: rows of the curve of the method, with the
-    level of the oracle. sheets: further tables and charts by name. headline: scalars that get panels of their own.
+    plot: None if the image may not be shown. summary: more numbers and words by name: bands, audit, verdict. passes:
+    rows of the curve of the method, with the level of the oracle. sheets: further tables and charts by name. headline:
+    numbers that get panels of their own.
     """
 
     columns: Sequence[str]

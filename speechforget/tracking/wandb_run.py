@@ -74,9 +74,10 @@ class Wandb:
         sheets = {name: _shown(sheet) for name, sheet in told["sheets"].items()}
         comparison = wandb.Table(columns=told["columns"], data=told["rows"])
         image = {"comparison plot": [wandb.Image(told["plot"])]} if told["plot"] else {}
-        panels = {name: told["scalars"][name] for name in told["headline"]}
+        numbers = {**told["scalars"], **told["summary"]}
+        panels = {name: numbers[name] for name in told["headline"]}
         self._log({**panels, "comparison": comparison, **image, **sheets}, len(told["passes"]))
-        self.run.summary.update({**told["scalars"], **told["summary"]})
+        self.run.summary.update(numbers)
         if told["notes"]:
             self.run.summary["notes"] = self.run.notes = "\n".join(told["notes"])
 
