@@ -94,8 +94,13 @@ KEYS = (
 
 
 def described(name: str) -> Key | None:
-    """Return the entry of a key that a run logged; None if the table has none."""
-    return next((key for key in KEYS if re.fullmatch(key.pattern, name)), None)
+    """Return the entry of a key that a run logged, of several the most special one; None if the table has none."""
+    return max((key for key in KEYS if re.fullmatch(key.pattern, name)), key=_written_out, default=None)
+
+
+def _written_out(key: Key) -> int:
+    """Count the letters of a key that stand for themselves."""
+    return len(re.sub(r"<\w+>", "", key.name))
 
 
 def plain(names: Iterable[str]) -> set[str]:

@@ -21,7 +21,8 @@ FIRST = 4  # of them, compared as one number before the rest
 QUIET = 64  # loudest sample, of 32767, below which a recording is too quiet to be told from silence
 SHORTEST = 6  # letters of an id, below which it is found everywhere
 PAGE, SOUND = ".html", b"data:audio"  # pages hold sounds in a form that samples are not found in
-TRACKER, RIFF, WAVE = "wandb", b"RIFF", b"WAVE"  # a WAV file starts with the second and, 8 bytes later, the third
+TRACKED = re.compile(r"/wandb/(staging|(offline-)?run-)")  # in the path of a file that a tracker keeps
+RIFF, WAVE = b"RIFF", b"WAVE"  # a WAV file starts with the first and, 8 bytes later, the second
 CHUNK = 1 << 24  # bytes
 LETTER = rb"[\w\x80-\xff]"
 
@@ -76,7 +77,7 @@ class Needles:
                 return True
             if path.suffix == PAGE and content.find(SOUND) >= 0:
                 return True
-            if TRACKER in path.parts and content[:4] == RIFF and content[8:12] == WAVE:
+            if content[:4] == RIFF and content[8:12] == WAVE and TRACKED.search(path.as_posix()):
                 return True
             return bool(self.pieces) and any(_has_piece(chunk, self._anchors) for chunk in _chunks(content))
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from speechforget.evaluation.divergence import log_softmax
 from speechforget.evaluation.tables import Scores, Tables
 from speechforget.report.charts.names import Names
 from speechforget.report.charts.scene import Scene, make_scene, thinned
@@ -97,9 +98,7 @@ def passes(data: Data, request: Request, tables: Tables, curve: list[Row], seed:
 
 def _measured(scores: Scores, rows: NDArray[np.int64], labels: NDArray[np.int64]) -> dict[str, float]:
     """Return accuracy, and mean cross-entropy in nats, on some rows, for the labels that models were trained on."""
-    logits = np.asarray(scores.logits[rows], dtype=np.float64)
-    logits -= logits.max(axis=1, keepdims=True)
-    losses = np.log(np.exp(logits).sum(axis=1)) - logits[np.arange(len(rows)), labels]
+    losses = -log_softmax(np.asarray(scores.logits[rows], dtype=np.float64))[np.arange(len(rows)), labels]
     return {"accuracy": float((scores.predicted[rows] == labels).mean()), "loss": float(losses.mean())}
 
 
