@@ -12,7 +12,7 @@ from wandb_workspaces.reports.v2.internal import ReportViewspec
 from wandb_workspaces.workspaces.internal import View
 
 TITLE = "Unlearning, judged by the oracle"
-RESULTS = [expr.Metric("JobType") == "result"]
+RESULTS = expr.And(expr.Metric("JobType") == "result")
 METHOD = wr.Config("method.name")
 SETS = ("forget", "retain", "validation")
 ACCURACIES = ("accuracy_forget", "accuracy_retain", "accuracy_test")
