@@ -71,7 +71,7 @@ class Mirror:
         except (subprocess.TimeoutExpired, KeyboardInterrupt):
             say_once(
                 "The tracker did not accept everything before the run ended; to upload the rest: "
-                "`wandb sync` on an artefact's wandb/*run-*."
+                "`wandb sync --include-online` on an artefact's wandb/*run-*."
             )
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.process.pid, signal.SIGKILL)

@@ -104,6 +104,73 @@ def test_rows_that_the_server_has_are_not_told_again() -> None:
     assert told == [2, 3]
 
 
+def test_a_result_that_the_server_has_is_not_told_again(tmp_path: Path) -> None:
+    """Passes and comparison have fixed steps, so a result that was cut off continues with the next one."""
+    pytest.importorskip("wandb")
+    logged: list[tuple[int, set[str]]] = []
+    shown = wandb_run.Wandb.__new__(wandb_run.Wandb)
+    shown.run = SimpleNamespace(  # type: ignore[assignment]
+        starting_step=1, summary={}, log=lambda row, step, commit: logged.append((step, set(row)))
+    )
+    told = {"columns": ["model"], "rows": [["oracle"]], "scalars": {"ranking/gap": 1.0, "oracle/x": 0.5}, "plot": None}
+    told |= {"notes": ["a note"], "summary": {"verdict/request": "within"}, "sheets": {}, "headline": ["ranking/gap"]}
+    shown.comparison({**told, "passes": [{"pass/number": number} for number in range(3)]})
+    assert logged == [(1, {"pass/number"}), (2, {"pass/number"}), (3, {"ranking/gap", "comparison"})]
+    assert shown.run.summary == {"ranking/gap": 1.0, "oracle/x": 0.5, "verdict/request": "within", "notes": "a note"}
+
+
+class Sulking:
+    """A run that takes rows and no artifacts."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    def point(self, number: int, row: Mapping[str, float]) -> None:
+        self.told.append("point")
+
+    def artifacts(self, listed: Any) -> None:
+        raise OSError("no space left")
+
+    def finish(self, failed: bool) -> None:
+        self.told.append("finish")
+
+
+def test_artifacts_that_fail_cost_one_line_and_not_the_run() -> None:
+    said: list[str] = []
+    screen = mirror.Screen(said.append)
+    screen.shown = shown = Sulking()  # type: ignore[assignment]
+    screen.receive({"do": "artifacts", "artifacts": []})
+    screen.receive(rows_of(1)[0])
+    screen.receive({"do": "finish", "failed": False})
+    assert shown.told == ["point", "finish"] and len(said) == 1 and "no space left" in said[0]
+
+
+def test_what_cannot_be_listed_costs_one_line_and_the_run_is_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    told: list[dict[str, Any]] = []
+    monkeypatch.setattr(loggers, "open_mirror", lambda: SimpleNamespace(send=told.append))
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    options = {"_target_": "speechforget.tracking.loggers.wandb_logger", "project": "p", "entity": None, "mode": "auto"}
+    (tmp_path / "inputs.json").write_text('{"inputs": {"models": 3}}')
+    with track({**options, **PLAIN}, Run(tmp_path, "k" * 64, "name", "group", "result", [], {})) as tracker:
+        assert tracker is not None
+    assert [message["do"] for message in told] == ["start", "finish"] and not told[-1]["failed"]
+    assert caplog.text.count("The tracker failed") == 1
+
+
+def test_a_failure_to_gather_a_result_does_not_stop_the_run(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def gather() -> Any:
+        raise ValueError("no chart of this")
+
+    caplog.set_level("INFO")
+    with track({"_target_": "speechforget.tracking.loggers.csv_logger"}, make_run(tmp_path)) as tracker:
+        assert tracker is not None
+        tracker.compare(gather)
+    assert "no chart of this" in caplog.text
+
+
 def test_an_unusable_server_is_found_out_soon(monkeypatch: pytest.MonkeyPatch) -> None:
     for answer, body, words in (
         (401, "", "refuses the key"),
