@@ -21,7 +21,7 @@ from speechforget.errors import UserError
 from speechforget.store import write_text
 from speechforget.tracking import lineage
 from speechforget.tracking.curves import Row, table
-from speechforget.tracking.hiding import OPEN, hidden
+from speechforget.tracking.hiding import HASHED, OPEN, hidden
 from speechforget.tracking.mirror_process import open_mirror, say_once
 from speechforget.tracking.tracker import Comparison, Guarded, Run, Tracker
 from speechforget.tracking.wandb_settings import can_log_in, project_name, told_mode
@@ -102,7 +102,13 @@ def tensorboard_logger(run: Run) -> Tracker:
 
 
 def wandb_logger(
-    run: Run, project: str, entity: str | None, mode: str, names: str, audio: bool, artifacts: str
+    run: Run,
+    project: str,
+    entity: str | None,
+    mode: str,
+    names: str = HASHED,
+    audio: bool = False,
+    artifacts: str = lineage.REFERENCES,
 ) -> Tracker | None:
     """Show the run in W&B; the id of the run is the artefact's key.
 
