@@ -19,8 +19,8 @@ from typing import Any
 
 logger = logging.getLogger(__name__)
 
-# Waiting time at the end of a command: for a server, which takes the tables of a result one by one, and for files, which
-# take a moment even on free cores.
+# Waiting time at the end of a command: for a server, which takes the tables of a result one by one, and for files,
+# which take a moment even on free cores.
 SECONDS_TO_WAIT, SECONDS_TO_WRITE = 15.0, 30.0
 
 MIRROR = [sys.executable, "-m", "speechforget.tracking.mirror"]
