@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-views = pytest.importorskip("wandb_workspaces", reason="the extra `dashboard` is not installed")
+pytest.importorskip("wandb_workspaces", reason="the extra `dashboard` is not installed")
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "scripts"))
