@@ -153,11 +153,12 @@ def test_a_run_is_told_without_people_and_paths(tmp_path: Path) -> None:
     assert told.name.endswith(KEY[:12]) and told.config["seed"] == 1
     plain = run_of(tmp_path, "result", "scrub-folder-word-class-stop-seed1", **config)
     assert hidden(plain).name == plain.name
+    named = {"dataset": {"label": "speaker", "confused": {"classes": ["anna", "ben"]}}, "task": {"classes": ["anna"]}}
     speakers = run_of(
-        tmp_path, "oracle", "folder-speaker-tcresnet-class-anna-seed1", **{**config, "task": {"classes": ["anna"]}}
+        tmp_path, "oracle", "folder-speaker-tcresnet-class-anna-seed1", **named, original={"labels": {"x": "anna"}}
     )
-    speakers.config["dataset"]["label"] = "speaker"
     assert "anna" not in json.dumps([hidden(speakers).name, hidden(speakers).config])
+    assert hidden(speakers).config["task"]["classes"] == "CLASSES"
 
 
 def finished(tmp_path: Path) -> dict[str, Run]:
