@@ -286,6 +286,7 @@ class Pipeline:
 
         def build(folder: Path, key: str) -> None:
             from speechforget.stages.compare import write_comparison
+            from speechforget.stages.tracked import tracked
             from speechforget.tracking.loggers import track_artefact
 
             save(self.request, self.data.table, folder)
@@ -297,7 +298,10 @@ class Pipeline:
                     told[name] = json.loads(verified(artefact.folder, f"{name}.json").read_text(encoding="utf-8"))
                 told["identity"] = record.identity(self.config, self.data, self.made_from, inputs)
                 measured = self.data, self.request, models, scores, attacked, drawn
-                write_comparison(folder, self.config, told, *measured, tracker)
+                result, tables = write_comparison(folder, self.config, told, *measured)
+                if tracker is not None:
+                    shown = self.config, self.data, self.request, models, result, tables
+                    tracker.compare(lambda: tracked(folder, *shown))
 
         return self.store.produce("result", self.name, inputs, build)
 

@@ -19,6 +19,13 @@ from speechforget.errors import NotApplicable, UserError, nearest
 
 WITHOUT_CURRICULUM = {"curriculum_on": "both", "curriculum_strength": 10.0}  # defaults of conf/config.yaml
 SHARES = {"test"}  # options of corpora that are shares of the recordings
+WANDB = "speechforget.tracking.loggers.wandb_logger"
+WANDB_CHOICES: dict[str, tuple[Any, ...]] = {
+    "mode": ("auto", "online", "offline"),
+    "names": ("hashed", "open"),
+    "audio": (True, False),
+    "artifacts": ("none", "references", "files"),
+}
 PRECISIONS = ("32-true", "tf32-true", "64-true", "bf16-mixed", "16-mixed")
 
 
@@ -37,6 +44,15 @@ def check(config: Mapping[str, Any]) -> None:
     check_known_answers(config)
     check_evaluation(config)
     check_original(config)
+    check_logger(config["logger"])
+
+
+def check_logger(logger: Mapping[str, Any]) -> None:
+    """Check the options of the trackers of this package; a user's own tracker checks its own."""
+    if logger["_target_"] == WANDB:
+        for name, known in WANDB_CHOICES.items():
+            if name in logger:
+                choice(logger, name, known, "logger.")
 
 
 def check_folders(config: Mapping[str, Any]) -> None:

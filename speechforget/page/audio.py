@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from speechforget.errors import UserError
-from speechforget.page.charts.collect import SHOWN, Names
 from speechforget.record.folders import Outputs
 from speechforget.record.request import read_list
+from speechforget.report.charts.names import SHOWN, Names
+from speechforget.report.sounds import wav_files
 from speechforget.stages.split import split_corpus
 from speechforget.store import Store
 from speechforget.store.files import read_json
@@ -60,17 +57,5 @@ def read_audio(outputs: Outputs, asked: str, names: Names) -> dict[str, dict[str
             f"--audio {asked}: its {len(ids)} recordings are {size / 1e6:.0f} MB, and a page takes {MOST / 1e6:.0f}: "
             "leave out --audio."
         )
-    samples, places = audio.samples(), table.loc[ids, ["offset", "samples"]].to_numpy(np.int64)
-    sounds = {
-        names.shown(identity): _wav(samples[start : start + length], rate)
-        for identity, (start, length) in zip(ids, places, strict=True)
-    }
+    sounds = {names.shown(identity): wav for identity, wav in wav_files(audio, ids, rate).items()}
     return {outputs.key(folder)[:SHOWN]: sounds}
-
-
-def _wav(samples: np.ndarray, rate: int) -> str:
-    import soundfile
-
-    out = io.BytesIO()
-    soundfile.write(out, samples, rate, format="WAV", subtype="PCM_16")
-    return base64.b64encode(out.getvalue()).decode()

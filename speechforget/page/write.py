@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from speechforget.page.audio import read_audio
-from speechforget.page.charts.collect import MOST, Names, collect_charts
+from speechforget.page.charts import MOST, collect_charts
 from speechforget.page.render import charts, render
 from speechforget.page.request import readable, screen
 from speechforget.page.rows import grids, slices
 from speechforget.record.build import build
 from speechforget.record.canonical import canonical_bytes
 from speechforget.record.folders import Outputs
-from speechforget.record.salt import own_salt
 from speechforget.record.shared import expanded
+from speechforget.report.charts.names import Names
 from speechforget.report.table import Table
 
 FILE = "report.html"
@@ -38,7 +38,7 @@ def make_page(folder: Path, tables: Sequence[Table], asked: Asked) -> dict[str, 
     Raises UserError for a damaged artefact, a wrong policy, or recordings that are not here.
     """
     record = build(folder, policy=asked.policy)
-    outputs, names = Outputs(folder), Names(own_salt(folder), asked.open_ids)
+    outputs, names = Outputs(folder), Names(folder, asked.open_ids)
     entries = _newest_first(outputs, record)
     audio = {} if asked.audio is None else {"audio": read_audio(outputs, asked.audio, names)}
     data = {"charts": collect_charts(outputs, entries, tables, names), "specs": charts(), **audio}

@@ -21,6 +21,8 @@ HIDDEN = {
     "task.values": "VALUES",
     "task.lists": "LISTS",
 }
+# Lists of classes, which name people where the classes are speakers.
+CLASSES = {"task.classes": "CLASSES", "dataset.confused.classes": "CLASSES", "original.labels": "LABELS"}
 # What changes neither numbers nor what is recorded: where files go, who runs, and what `tuned` compared.
 LEFT_OUT = ("output", "cache", "plan", "only", "lock", "logger", "launch", "tuned")
 SPEAKER = "speaker"  # a label whose classes are people
@@ -46,11 +48,19 @@ def command_of(config: Mapping[str, Any]) -> str | None:
 
 
 def without_speakers(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a config with a word in capitals for classes that are speakers."""
-    task = dict(config.get("task") or {})
-    if (config.get("dataset") or {}).get("label") == SPEAKER and task.get("classes") is not None:
-        return {**config, "task": {**task, "classes": "CLASSES"}}
-    return dict(config)
+    """Return a config with a word in capitals for classes that are speakers, wherever it names some."""
+    if (config.get("dataset") or {}).get("label") != SPEAKER:
+        return dict(config)
+    return _replaced(config, "")
+
+
+def _replaced(config: Mapping[str, Any], path: str) -> dict[str, Any]:
+    found = {}
+    for name, value in config.items():
+        here = f"{path}.{name}".lstrip(".")
+        word = CLASSES.get(here) if value is not None else None
+        found[name] = word or (_replaced(value, here) if isinstance(value, Mapping) else value)
+    return found
 
 
 @functools.cache

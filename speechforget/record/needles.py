@@ -21,6 +21,8 @@ FIRST = 4  # of them, compared as one number before the rest
 QUIET = 64  # loudest sample, of 32767, below which a recording is too quiet to be told from silence
 SHORTEST = 6  # letters of an id, below which it is found everywhere
 PAGE, SOUND = ".html", b"data:audio"  # pages hold sounds in a form that samples are not found in
+TRACKED = re.compile(r"/wandb/(staging|(offline-)?run-)")  # in the path of a file that a tracker keeps
+RIFF, WAVE = b"RIFF", b"WAVE"  # a WAV file starts with the first and, 8 bytes later, the second
 CHUNK = 1 << 24  # bytes
 LETTER = rb"[\w\x80-\xff]"
 
@@ -66,11 +68,16 @@ class Needles:
         return Hits(found, files, size)
 
     def inside(self, path: Path) -> bool:
-        """Return whether a file that is not empty holds an id or a piece, or is a page with sounds of any recording."""
+        """Return whether a file that is not empty holds an id or a piece, or sounds of any recording.
+
+        Sounds are those of a page, and WAV files that a tracker keeps: whose they are is not looked up.
+        """
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
             if self._pattern is not None and self._pattern.search(content):
                 return True
             if path.suffix == PAGE and content.find(SOUND) >= 0:
+                return True
+            if content[:4] == RIFF and content[8:12] == WAVE and TRACKED.search(path.as_posix()):
                 return True
             return bool(self.pieces) and any(_has_piece(chunk, self._anchors) for chunk in _chunks(content))
 

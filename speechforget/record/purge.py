@@ -117,8 +117,12 @@ def _derived(output: Path, copy: Copy) -> dict[str, str]:
 def _elsewhere(folder: Path) -> Iterator[dict[str, str]]:
     """Yield where the run of a result may have put copies outside of its output folder."""
     config = read_json(folder / "about.json").get("config") or {}
-    if "wandb" in str((config.get("logger") or {}).get("_target_")):
-        yield {"what": "runs uploaded to W&B", "why": "the run was tracked by W&B: look there for curves and tables"}
+    logger = config.get("logger") or {}
+    if "wandb" in str(logger.get("_target_")):
+        more = [" and models and lists (logger.artifacts=files)"] if logger.get("artifacts") == "files" else []
+        more += [" and recordings (logger.audio=true)"] if logger.get("audio") else []
+        why = f"the run was tracked by W&B: look there for curves and tables{''.join(more)}"
+        yield {"what": "runs uploaded to W&B", "why": why}
     if config and Path(config["cache"]) != Path(config["output"]) / "cache":
         yield {"what": "the cache outside of the output folder", "why": "other outputs may use it: remove it by hand"}
 

@@ -15,17 +15,17 @@ from speechforget.errors import UserError
 from speechforget.evaluation.compare import compare
 from speechforget.evaluation.tables import MODELS, Scores, Tables, Value
 from speechforget.report.plot import comparison_plot
-from speechforget.report.record import footnotes, write_result
+from speechforget.report.record import write_result
 from speechforget.stages.attack_values import read_values
 from speechforget.stages.score_files import read_table, read_untrained
 from speechforget.store import Artefact, write_text
-from speechforget.tracking.loggers import Guarded, log_comparison
 
 if TYPE_CHECKING:
     from speechforget.data.requests.select import Request
     from speechforget.stages.split import Data
 
 SPEAKERS = "speakers.txt"
+PLOT = "comparison.png"
 
 
 def write_comparison(
@@ -38,9 +38,8 @@ def write_comparison(
     scores: Mapping[str, Artefact],
     attacked: Mapping[str, Sequence[Artefact]],
     untrained: Artefact | None,
-    tracker: Guarded | None,
-) -> None:
-    """Compare the models and write result, config and plot to `folder`; send them to the tracker.
+) -> tuple[dict[str, Any], Tables]:
+    """Compare the models and write result, config and plot to `folder`; return the result and its score tables.
 
     attacked: model -> the artefacts of the attacks on it. untrained: see `stages.untrained`, if a metric needs it.
     """
@@ -49,23 +48,8 @@ def write_comparison(
     comparison = compare(tables, metrics_in(config["evaluation"]), measured(attacked))
     write_text(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(dict(config))))
     result = write_result(folder, dict(record), comparison)
-    plot = folder / "comparison.png"
-    comparison_plot(result, None, plot, tables)
-    columns = ["model", "metric", *next(iter(comparison["unlearned"].values()))]
-    rows = [
-        [model, metric, *map(entry.get, columns[2:])]
-        for model, entries in comparison.items()
-        for metric, entry in entries.items()
-    ]
-    scalars = {
-        f"{model}/{metric}": entry["value"]
-        for model, entries in comparison.items()
-        for metric, entry in entries.items()
-    }
-    notes = [*result["flags"].values(), *footnotes(record)]
-    log_comparison(
-        tracker, columns, rows, {name: value for name, value in scalars.items() if value is not None}, plot, notes
-    )
+    comparison_plot(result, None, folder / PLOT, tables)
+    return result, tables
 
 
 def save_speakers(folder: Path, data: Data) -> None:

@@ -25,7 +25,9 @@ from speechforget.methods.base.switches import SWITCHES, equip
 from speechforget.models.folder import build_classifier, load_classifier
 from speechforget.models.lora import adapt, settled
 from speechforget.seeding import order, seed_from
+from speechforget.stages.curve_rows import curve_rows
 from speechforget.stages.importance_cache import ImportanceCache
+from speechforget.stages.pass_curve import measured
 from speechforget.training.cost_meter import Cost
 from speechforget.training.device import compiled, start_process
 from speechforget.training.finite import check_weights
@@ -42,6 +44,7 @@ class Unlearning(Fitted):
         super().__init__(sources, settings, cost, len(driver.plan), "pass")
         self.student, self.method = driver.student, driver.method  # as submodules, so that checkpoints hold them
         self.driver, self.stopped = driver, False
+        self.curve_rows = curve_rows(sources.rows, settings.seed)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Save whether `after_pass` stopped the run, beside the weights that it left."""
@@ -88,7 +91,9 @@ class Unlearning(Fitted):
         with self.watched():
             means = self.means(self.student)
             self.trainer.should_stop = self.stopped = self.driver.end_pass(self.current_epoch)
-            self.add_point(means, self.student, ("forget", "validation"))
+            with self.cost.paused():
+                shown = measured(self.student, self.sources, self.curve_rows, self.device)
+            self.add_point({**means, **shown}, self.student, ())
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Return the optimiser of all passes."""

@@ -11,79 +11,20 @@ Each conf/logger/*.yaml names one of the functions below, or a function of the u
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from speechforget.errors import UserError
 from speechforget.store import write_text
+from speechforget.tracking import lineage
 from speechforget.tracking.curves import Row, table
-from speechforget.tracking.mirror import NOTHING_LOST
+from speechforget.tracking.hiding import HASHED, OPEN, hidden
 from speechforget.tracking.mirror_process import open_mirror, say_once
+from speechforget.tracking.tracker import Comparison, Guarded, Run, Tracker
 from speechforget.tracking.wandb_settings import can_log_in, project_name, told_mode
-
-
-@dataclass(frozen=True)
-class Run:
-    """Describe an artefact to a tracker."""
-
-    folder: Path
-    key: str
-    name: str
-    group: str
-    stage: str
-    tags: Sequence[str]
-    config: Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Hold a result for a tracker: columns and rows of its table, scalars by name, plot (an image file), notes."""
-
-    columns: Sequence[str]
-    rows: Sequence[Sequence[Any]]
-    scalars: Mapping[str, float]
-    plot: Path
-    notes: Sequence[str] = ()
-
-
-class Tracker(Protocol):
-    """Show the run of one artefact."""
-
-    def point(self, number: int, row: Row) -> None:
-        """Show row `number` of the learning curve, from 0: name -> number, including `epoch` and `step`.
-
-        A resumed run sends all rows again.
-        """
-
-    def compare(self, comparison: Comparison) -> None:
-        """Show the comparison of a result."""
-
-    def finish(self, failed: bool) -> None:
-        """End the run; this is the last call."""
-
-
-class Guarded:
-    """Guard a tracker: its first failure is logged in one line, and it gets no more calls."""
-
-    def __init__(self, tracker: Tracker) -> None:
-        self.tracker: Tracker | None = tracker
-
-    def tell(self, call: str, *arguments: Any) -> None:
-        """Call a function of the tracker."""
-        if self.tracker is None:
-            return
-        try:
-            getattr(self.tracker, call)(*arguments)
-        except Exception as error:
-            self.tracker = None
-            say_once(f"The tracker failed ({type(error).__name__}: {error}). {NOTHING_LOST}")
-
-    def point(self, number: int, row: Row) -> None:
-        """See `Tracker`."""
-        self.tell("point", number, row)
 
 
 @contextmanager
@@ -100,7 +41,7 @@ def track(options: Mapping[str, Any], run: Run) -> Iterator[Guarded | None]:
         failed = False
     finally:
         if kept is not None:
-            kept.tell("finish", failed)
+            kept.tell("finish", lambda: (failed,))
 
 
 def track_artefact(
@@ -123,19 +64,6 @@ def track_artefact(
 def words_of(config: Mapping[str, Any]) -> list[str]:
     """List the words that name an experiment: corpus, label, model."""
     return [config["dataset"]["name"], config["dataset"]["label"], config["model"]["name"]]
-
-
-def log_comparison(
-    tracker: Guarded | None,
-    columns: Sequence[str],
-    rows: Sequence[Sequence[Any]],
-    scalars: Mapping[str, float],
-    plot: Path,
-    notes: Sequence[str] = (),
-) -> None:
-    """Send a comparison to the tracker, if there is one; see `Comparison`."""
-    if tracker is not None:
-        tracker.tell("compare", Comparison(columns, rows, scalars, plot, notes))
 
 
 def no_logger(run: Run) -> None:
@@ -173,12 +101,23 @@ def tensorboard_logger(run: Run) -> Tracker:
     return Mirrored(run, {"tracker": "tensorboard"})
 
 
-def wandb_logger(run: Run, project: str, entity: str | None, mode: str) -> Tracker | None:
+def wandb_logger(
+    run: Run,
+    project: str,
+    entity: str | None,
+    mode: str,
+    names: str = HASHED,
+    audio: bool = False,
+    artifacts: str = lineage.REFERENCES,
+) -> Tracker | None:
     """Show the run in W&B; the id of the run is the artefact's key.
 
     mode: online, offline or auto. auto follows W&B's own settings; without them it is online if a key is configured,
     else offline, which one line says. The variables WANDB_MODE and WANDB_DISABLED take precedence. W&B never prompts
     for a key. If its server refuses or does not answer, runs are kept offline.
+
+    names: hashed or open, how people, recordings and paths are named. audio: whether a result shows recordings; read by
+    `stages.tracked`. artifacts: none, references or files, see `lineage`.
     """
     chosen = _mode(mode, run.folder)
     if chosen == "disabled":
@@ -186,12 +125,14 @@ def wandb_logger(run: Run, project: str, entity: str | None, mode: str) -> Track
     name = project_name(project)
     if name != project:
         say_once(f"W&B does not accept the project name '{project}', so '{name}' is used (logger.entity names a team).")
-    return Mirrored(run, {"tracker": "wandb", "project": name, "entity": entity, "mode": chosen})
+    options = {"tracker": "wandb", "project": name, "entity": entity, "mode": chosen, "names": names}
+    shown = run if names == OPEN else hidden(run)
+    if artifacts == "none":
+        return Mirrored(shown, options)
+    return Mirrored(shown, options, lambda: lineage.artifacts(run, artifacts, names == OPEN))
 
 
 def _mode(mode: str, folder: Path) -> str:
-    if mode not in {"auto", "online", "offline"}:
-        raise UserError(f"Unknown logger.mode '{mode}': choose auto, online or offline.")
     told = told_mode()
     if told in {"offline", "disabled"} and (
         mode == "auto" or "WANDB_MODE" in os.environ or "WANDB_DISABLED" in os.environ
@@ -209,10 +150,12 @@ def _mode(mode: str, folder: Path) -> str:
 
 
 class Mirrored:
-    """Show a run by the mirror process."""
+    """Show a run by the mirror process. made: lists the artifacts of a run that did not fail."""
 
-    def __init__(self, run: Run, options: Mapping[str, Any]) -> None:
-        self.mirror = open_mirror()
+    def __init__(
+        self, run: Run, options: Mapping[str, Any], made: Callable[[], list[dict[str, Any]]] | None = None
+    ) -> None:
+        self.mirror, self.made = open_mirror(), made
         self.mirror.online = options.get("mode") == "online"
         self.mirror.send({"do": "start", **options, **asdict(run)})
 
@@ -226,4 +169,8 @@ class Mirrored:
 
     def finish(self, failed: bool) -> None:
         """See `Tracker`."""
-        self.mirror.send({"do": "finish", "failed": failed})
+        try:
+            if self.made is not None and not failed:
+                self.mirror.send({"do": "artifacts", "artifacts": self.made()})
+        finally:
+            self.mirror.send({"do": "finish", "failed": failed})

@@ -3,7 +3,8 @@
     python -m speechforget.tracking.mirror        (started by `mirror_process.py`, never by hand)
 
 It reads messages, one line of JSON each, until its input ends. It writes sentences for the user, one per line.
-Messages of a run are `start`, then any number of `point` and `comparison`, then `finish`; runs follow each other.
+Messages of a run are `start`, then any number of `point`, `comparison` and `artifacts`, then `finish`; runs follow each
+other.
 When the process that started it has ended, the mirror ends within half a minute, whatever it waits for.
 """
 
@@ -17,14 +18,14 @@ import shutil
 import signal
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from speechforget.tracking.wandb_settings import NAME, TAG, api_key, base_url, shortened
+from speechforget.tracking.wandb_run import Wandb
+from speechforget.tracking.wandb_settings import api_key, base_url
 
 SECONDS_TO_ANSWER = 2.5  # for W&B's server to answer the smallest query
-SECONDS_TO_START = 10.0  # for W&B to start a run
 SECONDS_TO_END = 30.0  # for this process, after its input has ended
 NOTHING_LOST = "No data is lost: learning curves are in each folder's curves.csv."
 Message = Mapping[str, Any]
@@ -37,62 +38,13 @@ class Shown(Protocol):
         """Show row `number` of the learning curve."""
 
     def comparison(self, told: Message) -> None:
-        """Show a comparison; see `loggers.Comparison`."""
+        """Show a comparison; see `tracker.Comparison`."""
+
+    def artifacts(self, listed: Sequence[Message]) -> None:
+        """Show what the run made and used; see `lineage.artifacts`."""
 
     def finish(self, failed: bool) -> None:
         """End the run; this is the last call."""
-
-
-class Wandb:
-    """Show a run in W&B. It gets all rows from the first one, and skips those that the server already has."""
-
-    def __init__(self, told: Message, offline: bool) -> None:
-        import wandb
-
-        folder, name = Path(told["folder"]), told["key"][:32]
-        # An interrupted attempt left its folder.
-        for earlier in (folder / "wandb").glob(f"offline-run-*-{name}"):
-            shutil.rmtree(earlier, ignore_errors=True)
-        self.run = wandb.init(
-            project=told["project"],
-            entity=told["entity"],
-            name=shortened(told["name"]),
-            id=name,
-            resume="allow",
-            group=shortened(told["group"], NAME),
-            job_type=told["stage"],
-            tags=[shortened(tag, TAG) for tag in told["tags"]],
-            config=told["config"],
-            dir=folder,
-            mode="offline" if offline else "online",
-            settings=wandb.Settings(
-                silent=True, console="off", init_timeout=SECONDS_TO_START, x_stats_pid=os.getppid()
-            ),
-        )
-        self.run.define_metric("trainer/global_step")
-        self.run.define_metric("*", step_metric="trainer/global_step", step_sync=True)
-
-    def point(self, number: int, row: Mapping[str, float]) -> None:
-        """See `Shown`."""
-        if number >= self.run.starting_step:
-            self.run.log(
-                {"trainer/global_step" if name == "step" else name: value for name, value in row.items()},
-                step=number,
-                commit=True,
-            )
-
-    def comparison(self, told: Message) -> None:
-        """Log a table, scalars and an image; notes appear at the top of the run's page."""
-        import wandb
-
-        table, image = wandb.Table(columns=told["columns"], data=told["rows"]), wandb.Image(told["plot"])
-        self.run.log({**told["scalars"], "comparison": table, "comparison plot": [image]})
-        if told["notes"]:
-            self.run.summary["notes"] = self.run.notes = "\n".join(told["notes"])
-
-    def finish(self, failed: bool) -> None:
-        """See `Shown`."""
-        self.run.finish(exit_code=int(failed))
 
 
 class TensorBoard:
@@ -118,9 +70,13 @@ class TensorBoard:
 
         for name, value in told["scalars"].items():
             self.writer.add_scalar(name, value, 0)
-        self.writer.add_image("comparison plot", imread(told["plot"])[..., :3], dataformats="HWC")
+        if told["plot"]:
+            self.writer.add_image("comparison plot", imread(told["plot"])[..., :3], dataformats="HWC")
         if told["notes"]:
             self.writer.add_text("notes", "\n\n".join(told["notes"]))
+
+    def artifacts(self, listed: Sequence[Message]) -> None:
+        """Do nothing: TensorBoard has no artifacts."""
 
     def finish(self, failed: bool) -> None:
         """See `Shown`."""
@@ -137,11 +93,11 @@ class Screen:
         self.complained = False
 
     def receive(self, message: Message) -> None:
-        """Carry out a message; after a failure ignore the rest of the run."""
+        """Carry out a message; after a failure ignore the rest of the run, unless only its artifacts failed."""
         try:
             self._do(message)
         except Exception as error:
-            self.shown = None
+            self.shown = self.shown if message["do"] == "artifacts" else None
             if not self.complained:
                 self.say(f"The tracker failed ({type(error).__name__}: {_words(error)}). {NOTHING_LOST}")
             self.complained = True
@@ -154,6 +110,8 @@ class Screen:
                 self.shown.point(message["number"], message["row"])
             case "comparison" if self.shown:
                 self.shown.comparison(message)
+            case "artifacts" if self.shown:
+                self.shown.artifacts(message["artifacts"])
             case "finish" if self.shown:
                 shown, self.shown = self.shown, None
                 shown.finish(message["failed"])

@@ -19,8 +19,9 @@ from typing import Any
 
 logger = logging.getLogger(__name__)
 
-# Waiting time at the end of a command: for a server, and for files, which take a moment even on free cores.
-SECONDS_TO_WAIT, SECONDS_TO_WRITE = 4.0, 30.0
+# Waiting time at the end of a command: for a server, which takes the tables of a result one by one, and for files,
+# which take a moment even on free cores.
+SECONDS_TO_WAIT, SECONDS_TO_WRITE = 15.0, 30.0
 
 MIRROR = [sys.executable, "-m", "speechforget.tracking.mirror"]
 
@@ -71,7 +72,7 @@ class Mirror:
         except (subprocess.TimeoutExpired, KeyboardInterrupt):
             say_once(
                 "The tracker did not accept everything before the run ended; to upload the rest: "
-                "`wandb sync` on an artefact's wandb/*run-*."
+                "`wandb sync --include-online` on an artefact's wandb/*run-*."
             )
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.process.pid, signal.SIGKILL)

@@ -205,6 +205,7 @@ OUT = [
     "trainer.nodes=2",
     "logger=csv",
     "logger=wandb",
+    "logger=wandb logger.names=open logger.audio=true logger.artifacts=files",
     "launch=joblib",
     "lock=lease",
     "plan=true",
@@ -213,7 +214,7 @@ OUT = [
 
 def test_how_a_run_is_made_is_in_no_key(keys) -> None:
     for override in OUT:
-        assert keys(override) == keys(), override
+        assert keys(*override.split()) == keys(), override
 
 
 MODELS = ("original", "oracle", "unlearned")

@@ -136,6 +136,23 @@ def resume(
         assert all(costs[0][name] == costs[1][name] for name in ("forward_backward", "forward"))
 
 
+def test_the_curve_of_a_method_measures_the_model_that_it_leaves(
+    tmp_path: Path, sources: Sources, original: Path
+) -> None:
+    """The last row has the accuracy and the mean cross-entropy of the saved model, each computed in one batch."""
+    folder = unlearned(tmp_path / "one", original, sources, {**options_of("finetune"), "epochs": 2})
+    rows, (classifier, _) = pd.read_csv(folder / "curves.csv"), load_classifier(folder)
+    classifier.eval()
+    for name in ("forget", "retain", "validation"):
+        (batch,) = sources.ordered(name, 100)
+        with torch.no_grad():
+            logits = classifier(*batch.inputs).logits.double()
+        right = (logits.argmax(dim=1) == batch.labels).double().mean()
+        loss = torch.nn.functional.cross_entropy(logits, batch.labels)
+        assert rows[f"{name}/accuracy"].tolist()[-1] == pytest.approx(float(right))
+        assert rows[f"{name}/loss"].tolist()[-1] == pytest.approx(float(loss), rel=1e-6)
+
+
 class Overflow(Method):
     """An edit after which the model's weights, or its outputs, are not finite."""
 

@@ -7,7 +7,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from speechforget.tracking.loggers import Run
+from speechforget.tracking.tracker import Run
 
 
 def make_run(folder: Path) -> Run:
@@ -24,7 +24,16 @@ def start_message(folder: Path, tracker: str, **changes: Any) -> dict[str, Any]:
         "tags": ["t" * 77],
         "config": {},
     }
-    return {"do": "start", "tracker": tracker, "project": "p", "entity": None, "mode": "offline", **run, **changes}
+    return {
+        "do": "start",
+        "tracker": tracker,
+        "project": "p",
+        "entity": None,
+        "mode": "offline",
+        "names": "hashed",
+        **run,
+        **changes,
+    }
 
 
 def rows_of(epochs: int) -> list[dict[str, Any]]:

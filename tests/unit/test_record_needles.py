@@ -56,6 +56,16 @@ def test_a_piece_is_found_at_any_byte(tmp_path: Path, before: int, monkeypatch: 
     assert found.search(tmp_path, skip=[tmp_path / "copy.npy"]).paths == []
 
 
+def test_sounds_that_a_tracker_keeps_are_found_whosever_they_are(tmp_path: Path) -> None:
+    wav = b"RIFF\x24\x00\x00\x00WAVEfmt "
+    kept = [tmp_path / "wandb" / place / "sound" for place in ("staging/a", "offline-run-1-x/files", "run-1-x/files")]
+    for path in [*kept, tmp_path / "wandb" / "other" / "sound"]:
+        path.parent.mkdir(parents=True)
+        path.write_bytes(wav)
+    kept[0].with_name("table").write_bytes(b"RIFF of something else")
+    assert Needles([]).search(tmp_path).paths == sorted(kept)
+
+
 def test_silence_has_no_piece() -> None:
     assert (
         piece_of(np.zeros(1000, dtype=np.int16)) is None and piece_of(np.full(PIECE - 1, 900, dtype=np.int16)) is None

@@ -25,10 +25,6 @@ from speechforget.errors import UserError
 from speechforget.evaluation.evidence import Evidence
 from speechforget.evaluation.membership import auc
 from speechforget.page.bands import bands, without_numbers
-from speechforget.page.charts.across import gap_against_cost
-from speechforget.page.charts.models import confusion, layers, relearning, words
-from speechforget.page.charts.scene import Scene, short, thinned
-from speechforget.page.charts.utterances import attack_curve, embedding_map, losses, utterances
 from speechforget.page.published import published
 from speechforget.page.render import charts, library
 from speechforget.page.rows import grids, slices
@@ -36,6 +32,10 @@ from speechforget.record import canonical
 from speechforget.record.canonical import islands, read_record
 from speechforget.record.find import find
 from speechforget.record.salt import read_salt
+from speechforget.report.charts.across import gap_against_cost
+from speechforget.report.charts.models import confusion, layers, relearning, words
+from speechforget.report.charts.scene import Scene, short, thinned
+from speechforget.report.charts.utterances import attack_curve, embedding_map, losses, utterances
 
 
 @pytest.fixture(scope="module")

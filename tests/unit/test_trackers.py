@@ -15,11 +15,13 @@ from hypothesis import strategies as st
 from support.trackers import make_run, rows_of, server, start_message
 
 from speechforget.errors import UserError
-from speechforget.tracking import loggers, mirror
+from speechforget.tracking import loggers, mirror, wandb_run
 from speechforget.tracking.curves import Curve, table
-from speechforget.tracking.loggers import Run, log_comparison, track, wandb_logger
+from speechforget.tracking.loggers import track, wandb_logger
+from speechforget.tracking.tracker import Run
 from speechforget.tracking.wandb_settings import can_log_in, project_name, shortened, told_mode
 
+PLAIN: dict[str, Any] = {"names": "hashed", "audio": False, "artifacts": "references"}
 NO_LOGGER = {"_target_": "speechforget.tracking.loggers.no_logger"}
 
 
@@ -93,13 +95,80 @@ def test_a_resumed_run_replaces_its_event_file(tmp_path: Path) -> None:
 def test_rows_that_the_server_has_are_not_told_again() -> None:
     """A run that is resumed online begins at W&B's next step."""
     told: list[int] = []
-    shown = mirror.Wandb.__new__(mirror.Wandb)
+    shown = wandb_run.Wandb.__new__(wandb_run.Wandb)
     shown.run = type(
         "Resumed", (), {"starting_step": 2, "log": staticmethod(lambda row, step, commit: told.append(step))}
     )  # type: ignore[assignment]
     for number in range(4):
         shown.point(number, {"epoch": number, "step": number})
     assert told == [2, 3]
+
+
+def test_a_result_that_the_server_has_is_not_told_again(tmp_path: Path) -> None:
+    """Passes and comparison have fixed steps, so a result that was cut off continues with the next one."""
+    pytest.importorskip("wandb")
+    logged: list[tuple[int, set[str]]] = []
+    shown = wandb_run.Wandb.__new__(wandb_run.Wandb)
+    shown.run = SimpleNamespace(  # type: ignore[assignment]
+        starting_step=1, summary={}, log=lambda row, step, commit: logged.append((step, set(row)))
+    )
+    told = {"columns": ["model"], "rows": [["oracle"]], "scalars": {"ranking/gap": 1.0, "oracle/x": 0.5}, "plot": None}
+    told |= {"notes": ["a note"], "summary": {"verdict/request": "within"}, "sheets": {}, "headline": ["ranking/gap"]}
+    shown.comparison({**told, "passes": [{"pass/number": number} for number in range(3)]})
+    assert logged == [(1, {"pass/number"}), (2, {"pass/number"}), (3, {"ranking/gap", "comparison"})]
+    assert shown.run.summary == {"ranking/gap": 1.0, "oracle/x": 0.5, "verdict/request": "within", "notes": "a note"}
+
+
+class Sulking:
+    """A run that takes rows and no artifacts."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    def point(self, number: int, row: Mapping[str, float]) -> None:
+        self.told.append("point")
+
+    def artifacts(self, listed: Any) -> None:
+        raise OSError("no space left")
+
+    def finish(self, failed: bool) -> None:
+        self.told.append("finish")
+
+
+def test_artifacts_that_fail_cost_one_line_and_not_the_run() -> None:
+    said: list[str] = []
+    screen = mirror.Screen(said.append)
+    screen.shown = shown = Sulking()  # type: ignore[assignment]
+    screen.receive({"do": "artifacts", "artifacts": []})
+    screen.receive(rows_of(1)[0])
+    screen.receive({"do": "finish", "failed": False})
+    assert shown.told == ["point", "finish"] and len(said) == 1 and "no space left" in said[0]
+
+
+def test_what_cannot_be_listed_costs_one_line_and_the_run_is_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    told: list[dict[str, Any]] = []
+    monkeypatch.setattr(loggers, "open_mirror", lambda: SimpleNamespace(send=told.append))
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    options = {"_target_": "speechforget.tracking.loggers.wandb_logger", "project": "p", "entity": None, "mode": "auto"}
+    (tmp_path / "inputs.json").write_text('{"inputs": {"models": 3}}')
+    with track({**options, **PLAIN}, Run(tmp_path, "k" * 64, "name", "group", "result", [], {})) as tracker:
+        assert tracker is not None
+    assert [message["do"] for message in told] == ["start", "finish"] and not told[-1]["failed"]
+    assert caplog.text.count("The tracker failed") == 1
+
+
+def test_a_failure_to_gather_a_result_does_not_stop_the_run(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def gather() -> Any:
+        raise ValueError("no chart of this")
+
+    caplog.set_level("INFO")
+    with track({"_target_": "speechforget.tracking.loggers.csv_logger"}, make_run(tmp_path)) as tracker:
+        assert tracker is not None
+        tracker.compare(gather)
+    assert "no chart of this" in caplog.text
 
 
 def test_an_unusable_server_is_found_out_soon(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,9 +193,7 @@ def test_online_without_a_key_is_a_mistake(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setenv("WANDB_CONFIG_DIR", str(tmp_path))
     assert not can_log_in()
     with pytest.raises(UserError, match="wandb login"):
-        wandb_logger(make_run(tmp_path), "project", None, "online")
-    with pytest.raises(UserError, match=r"logger\.mode"):
-        wandb_logger(make_run(tmp_path), "project", None, "onlin")
+        wandb_logger(make_run(tmp_path), "project", None, "online", **PLAIN)
 
 
 def test_keys_are_found_where_wandb_keeps_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -171,7 +238,7 @@ def test_what_wandb_was_told_holds_here(
     assert told_mode() == mode
     told: list[dict[str, Any]] = []
     monkeypatch.setattr(loggers, "open_mirror", lambda: SimpleNamespace(send=told.append))
-    tracker = wandb_logger(make_run(tmp_path), "team/x", None, "auto")
+    tracker = wandb_logger(make_run(tmp_path), "team/x", None, "auto", **PLAIN)
     assert (
         tracker is None
         if mode == "disabled"
@@ -188,7 +255,7 @@ def test_names_become_such_as_wandb_takes(one: str, other: str) -> None:
 
 def test_no_logger_logs_nothing(tmp_path: Path) -> None:
     with track(NO_LOGGER, make_run(tmp_path)) as tracker:
-        log_comparison(tracker, ["a"], [[1]], {"a": 1.0}, tmp_path / "plot.png")
+        assert tracker is None
     assert not list(tmp_path.iterdir())
 
 
@@ -199,7 +266,6 @@ def test_ctrl_c_while_libraries_load_stays_ctrl_c_where_nothing_is_tracked(
     monkeypatch.setitem(sys.modules, "lightning.pytorch.loggers", None)
     with (
         pytest.raises(KeyboardInterrupt),
-        track(NO_LOGGER, make_run(tmp_path)) as tracker,
+        track(NO_LOGGER, make_run(tmp_path)),
     ):
-        log_comparison(tracker, ["a"], [[1]], {"a": 1.0}, tmp_path / "plot.png")
         raise KeyboardInterrupt

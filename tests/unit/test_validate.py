@@ -188,6 +188,13 @@ def test_a_wrong_value_of_a_task_is_refused_without_recordings(configure: Callab
                     pytest.fail(f"task.{key}={value} with {by} is accepted")
 
 
+@pytest.mark.parametrize("asked", ["mode=onlin", "names=hash", "audio=maybe", "artifacts=file"])
+def test_a_wrong_option_of_wandb_is_refused(asked: str, configure: Callable[..., dict[str, Any]]) -> None:
+    check(configure("logger=wandb"))
+    with pytest.raises(UserError, match=rf"logger\.{asked}"):
+        check(configure("logger=wandb", f"logger.{asked}"))
+
+
 @pytest.mark.parametrize("alone", [True, False])
 def test_an_empty_output_leaves_nothing_behind(alone: bool, command, tmp_path: Path) -> None:
     done = command(*([] if alone else ["-m", "seed=0,1"]), "output=", cwd=tmp_path)

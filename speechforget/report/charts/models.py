@@ -10,13 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from speechforget.evaluation.groups import FEWEST
-from speechforget.page.charts.scene import Chart, Scene, nothing, rows
+from speechforget.report.charts.scene import Chart, Scene, nothing, rows
 
 SHOTS = re.compile(r"relearn_(\d+)_final")
 LAYER = re.compile(r"probe_(label_forget|label|membership|speaker)_(?!(?:forget_)?(?:max|nats)$)(.+)")
 QUESTIONS = {"label_forget": "label of forget", "label": "label", "membership": "membership", "speaker": "voice"}
 MOST_GROUPS = 20  # bars of words, or of speakers
 MOST_CONFUSED = 12  # columns of the confusion
+MOST_IN_MATRIX = 40  # classes of a whole matrix
 ROUNDING = 0.01  # percent
 FULL = "run with evaluation=full"
 
@@ -102,6 +103,27 @@ def confusion(scene: Scene) -> Chart:
                     yield model, scene.classes[true], "any other", rest
 
     return rows(("model", "true", "predicted", "share"), values())
+
+
+def confusion_matrix(scene: Scene, model: str) -> Chart:
+    """Count for what a model takes the test recordings of each class; classes that it rarely confuses are joined."""
+    subsets = scene.tables.subsets()
+    mask = subsets["test"] | subsets["test_forgotten"]
+    if not mask.any():
+        return nothing("There is no test subset.")
+    scores, outputs = scene.tables.of(model), len(scene.classes)
+    counts = np.zeros((outputs, outputs), dtype=np.int64)
+    np.add.at(counts, (scores.label[mask], scores.predicted[mask]), 1)
+    errors = counts.sum(axis=0) + counts.sum(axis=1) - 2 * counts.diagonal()
+    errors[list(scene.tables.forgotten)] = errors.max() + 1
+    kept = sorted(np.argsort(-errors, kind="stable")[:MOST_IN_MATRIX].tolist())
+    place = np.full(outputs, len(kept))
+    place[kept] = np.arange(len(kept))
+    names = [scene.classes[number] for number in kept] + (["any other"] if len(kept) < outputs else [])
+    joined = np.zeros((len(names), len(names)), dtype=np.int64)
+    np.add.at(joined, (place[:, None], place[None, :]), counts)
+    cells = ((true, found, joined[row, column]) for row, true in enumerate(names) for column, found in enumerate(names))
+    return rows(("actual", "predicted", "count"), cells)
 
 
 def words(scene: Scene) -> Chart:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from speechforget.page.charts.scene import Chart, nothing, rows
+from speechforget.report.charts.scene import Chart, nothing, rows
 from speechforget.report.table import Row, Table
 
 GAPS = ("accuracy_forget", "accuracy_retain", "accuracy_test", "accuracy_test_forgotten")
@@ -33,9 +33,19 @@ def gap_against_cost(tables: Sequence[Table]) -> Chart:
     return rows(columns, found) if found else nothing("No result has an oracle and a recorded cost.")
 
 
+def mean_gap(gaps: Mapping[str, float | None]) -> float | None:
+    """Return the mean absolute gap in accuracy over forget, retain and test, in points; None without any gap.
+
+    gaps: metric -> unlearned minus oracle, None where it is missing.
+    """
+    known = [abs(gap) for name, gap in gaps.items() if name in GAPS and gap is not None]
+    return 100 * sum(known) / len(known) if known else None
+
+
 def _gap(row: Row) -> float | None:
-    gaps = [abs(row.metrics[name].gap_mean) for name in GAPS if name in row.metrics and row.metrics[name].gap_n]
-    return 100 * sum(gaps) / len(gaps) if gaps and row.artefact == "unlearned" else None
+    if row.artefact != "unlearned":
+        return None
+    return mean_gap({name: found.gap_mean if found.gap_n else None for name, found in row.metrics.items()})
 
 
 def _passes(row: Row) -> float | None:

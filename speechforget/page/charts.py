@@ -7,23 +7,19 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from speechforget.errors import UserError
-from speechforget.page.charts.across import gap_against_cost
-from speechforget.page.charts.models import confusion, layers, relearning, speakers, words
-from speechforget.page.charts.scene import Chart, Scene, nothing
-from speechforget.page.charts.utterances import attack_curve, embedding_map, losses, utterances
 from speechforget.record.folders import Outputs
-from speechforget.record.salt import Salt
+from speechforget.report.charts.across import gap_against_cost
+from speechforget.report.charts.models import confusion, layers, relearning, speakers, words
+from speechforget.report.charts.names import SHOWN, Names
+from speechforget.report.charts.scene import Chart, Scene, make_scene, nothing
+from speechforget.report.charts.utterances import attack_curve, embedding_map, losses, utterances
 from speechforget.report.table import Table
 from speechforget.stages.joined import read_tables
 
 logger = logging.getLogger(__name__)
 
 MOST = 30  # results with charts of their own: the newest
-SHOWN = 12  # digits of a hash that stands for an id, a speaker
 CHARTS: Mapping[str, Callable[[Scene], Chart]] = {
     "utterances": utterances,
     "losses": losses,
@@ -35,22 +31,6 @@ CHARTS: Mapping[str, Callable[[Scene], Chart]] = {
     "speakers": speakers,
     "map": embedding_map,
 }
-
-
-class Names:
-    """Give what names people as salted hashes, or openly if asked."""
-
-    def __init__(self, salt: Salt, open_ids: bool) -> None:
-        self.salt, self.open_ids = salt, open_ids
-
-    def shown(self, name: str) -> str:
-        """Return a name, or the first digits of its salted hash; empty for an empty name."""
-        return name if self.open_ids or not name else self.salt.hashed(name)[:SHOWN]
-
-    def all(self, names: Sequence[str] | NDArray[np.str_]) -> NDArray[np.str_]:
-        """Return every name as it is shown."""
-        known = {name: self.shown(str(name)) for name in dict.fromkeys(names)}
-        return np.array([known[name] for name in names], dtype=str)
 
 
 def collect_charts(
@@ -74,8 +54,5 @@ def _charts_of(outputs: Outputs, folder: Path, entry: Mapping[str, Any], names: 
     except UserError as error:
         logger.warning("%s has no charts: %s", folder.name, error)
         return dict.fromkeys(CHARTS, nothing(f"There is no chart, because the score tables cannot be read: {error}."))
-    classes = [names.shown(name) for name in found.classes] if entry["label"] == "speaker" else list(found.classes)
-    known = found.speaker is not None and bool((found.speaker != "").any())
-    speaking = names.all(found.speaker) if known and found.speaker is not None else None
-    scene = Scene(entry["comparison"], found, names.all(ids), classes, speaking)
+    scene = make_scene(entry["comparison"], found, ids, entry["label"], names)
     return {name: chart(scene) for name, chart in CHARTS.items()}

@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from speechforget.evaluation.tables import MODELS, Tables
+from speechforget.record.command import SPEAKER
+from speechforget.report.charts.names import Names
 
 DIGITS = 4  # significant digits of every number
 Chart = dict[str, Any]  # columns and rows, or the reason why there are none
@@ -35,6 +37,14 @@ class Scene:
     def models(self) -> list[str]:
         """List the models that exist: without an oracle, two."""
         return [model for model in MODELS if model != "oracle" or self.tables.oracles]
+
+
+def make_scene(comparison: Mapping[str, Any], tables: Tables, ids: NDArray[np.str_], label: str, names: Names) -> Scene:
+    """Make the scene of one result. ids: (n,) of the rows of its tables. label: what the model tells apart."""
+    classes = [names.shown(name) for name in tables.classes] if label == SPEAKER else list(tables.classes)
+    known = tables.speaker is not None and bool((tables.speaker != "").any())
+    speaking = names.all(tables.speaker) if known and tables.speaker is not None else None
+    return Scene(comparison, tables, names.all(ids), classes, speaking)
 
 
 def short(number: float) -> float | int | None:

@@ -12,7 +12,7 @@ from speechforget.evaluation.attack_features import probabilities
 from speechforget.evaluation.audit.attack_scores import margin
 from speechforget.evaluation.intervals import clopper_pearson
 from speechforget.evaluation.tables import Scores
-from speechforget.page.charts.scene import Chart, Scene, nothing, rows, thinned
+from speechforget.report.charts.scene import Chart, Scene, nothing, rows, thinned
 
 BINS = 24  # of a histogram
 SMALLEST, LARGEST = 1e-6, 1e3  # nats; losses outside are counted at the edges
