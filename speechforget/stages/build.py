@@ -19,6 +19,7 @@ from speechforget.stages.split import Data, split_corpus
 from speechforget.store import Ended, Store, verified
 from speechforget.tracking.curves import read_curve
 from speechforget.tracking.loggers import track_artefact
+from speechforget.training.checkpoint import STATE
 from speechforget.training.device import start_process
 from speechforget.training.finite import FULL, Watch
 from speechforget.training.loop import FitSettings
@@ -35,8 +36,9 @@ def build(order: Order, data: Data | None = None, request: Request | None = None
         raise UserError("The corpus changed during the run: run the same command again.")
     folder = Path(order.folder)
     if order.model is not None and collectives.rank() == 0:
-        for name in ("weights.safetensors", "model.json"):
-            verified(Path(order.model), name)
+        for name in ("weights.safetensors", "model.json", STATE):
+            if name != STATE or (Path(order.model) / STATE).exists():
+                verified(Path(order.model), name)
     if order.stage == "scores":
         from speechforget.stages.score import score
 
@@ -109,14 +111,17 @@ def _fit(order: Order, settings: FitSettings, data: Data, request: Request | Non
 
         assert request is not None and order.model is not None
         forgotten = tuple(data.classes.index(name) for name in request.forgotten)
+        recipe = config["train"] if config["original"]["checkpoint"] is None else None
         cache = ImportanceCache(Store.of(config), Path(order.model), order.split, str(config["trainer"]["precision"]))
-        unlearn(settings, Path(order.model), sources, forgotten, config["method"], cache)
+        unlearn(settings, Path(order.model), sources, forgotten, config["method"], cache, recipe)
         return
     from speechforget.stages.train import train
 
     if request is not None:
         sources.rows["train"] = sources.rows["retain"]
-    train(settings, sources, data.classes, config["dataset"], config["model"], config["train"])
+    start = None if order.model is None else Path(order.model)
+    parts = config["dataset"], config["model"], config["train"], start, order.epoch
+    train(settings, sources, data.classes, *parts)
 
 
 def watch_of(config: Mapping[str, Any], stage: str) -> Watch:
@@ -130,8 +135,10 @@ def watch_of(config: Mapping[str, Any], stage: str) -> Watch:
     if stage == "original" and config["original"]["checkpoint"] is not None:
         return Watch("The original", "Its weights come from original.checkpoint: give another checkpoint.")
     if stage != "unlearned":
+        trained = "original" if stage == "kept_epoch" else stage
         return Watch(
-            f"The {stage}'s training", f"Lower train.learning_rate (it is {config['train']['learning_rate']:g}).{more}"
+            f"The {trained}'s training",
+            f"Lower train.learning_rate (it is {config['train']['learning_rate']:g}).{more}",
         )
     method = config["method"]
     numbers = {

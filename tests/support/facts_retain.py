@@ -34,5 +34,11 @@ FACTS = {
     ),
     "kernel_reversal": Facts(cost=(0, E * R), forget="moves", variants=[({"schedule": "linear"}, {})]),
     "noise": Facts(cost=(0, 0), forget="moves", faster={}, variants=[({"match": 0.5}, {})]),
+    "rewind": Facts(
+        cost=(0, E * R),
+        forget="moves",
+        faster={},
+        variants=[({"epochs": None, "epochs_back": 3}, {"cost": (0, 3 * R)})],
+    ),
     "head_only": Facts(cost=(0, E * F)),
 }
