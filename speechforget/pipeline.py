@@ -20,7 +20,7 @@ from speechforget.config.evaluation import Training, has_pairs, needs_untrained,
 from speechforget.config.inputs import HEARING, WINDOWS, code_of, decisive, metrics_in, targets_in, version_of
 from speechforget.config.oracle import delivered_by
 from speechforget.config.seconds import with_seconds
-from speechforget.config.structured import check_method_fits
+from speechforget.config.structured import check_method_fits, kept_epochs, sharded
 from speechforget.config.tried import untried
 from speechforget.config.tuned import check_tuned
 from speechforget.data.requests.pool import Pool, draw_pool
@@ -145,8 +145,11 @@ class Pipeline:
 
     def train_all(self, names: Sequence[str]) -> dict[str, Artefact]:
         """Make several models by name, at once where that is faster; original and oracle alone, one by one."""
+        if "original" in names and "original" not in self.models and kept_epochs(self.config):
+            self.models["original"] = self.train("original")  # alone, since it continues from what is kept
         new = [name for name in names if name not in self.models]
-        if len(new) <= 2 or self.checkpoint is not None or group.ranks_of(self.config["trainer"]) > 1:
+        alone = self.checkpoint is not None or sharded(self.config) or group.ranks_of(self.config["trainer"]) > 1
+        if len(new) <= 2 or alone:
             self.models |= {name: self.train(name) for name in new}
         else:
             self.models |= train_together(self, new)

@@ -13,7 +13,7 @@ from speechforget.config.known_answers import check_known_answers
 from speechforget.config.oracle import has_oracle
 from speechforget.config.ranges import as_yaml, check_names, choice, number, whole
 from speechforget.config.seconds import AUTO, LONGEST
-from speechforget.config.structured import check_kept_epochs
+from speechforget.config.structured import check_kept_epochs, check_sisa
 from speechforget.data.requests.draw import share_of, share_range
 from speechforget.data.requests.options import WAYS, counting, unused
 from speechforget.errors import NotApplicable, UserError, nearest
@@ -199,6 +199,7 @@ def check_train(train: Mapping[str, Any]) -> None:
     number(train, "label_smoothing", 0, 0.99, "train.")
     number(train, "margin", 0, 1, "train.")
     choice(train, "schedule", ("cosine", "linear", "constant"), "train.")
+    check_sisa(train)
 
 
 def check_trainer(trainer: Mapping[str, Any]) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from speechforget.config.evaluation import Training, request_of
+from speechforget.config.structured import sharded
 from speechforget.data.requests.pool import draw_pool
 from speechforget.data.requests.select import Request, select
 from speechforget.distributed import collectives
@@ -24,6 +25,9 @@ from speechforget.training.device import start_process
 from speechforget.training.finite import FULL, Watch
 from speechforget.training.loop import FitSettings
 
+# What a training of another request continues from: see `stages.kept_epochs` and `stages.sisa`.
+STATES = (STATE, "sisa.json", "shards.npy", "slices/*/weights.safetensors")
+
 
 def build(order: Order, data: Data | None = None, request: Request | None = None) -> None:
     """Build what the order asks for, in its folder. data, request: given if this process has them already.
@@ -36,9 +40,8 @@ def build(order: Order, data: Data | None = None, request: Request | None = None
         raise UserError("The corpus changed during the run: run the same command again.")
     folder = Path(order.folder)
     if order.model is not None and collectives.rank() == 0:
-        for name in ("weights.safetensors", "model.json", STATE):
-            if name != STATE or (Path(order.model) / STATE).exists():
-                verified(Path(order.model), name)
+        for name in _read_of(Path(order.model), order.stage):
+            verified(Path(order.model), name)
     if order.stage == "scores":
         from speechforget.stages.score import score
 
@@ -60,6 +63,12 @@ def build(order: Order, data: Data | None = None, request: Request | None = None
             folder, config["trainer"], int(config["seed"]), tracker, order.title, watch_of(config, order.stage)
         )
         _fit(order, settings, data, request)
+
+
+def _read_of(model: Path, stage: str) -> list[str]:
+    """Name the files of a model that a stage reads: of states and slices there may be none."""
+    states = [] if stage == "scores" else [path for pattern in STATES for path in sorted(model.glob(pattern))]
+    return ["weights.safetensors", "model.json", *(path.relative_to(model).as_posix() for path in states)]
 
 
 def build_many(orders: Sequence[Order], data: Data, requests: Sequence[Request | None], ended: Ended) -> None:
@@ -115,10 +124,14 @@ def _fit(order: Order, settings: FitSettings, data: Data, request: Request | Non
         cache = ImportanceCache(Store.of(config), Path(order.model), order.split, str(config["trainer"]["precision"]))
         unlearn(settings, Path(order.model), sources, forgotten, config["method"], cache, recipe)
         return
+    from speechforget.stages.sisa import train_ensemble
     from speechforget.stages.train import train
 
     if request is not None:
         sources.rows["train"] = sources.rows["retain"]
+    if sharded(config):
+        train_ensemble(settings, sources, data, config)
+        return
     start = None if order.model is None else Path(order.model)
     parts = config["dataset"], config["model"], config["train"], start, order.epoch
     train(settings, sources, data.classes, *parts)

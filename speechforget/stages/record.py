@@ -11,6 +11,7 @@ from speechforget.data.requests.options import counted
 from speechforget.data.requests.select import Request
 from speechforget.models.checkpoint import Checkpoint
 from speechforget.report.caveats import caveats, delivery
+from speechforget.stages.exact import exact_notes
 from speechforget.stages.split import Data
 from speechforget.store import Artefact, provenance
 from speechforget.tracking.loggers import words_of
@@ -52,7 +53,7 @@ def describe_result(
         },
         "cost": {name: artefact.cost for name, artefact in models.items()},
         "no_oracle": why_no_oracle(config),
-        "notes": [*delivery(config), *caveats(config, checkpoint), *request.notes],
+        "notes": [*delivery(config), *caveats(config, checkpoint), *exact_notes(config, models), *request.notes],
         "untried": untried,
         "versions": about["versions"],
         "commit": about["commit"],

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 from speechforget.data.batches.streams import Sources
 from speechforget.distributed import collectives
+from speechforget.stages.sisa import CELLS, RECORD, Shards
 from speechforget.stages.train import Supervised
 from speechforget.training.checkpoint import STATE
 from speechforget.training.cost_meter import Cost
@@ -75,6 +78,14 @@ class Retraining:
         compiled(student, self.settings.trainer)
         fit(module, self.settings, module.epochs * module.steps_per_epoch)
         student.eval()
+
+    def shards(self, student: nn.Module) -> None:
+        """Train the members of the student again from the first slice that held an utterance of the request."""
+        record, parts = (json.loads((self.start / name).read_text(encoding="utf-8")) for name in (RECORD, "model.json"))
+        cells = np.load(self.start / CELLS)
+        parts["model"] = {name: value for name, value in parts["model"].items() if name != "members"}
+        shards = Shards(self.settings, self.sources, cells, parts, self.recipe, self.cost, record["seed"])
+        student.members = shards.train(self.start).members
 
 
 def _optimizer_state(folder: Path, done: int) -> Mapping[str, Any] | None:

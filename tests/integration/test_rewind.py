@@ -156,6 +156,12 @@ def test_kept_epochs_stay_as_long_as_the_original_and_can_be_rebuilt(
     assert "equal to the bit" in capsys.readouterr().out
 
 
+def test_epochs_are_kept_on_the_way_also_beside_several_oracles(configure: Configure, tmp_path: Path) -> None:
+    asked = plan(configure(f"output={tmp_path}", *RUN, "evaluation.oracles=3"))
+    stages = [one.stage for one in asked]
+    assert stages.index("kept_epoch") < stages.index("original") and stages.count("kept_epoch") == 3
+
+
 def test_a_plan_names_the_kept_epochs(configure: Configure, runs: Path) -> None:
     planned = plan(configure(f"output={runs}", *RUN, "method.epochs_back=1"))
     states = {one.name.split("-")[-1]: one.state for one in planned if one.stage == "kept_epoch"}

@@ -40,5 +40,6 @@ FACTS = {
         faster={},
         variants=[({"epochs": None, "epochs_back": 3}, {"cost": (0, 3 * R)})],
     ),
+    "sisa": Facts(cost=(0, R), forget="moves", faster={}),
     "head_only": Facts(cost=(0, E * F)),
 }

@@ -22,6 +22,7 @@ from speechforget import seeding
 from speechforget.batch import Batch, Pair, nothing
 from speechforget.methods.base.driver import Driver
 from speechforget.methods.base.method import Context, Method, Pass
+from speechforget.methods.sisa import Sisa
 from speechforget.models.classifier import Output
 from speechforget.models.lora import restrict
 from speechforget.stages.unlearn import build_method
@@ -30,7 +31,7 @@ from speechforget.training.cost_meter import Cost
 CONF = Path(__file__).parents[2] / "conf" / "method"
 CLASSES = 4
 EPOCHS = 2
-RETRAINED = {"rewind"}  # methods that train again by the recipe of the original, which the stages know
+RETRAINED = {"rewind", "sisa"}  # methods that train again by the recipe of the original, which the stages know
 
 
 class Tiny(nn.Module):
@@ -151,7 +152,7 @@ def build(name: str, **changes: object) -> Method:
 
 
 class Again:
-    """Stand in for the recipe of the original: whole batches of retain, by gradient descent."""
+    """Stand in for the recipe of the original: whole batches of retain, by gradient descent; an ensemble of one."""
 
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
@@ -163,6 +164,9 @@ class Again:
                 optimizer.zero_grad()
                 functional.cross_entropy(student(*batch.inputs).logits, batch.labels).backward()
                 optimizer.step()
+
+    def shards(self, student: nn.Module) -> None:
+        self.rewind(student, 1, None)
 
 
 def context_of(
@@ -204,6 +208,8 @@ def student_of(method: Method) -> Tiny:
     """Copy the original and freeze the weights that the method must not move."""
     student = copy.deepcopy(original())
     restrict(student, method.trainable)
+    if isinstance(method, Sisa):
+        student.members = ()
     return student
 
 

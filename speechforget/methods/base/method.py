@@ -85,6 +85,9 @@ class Retraining(Protocol):
         epochs_back: epochs of the recipe that were left at that epoch. epochs: to make now; None: the same number.
         """
 
+    def shards(self, student: nn.Module) -> None:
+        """Train the shards of an ensemble that held an utterance of the request, from their first changed slice."""
+
 
 @dataclass(frozen=True)
 class Context:

@@ -1,0 +1,56 @@
+"""Say what of an unlearned model is exact: which parts of a training were made again, and whether it is the oracle."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from speechforget.config.structured import SISA, rewinds, rewound_to
+from speechforget.store import Artefact, read_done, verified
+
+
+def exact_notes(config: Mapping[str, Any], models: Mapping[str, Artefact]) -> list[str]:
+    """Write the sentences for a method that trains again by the recipe of the original; none for other methods."""
+    unlearned = models["unlearned"].folder
+    if str(config["method"]["_target_"]) == SISA:
+        notes = [_retrained(unlearned)]
+    elif rewinds(config):
+        notes = [_rewound(rewound_to(config), int(config["train"]["epochs"]))]
+    else:
+        return []
+    return notes + ([_compared(unlearned, models["oracle"].folder)] if "oracle" in models else [])
+
+
+def _retrained(folder: Path) -> str:
+    record = json.loads(verified(folder, "sisa.json").read_text(encoding="utf-8"))
+    shards = [told for told in record["shards"] if any(told["utterances"])]
+    again, slices = sum(len(told["trained"]) for told in shards), sum(len(told["digests"]) for told in shards)
+    changed, gone = sum(bool(told["trained"]) for told in shards), len(record["shards"]) - len(shards)
+    left = f" {gone} more left the ensemble, as no utterance is left in them." if gone else ""
+    return (
+        f"Exact by construction: {again} of {slices} slices, in {changed} of {len(shards)} shards, were trained again "
+        f"without the request; the others never held any of it.{left}"
+    )
+
+
+def _rewound(done: int, epochs: int) -> str:
+    if done == 0:
+        return "Exact by construction: the whole training of the original was made again, without the request."
+    return (
+        f"Not exact: the model was trained on retain from the original after {done} of {epochs} epochs, and these "
+        f"{done} epochs saw the request."
+    )
+
+
+def _compared(unlearned: Path, oracle: Path) -> str:
+    hashes = [_hash(folder) for folder in (unlearned, oracle)]
+    if hashes[0] == hashes[1]:
+        return "The weights of the unlearned model are those of the oracle, to the bit."
+    return "The weights of the unlearned model are not those of the oracle, to the bit."
+
+
+def _hash(folder: Path) -> str:
+    record = read_done(folder)
+    return "" if record is None else str(record["files"]["weights.safetensors"]["sha256"])
