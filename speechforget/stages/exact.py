@@ -1,4 +1,4 @@
-"""Say what of an unlearned model is exact: which parts of a training were made again, and whether it is the oracle."""
+"""Say what of an unlearned model is exact or certified: what was trained again, whether it is the oracle, a bound."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ from speechforget.store import Artefact, read_done, verified
 
 
 def exact_notes(config: Mapping[str, Any], models: Mapping[str, Artefact]) -> list[str]:
-    """Write the sentences for a method that trains again by the recipe of the original; none for other methods."""
+    """Write the sentences for methods that train again by the recipe, or state a bound; none for other methods."""
     unlearned = models["unlearned"].folder
     if str(config["method"]["_target_"]) == SISA:
         notes = [_retrained(unlearned)]
     elif rewinds(config):
         notes = [_rewound(rewound_to(config), int(config["train"]["epochs"]))]
+    elif (unlearned / "certificate.json").exists():
+        return [_certified(json.loads(verified(unlearned, "certificate.json").read_text(encoding="utf-8")))]
     else:
         return []
     return notes + ([_compared(unlearned, models["oracle"].folder)] if "oracle" in models else [])
@@ -32,6 +34,14 @@ def _retrained(folder: Path) -> str:
     return (
         f"Exact by construction: {again} of {slices} slices, in {changed} of {len(shards)} shards, were trained again "
         f"without the request; the others never held any of it.{left}"
+    )
+
+
+def _certified(stated: Mapping[str, Any]) -> str:
+    return (
+        f"Certified (eps {stated['epsilon']:g}, delta {stated['delta']:g}) for the weights, for whoever does not know "
+        f"the seed, by noise of standard deviation {stated['sigma']:.3g} in each of {stated['steps']} steps. The price "
+        "is what accuracy on retain and on test lost against the original; pre-training and copies are not covered."
     )
 
 

@@ -27,11 +27,13 @@ from speechforget.models.lora import adapt, settled
 from speechforget.seeding import order, seed_from
 from speechforget.stages.importance_cache import ImportanceCache
 from speechforget.stages.retrain import Retraining
+from speechforget.store import write_json
 from speechforget.training.cost_meter import Cost
 from speechforget.training.device import compiled, start_process
 from speechforget.training.finite import check_weights
 from speechforget.training.loop import FitSettings, Fitted, accuracy, finish, fit
 
+CERTIFICATE = "certificate.json"  # of a method that states a bound
 Steps = Stream | Paired | Turns | Nothing
 VERSION = 5  # raise it whenever the same inputs give other weights
 
@@ -169,6 +171,8 @@ def unlearn(
     with cost:
         retraining = None if recipe is None else _retraining(settings, sources, method, recipe, original, cost)
         _run(settings, method, classifier, student, sources, forgotten, parts, device, cost, cache, retraining)
+    if collectives.rank() == 0 and (stated := getattr(method, "certificate", None)) is not None:
+        write_json(settings.folder / CERTIFICATE, stated)
     finish(settings, settled(student, method.trainable), parts, cost)
 
 

@@ -40,6 +40,12 @@ FACTS = {
         faster={},
         variants=[({"epochs": None, "epochs_back": 3}, {"cost": (0, 3 * R)})],
     ),
+    "clipped_noise": Facts(
+        cost=(R, (E + 10) * R),
+        forget="moves",
+        faster={},
+        variants=[({"repair_epochs": 0, "decay": 10.0, "learning_rate": 0.01}, {"cost": (R, E * R)})],
+    ),
     "sisa": Facts(cost=(0, R), forget="moves", faster={}),
     "head_only": Facts(cost=(0, E * F)),
 }
