@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from speechforget.config.evaluation import Training, request_of
-from speechforget.config.structured import sharded
 from speechforget.data.requests.pool import draw_pool
 from speechforget.data.requests.select import Request, select
 from speechforget.distributed import collectives
@@ -129,7 +128,7 @@ def _fit(order: Order, settings: FitSettings, data: Data, request: Request | Non
 
     if request is not None:
         sources.rows["train"] = sources.rows["retain"]
-    if sharded(config):
+    if "sisa" in config["train"]:
         train_ensemble(settings, sources, data, config)
         return
     start = None if order.model is None else Path(order.model)

@@ -5,24 +5,34 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from speechforget.config.structured import SISA, rewinds, rewound_to
 from speechforget.store import Artefact, read_done, verified
+from speechforget.store.names import CERTIFICATE
 
 
-def exact_notes(config: Mapping[str, Any], models: Mapping[str, Artefact]) -> list[str]:
-    """Write the sentences for methods that train again by the recipe, or state a bound; none for other methods."""
+class Exactness(NamedTuple):
+    """Say what is exact. notes: sentences for every table. shown: what shows it in a record; None if nothing does."""
+
+    notes: list[str]
+    shown: str | None = None
+
+
+def exactness(config: Mapping[str, Any], models: Mapping[str, Artefact]) -> Exactness:
+    """Tell what is exact for methods that train again by the recipe, or state a bound; nothing for other methods."""
     unlearned = models["unlearned"].folder
+    if (unlearned / CERTIFICATE).exists():
+        stated = json.loads(verified(unlearned, CERTIFICATE).read_text(encoding="utf-8"))
+        return Exactness([_certified(stated)], f"a bound (eps {stated['epsilon']:g}, delta {stated['delta']:g})")
+    compared = [_compared(unlearned, models["oracle"].folder)] if "oracle" in models else []
     if str(config["method"]["_target_"]) == SISA:
-        notes = [_retrained(unlearned)]
-    elif rewinds(config):
-        notes = [_rewound(rewound_to(config), int(config["train"]["epochs"]))]
-    elif (unlearned / "certificate.json").exists():
-        return [_certified(json.loads(verified(unlearned, "certificate.json").read_text(encoding="utf-8")))]
-    else:
-        return []
-    return notes + ([_compared(unlearned, models["oracle"].folder)] if "oracle" in models else [])
+        return Exactness([_retrained(unlearned), *compared], "all shards that held the request, trained again without")
+    if rewinds(config):
+        done = rewound_to(config)
+        told = "all epochs, made again without the request" if done == 0 else None
+        return Exactness([_rewound(done, int(config["train"]["epochs"])), *compared], told)
+    return Exactness([])
 
 
 def _retrained(folder: Path) -> str:

@@ -28,12 +28,12 @@ from speechforget.seeding import order, seed_from
 from speechforget.stages.importance_cache import ImportanceCache
 from speechforget.stages.retrain import Retraining
 from speechforget.store import write_json
+from speechforget.store.names import CERTIFICATE
 from speechforget.training.cost_meter import Cost
 from speechforget.training.device import compiled, start_process
 from speechforget.training.finite import check_weights
 from speechforget.training.loop import FitSettings, Fitted, accuracy, finish, fit
 
-CERTIFICATE = "certificate.json"  # of a method that states a bound
 Steps = Stream | Paired | Turns | Nothing
 VERSION = 5  # raise it whenever the same inputs give other weights
 

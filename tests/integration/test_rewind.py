@@ -142,7 +142,10 @@ def test_keeping_epochs_changes_neither_the_key_nor_the_weights_of_the_original(
 def test_the_run_ends_in_the_oracle(runs: Path) -> None:
     (unlearned,), (oracle,) = folders(runs, "unlearned"), folders(runs, "oracle")
     assert same_weights(unlearned, oracle)
-    found = json.loads((folders(runs, "result")[0] / "result.json").read_text())["comparison"]
+    result = json.loads((folders(runs, "result")[0] / "result.json").read_text())
+    assert result["exact"] == "all epochs, made again without the request"
+    assert "Exact by construction: the whole training" in " ".join(result["notes"])
+    found = result["comparison"]
     assert found["unlearned"]["accuracy_forget"]["value"] == found["oracle"]["accuracy_forget"]["value"]
 
 

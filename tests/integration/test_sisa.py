@@ -183,6 +183,7 @@ def test_a_speaker_is_in_one_slice_and_the_result_says_what_was_exact(runs: Path
     exact = [note for note in found["notes"] if "exact" in note.lower() or "to the bit" in note]
     assert exact[0].startswith("Exact by construction: ") and "in 1 of 2 shards, were trained again" in exact[0]
     assert exact[1] == "The weights of the unlearned model are those of the oracle, to the bit."
+    assert found["exact"] == "all shards that held the request, trained again without"
     values = found["comparison"]
     assert values["unlearned"]["accuracy_forget"] == values["oracle"]["accuracy_forget"]
 
