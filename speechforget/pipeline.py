@@ -20,6 +20,7 @@ from speechforget.config.evaluation import Training, has_pairs, needs_untrained,
 from speechforget.config.inputs import HEARING, WINDOWS, code_of, decisive, metrics_in, targets_in, version_of
 from speechforget.config.oracle import delivered_by
 from speechforget.config.seconds import with_seconds
+from speechforget.config.structured import check_method_fits, kept_epochs, sharded
 from speechforget.config.tried import untried
 from speechforget.config.tuned import check_tuned
 from speechforget.data.requests.pool import Pool, draw_pool
@@ -32,6 +33,7 @@ from speechforget.models.pretrained import fingerprint, placeless
 from speechforget.stages import record
 from speechforget.stages.attack_models import attack
 from speechforget.stages.audit import audit
+from speechforget.stages.kept_epochs import last_kept, rewound
 from speechforget.stages.original import import_original
 from speechforget.stages.power import power
 from speechforget.stages.split import Data, split_corpus
@@ -122,6 +124,7 @@ class Pipeline:
     def check_applicable(self) -> None:
         """Raise NotApplicable for a method not defined for the request, UserError for numbers tuned for another one."""
         check_tuned(self.config, lambda: self.data.audio.fingerprint)
+        check_method_fits(self.config)
         kinds = list(self.method["requests"])
         if self.task["kind"] not in kinds:
             why = f" ({self.method['reason']})" if self.method.get("reason") else ""
@@ -135,14 +138,18 @@ class Pipeline:
         if name == "original" and self.checkpoint is not None:
             return import_original(self, self.checkpoint)
         training = trainings(self.config)[name]
-        made = self.make(training, self.name_of(training), self.inputs_of(training), name)
+        start = last_kept(self, training)
+        made = self.make(training, self.name_of(training), self.inputs_of(training), name, start)
         self.trained[made.key] = name
         return made
 
     def train_all(self, names: Sequence[str]) -> dict[str, Artefact]:
         """Make several models by name, at once where that is faster; original and oracle alone, one by one."""
+        if "original" in names and "original" not in self.models and kept_epochs(self.config):
+            self.models["original"] = self.train("original")  # alone, since it continues from what is kept
         new = [name for name in names if name not in self.models]
-        if len(new) <= 2 or self.checkpoint is not None or group.ranks_of(self.config["trainer"]) > 1:
+        alone = self.checkpoint is not None or sharded(self.config) or group.ranks_of(self.config["trainer"]) > 1
+        if len(new) <= 2 or alone:
             self.models |= {name: self.train(name) for name in new}
         else:
             self.models |= train_together(self, new)
@@ -173,6 +180,7 @@ class Pipeline:
     def unlearn(self, original: Artefact, training: Training | None = None) -> Artefact:
         """Run the method on an original. training: of a part of an audit's pool; by default the request of the run."""
         training = training or Training("unlearned", self.seed)
+        kept = rewound(self, training)
         inputs = {
             "version": version_of("unlearn"),
             "original": original.key,
@@ -184,10 +192,11 @@ class Pipeline:
             "augment": self.config["train"]["augment"],
             **decisive("trainer", self.config["trainer"]),
             "seed": training.seed,
+            **({"kept_epoch": kept.key} if kept else {}),
         }
         name = f"{self.method['name']}-{self.name_of(training)}"
         title = f"{self.method['name']} {training.part or ''}".strip()
-        return self.make(training, name, inputs, title, original.folder)
+        return self.make(training, name, inputs, title, (kept or original).folder)
 
     def score(self, kind: str, model: Artefact) -> Artefact:
         """Score every utterance of the corpus with a model. kind: original, oracle, unlearned, for the progress bar."""
@@ -219,8 +228,8 @@ class Pipeline:
     ) -> Order:
         """Describe an artefact to build. title: of its progress bar. model: the folder of the model to start from."""
         config, start = {**self.config, "seed": training.seed}, None if model is None else str(model)
-        words = words_for(name)
-        return Order(training.stage, config, str(folder), key, words, self.data.key, title, start, training.part)
+        rest = self.data.key, title, start, training.part, training.epoch
+        return Order(training.stage, config, str(folder), key, words_for(name), *rest)
 
     def produce(self, stage: str, name: str, inputs: Mapping[str, Any], build: Callable[[Path, str], None]) -> Artefact:
         """Find or make an artefact in the store, and remember what it was made from."""

@@ -24,11 +24,11 @@ from speechforget.data.requests.pool import Pool
 from speechforget.data.requests.select import Request
 from speechforget.pipeline import Pipeline
 from speechforget.stages.split import Data
-from speechforget.store import Artefact, OneByOne, Store, key_of
+from speechforget.store import Artefact, OneByOne, Store, graph, key_of
 from speechforget.store.dry_run import NotMadeError, dry_run
 from speechforget.store.manifest import DONE, read_done
 
-STAGES = ("split", "original", "oracle", "unlearned", "scores", "attack", "untrained", "audit", "power", "result")
+STAGES = tuple(stage for stage in graph.STAGES if stage != "importance")
 # Inputs that a recorded cost must share with the artefact whose cost it estimates.
 ALIKE = {"original": ("model", "train"), "oracle": ("model", "train"), "unlearned": ("method",)}
 

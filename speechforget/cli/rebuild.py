@@ -12,6 +12,7 @@ from speechforget.errors import UserError
 from speechforget.pipeline import Pipeline
 from speechforget.stages.attack_models import attack
 from speechforget.stages.audit import audit
+from speechforget.stages.kept_epochs import keep_epoch
 from speechforget.stages.power import power
 from speechforget.stages.untrained import untrained
 from speechforget.store import Artefact, OneByOne, Store, canonical, differences, key_of, provenance, words_for
@@ -38,7 +39,11 @@ class _RebuildStore(OneByOne):
             return Artefact(parent.folder, key, built=False)
         # Building an importance also builds an unlearned model, and importing a checkpoint as an original also builds a
         # split. Neither is a parent, so no record names it.
-        on_the_way = (stage, self.node.stage) in {("unlearned", "importance"), ("split", "original")}
+        on_the_way = (stage, self.node.stage) in {
+            ("unlearned", "importance"),
+            ("split", "original"),
+            ("kept_epoch", "original"),
+        }
         if key == self.node.key or (on_the_way and not any(parent.stage == stage for parent in self.parents)):
             return self.store.produce(stage, name, inputs, build)
         recorded = [node.inputs for node in (self.node, *self.parents) if node.stage == stage]
@@ -90,6 +95,7 @@ def _config(node: Node, output: Path, scratch: Path) -> dict[str, Any]:
     if not config:
         raise UserError(f"{node.folder} cannot be rebuilt: an earlier version built it and did not record the config.")
     cache = output / "cache" if Path(config["cache"]) == Path(config["output"]) / "cache" else config["cache"]
+    config = {**config, "original": {**config["original"], "keep_epochs": []}}
     quiet = {"logger": {"_target_": "speechforget.tracking.loggers.no_logger"}, "plan": False, "only": None}
     return {**config, **quiet, "output": str(scratch), "cache": str(cache)}
 
@@ -111,6 +117,11 @@ def _name_of(pipeline: Pipeline, node: Node) -> str:
 def _make(pipeline: Pipeline, node: Node) -> None:
     if node.stage == "split":
         _ = pipeline.data
+    elif node.stage == "kept_epoch":
+        recorded = node.inputs or {}
+        trained = [one for one in trainings(pipeline.config).values() if one.stage == "original"]
+        keys = {key_of("original", pipeline.inputs_of(one)): one for one in trained}
+        keep_epoch(pipeline, keys.get(str(recorded.get("original")), trained[0]), int(recorded["epoch"]))
     elif node.stage in {"original", "oracle"}:
         pipeline.train(_name_of(pipeline, node))
     elif node.stage in {"unlearned", "importance"}:

@@ -20,16 +20,21 @@ FEWEST = 4  # pairs, and oracles beside pairs: fewer give no interval
 
 
 class Training(NamedTuple):
-    """Say how a model is made. stage: of the store. part: of the pool of an audit; None for the request of the run."""
+    """Say how a model is made.
+
+    stage: of the store. part: of the pool of an audit; None for the request of the run. epoch: after which a kept epoch
+    ends; None for a whole training.
+    """
 
     stage: str
     seed: int
     part: str | None = None
+    epoch: int | None = None
 
     @property
     def whole(self) -> bool:
-        """Return whether it is the original of the run, which knows all training utterances."""
-        return self.stage == "original" and self.part is None
+        """Return whether it is the original of the run, or a kept epoch of it, which knows all training utterances."""
+        return self.stage in ("original", "kept_epoch") and self.part is None
 
 
 def has_pairs(config: Mapping[str, Any]) -> bool:

@@ -103,7 +103,9 @@ CODE = {
     "unlearned": _UNLEARNED,
     "scores": _code(
         "stages.score stages.build",
-        _DIVIDED + _METHODS + "stages.train stages.unlearn stages.importance_cache training.loop optimizers",
+        _DIVIDED
+        + _METHODS
+        + "stages.train stages.sisa stages.unlearn stages.importance_cache training.loop optimizers",
     ),
     "untrained": _code(
         "stages.untrained",

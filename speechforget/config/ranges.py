@@ -20,10 +20,15 @@ def choice(options: Mapping[str, Any], name: str, known: tuple[Any, ...], prefix
         raise UserError(f"There is no {prefix}{name}={options[name]}: {nearest(str(options[name]), known)}")
 
 
+def is_whole(value: Any) -> bool:
+    """Return whether a value is a whole number; true and false are none."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
 def whole(options: Mapping[str, Any], name: str, low: int, prefix: str = "", more: str = "") -> None:
     """Raise UserError unless the value is a whole number of at least `low`. more: also allowed."""
     value = options[name]
-    if isinstance(value, bool) or not isinstance(value, int) or value < low:
+    if not is_whole(value) or value < low:
         raise UserError(f"{prefix}{name} must be a whole number of at least {low}{more}, not {value!r}.")
 
 

@@ -13,6 +13,7 @@ from speechforget.config.known_answers import check_known_answers
 from speechforget.config.oracle import has_oracle
 from speechforget.config.ranges import as_yaml, check_names, choice, number, whole
 from speechforget.config.seconds import AUTO, LONGEST
+from speechforget.config.structured import check_kept_epochs, check_sisa
 from speechforget.data.requests.draw import share_of, share_range
 from speechforget.data.requests.options import WAYS, counting, unused
 from speechforget.errors import NotApplicable, UserError, nearest
@@ -155,6 +156,7 @@ def check_original(config: Mapping[str, Any]) -> None:
             "original.labels must be a list of names, or a mapping of the checkpoint's names to the corpus's, "
             f"not {labels!r}."
         )
+    check_kept_epochs(config)
     choice(config, "deliver", ("unlearned", "oracle"))
     if config["deliver"] == "oracle" and not has_oracle(config):
         raise UserError("deliver=oracle needs a run with an oracle: set oracle=train, too.")
@@ -213,6 +215,7 @@ def check_train(train: Mapping[str, Any]) -> None:
     number(train, "label_smoothing", 0, 0.99, "train.")
     number(train, "margin", 0, 1, "train.")
     choice(train, "schedule", ("cosine", "linear", "constant"), "train.")
+    check_sisa(train)
 
 
 def check_trainer(trainer: Mapping[str, Any]) -> None:

@@ -30,9 +30,10 @@ def receive(connection: Connection) -> Message | None:
 class Order:
     """An artefact to build, as plain values that can be sent to another process.
 
-    stage: original, oracle, unlearned or scores. config: the whole resolved config of the run. folder, key, name: of
-    the artefact. split: the key of the split. title: for the progress bar. model: the folder of the model to start
-    from, if any. part: the part of an audit's pool that decides the request; see `data.requests.pool`.
+    stage: kept_epoch, original, oracle, unlearned or scores. config: the whole resolved config of the run. folder, key,
+    name: of the artefact. split: the key of the split. title: for the progress bar. model: the folder of the model to
+    start from, if any. part: the part of an audit's pool that decides the request; see `data.requests.pool`.
+    epoch: after which a kept epoch ends.
     """
 
     stage: str
@@ -44,3 +45,4 @@ class Order:
     title: str
     model: str | None = None
     part: str | None = None
+    epoch: int | None = None

@@ -15,15 +15,20 @@ from speechforget.distributed import collectives
 from speechforget.distributed.batch_norm import globalised
 from speechforget.distributed.dropout import by_utterance
 from speechforget.errors import UserError
+from speechforget.models.ensemble import Ensemble
 from speechforget.models.pretrained import fetched
 from speechforget.store import write_json
 
 
-def build_classifier(model: Mapping[str, Any], classes: int, sample_rate: int) -> nn.Module:
+def build_classifier(model: Mapping[str, Any], classes: int, sample_rate: int) -> Any:
     """Build a classifier. Weights that are not pretrained are drawn from torch's global generator.
 
+    model: its options; `members` makes it an ensemble of such classifiers, by the numbers of their shards.
     Raises UserError for options that the model does not take.
     """
+    if "members" in model:
+        member = {name: value for name, value in model.items() if name != "members"}
+        return Ensemble({number: build_classifier(member, classes, sample_rate) for number in model["members"]})
     options = fetched({name: value for name, value in model.items() if name != "name"})
     classifier = by_utterance(instantiate_target(options, "model", classes=classes, sample_rate=sample_rate))
     return globalised(classifier) if collectives.world() > 1 else classifier

@@ -7,11 +7,14 @@ from typing import Any
 from speechforget.record.folders import Outputs
 from speechforget.record.hidden import hidden_path
 
-STAGES = ("unlearned", "importance")
+STAGES = ("unlearned", "importance", "kept_epoch")
 
 
 def children(outputs: Outputs) -> dict[str, list[dict[str, str]]]:
-    """Map the key of each original to the artefacts here that were made from it: stage, path and key."""
+    """Map the key of each original to the artefacts here that were made from it or on the way to it.
+
+    Of each: stage, path and key.
+    """
     found: dict[str, list[dict[str, Any]]] = {}
     for stage in STAGES:
         for folder in outputs.of_stage(stage):

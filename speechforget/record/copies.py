@@ -15,10 +15,10 @@ from speechforget.store.gc import CACHES
 from speechforget.store.graph import RESULT, Node, ancestors, folder_size
 from speechforget.store.holders import describe
 
-SPLIT, ORIGINAL, ORACLE, UNLEARNED, SCORES, IMPORTANCE = (
-    *("split", "original", "oracle", "unlearned", "scores", "importance"),
+SPLIT, KEPT_EPOCH, ORIGINAL, ORACLE, UNLEARNED, SCORES, IMPORTANCE = (
+    *("split", "kept_epoch", "original", "oracle", "unlearned", "scores", "importance"),
 )
-TRAINED = (ORIGINAL, ORACLE, UNLEARNED)
+TRAINED = (KEPT_EPOCH, ORIGINAL, ORACLE, UNLEARNED)
 UNTRAINED = "untrained"
 ANSWERS = (SPLIT, SCORES, UNTRAINED)  # stages with a row for each recording
 TEXTS = ("forget", "withdrawn", "retain", "nonmembers", "speakers")  # lists of a result
@@ -27,6 +27,7 @@ WHY = {
     SCORES: "holds outputs, losses and embeddings of the recordings",
     UNTRAINED: "holds what models of random weights answer to the recordings",
     IMPORTANCE: "was computed from the recordings",
+    KEPT_EPOCH: "is an earlier state of a model that was trained with the recordings, or with some of them",
     ORIGINAL: "was trained with the recordings, or with some of them",
     ORACLE: "may have been trained with the recordings: it left out another request",
     UNLEARNED: "was made from a model that was trained with the recordings, for another request",

@@ -68,6 +68,7 @@ class Entries:
             "seeds": (result.get("identity") or {}).get("seeds") or {"seed": result.get("seed")},
             **{name: result.get(name) for name in FACTS},
             "delivered": result.get("delivered", "unlearned"),
+            **({"exact": result["exact"]} if result.get("exact") else {}),
             "notes": list(result.get("notes") or []),
             "request": put("requests", describe_request(folder, result, self.salt)),
             **self._artefacts(self.outputs.inputs(folder), ledger),

@@ -74,10 +74,12 @@ def _compared(threshold: Mapping[str, Any], outcome: Mapping[str, Any]) -> str:
 
 
 def _retrained(result: Mapping[str, Any]) -> tuple[str, str]:
-    if result["delivered"] != "oracle":
-        return NOT_SHOWN, "the delivered model was unlearned, not trained again, and its method certifies no bound"
     model = result["settings"].get("model") or {}
     start = " from pretrained weights" if model.get("pretrained") or model.get("bundle") else ""
+    if result["delivered"] != "oracle" and result.get("exact"):
+        return SHOWN, f"by the delivered model: {result['exact']}{start}"
+    if result["delivered"] != "oracle":
+        return NOT_SHOWN, "the delivered model was unlearned, not trained again, and its method certifies no bound"
     return SHOWN, f"by the delivered model: the oracle, trained again{start} without the request"
 
 

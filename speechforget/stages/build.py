@@ -19,9 +19,13 @@ from speechforget.stages.split import Data, split_corpus
 from speechforget.store import Ended, Store, verified
 from speechforget.tracking.curves import read_curve
 from speechforget.tracking.loggers import track_artefact
+from speechforget.training.checkpoint import STATE
 from speechforget.training.device import start_process
 from speechforget.training.finite import FULL, Watch
 from speechforget.training.loop import FitSettings
+
+# What a training of another request continues from: see `stages.kept_epochs` and `stages.sisa`.
+STATES = (STATE, "sisa.json", "shards.npy", "slices/*/weights.safetensors")
 
 
 def build(order: Order, data: Data | None = None, request: Request | None = None) -> None:
@@ -35,7 +39,7 @@ def build(order: Order, data: Data | None = None, request: Request | None = None
         raise UserError("The corpus changed during the run: run the same command again.")
     folder = Path(order.folder)
     if order.model is not None and collectives.rank() == 0:
-        for name in ("weights.safetensors", "model.json"):
+        for name in _read_of(Path(order.model), order.stage):
             verified(Path(order.model), name)
     if order.stage == "scores":
         from speechforget.stages.score import score
@@ -58,6 +62,12 @@ def build(order: Order, data: Data | None = None, request: Request | None = None
             folder, config["trainer"], int(config["seed"]), tracker, order.title, watch_of(config, order.stage)
         )
         _fit(order, settings, data, request)
+
+
+def _read_of(model: Path, stage: str) -> list[str]:
+    """Name the files of a model that a stage reads: of states and slices there may be none."""
+    states = [] if stage == "scores" else [path for pattern in STATES for path in sorted(model.glob(pattern))]
+    return ["weights.safetensors", "model.json", *(path.relative_to(model).as_posix() for path in states)]
 
 
 def build_many(orders: Sequence[Order], data: Data, requests: Sequence[Request | None], ended: Ended) -> None:
@@ -109,14 +119,21 @@ def _fit(order: Order, settings: FitSettings, data: Data, request: Request | Non
 
         assert request is not None and order.model is not None
         forgotten = tuple(data.classes.index(name) for name in request.forgotten)
+        recipe = config["train"] if config["original"]["checkpoint"] is None else None
         cache = ImportanceCache(Store.of(config), Path(order.model), order.split, str(config["trainer"]["precision"]))
-        unlearn(settings, Path(order.model), sources, forgotten, config["method"], cache)
+        unlearn(settings, Path(order.model), sources, forgotten, config["method"], cache, recipe)
         return
+    from speechforget.stages.sisa import train_ensemble
     from speechforget.stages.train import train
 
     if request is not None:
         sources.rows["train"] = sources.rows["retain"]
-    train(settings, sources, data.classes, config["dataset"], config["model"], config["train"])
+    if "sisa" in config["train"]:
+        train_ensemble(settings, sources, data, config)
+        return
+    start = None if order.model is None else Path(order.model)
+    parts = config["dataset"], config["model"], config["train"], start, order.epoch
+    train(settings, sources, data.classes, *parts)
 
 
 def watch_of(config: Mapping[str, Any], stage: str) -> Watch:
@@ -130,8 +147,10 @@ def watch_of(config: Mapping[str, Any], stage: str) -> Watch:
     if stage == "original" and config["original"]["checkpoint"] is not None:
         return Watch("The original", "Its weights come from original.checkpoint: give another checkpoint.")
     if stage != "unlearned":
+        trained = "original" if stage == "kept_epoch" else stage
         return Watch(
-            f"The {stage}'s training", f"Lower train.learning_rate (it is {config['train']['learning_rate']:g}).{more}"
+            f"The {trained}'s training",
+            f"Lower train.learning_rate (it is {config['train']['learning_rate']:g}).{more}",
         )
     method = config["method"]
     numbers = {

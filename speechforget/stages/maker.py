@@ -70,6 +70,12 @@ class Maker(Protocol):
         """Return the words of a model."""
         ...
 
+    def make(
+        self, training: Training, name: str, inputs: Mapping[str, Any], title: str, model: Path | None = None
+    ) -> Artefact:
+        """Make an artefact that needs torch."""
+        ...
+
     def order(
         self, training: Training, name: str, folder: Path, key: str, title: str, model: Path | None = None
     ) -> Order:

@@ -11,6 +11,7 @@ from speechforget.data.requests.options import counted
 from speechforget.data.requests.select import Request
 from speechforget.models.checkpoint import Checkpoint
 from speechforget.report.caveats import caveats, delivery
+from speechforget.stages.exact import exactness
 from speechforget.stages.split import Data
 from speechforget.store import Artefact, provenance
 from speechforget.tracking.loggers import words_of
@@ -27,7 +28,7 @@ def describe_result(
     untried: str | None,
 ) -> dict[str, Any]:
     """Return what `result.json` says beside the numbers. untried: why the numbers of the method may not suit it."""
-    about = provenance()
+    about, exact = provenance(), exactness(config, models)
     return {
         **dict(zip(("dataset", "label", "model"), words_of(config), strict=True)),
         "task": counted(config["task"]),
@@ -52,8 +53,9 @@ def describe_result(
         },
         "cost": {name: artefact.cost for name, artefact in models.items()},
         "no_oracle": why_no_oracle(config),
-        "notes": [*delivery(config), *caveats(config, checkpoint), *request.notes],
+        "notes": [*delivery(config), *caveats(config, checkpoint), *exact.notes, *request.notes],
         "untried": untried,
+        "exact": exact.shown,
         "versions": about["versions"],
         "commit": about["commit"],
     }

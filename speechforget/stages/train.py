@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from speechforget.methods.common.losses import mean
 from speechforget.models.folder import build_classifier
 from speechforget.optimizers import make_optimizer
 from speechforget.seeding import seed_from
+from speechforget.training.checkpoint import begin_from, keep_state
 from speechforget.training.cost_meter import Cost
 from speechforget.training.device import compiled, start_process
 from speechforget.training.loop import FitSettings, Fitted, finish, fit
@@ -25,19 +27,32 @@ VERSION = 4  # raise it whenever the same inputs give other weights
 
 
 class Supervised(Fitted):
-    """Minimise the cross-entropy on the `train` utterances; the learning rate changes at each step."""
+    """Minimise the cross-entropy on the `train` utterances; the learning rate changes at each step.
+
+    epochs: after which to stop, if not after all of the recipe. done: epochs of the recipe that lie behind.
+    pace: epochs of the recipe's schedule for each epoch of this fit.
+    """
+
+    done: int = 0
+    pace: float = 1
 
     def __init__(
-        self, classifier: nn.Module, sources: Sources, train: Mapping[str, Any], settings: FitSettings, cost: Cost
+        self,
+        classifier: nn.Module,
+        sources: Sources,
+        train: Mapping[str, Any],
+        settings: FitSettings,
+        cost: Cost,
+        epochs: int | None = None,
     ) -> None:
-        super().__init__(sources, settings, cost, train["epochs"], "epoch")
+        super().__init__(sources, settings, cost, train["epochs"] if epochs is None else epochs, "epoch")
         self.classifier, self.recipe = classifier, train
         self.steps_per_epoch = steps_of(sources, train)
 
     def train_dataloader(self) -> Stream:
         """Return the stream of this epoch."""
         return self.sources.shuffled(
-            self.sources.rows["train"], self.recipe["batch_size"], (self.seed, "train", self.current_epoch)
+            self.sources.rows["train"], self.recipe["batch_size"], (self.seed, "train", self.done + self.current_epoch)
         )
 
     def on_train_epoch_start(self) -> None:
@@ -46,7 +61,7 @@ class Supervised(Fitted):
 
     def training_step(self, batch: Batch, _: int) -> Tensor:
         """Return the mean cross-entropy of a batch in nats, or this rank's part of it."""
-        with drawn_for(batch, self.seed, "train", self.current_epoch):
+        with drawn_for(batch, self.seed, "train", self.done + self.current_epoch):
             both = collectives.part_of_loss(is_whole(batch), lambda: self._loss_and_accuracy(batch))
         self.averages.add(("train/loss", "train/accuracy"), both, batch)
         return both[0]
@@ -70,7 +85,10 @@ class Supervised(Fitted):
         optimizer = make_optimizer(self.classifier.parameters(), self.recipe["optimizer"], self.recipe["learning_rate"])
         warmup, total = (self.recipe[name] * self.steps_per_epoch for name in ("warmup", "epochs"))
         schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: learning_rate_factor(step, warmup, total, self.recipe["schedule"])
+            optimizer,
+            lambda step: learning_rate_factor(
+                self.done * self.steps_per_epoch + step * self.pace, warmup, total, self.recipe["schedule"]
+            ),
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
@@ -102,7 +120,7 @@ def description(model: Mapping[str, Any], labels: Sequence[str], dataset: Mappin
     return {"model": dict(model), "labels": list(labels), **heard}
 
 
-def learning_rate_factor(step: int, warmup: float, total: int, schedule: str) -> float:
+def learning_rate_factor(step: float, warmup: float, total: int, schedule: str) -> float:
     """Return the share of the peak learning rate at a step.
 
     It rises over `warmup` steps; then it falls to zero at `total` (`cosine`, `linear`) or stays (`constant`).
@@ -127,10 +145,14 @@ def train(
     dataset: Mapping[str, Any],
     model: Mapping[str, Any],
     recipe: Mapping[str, Any],
+    start: Path | None = None,
+    until: int | None = None,
 ) -> None:
     """Train a classifier from scratch on the `train` rows of `sources`; write model and cost to the folder.
 
     labels: names of the outputs, in order. dataset: sample_rate (Hz) and seconds. recipe: of conf/train.
+    start: the folder of a kept epoch of this training, to continue from there. until: the epoch after which to stop and
+    to keep the state of the training; None: the last one, and no state.
     """
     start_process(settings.trainer)
     classifier = new_classifier(model, len(labels), dataset["sample_rate"], settings.seed)
@@ -138,7 +160,12 @@ def train(
     cost.watch(classifier)
     collectives.share_state(classifier)
     compiled(classifier, settings.trainer)
-    module = Supervised(classifier, sources, recipe, settings, cost)
+    module = Supervised(classifier, sources, recipe, settings, cost, until)
+    if start is not None:
+        begin_from(start, settings.folder)
     with cost:
-        fit(module, settings, recipe["epochs"] * module.steps_per_epoch)
+        if module.epochs:
+            fit(module, settings, module.epochs * module.steps_per_epoch)
+    if until is not None:
+        keep_state(settings.folder)
     finish(settings, classifier, description(model, labels, dataset), cost)

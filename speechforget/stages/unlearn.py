@@ -28,6 +28,9 @@ from speechforget.seeding import order, seed_from
 from speechforget.stages.curve_rows import curve_rows
 from speechforget.stages.importance_cache import ImportanceCache
 from speechforget.stages.pass_curve import measured
+from speechforget.stages.retrain import Retraining
+from speechforget.store import write_json
+from speechforget.store.names import CERTIFICATE
 from speechforget.training.cost_meter import Cost
 from speechforget.training.device import compiled, start_process
 from speechforget.training.finite import check_weights
@@ -155,12 +158,14 @@ def unlearn(
     forgotten: tuple[int, ...],
     method_config: Mapping[str, Any],
     cache: ImportanceCache | None = None,
+    recipe: Mapping[str, Any] | None = None,
 ) -> None:
     """Run the method on the classifier of the folder `original`; write the unlearned model and its cost to the folder.
 
     sources: rows `forget`, `retain`, `train`, `validation` and `validation_request` (validation utterances of the
         classes of the request).
     forgotten: numbers of the classes that are forgotten. cache: shares importances with other requests, if given.
+    recipe: of the original's training, if it is known.
     """
     device = start_process(settings.trainer)
     classifier, parts = load_classifier(original)
@@ -169,8 +174,18 @@ def unlearn(
     cost = Cost()
     student = copy.deepcopy(cost.watch(classifier.to(device)))
     with cost:
-        _run(settings, method, classifier, student, sources, forgotten, parts, device, cost, cache)
+        retraining = None if recipe is None else _retraining(settings, sources, method, recipe, original, cost)
+        _run(settings, method, classifier, student, sources, forgotten, parts, device, cost, cache, retraining)
+    if collectives.rank() == 0 and (stated := getattr(method, "certificate", None)) is not None:
+        write_json(settings.folder / CERTIFICATE, stated)
     finish(settings, settled(student, method.trainable), parts, cost)
+
+
+def _retraining(
+    settings: FitSettings, sources: Sources, method: Method, recipe: Mapping[str, Any], start: Path, cost: Cost
+) -> Retraining:
+    retain = sources.with_rows(train=retain_rows(sources, method, settings.seed))
+    return Retraining(settings, retain, recipe, start, cost)
 
 
 def _run(
@@ -184,6 +199,7 @@ def _run(
     device: torch.device,
     cost: Cost,
     cache: ImportanceCache | None,
+    retraining: Retraining | None,
 ) -> None:
     def fresh() -> nn.Module:
         torch.manual_seed(seed_from(settings.seed, "fresh"))
@@ -202,6 +218,7 @@ def _run(
         keep,
         cost.spent,
         lambda name: len(sources.rows[name]),
+        retraining,
     )
     with settings.watch.watched("before its first pass" if method.passes() else "in its one step"):
         method.prepare(student, context)

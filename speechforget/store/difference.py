@@ -37,7 +37,7 @@ def first_difference(old: Path, new: Path, tolerance: float = 0.0) -> str | None
             continue
         if name not in files[0] or name not in files[1]:
             return f"{name} {'is new' if name in files[1] else 'is missing now'}"
-        compare = {".safetensors": _tensors, ".npy": _array, ".csv": _table, ".json": _json}.get(
+        compare = {".safetensors": _tensors, ".npy": _array, ".csv": _table, ".json": _json, ".ckpt": _state}.get(
             Path(name).suffix, _text
         )
         found = next(compare(files[0][name], files[1][name], tolerance), None)
@@ -49,7 +49,28 @@ def first_difference(old: Path, new: Path, tolerance: float = 0.0) -> str | None
 def _tensors(old: Path, new: Path, tolerance: float) -> Iterator[str]:
     from safetensors.torch import load_file
 
-    before, after = load_file(old), load_file(new)
+    yield from _named_tensors(load_file(old), load_file(new), tolerance)
+
+
+def _state(old: Path, new: Path, tolerance: float) -> Iterator[str]:
+    """Compare the tensors of two states of a training: weights and what the optimiser remembers."""
+    import torch
+
+    read = [torch.load(path, map_location="cpu", weights_only=True) for path in (old, new)]
+    held = [dict(_tensors_in({key: one[key] for key in ("state_dict", "optimizer_states")}, "")) for one in read]
+    yield from _named_tensors(held[0], held[1], tolerance)
+
+
+def _tensors_in(value: Any, path: str) -> Iterator[tuple[str, Any]]:
+    """Yield every tensor in mappings and lists, with its path."""
+    if isinstance(value, Mapping | list):
+        for name, inner in value.items() if isinstance(value, Mapping) else enumerate(value):
+            yield from _tensors_in(inner, f"{path}.{name}" if path else str(name))
+    elif hasattr(value, "is_floating_point"):
+        yield path, value
+
+
+def _named_tensors(before: Mapping[str, Any], after: Mapping[str, Any], tolerance: float) -> Iterator[str]:
     for name in sorted({*before, *after}):
         if name not in before or name not in after:
             yield f"{name} {'is new' if name in after else 'is missing now'}"

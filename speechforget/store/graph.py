@@ -22,6 +22,7 @@ from speechforget.store.manifest import DONE, damage, read_done
 # In the order of the pipeline; other stages follow.
 STAGES: tuple[str, ...] = (
     "split",
+    "kept_epoch",
     "original",
     "oracle",
     "importance",
@@ -36,7 +37,7 @@ STAGES: tuple[str, ...] = (
 # The last stage: no artefact depends on a result.
 RESULT = "result"
 # No result depends on these stages. They spare the next run work, and are kept as long as the parent of this stage.
-SPARE = {"importance": "original"}
+SPARE = {"importance": "original", "kept_epoch": "original"}
 # Folders of an output that hold no artefacts.
 OTHERS = {"cache", "sweeps", "peers", "running"}
 FOLDER = re.compile(rf"(?P<name>.+)-(?P<digits>[0-9a-f]{{{KEY_DIGITS}}})")

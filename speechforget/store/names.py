@@ -11,6 +11,8 @@ import unicodedata
 # Bytes in UTF-8. With key and `.lock` this stays below the 143 of encrypted file systems and below the 128 of W&B.
 LONGEST = 100
 
+CERTIFICATE = "certificate.json"  # beside a model whose method states a bound
+
 
 def words_for(name: str) -> str:
     """Replace characters that file systems, shells or W&B refuse; cut to LONGEST bytes. Letters of all scripts stay."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ logger = logging.getLogger(__name__)
 
 WEIGHTS = "checkpoint.ckpt"
 TOGETHER = "together.ckpt"  # of a model that trains with others (`stages.train_many`)
+STATE = "state.ckpt"  # the last checkpoint of a kept epoch, from which another training continues
 HASHES, PARTIAL = ".sha256", ".partial"  # suffixes: its hash, and a checkpoint while it is written
 
 
@@ -38,7 +40,8 @@ class Resumable(Checkpoint):
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Seed torch's generator, which draws for what has no draws by row number."""
         rank = [collectives.rank()] if collectives.rank() else []
-        torch.manual_seed(seed_from(self.seed, "epoch", trainer.current_epoch, *rank))
+        epoch = trainer.current_epoch + getattr(pl_module, "done", 0)
+        torch.manual_seed(seed_from(self.seed, "epoch", epoch, *rank))
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the new checkpoint beside the old one, then replace that."""
@@ -86,6 +89,18 @@ def usable(path: Path) -> bool:
         return True
     logger.warning("The checkpoint in %s is damaged: training starts again from its beginning.", path.parent)
     return False
+
+
+def keep_state(folder: Path) -> None:
+    """Keep the checkpoint of a fit that has ended; rank 0 does it."""
+    if collectives.rank() == 0 and (folder / WEIGHTS).exists():
+        (folder / WEIGHTS).replace(folder / STATE)
+
+
+def begin_from(start: Path, folder: Path) -> None:
+    """Let a fit in `folder` continue from the kept state in `start`, unless it has a checkpoint; rank 0 does it."""
+    if collectives.rank() == 0 and (start / STATE).exists() and not usable(folder / WEIGHTS):
+        replace(folder / WEIGHTS, lambda partial: shutil.copyfile(start / STATE, partial))
 
 
 def remove_checkpoint(folder: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import resource
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -124,13 +124,15 @@ class Cost:
         self.shared = {name: known[name] + spent[name] for name in ("seconds", "forward", "forward_backward")}
         self.shared["reused"] = known["reused"] and reused
         if reused:
-            self.seconds += float(spent["seconds"])
-            self._elsewhere.append(spent.get("machine"))
-            if collectives.rank() == 0:
-                self.forward, self.forward_backward = (
-                    self.forward + spent["forward"],
-                    self.forward_backward + spent["forward_backward"],
-                )
+            self.add(spent)
+
+    def add(self, spent: Mapping[str, Any]) -> None:
+        """Add the cost of a part that another meter recorded, summed over all ranks."""
+        self.seconds += float(spent["seconds"])
+        self._elsewhere.append(spent.get("machine"))
+        if collectives.rank() == 0:
+            self.forward += int(spent["forward"])
+            self.forward_backward += int(spent["forward_backward"])
 
     def record(self) -> dict[str, Any]:
         """Return the content of `cost.json`, with the peak memory of rank 0 in bytes.

@@ -16,6 +16,15 @@ def forget_in(batches: int) -> int:
 
 
 FACTS = {
+    "trew": Facts(
+        cost=(1 + F + R + E * F, E * (F + R)),
+        variants=[({"beta": 0.0, "batch_norm": "batch"}, {}), ({"beta": 5.0}, {})],
+    ),
+    "cola": Facts(
+        cost=(1 + R + 3 * F, 3 * (F + R) + E * R),
+        faster={"learning_rate": 0.02, "collapse_learning_rate": 0.02},
+        variants=[({"collapse_epochs": 0}, {"cost": (1 + R, E * R), "forget": "moves"})],
+    ),
     "negative_gradient": Facts(
         cost=(0, E * (R + forget_in(STEPS))),
         faster={"learning_rate": 0.02, "retain_weight": 0.5, "forget_weight": 0.5},

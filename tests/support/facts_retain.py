@@ -34,5 +34,18 @@ FACTS = {
     ),
     "kernel_reversal": Facts(cost=(0, E * R), forget="moves", variants=[({"schedule": "linear"}, {})]),
     "noise": Facts(cost=(0, 0), forget="moves", faster={}, variants=[({"match": 0.5}, {})]),
+    "rewind": Facts(
+        cost=(0, E * R),
+        forget="moves",
+        faster={},
+        variants=[({"epochs": None, "epochs_back": 3}, {"cost": (0, 3 * R)})],
+    ),
+    "clipped_noise": Facts(
+        cost=(R, (E + 10) * R),
+        forget="moves",
+        faster={},
+        variants=[({"repair_epochs": 0, "decay": 10.0, "learning_rate": 0.01}, {"cost": (R, E * R)})],
+    ),
+    "sisa": Facts(cost=(0, R), forget="moves", faster={}),
     "head_only": Facts(cost=(0, E * F)),
 }

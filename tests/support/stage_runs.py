@@ -1,13 +1,17 @@
 """Training and unlearning of a small model on synthetic tones, stage by stage, without a pipeline."""
 
+import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 from omegaconf import OmegaConf
 
 from speechforget.data.batches.streams import Sources
 from speechforget.stages.train import train
 from speechforget.stages.unlearn import unlearn
+from speechforget.training.checkpoint import Resumable
 from speechforget.training.loop import FitSettings
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -53,3 +57,23 @@ def unlearned(folder: Path, original: Path, sources: Sources, method: dict[str, 
 def forgotten(method: dict[str, Any]) -> tuple[int, ...]:
     """Classes that are removed whole, for methods that only know such requests."""
     return () if "sample" in method["requests"] else (1,)
+
+
+def same_weights(first: Path, second: Path) -> bool:
+    return (first / "weights.safetensors").read_bytes() == (second / "weights.safetensors").read_bytes()
+
+
+def die_after(epoch: int, monkeypatch: pytest.MonkeyPatch, work: Callable[[], Any]) -> None:
+    """Does the work until the checkpoint of an epoch is written, then fails as a killed process would."""
+    save, interruption = Resumable.on_train_epoch_end, signal.getsignal(signal.SIGINT)
+
+    def save_then_die(self: Resumable, trainer: Any, module: Any) -> None:
+        save(self, trainer, module)
+        if trainer.current_epoch == epoch:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Resumable, "on_train_epoch_end", save_then_die)
+        with pytest.raises(KeyboardInterrupt):
+            work()
+    assert signal.getsignal(signal.SIGINT) is interruption  # Ctrl-C is heard again

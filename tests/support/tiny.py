@@ -22,6 +22,7 @@ from speechforget import seeding
 from speechforget.batch import Batch, Pair, nothing
 from speechforget.methods.base.driver import Driver
 from speechforget.methods.base.method import Context, Method, Pass
+from speechforget.methods.sisa import Sisa
 from speechforget.models.classifier import Output
 from speechforget.models.lora import restrict
 from speechforget.stages.unlearn import build_method
@@ -30,6 +31,7 @@ from speechforget.training.cost_meter import Cost
 CONF = Path(__file__).parents[2] / "conf" / "method"
 CLASSES = 4
 EPOCHS = 2
+RETRAINED = {"rewind", "sisa"}  # methods that train again by the recipe of the original, which the stages know
 
 
 class Tiny(nn.Module):
@@ -149,6 +151,24 @@ def build(name: str, **changes: object) -> Method:
     return build_method(options | changes)
 
 
+class Again:
+    """Stand in for the recipe of the original: whole batches of retain, by gradient descent; an ensemble of one."""
+
+    def __init__(self, problem: Problem) -> None:
+        self.problem = problem
+
+    def rewind(self, student: nn.Module, epochs_back: int, epochs: int | None) -> None:
+        optimizer = torch.optim.SGD(student.parameters(), lr=0.05)
+        for _ in range(epochs or epochs_back):
+            for batch in self.problem.batches(self.problem.retain, 99):
+                optimizer.zero_grad()
+                functional.cross_entropy(student(*batch.inputs).logits, batch.labels).backward()
+                optimizer.step()
+
+    def shards(self, student: nn.Module) -> None:
+        self.rewind(student, 1, None)
+
+
 def context_of(
     problem: Problem, method: Method, watch: Callable[[nn.Module], nn.Module] = lambda model: model
 ) -> Context:
@@ -168,7 +188,9 @@ def context_of(
 
     teacher = watch(restrict(copy.deepcopy(original()), method.trainable))
     spent = {"spent": meter.spent} if isinstance(meter := getattr(watch, "__self__", None), Cost) else {}
-    return Context(teacher, lambda: watch(Tiny(99)), batches, CLASSES, problem.forgotten, seed=5, **spent)
+    return Context(
+        teacher, lambda: watch(Tiny(99)), batches, CLASSES, problem.forgotten, 5, retraining=Again(problem), **spent
+    )
 
 
 def guarded(problem: Problem, method: Method) -> Callable[[Pass, int], Iterator[Any]]:
@@ -186,6 +208,8 @@ def student_of(method: Method) -> Tiny:
     """Copy the original and freeze the weights that the method must not move."""
     student = copy.deepcopy(original())
     restrict(student, method.trainable)
+    if isinstance(method, Sisa):
+        student.members = ()
     return student
 
 

@@ -28,8 +28,8 @@ MODELS = {
         "model.frames=51",
     ],
 }
-# A transformer has no kernels to reverse.
-UNDEFINED = {("kernel_reversal", "transformer")}
+# A transformer has no kernels to reverse, and one network no shards.
+UNDEFINED = {("kernel_reversal", "transformer"), ("sisa", "convolutions"), ("sisa", "transformer")}
 # These leave no accuracy: few steps break a transformer that saw a hundred clips twice, and as few cannot repair it.
 NOTHING_LEFT = {("head_only", "word", "transformer", "sample"), ("negate_layer", "word", "transformer", "sample")}
 

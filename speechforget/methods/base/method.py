@@ -10,7 +10,7 @@ import copy
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Self, get_args
+from typing import Any, Literal, Protocol, Self, get_args
 
 from torch import Tensor, nn
 
@@ -76,6 +76,19 @@ class Pass:
         return self.learning_rate(step) if callable(self.learning_rate) else self.learning_rate
 
 
+class Retraining(Protocol):
+    """Train again by the recipe of the original, on retain only; the student is changed in place."""
+
+    def rewind(self, student: nn.Module, epochs_back: int, epochs: int | None) -> None:
+        """Train a student with the weights of a kept epoch to the end of the recipe.
+
+        epochs_back: epochs of the recipe that were left at that epoch. epochs: to make now; None: the same number.
+        """
+
+    def shards(self, student: nn.Module) -> None:
+        """Train the shards of an ensemble that held an utterance of the request, from their first changed slice."""
+
+
 @dataclass(frozen=True)
 class Context:
     """Hold everything that a method may use before its passes.
@@ -91,6 +104,7 @@ class Context:
     spent: adds a number of utterances to the count of forward and backward passes. Use it for passes that do not call
         the whole model, since calls of the whole model are counted automatically.
     sizes: name -> number of utterances of a set; None: its batches are counted.
+    retraining: trains again by the recipe of the original; None: the recipe is not known.
     """
 
     original: nn.Module
@@ -102,6 +116,7 @@ class Context:
     keep: Callable[[Callable[..., Tensor], Sequence[Any], Callable[[], Tensor]], Tensor] | None = None
     spent: Callable[[int], None] = lambda forward_backward: None
     sizes: Callable[[str], int] | None = None
+    retraining: Retraining | None = None
 
     def count(self, name: str, batch_size: int) -> int:
         """Count the utterances of a set; without `sizes`, by reading it in batches of `batch_size`."""
