@@ -27,6 +27,7 @@ columns:
   judged non-member %           membership attack: share of forget judged non-member; left out if the attack is guessing
   attack accuracy %             accuracy of that attack on held-out recordings
   attack AUC                    AUC of forget against the matched holdout
+  told from oracles AUC, CGUM   where a run measured them (speechforget explain cgum)
   seconds                       wall time
   n                             number of runs"""
 

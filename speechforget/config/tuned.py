@@ -1,4 +1,4 @@
-"""Numbers that a search found (`conf/tuned`): read them, and check that they fit the run.
+"""Numbers that a search found, or a publication gives (`conf/tuned`): read them, and check that they fit the run.
 
 One file holds the numbers of one corpus, label and model, nested by kind of request and method:
 
@@ -13,6 +13,8 @@ One file holds the numbers of one corpus, label and model, nested by kind of req
     not_better:
       class:
         munba: {numbers: {learning_rate: 0.001}, ...}
+
+Numbers of a publication stand under `numbers` alone, with an empty `tuned_for` and a `source` beside it.
 
 `hydra_plugins/speechforget_launcher/tuned_source.py` gives Hydra the entry of the run's own task and method.
 """

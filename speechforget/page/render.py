@@ -16,7 +16,6 @@ from speechforget.page.request import Screen
 from speechforget.page.rows import Grid
 from speechforget.record.canonical import RECORD, embed, island
 from speechforget.record.standards import REQUIREMENTS
-from speechforget.report.columns import COLUMNS
 
 SCRIPTS = ("page.js", "charts.js")
 EARLY = 'document.documentElement.classList.add("js");'  # before the first paint, so that only one result is laid out
@@ -68,7 +67,6 @@ def render(
         counts=_counts(record),
         screens=screens,
         grids=grids,
-        columns=COLUMNS,
         runs=list(_runs(record)),
         charts=charts(),
         kept=kept,

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from speechforget.page.published import NOTE, published
-from speechforget.report.columns import COLUMNS, Column, number
-from speechforget.report.layout import comma_separated, name
+from speechforget.report.columns import Column, number
+from speechforget.report.layout import columns_of, comma_separated, name
 from speechforget.report.table import Block, Row, Statistic, Table
 
 
@@ -45,6 +45,7 @@ class Grid:
     title: str
     caption: str
     csv: str
+    columns: list[Column]
     references: list[Line]
     lines: list[Line]
     notes: list[str]
@@ -67,25 +68,25 @@ def grids(tables: Sequence[Table], entries: Mapping[str, Mapping[str, Any]]) -> 
 def _grid(identity: str, table: Table, block: Block, entries: Mapping[str, Mapping[str, Any]]) -> Grid:
     references: list[Line] = []
     lines: list[Line] = []
-    notes = list(table.notes)
+    notes, columns = list(table.notes), columns_of(table)
     for place, row in enumerate(block.rows, 1):
-        line = _line(f"{identity}r{place}", row, entries)
+        line = _line(f"{identity}r{place}", row, columns, entries)
         (lines if row.artefact == "unlearned" else references).append(line)
         method = row.name.split(" (")[0].lower()
         if paper := published(table.dataset, table.label, kind_of(block), method):
             number_of, values = paper
-            shown = [_paper(column, values.get(column.metric)) for column in COLUMNS]
+            shown = [_paper(column, values.get(column.metric)) for column in columns]
             said = Line(f"{line.identity}p", f"{method}, published", "published", shown, "")
             (lines if row.artefact == "unlearned" else references).append(said)
             notes.append(NOTE.format(table=number_of))
     path = slice_name(table, kind_of(block))
-    return Grid(identity, table.title, block.title, path, references, lines, list(dict.fromkeys(notes)))
+    return Grid(identity, table.title, block.title, path, columns, references, lines, list(dict.fromkeys(notes)))
 
 
-def _line(identity: str, row: Row, entries: Mapping[str, Mapping[str, Any]]) -> Line:
+def _line(identity: str, row: Row, columns: Sequence[Column], entries: Mapping[str, Mapping[str, Any]]) -> Line:
     own = [entries[folder] for folder in row.folders if folder in entries]
     style = "" if row.artefact == "unlearned" else "reference"
-    cells = [_cell(row.metrics.get(column.metric), column) for column in COLUMNS]
+    cells = [_cell(row.metrics.get(column.metric), column) for column in columns]
     command = str(own[0].get("command") or "") if own else ""
     return Line(identity, name(row), style, cells, str(row.runs), [str(entry["key"]) for entry in own], command)
 

@@ -45,6 +45,7 @@ VARIANTS = [
     ("jit", ["method.clamp=true", "method.reduction=sum", "method.batch_norm=train"]),
     ("unsir", ["method.order=sequential", "method.impair_batch_norm=train"]),
     ("unsir", ["method.impair_batch_norm=train"]),
+    ("unsir_samples", ["method.impair_batch_norm=train", "method.noise_steps=2"]),
     ("amun", ["method.retain=false", "method.batch_norm=batch"]),
     ("boundary_expand", ["method.clip=0.1", "method.batch_norm=train"]),
     ("sfron", ["method.blend=0.7", "method.hard_mask=false", "method.every=2"]),

@@ -23,4 +23,5 @@ FACTS = {
         ],
     ),
     "bad_teaching": Facts(cost=(E * 2 * MIX, E * MIX)),
+    "bad_teaching_light": Facts(cost=(E * MIX, E * MIX), variants=[({"temperature": 3.0, "batch_norm": "batch"}, {})]),
 }

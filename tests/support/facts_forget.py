@@ -9,6 +9,8 @@ FORGET = Facts(cost=(0, E * F))
 DRAWS = 25
 # UNSIR's noise_batch_size here.
 NOISE = 4
+# UNSIR for samples: steps of the noise, and the retain utterances of one pass over forget in batches of four.
+NOISE_STEPS, PARTNERS = 5, 4 * -(-F // 4)
 FACTS = {
     "delete": Facts(cost=(E * F, E * F), variants=[({"batch_norm": "train"}, {}), ({"batch_norm": "batch"}, {})]),
     "boundary_shrink": Facts(
@@ -29,6 +31,17 @@ FACTS = {
             (
                 {"retain": False, "radii": [0.1, 2.0], "steps": 3},
                 {"cost": (2 * F, 2 * 3 * F + E * F), "forget": "moves"},
+            )
+        ],
+    ),
+    "unsir_samples": Facts(
+        cost=(F, NOISE_STEPS * F + F + PARTNERS + R),
+        # Noise teaches the labels of retain, which need not raise the loss on forget.
+        forget="moves",
+        variants=[
+            (
+                {"noise_steps": 0, "impair_epochs": 2, "repair_epochs": 0, "impair_batch_norm": "train"},
+                {"cost": (2 * F, 2 * (F + PARTNERS)), "forget": "moves"},
             )
         ],
     ),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -99,8 +101,9 @@ def formula(name: str, logits: tuple[Tensor, Tensor, Tensor], student: Tensor, f
         return -9 * naive_divergence(logits[0], student, 3.0)
     if name == "scrub_retain":
         return 0.3 * 9 * naive_divergence(logits[0], student, 3.0) + 0.7 * naive_cross_entropy(student, labels)
-    if name == "bad_teaching":
-        rows = [logits[1][row] if row in forget else logits[0][row] for row in range(7)]
+    if name.startswith("bad_teaching"):
+        bad = logits[1] if name == "bad_teaching" else torch.ones_like(logits[1])
+        rows = [bad[row] if row in forget else logits[0][row] for row in range(7)]
         return naive_divergence(torch.stack(rows), student, 2.0)
     drawn = random_labels(torch.arange(7), labels, 4, (), 3, 5)
     return naive_cross_entropy(student, torch.where(batch(forget).forget, drawn, labels))
@@ -117,6 +120,8 @@ SCRUB = Scrub(
     temperature=3.0,
     optimizer=SGD,
 )
+MIXED: dict[str, Any] = {"learning_rate": 1, "epochs": 1, "batch_size": 7, "optimizer": SGD, "batch_norm": "frozen"}
+MIXED["temperature"] = 2.0
 LOSSES = {
     "finetune": (Finetune(learning_rate=1, epochs=1, batch_size=7, optimizer=SGD, batch_norm="frozen"), "retain", []),
     "gradient_ascent": (
@@ -126,11 +131,8 @@ LOSSES = {
     ),
     "scrub_forget": (SCRUB, "forget", list(range(7))),
     "scrub_retain": (SCRUB, "retain", []),
-    "bad_teaching": (
-        BadTeaching(learning_rate=1, epochs=1, batch_size=7, optimizer=SGD, batch_norm="frozen", temperature=2.0),
-        "mix",
-        [1, 2, 6],
-    ),
+    "bad_teaching": (BadTeaching(**MIXED), "mix", [1, 2, 6]),
+    "bad_teaching_uniform": (BadTeaching(forget_teacher="uniform", **MIXED), "mix", [1, 2, 6]),
     "random_label_forget": (
         RandomLabel(learning_rate=1, epochs=1, batch_size=7, optimizer=SGD),
         "forget",
@@ -158,6 +160,21 @@ def test_loss_is_its_formula_and_so_is_its_gradient(name: str, logits: tuple[Ten
             moved[1][row, column] += step
             low, high = (formula(name, logits, student, forget) for student in moved)
             assert float(gradient[row, column]) == pytest.approx((high - low) / (2 * step), abs=1e-7)
+
+
+def test_a_uniform_teacher_gives_the_mean_gradient_of_teachers_that_favour_each_class_alike() -> None:
+    """Drawn logits and all their permutations are as likely as each other, so a random teacher has this mean."""
+    student = torch.tensor([[0.3, -1.2, 2.0, 0.1]], dtype=torch.float64, requires_grad=True)
+    teachers = torch.tensor(list(itertools.permutations([0.4, 1.9, -0.7, 0.2])), dtype=torch.float64)
+    (drawn,) = torch.autograd.grad(divergence(teachers, student.expand(len(teachers), -1)).mean(), student)
+    (uniform,) = torch.autograd.grad(divergence(torch.zeros_like(student), student).sum(), student)
+    torch.testing.assert_close(uniform, drawn)
+    torch.testing.assert_close(uniform, student.detach().softmax(dim=1) - 0.25)
+
+
+def test_an_unknown_teacher_of_forget_is_one_sentence() -> None:
+    with pytest.raises(UserError, match="Unknown teacher 'unifrom' of forget: did you mean 'uniform'"):
+        BadTeaching(forget_teacher="unifrom", **MIXED)
 
 
 @given(st.integers(0, 10_000), st.floats(0.25, 8.0), st.integers(1, 6), st.integers(2, 6))

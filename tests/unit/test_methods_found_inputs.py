@@ -1,4 +1,4 @@
-"""Compare AMUN and UNSIR, which optimise inputs, with loops written from their formulas."""
+"""Compare AMUN and both forms of UNSIR, which optimise inputs, with loops written from their formulas."""
 
 from __future__ import annotations
 
@@ -19,16 +19,18 @@ from support.tiny import (
     prepared,
     student_of,
 )
+from torch import Tensor
 from torch.nn import functional
 
-from speechforget.batch import cut
+from speechforget.batch import Batch, Pair, cut
 from speechforget.errors import UserError
 from speechforget.methods.amun import attack, margin, nearest
-from speechforget.methods.base.driver import Driver
+from speechforget.methods.base.driver import Driver, set_batch_norm
 from speechforget.methods.base.method import Pass
-from speechforget.methods.common.input_features import alike, deviation, features_of, heard
+from speechforget.methods.common.input_features import alike, deviation, features_of, heard, normal
 from speechforget.methods.common.losses import barred
 from speechforget.optimizers import make_optimizer
+from speechforget.seeding import seed_from
 
 # ---- AMUN
 
@@ -222,3 +224,72 @@ def test_unsir_refuses_samples() -> None:
     method = build("unsir")
     with pytest.raises(UserError, match="task=class"):
         method.prepare(student_of(method), context_of(SAMPLES, method))
+
+
+# ---- UNSIR for samples
+
+
+def a_pair(forget: int, retain: int) -> Pair:
+    others = next(SAMPLES.batches(torch.tensor([20, 31, 42, 13]), 4))
+    return Pair(cut(forget_batch(SAMPLES), 0, forget), cut(others, 0, retain))
+
+
+def unlike(student, batch: Batch, first: Tensor, scale: Tensor, steps: int, batch_size: int) -> Tensor:
+    """Train noise from `first` as the formula says, one utterance after the other."""
+    found = []
+    for i in range(len(first)):
+        one = cut(batch, i, i + 1)
+        noise = first[i : i + 1].clone().requires_grad_(True)
+        optimizer = torch.optim.Adam([noise], lr=0.01)
+        with torch.no_grad():
+            wanted = student(*one.inputs).logits[0]
+        for _ in range(steps):
+            optimizer.zero_grad()
+            logits = student.classify(noise * scale[i : i + 1], one.inputs[1]).logits[0]
+            distance = sum((logits[k] - wanted[k]) ** 2 for k in range(CLASSES)) / CLASSES
+            (-distance / batch_size).backward()  # type: ignore[attr-defined]
+            optimizer.step()
+        found.append(noise.detach() * scale[i : i + 1])
+    student.zero_grad(set_to_none=True)
+    return torch.cat(found)
+
+
+def test_noise_for_samples_moves_away_from_each_utterances_logits_and_leaves_the_student_as_it_is() -> None:
+    method, student = prepared(SAMPLES, "unsir_samples", noise_steps=6, batch_size=4)
+    batch = cut(forget_batch(SAMPLES), 0, 4)
+    features = features_of(student, batch)
+    mask = heard(student, batch, features)
+    first = normal(batch.rows, features, mask, seed_from(5, "unsir_samples", 3))
+    scale = deviation(context_of(SAMPLES, method), "forget", 4) * mask
+    set_batch_norm(student, "batch")
+    noise = method.noise(student, batch, 3)
+    assert student.training and student.norm.training and not student.norm.track_running_stats
+    assert all(parameter.grad is None for parameter in student.parameters())
+    student.eval()
+    torch.testing.assert_close(noise, unlike(student, batch, first, scale, 6, 4))
+    logits = [student.classify(some, batch.inputs[1]).logits for some in (first * scale, noise)]
+    before, after = ((some - student(*batch.inputs).logits).square().mean(dim=1) for some in logits)
+    assert bool((after > before).all())
+    assert torch.equal(noise[~mask.bool()], torch.zeros_like(noise[~mask.bool()]))
+    torch.testing.assert_close(method.noise(student, cut(batch, 2, 3), 3), noise[2:3])
+
+
+@pytest.mark.parametrize(("forget", "retain"), [(4, 4), (1, 4), (4, 3)])
+def test_impairing_teaches_the_noise_the_labels_of_retain(forget: int, retain: int) -> None:
+    method, student = prepared(SAMPLES, "unsir_samples", batch_size=4)
+    pair, used = a_pair(forget, retain), min(forget, retain)
+    impair, repair = method.passes()
+    assert pair.forget is not None
+    noise = method.noise(student.eval(), cut(pair.forget, 0, used), 0)
+    noisy = student.classify(noise, pair.forget.inputs[1][:used]).logits
+    heard_retain = functional.cross_entropy(student(*pair.retain.inputs).logits, pair.retain.labels)
+    expected = heard_retain + functional.cross_entropy(noisy, pair.retain.labels[:used])
+    torch.testing.assert_close(method.loss(student, pair, impair), expected)
+    torch.testing.assert_close(method.loss(student, pair.retain, repair), heard_retain)
+    assert (impair.stream, impair.length, impair.batch_norm) == ("both", "forget", "frozen")
+    assert (repair.stream, repair.batch_norm, repair.fresh_optimizer) == ("retain", "train", True)
+
+
+def test_unsir_for_samples_without_an_impair_pass_is_one_sentence() -> None:
+    with pytest.raises(UserError, match="impair_epochs must be at least 1"):
+        build("unsir_samples", impair_epochs=0)

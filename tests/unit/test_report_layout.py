@@ -66,6 +66,10 @@ def test_a_column_that_some_runs_measure_is_shown_where_one_did(tmp_path):
     save(tmp_path / "run" / "told", record("scrub", seed=1), told)
     tables = tables_below(tmp_path)
     assert "told from oracles AUC" in markdown(tables) and "0.875 (n 1) |" in markdown(tables)
+    assert "CGUM" not in markdown(tables)
+    told["unlearned"]["cgum"] = entry(0.5, None, None)
+    save(tmp_path / "run" / "benchmark", record("scrub", seed=2), told)
+    assert " CGUM |" in markdown(tables_below(tmp_path)) and " 0.500 (n 1) |" in markdown(tables_below(tmp_path))
     assert "0.875 (n 1)" in latex(tables)
 
 
