@@ -10,6 +10,7 @@ import functools
 import hashlib
 import json
 import logging
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,10 +21,12 @@ from speechforget.config.evaluation import Training, has_pairs, needs_untrained,
 from speechforget.config.inputs import HEARING, WINDOWS, code_of, decisive, metrics_in, targets_in, version_of
 from speechforget.config.oracle import delivered_by
 from speechforget.config.seconds import with_seconds
+from speechforget.config.steps import config_before, with_past
 from speechforget.config.tried import untried
 from speechforget.config.tuned import check_tuned
 from speechforget.data.requests.pool import Pool, draw_pool
 from speechforget.data.requests.select import Request, save, select
+from speechforget.data.requests.steps import is_sequence
 from speechforget.distributed import group
 from speechforget.distributed.protocol import Order
 from speechforget.errors import NotApplicable
@@ -32,8 +35,10 @@ from speechforget.models.pretrained import fingerprint, placeless
 from speechforget.stages import record
 from speechforget.stages.attack_models import attack
 from speechforget.stages.audit import audit
-from speechforget.stages.original import import_original
+from speechforget.stages.forgotten import mark
+from speechforget.stages.original import imported, is_imported
 from speechforget.stages.power import power
+from speechforget.stages.sequence import Steps
 from speechforget.stages.split import Data, split_corpus
 from speechforget.stages.together import train_together
 from speechforget.stages.untrained import untrained
@@ -44,35 +49,55 @@ logger = logging.getLogger(__name__)
 
 
 def run(config: Mapping[str, Any]) -> float:
-    """Make or find one comparison of original, oracle and unlearned, print it and return its objective."""
+    """Make or find one comparison of original, oracle and unlearned, print it and return its objective.
+
+    A sequence of requests makes one comparison for each, and a summary.
+    """
     return judged(config)[0]
 
 
 def judged(config: Mapping[str, Any]) -> tuple[float, list[str]]:
     """Do what `run` does; also return the flags of the unlearned model (see `evaluation.flags`)."""
-    pipeline = Pipeline(config, Store.of(config))
+    store = Store.of(config)
+    if is_sequence(config["task"]):
+        return Steps(config, store, Pipeline).run()
+    pipeline = Pipeline(config, store)
     return pipeline.run(), pipeline.flags
 
 
 class Pipeline:
-    """Make the artefacts of one config in order. store: finds or makes them; that of `cli.plan` only looks."""
+    """Make the artefacts of one config in order. store: finds or makes them; that of `cli.plan` only looks.
 
-    def __init__(self, config: Mapping[str, Any], store: Producer) -> None:
-        self.config, self.store = config, store
+    before: the run whose delivered model is the original of this one; by default that of the last request before.
+    beside: a run on the same corpus, which then is not read twice.
+    """
+
+    def __init__(
+        self,
+        config: Mapping[str, Any],
+        store: Producer,
+        before: Pipeline | None = None,
+        beside: Pipeline | None = None,
+    ) -> None:
+        self.config: Mapping[str, Any] = with_past(config)
+        self.store, self.beside = store, beside
+        earlier = config_before(self.config)
+        self.before = before or (None if earlier is None else type(self)(earlier, store))
         self.seed = int(config["seed"])
-        self.dataset, self.method, self.task = config["dataset"], config["method"], config["task"]
+        self.dataset, self.method, self.task = (self.config[group] for group in ("dataset", "method", "task"))
         self.words = words_of(config)
         self.flags: list[str] = []
         self.models: dict[str, Artefact] = {}  # by name in `trainings`
         self.scored: dict[str, Artefact] = {}  # by key of the model
         self.trained: dict[str, str] = {}  # key of each trained model -> its name in `trainings`
-        self.made_from: dict[str, tuple[str, Mapping[str, Any]]] = {}  # key of each artefact -> its stage and inputs
+        # key of each artefact -> its stage and inputs
+        self.made_from: dict[str, tuple[str, Mapping[str, Any]]] = self.before.made_from if self.before else {}
 
     def run(self) -> float:
         """Return the objective (see `evaluation.compare`); with `only`, make just that model, return nan."""
         if (only := self.config["only"]) is not None:
             print(f"{only.capitalize()}: {self.train(only).folder}")
-            return float("nan")
+            return math.nan
         return self.show(self.result())
 
     def result(self) -> Artefact:
@@ -81,19 +106,36 @@ class Pipeline:
         _ = self.request, self.pool  # impossible ones are refused here, before anything is trained
         if self.untried:
             logger.warning(self.untried)
-        trained = self.train_all(list(trainings(self.config)))
-        original = trained["original"]
-        oracles = {name: trained[name] for name in oracle_names(self.config)}
-        unlearned = self.unlearn(original)
-        models = {"original": original, **oracles, "unlearned": unlearned}
-        scores = {name: self.score(name, model) for name, model in models.items()}
+        self.train_all(list(trainings(self.config)))
+        models, scores = self.compared, self.scores
         audited = {"audit": audit(self), "power": power(self)} if self.pool else {}
         return self.compare(models, scores, audited)
 
     @functools.cached_property
+    def unlearned(self) -> Artefact:
+        """Run the method on the original."""
+        return self.unlearn(self.train_all(["original"])["original"])
+
+    @property
+    def compared(self) -> dict[str, Artefact]:
+        """Make the models that are compared: original, oracles, unlearned."""
+        return {**self.train_all(["original", *oracle_names(self.config)]), "unlearned": self.unlearned}
+
+    @property
+    def scores(self) -> dict[str, Artefact]:
+        """Score the models that are compared."""
+        return {name: self.score(name, model) for name, model in self.compared.items()}
+
+    def delivered(self) -> Artefact:
+        """Return the model that the run delivers."""
+        name = delivered_by(self.config)
+        return self.unlearned if name == "unlearned" else self.train_all([name])[name]
+
+    @functools.cached_property
     def data(self) -> Data:
         """Decode and split the corpus; from here on, `dataset.seconds` is a number."""
-        data = split_corpus(self.config, self.store)
+        other = self.before or self.beside
+        data = split_corpus(self.config, self.store) if other is None else other.data
         self.config = with_seconds(self.config, data.audio.table["seconds"])
         self.dataset = self.config["dataset"]
         return data
@@ -132,8 +174,8 @@ class Pipeline:
 
     def train(self, name: str) -> Artefact:
         """Make a model of `config.evaluation.trainings`: the original (trained or imported), an oracle, ..."""
-        if name == "original" and self.checkpoint is not None:
-            return import_original(self, self.checkpoint)
+        if name == "original" and is_imported(self):
+            return imported(self, self.checkpoint)
         training = trainings(self.config)[name]
         made = self.make(training, self.name_of(training), self.inputs_of(training), name)
         self.trained[made.key] = name
@@ -142,7 +184,7 @@ class Pipeline:
     def train_all(self, names: Sequence[str]) -> dict[str, Artefact]:
         """Make several models by name, at once where that is faster; original and oracle alone, one by one."""
         new = [name for name in names if name not in self.models]
-        if len(new) <= 2 or self.checkpoint is not None or group.ranks_of(self.config["trainer"]) > 1:
+        if len(new) <= 2 or is_imported(self) or group.ranks_of(self.config["trainer"]) > 1:
             self.models |= {name: self.train(name) for name in new}
         else:
             self.models |= train_together(self, new)
@@ -178,7 +220,7 @@ class Pipeline:
             "original": original.key,
             "split": self.data.key,
             "without": self.left_out(training),
-            "forgotten": list(self.request.forgotten),
+            "forgotten": list(self.request.of_method.forgotten),
             "method": decisive("method", self.method),
             "code": code_of("unlearned", *targets_in(self.method), *targets_in(self.config["train"]["augment"])),
             "augment": self.config["train"]["augment"],
@@ -211,6 +253,8 @@ class Pipeline:
                 group.perform(order)
             else:
                 build_here(order, self.data, self.request_of(training))
+            if training.stage != "scores":
+                mark(self, training, folder)
 
         return self.produce(training.stage, name, inputs, build)
 
@@ -253,7 +297,7 @@ class Pipeline:
     @functools.cached_property
     def forgotten_ids(self) -> str:
         """Return a hash of the forgotten and the withdrawn utterances."""
-        return str(self.left_out(Training("unlearned", self.seed)))
+        return str(self.left_out(Training("result", self.seed)))
 
     @functools.cached_property
     def nonmember_ids(self) -> str:
