@@ -7,52 +7,44 @@ has to be made, so a run that finds everything imports neither torch nor Lightni
 from __future__ import annotations
 
 import functools
-import hashlib
-import json
 import logging
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from speechforget.config.evaluation import Training, has_pairs, needs_untrained, oracle_names, request_of, trainings
-from speechforget.config.inputs import HEARING, WINDOWS, code_of, decisive, metrics_in, targets_in, version_of
+from speechforget.config.evaluation import Training, has_pairs, oracle_names, request_of, trainings
+from speechforget.config.inputs import HEARING, WINDOWS, code_of, decisive, targets_in, version_of
 from speechforget.config.oracle import delivered_by
 from speechforget.config.seconds import with_seconds
 from speechforget.config.steps import config_before, with_past
 from speechforget.config.tried import untried
 from speechforget.config.tuned import check_tuned
+from speechforget.config.validate import check_defined
 from speechforget.data.requests.pool import Pool, draw_pool
-from speechforget.data.requests.select import Request, save, select
+from speechforget.data.requests.request import digest_of
+from speechforget.data.requests.select import Request, select
 from speechforget.data.requests.steps import is_sequence
 from speechforget.distributed import group
 from speechforget.distributed.protocol import Order
-from speechforget.errors import NotApplicable
 from speechforget.models.checkpoint import Checkpoint, read_checkpoint
 from speechforget.models.pretrained import fingerprint, placeless
-from speechforget.stages import record
-from speechforget.stages.attack_models import attack
 from speechforget.stages.audit import audit
 from speechforget.stages.forgotten import mark
 from speechforget.stages.original import imported, is_imported
 from speechforget.stages.power import power
+from speechforget.stages.result import make_result
 from speechforget.stages.sequence import Steps
 from speechforget.stages.split import Data, split_corpus
 from speechforget.stages.together import train_together
-from speechforget.stages.untrained import untrained
-from speechforget.store import Artefact, Producer, Store, verified, words_for
+from speechforget.store import Artefact, Producer, Store, words_for
 from speechforget.tracking.loggers import words_of
 
 logger = logging.getLogger(__name__)
 
 
 def run(config: Mapping[str, Any]) -> float:
-    """Make or find one comparison of original, oracle and unlearned, print it and return its objective.
-
-    A sequence of requests makes one comparison for each, and a summary.
-    """
+    """Make or find a comparison, or one for each request of a sequence; print it and return its objective."""
     return judged(config)[0]
 
 
@@ -109,7 +101,7 @@ class Pipeline:
         self.train_all(list(trainings(self.config)))
         models, scores = self.compared, self.scores
         audited = {"audit": audit(self), "power": power(self)} if self.pool else {}
-        return self.compare(models, scores, audited)
+        return make_result(self, models, scores, audited)
 
     @functools.cached_property
     def unlearned(self) -> Artefact:
@@ -164,13 +156,7 @@ class Pipeline:
     def check_applicable(self) -> None:
         """Raise NotApplicable for a method not defined for the request, UserError for numbers tuned for another one."""
         check_tuned(self.config, lambda: self.data.audio.fingerprint)
-        kinds = list(self.method["requests"])
-        if self.task["kind"] not in kinds:
-            why = f" ({self.method['reason']})" if self.method.get("reason") else ""
-            raise NotApplicable(
-                f"The method {self.method['name']} is not defined for {self.task['kind']} requests, "
-                f"only for: {', '.join(kinds)}{why}."
-            )
+        check_defined(self.method, self.task)
 
     def train(self, name: str) -> Artefact:
         """Make a model of `config.evaluation.trainings`: the original (trained or imported), an oracle, ..."""
@@ -288,11 +274,8 @@ class Pipeline:
 
     def left_out(self, training: Training) -> str | None:
         """Return a hash of the training utterances that a model is trained without, or forgets; None without any."""
-        request, ids = self.request_of(training), self.data.table["id"].to_numpy()
-        if request is None:
-            return None
-        withdrawn = ["", *ids[np.sort(request.withdrawn)]] if len(request.withdrawn) else []
-        return _hash([*ids[np.sort(request.forget)], *withdrawn])
+        request = self.request_of(training)
+        return None if request is None else request.digest(self.data.table)
 
     @functools.cached_property
     def forgotten_ids(self) -> str:
@@ -302,48 +285,7 @@ class Pipeline:
     @functools.cached_property
     def nonmember_ids(self) -> str:
         """Return a hash of the non-members."""
-        return _hash(self.data.table["id"].to_numpy()[np.sort(self.request.nonmembers)])
-
-    def compare(
-        self, models: Mapping[str, Artefact], scores: Mapping[str, Artefact], audited: Mapping[str, Artefact]
-    ) -> Artefact:
-        """Attack all models, and compare their scores and what the attacks measured; add what an audit found."""
-        drawn = untrained(self) if needs_untrained(self.config) else None
-        paths = metrics_in(self.config["evaluation"])
-        attacks = list(self.config["evaluation"]["attacks"])
-        attacked = {name: [attack(self, model, options) for options in attacks] for name, model in models.items()}
-        inputs = {
-            "version": record.VERSION,
-            "scores": {name: artefact.key for name, artefact in scores.items()},
-            "models": {name: artefact.key for name, artefact in models.items()},
-            "attacks": {name: [artefact.key for artefact in made] for name, made in attacked.items()},
-            "request": self.forgotten_ids,
-            "nonmembers": self.nonmember_ids,
-            "metrics": paths,
-            "objective": self.config["evaluation"]["objective"],
-            "code": code_of("result", *paths),
-            "seed": self.seed,
-            **({"deliver": deliver} if (deliver := delivered_by(self.config)) != "unlearned" else {}),
-            **{name: artefact.key for name, artefact in audited.items()},
-            **({"untrained": drawn.key} if drawn else {}),
-        }
-
-        def build(folder: Path, key: str) -> None:
-            from speechforget.stages.compare import write_comparison
-            from speechforget.tracking.loggers import track_artefact
-
-            save(self.request, self.data.table, folder)
-            with track_artefact(self.config, "result", folder, key, words_for(self.name)) as tracker:
-                told = record.describe_result(
-                    self.config, self.data, self.request, models, self.checkpoint, self.untried
-                )
-                for name, artefact in audited.items():
-                    told[name] = json.loads(verified(artefact.folder, f"{name}.json").read_text(encoding="utf-8"))
-                told["identity"] = record.identity(self.config, self.data, self.made_from, inputs)
-                measured = self.data, self.request, models, scores, attacked, drawn
-                write_comparison(folder, self.config, told, *measured, tracker)
-
-        return self.store.produce("result", self.name, inputs, build)
+        return digest_of(self.data.table, self.request.nonmembers)
 
     def show(self, result: Artefact) -> float:
         """Print the comparison and its folder; return the objective."""
@@ -355,7 +297,3 @@ class Pipeline:
         print(f"Result: {result.folder}")
         self.flags = list(found["flags"])
         return read_objective(found)
-
-
-def _hash(ids: Iterable[str]) -> str:
-    return hashlib.sha256("\n".join(ids).encode()).hexdigest()

@@ -21,6 +21,7 @@ IDS_OF_UTTERANCES = ("without", "forgotten", "request", "nonmembers", "classes")
 # Options of a corpus that change no number, or that its fingerprint contains.
 NO_NUMBERS = ("seed", "lock", "download", "complete", "test_root")
 DIGITS = 16  # of an identity
+CONTINUES = "continues"  # the model of an earlier run, in the inputs of an original
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,9 @@ def identity_of(
         steady = bool(value) if name in IDS_OF_UTTERANCES else corpus if name == "corpus" else value
         tree[name] = _replaced(steady, parents)
         if isinstance(steady, str) and steady in parents:
+            if name == CONTINUES:  # its facts are those of another run
+                facts[name] = parents[steady].digest
+                continue
             facts |= {f"{name}.{path}": fact for path, fact in parents[steady].facts.items()}
         else:
             facts |= flat({name: tree[name]})

@@ -121,7 +121,8 @@ CODE = {
     ),
     "sequence": _code(
         "stages.sequence evaluation.sequence",
-        "stages.split stages.maker data.requests.select data.requests.request config.evaluation config.inputs config.steps",
+        "stages.split stages.maker data.requests.select data.requests.request "
+        "config.evaluation config.inputs config.steps",
     ),
     "result": _code("stages.compare evaluation.compare evaluation.verdict", "stages.split data.requests.select"),
 }

@@ -83,8 +83,10 @@ def check_task(config: Mapping[str, Any]) -> None:
 def check_sequence(config: Mapping[str, Any]) -> None:
     """Check the keys of requests after one another."""
     task = config["task"]
-    for name in ("keep_forget", "at_once"):
-        choice(task, name, (True, False), "task.") if name in task else None
+    for name in {"keep_forget", "at_once"} & set(task):
+        choice(task, name, (True, False), "task.")
+    if task.get("requests") is not None:
+        _check_unused(config)
     if task.get("keep_forget") and not is_continued(with_past(config)):
         raise NotApplicable(
             "task.keep_forget has no effect without earlier requests: set task.requests, original.result or task.after."
@@ -102,6 +104,8 @@ def _check_unused(config: Mapping[str, Any]) -> None:
         keys = counting(task)
         column = "" if (task["kind"], task.get("by")) in WAYS else ", a column,"
         asked = "task=class" if task["kind"] == "class" else f"task.by={task['by']}{column}"
+        if task.get("requests") is not None:
+            raise NotApplicable(f"task.{name} has no effect with task.requests: leave it at {as_yaml(default)}.")
         beside = f"{asked} and task.{keys[0]}" if task["kind"] == "class" or "values" in keys else asked
         *others, last = (f"task.{key}" for key in keys) if keys else (f"dataset.{task['by']}",)
         do = f"{', '.join(others)} and {last} do" if others else f"{last} does"
@@ -117,6 +121,17 @@ def _check_pattern(pattern: Any) -> None:
         raise UserError(
             f"task.pattern={pattern} is not a regular expression ({error}): write one such as '/anna_'."
         ) from None
+
+
+def check_defined(method: Mapping[str, Any], task: Mapping[str, Any]) -> None:
+    """Raise NotApplicable for a method that is not defined for the kind of request."""
+    kinds = list(method["requests"])
+    if task["kind"] not in kinds:
+        why = f" ({method['reason']})" if method.get("reason") else ""
+        raise NotApplicable(
+            f"The method {method['name']} is not defined for {task['kind']} requests, "
+            f"only for: {', '.join(kinds)}{why}."
+        )
 
 
 def check_method(method: Mapping[str, Any]) -> None:

@@ -17,6 +17,7 @@ from speechforget.page.rows import Grid
 from speechforget.record.canonical import RECORD, embed, island
 from speechforget.record.standards import REQUIREMENTS
 from speechforget.report.columns import COLUMNS
+from speechforget.report.sequences import lines, sentences, title
 
 SCRIPTS = ("page.js", "charts.js")
 EARLY = 'document.documentElement.classList.add("js");'  # before the first paint, so that only one result is laid out
@@ -68,6 +69,7 @@ def render(
         counts=_counts(record),
         screens=screens,
         grids=grids,
+        turns=[(title(each), *lines(each), sentences(each)) for each in record.get("sequences", ())],
         columns=COLUMNS,
         runs=list(_runs(record)),
         charts=charts(),

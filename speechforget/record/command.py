@@ -20,6 +20,8 @@ HIDDEN = {
     "task.pattern": "PATTERN",
     "task.values": "VALUES",
     "task.lists": "LISTS",
+    "task.releases": "RELEASES",
+    "original.result": "RESULT",
 }
 # What changes neither numbers nor what is recorded: where files go, who runs, and what `tuned` compared.
 LEFT_OUT = ("output", "cache", "plan", "only", "lock", "logger", "launch", "tuned")
@@ -46,11 +48,19 @@ def command_of(config: Mapping[str, Any]) -> str | None:
 
 
 def without_speakers(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a config with a word in capitals for classes that are speakers."""
-    task = dict(config.get("task") or {})
-    if (config.get("dataset") or {}).get("label") == SPEAKER and task.get("classes") is not None:
-        return {**config, "task": {**task, "classes": "CLASSES"}}
-    return dict(config)
+    """Return a config with a word in capitals for classes that are speakers, and for requests that may name people."""
+    task, label = dict(config.get("task") or {}), (config.get("dataset") or {}).get("label")
+    hidden = {"classes": "CLASSES"} if label == SPEAKER and task.get("classes") is not None else {}
+    if task.get("requests") is not None and not _is_open(task, label):
+        hidden["requests"] = "REQUESTS"
+    if task.get("after") and not all(isinstance(each, Mapping) and _is_open(each, label) for each in task["after"]):
+        hidden["after"] = "EARLIER"
+    return {**config, "task": {**task, **hidden}} if hidden else dict(config)
+
+
+def _is_open(task: Mapping[str, Any], label: Any) -> bool:
+    """Return whether a request names nobody: words, or a share that is drawn."""
+    return task.get("by") == "random" or (task.get("kind") == "class" and label != SPEAKER)
 
 
 @functools.cache

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.user_checkpoints import only, result_of
+from support.user_checkpoints import only
 
 from speechforget import pipeline
 from speechforget.config.validate import check
@@ -86,9 +86,7 @@ def test_the_result_says_what_stays_forgotten(after_b: Path) -> None:
 def test_the_oracle_is_trained_without_both_and_any_order_shares_it(
     configure: Configure, after_b: Path, tmp_path: Path
 ) -> None:
-    union = continued(
-        configure, after_b, "task.values=[speaker1,speaker2]", "method=scrub"
-    )
+    union = continued(configure, after_b, "task.values=[speaker1,speaker2]", "method=scrub")
     run = continued(configure, after_b, f"original.result={result_folder(after_b)}")
     assert run.train("oracle").key == union.train("oracle").key
     assert not run.train("oracle").built
@@ -166,7 +164,7 @@ def test_what_was_forgotten_may_be_gone_from_the_corpus(
     # Holdout and validation recordings of the speaker were not trained on: they may go, too.
     assert continued(configure, after_a, *start).train("original").built
     next(corpus.glob("*/speaker3_*")).unlink()
-    with pytest.raises(UserError, match="lacks|subset"):
+    with pytest.raises(UserError, match=r"lacks|subset"):
         for path in corpus.glob("*/speaker3_*"):
             path.unlink()
         continued(configure, after_a, *start).train("original")

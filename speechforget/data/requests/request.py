@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -46,6 +47,10 @@ class Request:
     def unheard(self) -> Rows:
         """Return the rows that this request names and no model was trained on."""
         return np.setdiff1d(self.withdrawn, self.past.rows)
+
+    def digest(self, table: pd.DataFrame) -> str:
+        """Hash the ids of what it forgets and of what is withdrawn with it."""
+        return digest_of(table, self.forget, *([self.withdrawn] if len(self.withdrawn) else []))
 
     @property
     def of_oracle(self) -> Request:
@@ -107,6 +112,13 @@ class Request:
         if self.past:
             found |= {"earlier": [_counted(each) for each in self.past.requests], "keep_forget": self.keep_forget}
         return found
+
+
+def digest_of(table: pd.DataFrame, *parts: Rows) -> str:
+    """Hash the ids of rows, in the order of the table; parts are told apart."""
+    ids = table["id"].to_numpy()
+    lines = [line for rows in parts for line in ("", *ids[np.sort(rows)])][1:]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def _counted(earlier: Earlier) -> Mapping[str, Any]:
