@@ -37,7 +37,7 @@ from speechforget.stages.result import make_result
 from speechforget.stages.sequence import Steps
 from speechforget.stages.split import Data, split_corpus
 from speechforget.stages.together import train_together
-from speechforget.store import Artefact, Producer, Store, words_for
+from speechforget.store import Artefact, Producer, Store, recording, words_for
 from speechforget.tracking.loggers import words_of
 
 logger = logging.getLogger(__name__)
@@ -72,7 +72,7 @@ class Pipeline:
         beside: Pipeline | None = None,
     ) -> None:
         self.config: Mapping[str, Any] = with_past(config)
-        self.store, self.beside = store, beside
+        self.store, self.beside = recording(store, self.config), beside
         earlier = config_before(self.config)
         self.before = before or (None if earlier is None else type(self)(earlier, store))
         self.seed = int(config["seed"])
