@@ -170,7 +170,10 @@ class Pipeline:
     def train_all(self, names: Sequence[str]) -> dict[str, Artefact]:
         """Make several models by name, at once where that is faster; original and oracle alone, one by one."""
         new = [name for name in names if name not in self.models]
-        if len(new) <= 2 or is_imported(self) or group.ranks_of(self.config["trainer"]) > 1:
+        if "original" in new and is_imported(self):
+            self.models["original"] = self.train("original")
+            new.remove("original")
+        if len(new) <= 2 or group.ranks_of(self.config["trainer"]) > 1:
             self.models |= {name: self.train(name) for name in new}
         else:
             self.models |= train_together(self, new)
