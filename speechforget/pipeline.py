@@ -30,6 +30,7 @@ from speechforget.distributed.protocol import Order
 from speechforget.models.checkpoint import Checkpoint, read_checkpoint
 from speechforget.models.pretrained import fingerprint, placeless
 from speechforget.stages.audit import audit
+from speechforget.stages.continued import MadeFrom
 from speechforget.stages.forgotten import mark
 from speechforget.stages.original import imported, is_imported
 from speechforget.stages.power import power
@@ -82,8 +83,7 @@ class Pipeline:
         self.models: dict[str, Artefact] = {}  # by name in `trainings`
         self.scored: dict[str, Artefact] = {}  # by key of the model
         self.trained: dict[str, str] = {}  # key of each trained model -> its name in `trainings`
-        # key of each artefact -> its stage and inputs
-        self.made_from: dict[str, tuple[str, Mapping[str, Any]]] = self.before.made_from if self.before else {}
+        self.made_from: MadeFrom = {} if self.before is None else self.before.made_from
 
     def run(self) -> float:
         """Return the objective (see `evaluation.compare`); with `only`, make just that model, return nan."""
@@ -95,13 +95,12 @@ class Pipeline:
     def result(self) -> Artefact:
         """Make or find all artefacts up to the result."""
         self.check_applicable()
-        _ = self.request, self.pool  # impossible ones are refused here, before anything is trained
+        _ = self.request, self.pool  # refused here, before anything is trained
         if self.untried:
             logger.warning(self.untried)
         self.train_all(list(trainings(self.config)))
-        models, scores = self.compared, self.scores
         audited = {"audit": audit(self), "power": power(self)} if self.pool else {}
-        return make_result(self, models, scores, audited)
+        return make_result(self, self.compared, self.scores, audited)
 
     @functools.cached_property
     def unlearned(self) -> Artefact:

@@ -21,7 +21,7 @@ from speechforget.store.files import read_json
 from speechforget.store.manifest import read_done
 
 SHOWN = 3
-MadeFrom = dict[str, tuple[str, Mapping[str, Any]]]
+MadeFrom = dict[str, tuple[str, Mapping[str, Any]]]  # key of each artefact -> its stage and inputs
 
 
 class Start(NamedTuple):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from speechforget.stages.sequence import Steps
 from speechforget.store import Store
 from speechforget.store.gc import removable
 
+IDENTITY = Path(__file__).parents[2] / "docs" / "identity.md"
 pytestmark = pytest.mark.slow
 
 Configure = Callable[..., dict[str, Any]]
@@ -59,6 +61,12 @@ def test_each_step_is_an_ordinary_result(turns: Path, told: dict[str, Any], conf
         if (cell["after"], cell["request"], cell["metric"]) == (2, 2, "accuracy_forget"):
             assert cell["unlearned"] == second["comparison"]["unlearned"]["accuracy_forget"]["value"]
             assert cell["oracle"] == second["comparison"]["oracle"]["accuracy_forget"]["value"]
+
+
+def test_the_table_of_keys_lists_its_inputs(turns: Path) -> None:
+    inputs = json.loads(only(list(turns.glob("sequence/*/inputs.json"))).read_text())["inputs"]
+    row = next(line for line in IDENTITY.read_text().splitlines() if line.startswith("| sequence |"))
+    assert set(re.findall(r"`(\w+)`", row)) == set(inputs)
 
 
 def test_oracles_of_one_set_are_shared(turns: Path) -> None:
