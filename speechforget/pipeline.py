@@ -7,95 +7,129 @@ has to be made, so a run that finds everything imports neither torch nor Lightni
 from __future__ import annotations
 
 import functools
-import hashlib
-import json
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from speechforget.config.evaluation import Training, has_pairs, needs_untrained, oracle_names, request_of, trainings
-from speechforget.config.inputs import HEARING, WINDOWS, code_of, decisive, metrics_in, targets_in, version_of
+from speechforget.config.evaluation import Training, has_pairs, oracle_names, request_of, trainings
+from speechforget.config.inputs import HEARING, WINDOWS, code_of, decisive, targets_in, version_of
 from speechforget.config.oracle import delivered_by
 from speechforget.config.seconds import with_seconds
+from speechforget.config.steps import config_before, with_past
 from speechforget.config.structured import check_method_fits, kept_epochs, sharded
 from speechforget.config.tried import untried
 from speechforget.config.tuned import check_tuned
+from speechforget.config.validate import check_defined
 from speechforget.data.requests.pool import Pool, draw_pool
-from speechforget.data.requests.select import Request, save, select
+from speechforget.data.requests.request import digest_of
+from speechforget.data.requests.select import Request, select
+from speechforget.data.requests.steps import is_sequence
 from speechforget.distributed import group
 from speechforget.distributed.protocol import Order
-from speechforget.errors import NotApplicable
 from speechforget.models.checkpoint import Checkpoint, read_checkpoint
 from speechforget.models.pretrained import fingerprint, placeless
-from speechforget.stages import record
-from speechforget.stages.attack_models import attack
 from speechforget.stages.audit import audit
+from speechforget.stages.continued import MadeFrom
+from speechforget.stages.forgotten import mark
+from speechforget.stages.kept_epochs import STAGE as KEPT
 from speechforget.stages.kept_epochs import last_kept, rewound
-from speechforget.stages.original import import_original
+from speechforget.stages.original import imported, is_imported
 from speechforget.stages.power import power
+from speechforget.stages.result import make_result
+from speechforget.stages.sequence import Steps
 from speechforget.stages.split import Data, split_corpus
 from speechforget.stages.together import train_together
-from speechforget.stages.untrained import untrained
-from speechforget.store import Artefact, Producer, Store, verified, words_for
+from speechforget.store import Artefact, Producer, Store, recording, words_for
 from speechforget.tracking.loggers import words_of
 
 logger = logging.getLogger(__name__)
 
 
 def run(config: Mapping[str, Any]) -> float:
-    """Make or find one comparison of original, oracle and unlearned, print it and return its objective."""
+    """Make or find a comparison, or one for each request of a sequence; print it and return its objective."""
     return judged(config)[0]
 
 
 def judged(config: Mapping[str, Any]) -> tuple[float, list[str]]:
     """Do what `run` does; also return the flags of the unlearned model (see `evaluation.flags`)."""
-    pipeline = Pipeline(config, Store.of(config))
+    store = Store.of(config)
+    if is_sequence(config["task"]):
+        return Steps(config, store, Pipeline).run()
+    pipeline = Pipeline(config, store)
     return pipeline.run(), pipeline.flags
 
 
 class Pipeline:
-    """Make the artefacts of one config in order. store: finds or makes them; that of `cli.plan` only looks."""
+    """Make the artefacts of one config in order. store: finds or makes them; that of `cli.plan` only looks.
 
-    def __init__(self, config: Mapping[str, Any], store: Producer) -> None:
-        self.config, self.store = config, store
+    before: the run whose delivered model is the original of this one; by default that of the last request before.
+    beside: a run on the same corpus, which then is not read twice.
+    """
+
+    def __init__(
+        self,
+        config: Mapping[str, Any],
+        store: Producer,
+        before: Pipeline | None = None,
+        beside: Pipeline | None = None,
+    ) -> None:
+        self.config: Mapping[str, Any] = with_past(config)
+        self.store, self.beside = recording(store, self.config), beside
+        earlier = config_before(self.config)
+        self.before = before or (None if earlier is None else type(self)(earlier, store))
         self.seed = int(config["seed"])
-        self.dataset, self.method, self.task = config["dataset"], config["method"], config["task"]
+        self.dataset, self.method, self.task = (self.config[group] for group in ("dataset", "method", "task"))
         self.words = words_of(config)
         self.flags: list[str] = []
         self.models: dict[str, Artefact] = {}  # by name in `trainings`
         self.scored: dict[str, Artefact] = {}  # by key of the model
         self.trained: dict[str, str] = {}  # key of each trained model -> its name in `trainings`
-        self.made_from: dict[str, tuple[str, Mapping[str, Any]]] = {}  # key of each artefact -> its stage and inputs
+        self.made_from: MadeFrom = {} if self.before is None else self.before.made_from
 
     def run(self) -> float:
         """Return the objective (see `evaluation.compare`); with `only`, make just that model, return nan."""
         if (only := self.config["only"]) is not None:
             print(f"{only.capitalize()}: {self.train(only).folder}")
-            return float("nan")
+            return math.nan
         return self.show(self.result())
 
     def result(self) -> Artefact:
         """Make or find all artefacts up to the result."""
         self.check_applicable()
-        _ = self.request, self.pool  # impossible ones are refused here, before anything is trained
+        _ = self.request, self.pool  # refused here, before anything is trained
         if self.untried:
             logger.warning(self.untried)
-        trained = self.train_all(list(trainings(self.config)))
-        original = trained["original"]
-        oracles = {name: trained[name] for name in oracle_names(self.config)}
-        unlearned = self.unlearn(original)
-        models = {"original": original, **oracles, "unlearned": unlearned}
-        scores = {name: self.score(name, model) for name, model in models.items()}
+        self.train_all(list(trainings(self.config)))
         audited = {"audit": audit(self), "power": power(self)} if self.pool else {}
-        return self.compare(models, scores, audited)
+        return make_result(self, self.compared, self.scores, audited)
+
+    @functools.cached_property
+    def unlearned(self) -> Artefact:
+        """Run the method on the original."""
+        return self.unlearn(self.train_all(["original"])["original"])
+
+    @property
+    def compared(self) -> dict[str, Artefact]:
+        """Make the models that are compared: original, oracles, unlearned."""
+        return {**self.train_all(["original", *oracle_names(self.config)]), "unlearned": self.unlearned}
+
+    @property
+    def scores(self) -> dict[str, Artefact]:
+        """Score the models that are compared."""
+        return {name: self.score(name, model) for name, model in self.compared.items()}
+
+    def delivered(self) -> Artefact:
+        """Return the model that the run delivers."""
+        name = delivered_by(self.config)
+        return self.unlearned if name == "unlearned" else self.train_all([name])[name]
 
     @functools.cached_property
     def data(self) -> Data:
         """Decode and split the corpus; from here on, `dataset.seconds` is a number."""
-        data = split_corpus(self.config, self.store)
+        other = self.before or self.beside
+        data = split_corpus(self.config, self.store) if other is None else other.data
         self.config = with_seconds(self.config, data.audio.table["seconds"])
         self.dataset = self.config["dataset"]
         return data
@@ -125,18 +159,12 @@ class Pipeline:
         """Raise NotApplicable for a method not defined for the request, UserError for numbers tuned for another one."""
         check_tuned(self.config, lambda: self.data.audio.fingerprint)
         check_method_fits(self.config)
-        kinds = list(self.method["requests"])
-        if self.task["kind"] not in kinds:
-            why = f" ({self.method['reason']})" if self.method.get("reason") else ""
-            raise NotApplicable(
-                f"The method {self.method['name']} is not defined for {self.task['kind']} requests, "
-                f"only for: {', '.join(kinds)}{why}."
-            )
+        check_defined(self.method, self.task)
 
     def train(self, name: str) -> Artefact:
         """Make a model of `config.evaluation.trainings`: the original (trained or imported), an oracle, ..."""
-        if name == "original" and self.checkpoint is not None:
-            return import_original(self, self.checkpoint)
+        if name == "original" and is_imported(self):
+            return imported(self, self.checkpoint)
         training = trainings(self.config)[name]
         start = last_kept(self, training)
         made = self.make(training, self.name_of(training), self.inputs_of(training), name, start)
@@ -145,11 +173,11 @@ class Pipeline:
 
     def train_all(self, names: Sequence[str]) -> dict[str, Artefact]:
         """Make several models by name, at once where that is faster; original and oracle alone, one by one."""
-        if "original" in names and "original" not in self.models and kept_epochs(self.config):
-            self.models["original"] = self.train("original")  # alone, since it continues from what is kept
+        alone = is_imported(self) or kept_epochs(self.config)
+        if alone and "original" in names and "original" not in self.models:
+            self.models["original"] = self.train("original")
         new = [name for name in names if name not in self.models]
-        alone = self.checkpoint is not None or sharded(self.config) or group.ranks_of(self.config["trainer"]) > 1
-        if len(new) <= 2 or alone:
+        if len(new) <= 2 or sharded(self.config) or group.ranks_of(self.config["trainer"]) > 1:
             self.models |= {name: self.train(name) for name in new}
         else:
             self.models |= train_together(self, new)
@@ -186,7 +214,7 @@ class Pipeline:
             "original": original.key,
             "split": self.data.key,
             "without": self.left_out(training),
-            "forgotten": list(self.request.forgotten),
+            "forgotten": list(self.request.of_method.forgotten),
             "method": decisive("method", self.method),
             "code": code_of("unlearned", *targets_in(self.method), *targets_in(self.config["train"]["augment"])),
             "augment": self.config["train"]["augment"],
@@ -220,6 +248,8 @@ class Pipeline:
                 group.perform(order)
             else:
                 build_here(order, self.data, self.request_of(training))
+            if training.stage not in ("scores", KEPT):
+                mark(self, training, folder)
 
         return self.produce(training.stage, name, inputs, build)
 
@@ -253,66 +283,18 @@ class Pipeline:
 
     def left_out(self, training: Training) -> str | None:
         """Return a hash of the training utterances that a model is trained without, or forgets; None without any."""
-        request, ids = self.request_of(training), self.data.table["id"].to_numpy()
-        if request is None:
-            return None
-        withdrawn = ["", *ids[np.sort(request.withdrawn)]] if len(request.withdrawn) else []
-        return _hash([*ids[np.sort(request.forget)], *withdrawn])
+        request = self.request_of(training)
+        return None if request is None else request.digest(self.data.table)
 
     @functools.cached_property
     def forgotten_ids(self) -> str:
         """Return a hash of the forgotten and the withdrawn utterances."""
-        return str(self.left_out(Training("unlearned", self.seed)))
+        return str(self.left_out(Training("result", self.seed)))
 
     @functools.cached_property
     def nonmember_ids(self) -> str:
         """Return a hash of the non-members."""
-        return _hash(self.data.table["id"].to_numpy()[np.sort(self.request.nonmembers)])
-
-    def compare(
-        self, models: Mapping[str, Artefact], scores: Mapping[str, Artefact], audited: Mapping[str, Artefact]
-    ) -> Artefact:
-        """Attack all models, and compare their scores and what the attacks measured; add what an audit found."""
-        drawn = untrained(self) if needs_untrained(self.config) else None
-        paths = metrics_in(self.config["evaluation"])
-        attacks = list(self.config["evaluation"]["attacks"])
-        attacked = {name: [attack(self, model, options) for options in attacks] for name, model in models.items()}
-        inputs = {
-            "version": record.VERSION,
-            "scores": {name: artefact.key for name, artefact in scores.items()},
-            "models": {name: artefact.key for name, artefact in models.items()},
-            "attacks": {name: [artefact.key for artefact in made] for name, made in attacked.items()},
-            "request": self.forgotten_ids,
-            "nonmembers": self.nonmember_ids,
-            "metrics": paths,
-            "objective": self.config["evaluation"]["objective"],
-            "code": code_of("result", *paths),
-            "seed": self.seed,
-            **({"deliver": deliver} if (deliver := delivered_by(self.config)) != "unlearned" else {}),
-            **{name: artefact.key for name, artefact in audited.items()},
-            **({"untrained": drawn.key} if drawn else {}),
-        }
-
-        def build(folder: Path, key: str) -> None:
-            from speechforget.stages.compare import write_comparison
-            from speechforget.stages.tracked import tracked
-            from speechforget.tracking.loggers import track_artefact
-
-            save(self.request, self.data.table, folder)
-            with track_artefact(self.config, "result", folder, key, words_for(self.name)) as tracker:
-                told = record.describe_result(
-                    self.config, self.data, self.request, models, self.checkpoint, self.untried
-                )
-                for name, artefact in audited.items():
-                    told[name] = json.loads(verified(artefact.folder, f"{name}.json").read_text(encoding="utf-8"))
-                told["identity"] = record.identity(self.config, self.data, self.made_from, inputs)
-                measured = self.data, self.request, models, scores, attacked, drawn
-                result, tables = write_comparison(folder, self.config, told, *measured)
-                if tracker is not None:
-                    shown = self.config, self.data, self.request, models, result, tables
-                    tracker.compare(lambda: tracked(folder, *shown))
-
-        return self.store.produce("result", self.name, inputs, build)
+        return digest_of(self.data.table, self.request.nonmembers)
 
     def show(self, result: Artefact) -> float:
         """Print the comparison and its folder; return the objective."""
@@ -324,7 +306,3 @@ class Pipeline:
         print(f"Result: {result.folder}")
         self.flags = list(found["flags"])
         return read_objective(found)
-
-
-def _hash(ids: Iterable[str]) -> str:
-    return hashlib.sha256("\n".join(ids).encode()).hexdigest()

@@ -22,7 +22,9 @@ import pandas as pd
 from speechforget.config.evaluation import Training, has_pairs
 from speechforget.data.requests.pool import Pool
 from speechforget.data.requests.select import Request
+from speechforget.data.requests.steps import is_sequence
 from speechforget.pipeline import Pipeline
+from speechforget.stages.sequence import Steps
 from speechforget.stages.split import Data
 from speechforget.store import Artefact, OneByOne, Store, graph, key_of
 from speechforget.store.dry_run import NotMadeError, dry_run
@@ -146,19 +148,24 @@ def plan(config: Mapping[str, Any], costs: Costs | None = None, scratch: Path | 
     store, costs = Store(root, config["lock"]), costs or Costs(root)
     with tempfile.TemporaryDirectory() as temporary, dry_run():
         planner = Planner(store, costs, Store(scratch or Path(temporary)))
-        pipeline = Pipeline(config, planner)
+        pipeline = _run_of(config, planner, Pipeline)
         try:
             _follow(pipeline)
         except Exception as error:
             if not _is_not_made(error):
                 raise
             planner = Planner(store, costs, planner.scratch, known=False)
-            pipeline = _Undecoded(config, planner)
+            pipeline = _run_of(config, planner, _Undecoded)
             _follow(pipeline)
     return [replace(planned, only=pipeline.trained.get(planned.identity)) for planned in planner.planned]
 
 
-def _follow(pipeline: Pipeline) -> None:
+def _run_of(config: Mapping[str, Any], store: Planner, make: type[Pipeline]) -> Pipeline | Steps:
+    """Return the run of a config, or the runs of its requests."""
+    return Steps(config, store, make) if is_sequence(config["task"]) else make(config, store)
+
+
+def _follow(pipeline: Pipeline | Steps) -> None:
     """Go through all artefacts of a run, or only the one of `only`."""
     if (only := pipeline.config["only"]) is not None:
         pipeline.train(only)

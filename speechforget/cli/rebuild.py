@@ -14,6 +14,7 @@ from speechforget.stages.attack_models import attack
 from speechforget.stages.audit import audit
 from speechforget.stages.kept_epochs import keep_epoch
 from speechforget.stages.power import power
+from speechforget.stages.sequence import Steps
 from speechforget.stages.untrained import untrained
 from speechforget.store import Artefact, OneByOne, Store, canonical, differences, key_of, provenance, words_for
 from speechforget.store.difference import first_difference
@@ -140,6 +141,8 @@ def _make(pipeline: Pipeline, node: Node) -> None:
             pipeline.score(found.stage, model)
         else:
             attack(pipeline, model, inputs["attack"])
+    elif node.stage == "sequence":
+        Steps(pipeline.config, pipeline.store, Pipeline).result()
     else:
         pipeline.result()
 

@@ -44,7 +44,7 @@ report.html is one file that loads nothing else: verdicts, tables, charts, and t
 hashes instead of ids; the salt (record_salt) stays with you. report/*.csv are slices of the tables.
 
 report.csv holds every metric of every row, unrounded, for your own plots. Runs with evaluation=audit add a table of
-audits; audits.csv holds all their figures."""
+audits; audits.csv holds all their figures. Requests unlearned one after another add a table each, and sequences.csv."""
 
 
 def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -88,11 +88,12 @@ def _report(options: argparse.Namespace) -> int:
     from speechforget.report.audits import audits_markdown, audits_rows, read_audits
     from speechforget.report.collect import collect
     from speechforget.report.layout import comma_separated, latex, markdown, print_tables
+    from speechforget.report.sequences import read_sequences, rows_csv, sequences_markdown
     from speechforget.report.summary import summarize
 
     folder = options.folder
-    tables, audits = summarize(collect(folder)), read_audits(folder)
-    audited = audits_markdown(audits)
+    tables, audits, turns = summarize(collect(folder)), read_audits(folder), read_sequences(folder)
+    audited = "\n".join(part for part in (audits_markdown(audits), sequences_markdown(turns)) if part)
     texts = {
         "markdown": markdown(tables, options.gap) + (f"\n{audited}" if audited else ""),
         "csv": comma_separated(tables),
@@ -103,6 +104,7 @@ def _report(options: argparse.Namespace) -> int:
         return 0
     files = {f"report.{ending}": texts[kind] for kind, ending in (("markdown", "md"), ("csv", "csv"), ("latex", "tex"))}
     files |= {"audits.csv": audits_rows(audits)} if audits else {}
+    files |= {"sequences.csv": rows_csv(turns)} if turns else {}
     print_tables(tables, options.gap)
     print(audited, end="")
     try:

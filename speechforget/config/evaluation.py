@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from speechforget.config.inputs import metrics_in
 from speechforget.config.oracle import has_oracle
 from speechforget.config.ranges import choice, whole
+from speechforget.config.steps import is_continued, step_configs
 from speechforget.data.requests.pool import POOL, Pool, parts
 from speechforget.data.requests.select import Request
 from speechforget.errors import UserError
@@ -65,15 +66,31 @@ def trainings(config: Mapping[str, Any]) -> dict[str, Training]:
     return found
 
 
+def buildable(config: Mapping[str, Any]) -> dict[str, tuple[int, str]]:
+    """Map each value of the key `only` to the request of a sequence, from 0, and the name of its model there."""
+    runs = step_configs(config)
+    if len(runs) == 1:
+        return {name: (0, name) for name in trainings(config)}
+    found = {"original": (0, "original")}
+    for number, run in enumerate(runs):
+        found |= {f"{name}-step{number + 1}": (number, name) for name in oracle_names(run)}
+    return found
+
+
 def oracle_names(config: Mapping[str, Any]) -> list[str]:
     """Name the oracles of the request; the first has the seed of the run."""
     return [name for name, training in trainings(config).items() if training.stage == "oracle" and not training.part]
 
 
 def request_of(training: Training, request: Request, pool: Pool | None) -> Request | None:
-    """Return what a model is trained without, or forgets; None for the original of the run."""
+    """Return what a model is trained without, or forgets; None for the original of the run.
+
+    An oracle is trained without earlier requests, too, and a method may unlearn them again.
+    """
     if training.part is None or pool is None:
-        return None if training.whole else request
+        if training.whole:
+            return None
+        return {"oracle": request.of_oracle, "unlearned": request.of_method}.get(training.stage, request)
     return (pool.forgetting if training.stage == "unlearned" else pool.trained_without)(training.part)
 
 
@@ -103,6 +120,11 @@ def check_evaluation(config: Mapping[str, Any]) -> None:
         raise UserError(
             "An audit trains originals of its own, and the recipe of original.checkpoint is not known: "
             "set evaluation.pairs=0, or train the original here."
+        )
+    if pairs and is_continued(config):
+        raise UserError(
+            "An audit by pairs is not defined for a request after others, because its originals have forgotten "
+            "nothing before: set evaluation.pairs=0, or choose evaluation=full."
         )
 
 

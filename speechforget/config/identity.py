@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from speechforget.data.requests.options import counted
+from speechforget.data.requests.past import read_earlier
 from speechforget.store import canonical, code_hash, key_of
 
 SEEDS = ("seed", "split_seed")  # among inputs
@@ -19,6 +21,7 @@ IDS_OF_UTTERANCES = ("without", "forgotten", "request", "nonmembers", "classes")
 # Options of a corpus that change no number, or that its fingerprint contains.
 NO_NUMBERS = ("seed", "lock", "download", "complete", "test_root")
 DIGITS = 16  # of an identity
+CONTINUES = "continues"  # the model of an earlier run, in the inputs of an original
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,9 @@ def identity_of(
         steady = bool(value) if name in IDS_OF_UTTERANCES else corpus if name == "corpus" else value
         tree[name] = _replaced(steady, parents)
         if isinstance(steady, str) and steady in parents:
+            if name == CONTINUES:  # its facts are those of another run
+                facts[name] = parents[steady].digest
+                continue
             facts |= {f"{name}.{path}": fact for path, fact in parents[steady].facts.items()}
         else:
             facts |= flat({name: tree[name]})
@@ -104,12 +110,34 @@ def corpus_facts(dataset: Mapping[str, Any], steady: str) -> dict[str, Any]:
 
 
 def request_facts(task: Mapping[str, Any]) -> dict[str, Any]:
-    """Describe a request without the seed that draws it. A list of ids enters by its content, not by its path."""
-    facts = {name: _sorted(value) for name, value in task.items() if name != "seed" and value is not None}
-    if task.get("by") == "ids":
-        lines = Path(str(task["ids"])).expanduser().read_text(encoding="utf-8-sig").splitlines()
-        facts["ids"] = key_of("ids", {"ids": sorted({line.strip() for line in lines} - {""})})
+    """Describe a request without the seed that draws it. Lists enter by their content, not by their path.
+
+    Earlier requests enter in their order.
+    """
+    facts = {
+        name: _sorted(value) for name, value in task.items() if name not in ("seed", "after") and value is not None
+    }
+    if task.get("by") in ("ids", "releases"):
+        for name in {str(task["by"]), "requests"} & set(facts):
+            facts[name] = _contents(task[name])
+    if task.get("after"):
+        facts["after"] = {str(number): _earlier_facts(each) for number, each in enumerate(task["after"])}
     return {**facts, "code": code_hash("speechforget.data.requests.select")}
+
+
+def _contents(files: Any) -> Any:
+    """Return a hash of the lines of a file, in any order; a list of them for a list of files."""
+    if isinstance(files, list | tuple):
+        return [_contents(file) for file in files]
+    lines = Path(str(files)).expanduser().read_text(encoding="utf-8-sig").splitlines()
+    return key_of("ids", {"ids": sorted({line.strip() for line in lines} - {""})})
+
+
+def _earlier_facts(earlier: Any) -> Any:
+    """Describe a request that `task.after` holds, or the recordings that a file there names."""
+    if isinstance(earlier, Mapping):
+        return request_facts(counted(earlier))
+    return key_of("ids", {"ids": sorted({identity for each in read_earlier(earlier) for identity in each.ids})})
 
 
 def _sorted(value: Any) -> Any:

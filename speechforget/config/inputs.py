@@ -24,6 +24,7 @@ UNCOUNTED = {
     "launch": "where jobs run",
     "oracle": "a result contains the key of its oracle, or none",
     "original.checkpoint": "a path: the bytes of its files are in `checkpoint`",
+    "original.result": "a path: the key of its model is in `continues`",
     "original.labels": "the names of the outputs are in `labels`",
     "task": "its utterances are in `without`, `forgotten`, `request` and `nonmembers`",
     "tuned_for": "compared with the run; a difference is an error",
@@ -119,6 +120,11 @@ CODE = {
     "power": _code(
         "stages.power evaluation.compare",
         "stages.audit stages.split data.requests.select data.requests.pool config.evaluation config.inputs",
+    ),
+    "sequence": _code(
+        "stages.sequence evaluation.sequence",
+        "stages.split stages.maker data.requests.select data.requests.request "
+        "config.evaluation config.inputs config.steps",
     ),
     "result": _code("stages.compare evaluation.compare evaluation.verdict", "stages.split data.requests.select"),
 }

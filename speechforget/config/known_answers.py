@@ -43,11 +43,12 @@ def check_known_answers(config: Mapping[str, Any]) -> None:
             raise NotApplicable(
                 f"dataset.{name} is for the request task=sample task.by={name}: ask for that, or unset dataset.{name}."
             )
-        if on[name] and config["original"]["checkpoint"] is not None:
-            raise UserError(
-                f"dataset.{name} changes what the original is trained on, and original.checkpoint is trained already: "
-                "unset one of them."
-            )
+        for source in ("checkpoint", "result") if on[name] else ():
+            if config["original"].get(source) is not None:
+                raise UserError(
+                    f"dataset.{name} changes what the original is trained on, and original.{source} is trained "
+                    "already: unset one of them."
+                )
         if on[name] and config["evaluation"]["pairs"]:
             raise UserError(
                 f"dataset.{name} has one request with a known answer, and an audit draws requests of its own: "

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from speechforget.config.ranges import choice, is_whole, whole
+from speechforget.config.steps import is_continued
 from speechforget.data.shards import COLUMNS, slice_epochs
 from speechforget.errors import NotApplicable, UserError
 
@@ -32,6 +33,14 @@ def kept_epochs(config: Mapping[str, Any]) -> list[int]:
     return sorted({*config["original"]["keep_epochs"], *([rewound_to(config)] if rewinds(config) else [])})
 
 
+def _not_trained_here(config: Mapping[str, Any]) -> str | None:
+    """Name what an original comes from that is not trained in this run; None if it is."""
+    for name in ("checkpoint", "result"):
+        if config["original"].get(name) is not None:
+            return f"original.{name}"
+    return "the model that an earlier request left" if is_continued(config) else None
+
+
 def check_kept_epochs(config: Mapping[str, Any]) -> None:
     """Raise UserError for epochs that the recipe does not have."""
     asked, epochs = config["original"]["keep_epochs"], config["train"]["epochs"]
@@ -42,10 +51,8 @@ def check_kept_epochs(config: Mapping[str, Any]) -> None:
         )
     if asked and sharded(config):
         raise NotApplicable("original.keep_epochs has no effect with train=sisa, which keeps slices: set it to [].")
-    if asked and config["original"]["checkpoint"] is not None:
-        raise NotApplicable(
-            "original.keep_epochs has no effect with original.checkpoint, whose training is over: set it to []."
-        )
+    if asked and (source := _not_trained_here(config)):
+        raise NotApplicable(f"original.keep_epochs has no effect with {source}, whose training is over: set it to [].")
 
 
 def check_sisa(train: Mapping[str, Any]) -> None:
@@ -73,10 +80,10 @@ def check_method_fits(config: Mapping[str, Any]) -> None:
     _check_sharded(config)
     if not rewinds(config):
         return
-    if config["original"]["checkpoint"] is not None:
+    if source := _not_trained_here(config):
         raise NotApplicable(
-            "The method rewind goes back to an earlier epoch of the original, and original.checkpoint has only its "
-            "last one: train the original here, or choose another method."
+            f"The method rewind goes back to an earlier epoch of the original, and {source} has only its last one: "
+            "train the original here, or choose another method."
         )
     back, epochs = config["method"]["epochs_back"], config["train"]["epochs"]
     if not is_whole(back) or not 1 <= back <= epochs:
@@ -92,8 +99,8 @@ def _check_sharded(config: Mapping[str, Any]) -> None:
             raise NotApplicable(
                 f"The method {name} retrains shards, and the original has none: train it with train=sisa."
             )
-    elif config["original"]["checkpoint"] is not None:
-        raise NotApplicable("train=sisa needs an original that is trained here, not original.checkpoint.")
+    elif source := _not_trained_here(config):
+        raise NotApplicable(f"train=sisa needs an original that is trained here, not {source}: ask for one request.")
     elif method not in (SISA, NOTHING):
         raise NotApplicable(
             f"The method {name} changes all members of an ensemble at once, so none would be free of the request by "

@@ -6,13 +6,15 @@ import importlib
 import inspect
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-from speechforget.config.evaluation import check_evaluation, trainings
+from speechforget.config.evaluation import buildable, check_evaluation
 from speechforget.config.known_answers import check_known_answers
 from speechforget.config.oracle import has_oracle
 from speechforget.config.ranges import as_yaml, check_names, choice, number, whole
 from speechforget.config.seconds import AUTO, LONGEST
+from speechforget.config.steps import is_continued, step_configs, with_past
 from speechforget.config.structured import check_kept_epochs, check_sisa
 from speechforget.data.requests.draw import share_of, share_range
 from speechforget.data.requests.options import WAYS, counting, unused
@@ -36,15 +38,19 @@ def check(config: Mapping[str, Any]) -> None:
     if not isinstance(config["plan"], bool):
         raise UserError(f"plan must be true or false, not {config['plan']!r}.")
     whole(config, "seed", 0)
-    check_task(config)
+    check_original(config)
+    for step in step_configs(config):
+        check_task(step)
+    check_sequence(config)
     check_method(config["method"])
     check_dataset(config["dataset"])
     check_train(config["train"])
+    check_kept_epochs(config)
     check_trainer(config["trainer"])
     choice(config, "lock", ("flock", "lease"))
     check_known_answers(config)
     check_evaluation(config)
-    check_original(config)
+    check_delivered(config)
     check_logger(config["logger"])
 
 
@@ -88,6 +94,25 @@ def check_task(config: Mapping[str, Any]) -> None:
         raise UserError("Published requests are balanced: set task.balanced=true, or draw a request: task.by=random.")
     if "ids" in keys and task["ids"] is None:
         raise UserError("task.ids is not set: give a text file with one utterance id per line.")
+    if "releases" in keys and not (isinstance(task["releases"], list | tuple) and len(task["releases"]) == 2):
+        raise UserError("task.releases must be two tables of a corpus: what the second lacks is forgotten.")
+
+
+def check_sequence(config: Mapping[str, Any]) -> None:
+    """Check the keys of requests after one another."""
+    task = config["task"]
+    for name in {"keep_forget", "at_once"} & set(task):
+        choice(task, name, (True, False), "task.")
+    if task.get("requests") is not None:
+        _check_unused(config)
+    if task.get("keep_forget") and not is_continued(with_past(config)):
+        raise NotApplicable(
+            "task.keep_forget has no effect without earlier requests: set task.requests, original.result or task.after."
+        )
+    if task.get("at_once") and task.get("requests") is None:
+        raise NotApplicable("task.at_once has no effect without task.requests: set both.")
+    if not isinstance(task.get("after"), list | tuple | None):
+        raise UserError(f"task.after must be a list of results, or of files with ids, not {task['after']!r}.")
 
 
 def _check_unused(config: Mapping[str, Any]) -> None:
@@ -97,6 +122,8 @@ def _check_unused(config: Mapping[str, Any]) -> None:
         keys = counting(task)
         column = "" if (task["kind"], task.get("by")) in WAYS else ", a column,"
         asked = "task=class" if task["kind"] == "class" else f"task.by={task['by']}{column}"
+        if task.get("requests") is not None:
+            raise NotApplicable(f"task.{name} has no effect with task.requests: leave it at {as_yaml(default)}.")
         beside = f"{asked} and task.{keys[0]}" if task["kind"] == "class" or "values" in keys else asked
         *others, last = (f"task.{key}" for key in keys) if keys else (f"dataset.{task['by']}",)
         do = f"{', '.join(others)} and {last} do" if others else f"{last} does"
@@ -112,6 +139,17 @@ def _check_pattern(pattern: Any) -> None:
         raise UserError(
             f"task.pattern={pattern} is not a regular expression ({error}): write one such as '/anna_'."
         ) from None
+
+
+def check_defined(method: Mapping[str, Any], task: Mapping[str, Any]) -> None:
+    """Raise NotApplicable for a method that is not defined for the kind of request."""
+    kinds = list(method["requests"])
+    if task["kind"] not in kinds:
+        why = f" ({method['reason']})" if method.get("reason") else ""
+        raise NotApplicable(
+            f"The method {method['name']} is not defined for {task['kind']} requests, "
+            f"only for: {', '.join(kinds)}{why}."
+        )
 
 
 def check_method(method: Mapping[str, Any]) -> None:
@@ -146,6 +184,11 @@ def _check_tried(kind: str, ends: Any) -> None:
 def check_original(config: Mapping[str, Any]) -> None:
     """Check where the original comes from, and whether the run has an oracle."""
     choice(config, "oracle", ("auto", "train", "none"))
+    result = config["original"].get("result")
+    if result is not None and not (Path(str(result)).expanduser() / "result.json").exists():
+        raise UserError(f"original.result={result} is no result: give the folder that a run prints at its end.")
+    if result is not None and config["original"]["checkpoint"] is not None:
+        raise UserError("original.result and original.checkpoint are both set: start from one of them.")
     checkpoint, labels = config["original"]["checkpoint"], config["original"]["labels"]
     if checkpoint is not None and not isinstance(checkpoint, str):
         raise UserError(f"original.checkpoint must be a folder, not {checkpoint!r}.")
@@ -156,7 +199,10 @@ def check_original(config: Mapping[str, Any]) -> None:
             "original.labels must be a list of names, or a mapping of the checkpoint's names to the corpus's, "
             f"not {labels!r}."
         )
-    check_kept_epochs(config)
+
+
+def check_delivered(config: Mapping[str, Any]) -> None:
+    """Check which model is delivered, and which one alone is built."""
     choice(config, "deliver", ("unlearned", "oracle"))
     if config["deliver"] == "oracle" and not has_oracle(config):
         raise UserError("deliver=oracle needs a run with an oracle: set oracle=train, too.")
@@ -168,7 +214,7 @@ def check_only(config: Mapping[str, Any]) -> None:
     """Check that the run has the one model to build."""
     if config["only"] == "oracle" and not has_oracle(config):
         raise UserError("only=oracle needs a run with an oracle: set oracle=train, too.")
-    choice(config, "only", tuple(trainings(config)))
+    choice(config, "only", tuple(buildable(config)))
 
 
 def check_dataset(dataset: Mapping[str, Any]) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
+from speechforget.data.requests.past import EARLIER, FORGOTTEN
 from speechforget.errors import UserError
 from speechforget.export.staging import staged
 from speechforget.store import provenance, read_done, write_json, write_text
@@ -19,7 +20,7 @@ from speechforget.store.manifest import DONE
 RECORD = "bundle.json"
 QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"')
 # Files that list recordings by their ids.
-LISTS = frozenset({"forget.txt", "retain.txt", "nonmembers.txt", "withdrawn.txt", "utterances.csv"})
+LISTS = frozenset({"forget.txt", "retain.txt", "nonmembers.txt", "withdrawn.txt", "utterances.csv", FORGOTTEN, EARLIER})
 TEXTS = frozenset({".txt", ".csv", ".json", ".yaml", ".log"})
 PARENTS = ("models", "scores", "attacks", "audit", "power", "model", "split", "original")  # inputs that are keys
 KNOWS = (

@@ -71,7 +71,7 @@ def open_corpus(source: Source) -> Corpus:
     except (UserError, OSError) as error:
         raise Unsupported(f"the recordings of the run cannot be opened: {str(error).rstrip('.')}") from None
     try:
-        request = request_of(source.result, source.record, data.table["id"])
+        request = request_of(source.result, source.record, data.table)
     except UserError as error:
         raise Unsupported(f"the request of the result cannot be read: {str(error).rstrip('.')}") from None
     dataset = {**source.config["dataset"], "resident": "host"}

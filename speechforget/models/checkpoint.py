@@ -106,13 +106,13 @@ def _read_ours(folder: Path, config: Mapping[str, Any]) -> Checkpoint:
         raise UserError(
             f"{folder / OURS[0]} is not what a run of speechforget writes ({error!r}): copy the model's folder again."
         ) from error
-    _check_model(folder, model, config["model"])
+    check_model(folder, model, config["model"])
     return Checkpoint(
         folder, "speechforget", OURS, described, _renamed(folder, labels, config["original"]["labels"]), rate
     )
 
 
-def _check_model(folder: Path, held: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
+def check_model(folder: Path, held: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
     """Check that the run's model is the checkpoint's: it names the tables and makes the oracle.
 
     Raises UserError with the overrides that make it so.

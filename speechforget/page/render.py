@@ -16,6 +16,7 @@ from speechforget.page.request import Screen
 from speechforget.page.rows import Grid
 from speechforget.record.canonical import RECORD, embed, island
 from speechforget.record.standards import REQUIREMENTS
+from speechforget.report.sequences import lines, sentences, title
 
 SCRIPTS = ("page.js", "charts.js")
 EARLY = 'document.documentElement.classList.add("js");'  # before the first paint, so that only one result is laid out
@@ -67,6 +68,7 @@ def render(
         counts=_counts(record),
         screens=screens,
         grids=grids,
+        turns=[(title(each), *lines(each), sentences(each)) for each in record.get("sequences", ())],
         runs=list(_runs(record)),
         charts=charts(),
         kept=kept,

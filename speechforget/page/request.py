@@ -64,6 +64,7 @@ def screen(entry: Mapping[str, Any], policy: Mapping[str, Any] | None = None) ->
     facts = [
         ("Request", f"{request['name']}{classes}"),
         ("To be forgotten", forgotten + withdrawn),
+        *_earlier(request),
         ("Compared with", f"{counts['nonmembers']} matching recordings that no model heard"),
         ("Corpus and model", f"{entry['dataset']} ({entry['label']}), {entry['model']}"),
         ("Method", str(entry["method"])),
@@ -89,6 +90,14 @@ def screen(entry: Mapping[str, Any], policy: Mapping[str, Any] | None = None) ->
         [(row["requirement"], row["status"], row["why"]) for row in entry.get("standards") or []],
         list(_copies(entry.get("purge") or {})),
     )
+
+
+def _earlier(request: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield what the original had forgotten before, and whether the method used it again."""
+    if earlier := request.get("earlier"):
+        names = [f"{each['name']} ({each['counts']['forget']} recordings)" for each in earlier]
+        used = "used again by the method" if request["keep_forget"] else "not used by the method"
+        yield "Forgotten before", f"{', then '.join(names)}; {used}"
 
 
 def _judged(policy: Mapping[str, Any] | None, key: str) -> Iterator[tuple[str, ...]]:

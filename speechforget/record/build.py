@@ -18,6 +18,7 @@ from speechforget.record.jobs import jobs_without_result
 from speechforget.record.not_shown import not_shown
 from speechforget.record.policy import apply_policy, read_policy
 from speechforget.record.salt import own_salt
+from speechforget.record.sequences import sequences
 from speechforget.record.shared import WORD, expand
 from speechforget.record.standards import standards_of
 from speechforget.store import commit
@@ -42,6 +43,7 @@ def build(
     entries = Entries(outputs, salt)
     results, unreadable = _entries(entries, outputs)
     whole = [expand(result, entries.shared.values) for result in results]
+    turns = sequences(outputs, entries.evidence, salt)
     judged = None if asked is None else apply_policy(asked, whole)
     for result, read in zip(results, whole, strict=True):
         result["standards"] = entries.shared.put("standards", standards_of(read, judged))
@@ -51,6 +53,7 @@ def build(
         "speechforget": {"version": importlib.metadata.version("speechforget"), "commit": commit()},
         "salt": salt.name,
         "results": results,
+        **({"sequences": turns} if turns else {}),
         **jobs_without_result(outputs, unreadable),
         "not_shown": not_shown(whole),
         "evidence": entries.evidence.to_json(),

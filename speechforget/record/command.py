@@ -20,6 +20,8 @@ HIDDEN = {
     "task.pattern": "PATTERN",
     "task.values": "VALUES",
     "task.lists": "LISTS",
+    "task.releases": "RELEASES",
+    "original.result": "RESULT",
 }
 # Lists of classes, which name people where the classes are speakers.
 CLASSES = {"task.classes": "CLASSES", "dataset.confused.classes": "CLASSES", "original.labels": "LABELS"}
@@ -48,10 +50,15 @@ def command_of(config: Mapping[str, Any]) -> str | None:
 
 
 def without_speakers(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a config with a word in capitals for classes that are speakers, wherever it names some."""
-    if (config.get("dataset") or {}).get("label") != SPEAKER:
-        return dict(config)
-    return _replaced(config, "")
+    """Return a config with words in capitals for classes that are speakers, and for requests that may name people."""
+    label = (config.get("dataset") or {}).get("label")
+    found = _replaced(config, "") if label == SPEAKER else dict(config)
+    task = dict(found.get("task") or {})
+    if task.get("requests") is not None and not _is_open(task, label):
+        task["requests"] = "REQUESTS"
+    if task.get("after") and not all(isinstance(each, Mapping) and _is_open(each, label) for each in task["after"]):
+        task["after"] = "EARLIER"
+    return {**found, "task": task} if task else found
 
 
 def _replaced(config: Mapping[str, Any], path: str) -> dict[str, Any]:
@@ -61,6 +68,11 @@ def _replaced(config: Mapping[str, Any], path: str) -> dict[str, Any]:
         word = CLASSES.get(here) if value is not None else None
         found[name] = word or (_replaced(value, here) if isinstance(value, Mapping) else value)
     return found
+
+
+def _is_open(task: Mapping[str, Any], label: Any) -> bool:
+    """Return whether a request names nobody: words, or a share that is drawn."""
+    return task.get("by") == "random" or (task.get("kind") == "class" and label != SPEAKER)
 
 
 @functools.cache

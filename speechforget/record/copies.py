@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from speechforget.data.requests.past import EARLIER, FORGOTTEN
 from speechforget.errors import UserError
 from speechforget.record.request import LISTS, read_list
 from speechforget.store.files import read_json
@@ -121,7 +122,8 @@ def _knows(node: Node, ids: Set[str], forgetting: Mapping[str, set[str]]) -> boo
     """Return whether a model may hold something of the recordings: yes, unless its request names all of them."""
     if node.stage == IMPORTANCE:
         return True
-    return node.stage in TRAINED and not ids <= forgetting.get(str((node.inputs or {}).get("without")), set())
+    known = forgetting.get(str((node.inputs or {}).get("without")), set()) | set(forgotten_ids(node.folder))
+    return node.stage in TRAINED and not ids <= known
 
 
 def _delivered(result: Node) -> Iterator[Node]:
@@ -146,8 +148,17 @@ def _caches(output: Path) -> Iterator[Copy]:
                 yield Copy(folder, f"holds {what}; what is left of the corpus is decoded again")
 
 
+def forgotten_ids(folder: Path) -> list[str]:
+    """Return the ids that the requests beside a model or a result name; none if there is no such list."""
+    listed = (read_json(folder / name).get("requests") or [] for name in (FORGOTTEN, EARLIER))
+    return [identity for found in listed for each in found for identity in (*each["forget"], *each["withdrawn"])]
+
+
 def _lists(result: Node, ids: Set[str], splits: Mapping[str | None, Any]) -> Iterator[Copy]:
-    """Yield the files of a result that name the recordings, and folders of trackers that no search can read."""
+    """Yield the files of a result or model that name the recordings, and folders of trackers that no search reads."""
+    if not ids.isdisjoint(forgotten_ids(result.folder)):
+        found = (result.folder / name for name in (FORGOTTEN, EARLIER))
+        yield from (Copy(path, "names the recordings", result) for path in found if path.exists())
     if result.stage != RESULT:
         return
     of_split = bool({node.key for node in ancestors([result])} & set(splits))

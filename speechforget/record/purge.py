@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from speechforget.data.requests.past import EARLIER, FORGOTTEN
 from speechforget.errors import UserError
 from speechforget.record.copies import Copies, Copy, ids_of
 from speechforget.record.hidden import hidden_path
@@ -167,6 +168,8 @@ def carry_out(output: Path, folder: Path, plan: Plan, lock: str = "flock") -> di
         path = output / entry["at"]
         if path.parent.parent.name == RESULT and path.suffix == ".txt":
             _strike(path, plan, salt_folder=output)
+        elif path.name in (FORGOTTEN, EARLIER):
+            _strike_earlier(path, salt_folder=output)
         elif path.exists():
             _remove(path, lock)
     hits = plan.needles.search(output, skip=[folder / STATE])
@@ -197,6 +200,16 @@ def _strike(path: Path, plan: Plan, salt_folder: Path) -> None:
         strike(folder, path.name)
         if left:
             write_text(path, "".join(f"{line}\n" for line in left))
+
+
+def _strike_earlier(path: Path, salt_folder: Path) -> None:
+    """Remove the list of earlier requests of a model or a result; the folder of a result keeps their hashes."""
+    if not path.parent.exists():
+        return
+    with explained(path, CANNOT):
+        if path.parent.parent.name == RESULT:
+            keep_hashes(path.parent, own_salt(salt_folder))
+        strike(path.parent, path.name)
 
 
 def _ledger(output: Path, plan: Plan, hits: Hits) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from speechforget.data.requests.past import EARLIER
 from speechforget.record.command import SPEAKER
 from speechforget.record.hidden import hidden_request
 from speechforget.record.salt import Salt
@@ -28,7 +29,37 @@ def describe_request(folder: Path, result: Mapping[str, Any], salt: Salt) -> dic
         "classes": salt.all(classes) if result["label"] == SPEAKER else classes,
         "matched": request.get("matched", ""),
         **request_hashes(folder, salt),
+        **_earlier(folder, result, salt),
     }
+
+
+def _earlier(folder: Path, result: Mapping[str, Any], salt: Salt) -> dict[str, Any]:
+    """Return the requests before, in their order, and whether the method used them again; nothing for a first one."""
+    told = result["request"].get("earlier") or []
+    if not told:
+        return {}
+    hashes, label = earlier_hashes(folder, salt), result["label"]
+    return {
+        "earlier": [
+            {
+                "kind": each["kind"],
+                "name": hidden_request(each["name"], label, salt),
+                "counts": {name: int(each[name]) for name in ("forget", "withdrawn")},
+                "classes": salt.all(each["classes"]) if label == SPEAKER else list(each["classes"]),
+                "hashes": None if hashes is None else hashes[place],
+            }
+            for place, each in enumerate(told)
+        ],
+        "keep_forget": bool(result["request"]["keep_forget"]),
+    }
+
+
+def earlier_hashes(folder: Path, salt: Salt) -> list[list[str]] | None:
+    """Return the hashes of what each earlier request named; None if the list is gone and no purge kept them."""
+    if kept := read_json(folder / HASHES).get("earlier"):
+        return [list(each) for each in kept]
+    listed = read_json(folder / EARLIER).get("requests")
+    return None if listed is None else [salt.all([*each["forget"], *each["withdrawn"]]) for each in listed]
 
 
 def request_hashes(folder: Path, salt: Salt) -> dict[str, Any]:
@@ -37,7 +68,7 @@ def request_hashes(folder: Path, salt: Salt) -> dict[str, Any]:
     A purge keeps them when it removes the lists. `hashes` is null if there is neither.
     """
     if kept := read_json(folder / HASHES):
-        return kept
+        return {name: value for name, value in kept.items() if name != "earlier"}
     found = {name: read_list(folder, name) for name in LISTS}
     hashes = {name: None if ids is None else salt.all(ids) for name, ids in found.items()}
     return {"hashes": hashes["forget"], "withdrawn_hashes": hashes["withdrawn"] or [], "salt": salt.name}
@@ -45,7 +76,10 @@ def request_hashes(folder: Path, salt: Salt) -> dict[str, Any]:
 
 def keep_hashes(folder: Path, salt: Salt) -> None:
     """Write the hashes of a request beside its lists, before a purge removes these. Safe to repeat."""
-    write_json(folder / HASHES, request_hashes(folder, salt))
+    earlier = earlier_hashes(folder, salt)
+    write_json(
+        folder / HASHES, {**request_hashes(folder, salt), **({"earlier": earlier} if earlier is not None else {})}
+    )
 
 
 def read_list(folder: Path, name: str) -> list[str] | None:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from speechforget.config.oracle import delivered_by, has_oracle
+from speechforget.config.oracle import delivered_by, from_checkpoint, has_oracle
 from speechforget.models.checkpoint import Checkpoint
 
 
 def caveats(config: Mapping[str, Any], checkpoint: Checkpoint | None) -> list[str]:
     """Write the sentences that every table of the run must carry about the source of its models."""
     found = []
-    if checkpoint is not None:
+    if from_checkpoint(config):
         found.append(
             "The original is the user's checkpoint: its training set is not known, so membership columns are valid "
             "only if it was not trained on the holdout, and test columns only if it was not trained on test."

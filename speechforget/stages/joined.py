@@ -11,6 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from speechforget.data.audio.cache import Audio
+from speechforget.data.requests.past import EARLIER, Past, past_of, read_earlier
 from speechforget.data.requests.select import NONE, Request, Rows
 from speechforget.errors import UserError
 from speechforget.evaluation.tables import Tables
@@ -62,7 +63,7 @@ def read_joined(outputs: Outputs, folder: Path) -> Joined:
     key = outputs.inputs(scores["original"].folder)["split"]
     data = _data(artefact(outputs, "split", key), outputs, folder)
     drawn = artefact(outputs, "untrained", inputs["untrained"]) if "untrained" in inputs else None
-    return Joined(result, data, request_of(folder, result, data.table["id"]), models, scores, drawn)
+    return Joined(result, data, request_of(folder, result, data.table), models, scores, drawn)
 
 
 def in_order(named: Mapping[str, str]) -> list[tuple[str, str]]:
@@ -113,12 +114,12 @@ def _indexed_speakers(folder: Path) -> Mapping[str, str] | None:
     return dict(zip(table["id"], table["speaker"], strict=True)) if "speaker" in table else None
 
 
-def request_of(folder: Path, result: Mapping[str, Any], ids: pd.Series) -> Request:
-    """Read the request of a result from its lists, as row numbers. ids: of the rows of its split.
+def request_of(folder: Path, result: Mapping[str, Any], table: pd.DataFrame) -> Request:
+    """Read the request of a result from its lists, as row numbers of the table of its split.
 
     Raises NotHere if a list is missing, UserError if it names recordings that the split does not have.
     """
-    place = {identity: row for row, identity in enumerate(ids)}
+    place = {identity: row for row, identity in enumerate(table["id"])}
 
     def rows(name: str) -> Rows:
         listed = read_list(folder, name)
@@ -130,7 +131,22 @@ def request_of(folder: Path, result: Mapping[str, Any], ids: pd.Series) -> Reque
             )
         return np.sort(np.array([place[each] for each in listed], dtype=np.int64)) if listed else NONE.copy()
 
-    request = result["request"]
+    request, past = result["request"], _past(folder, result, table)
     return Request(
-        rows("forget"), rows("nonmembers"), tuple(request["forgotten"]), str(request["name"]), rows("withdrawn")
+        rows("forget"),
+        rows("nonmembers"),
+        tuple(request["forgotten"]),
+        str(request["name"]),
+        np.union1d(rows("withdrawn"), past.rows),
+        past=past,
+        keep_forget=bool(request.get("keep_forget")),
     )
+
+
+def _past(folder: Path, result: Mapping[str, Any], table: pd.DataFrame) -> Past:
+    """Read what earlier requests had forgotten. Raises NotHere if the list is missing."""
+    if not result["request"].get("earlier"):
+        return Past()
+    if not (folder / EARLIER).exists():
+        raise NotHere(f"the list {EARLIER} is not in its folder")
+    return past_of(table, read_earlier(folder / EARLIER))

@@ -35,6 +35,11 @@ class Maker(Protocol):
         ...
 
     @property
+    def before(self) -> Maker | None:
+        """Return the run whose delivered model is the original of this one."""
+        ...
+
+    @property
     def forgotten_ids(self) -> str:
         """Return a hash of the forgotten and the withdrawn utterances."""
         ...
@@ -84,6 +89,10 @@ class Maker(Protocol):
 
     def unlearn(self, original: Artefact, training: Training) -> Artefact:
         """Run the method on an original."""
+        ...
+
+    def delivered(self) -> Artefact:
+        """Return the model that the run delivers."""
         ...
 
     def score(self, kind: str, model: Artefact) -> Artefact:

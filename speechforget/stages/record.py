@@ -36,15 +36,7 @@ def describe_result(
         "minimised": config["evaluation"]["objective"],
         "seed": int(config["seed"]),
         "delivered": delivered_by(config),
-        "request": {
-            "name": request.name,
-            "forget": len(request.forget),
-            "retain": len(data.rows("train")) - len(request.forget),
-            "nonmembers": len(request.nonmembers),
-            "withdrawn": len(request.withdrawn),
-            "matched": request.matched,
-            "forgotten": list(request.forgotten),
-        },
+        "request": request.to_json(data.table),
         "holdout": bool(len(data.rows("holdout"))),
         "artefacts": {
             "original": None,

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from speechforget.config.evaluation import trainings
+from speechforget.errors import UserError
+from speechforget.stages.forgotten import mark
 from speechforget.stages.maker import Maker
 from speechforget.store import Artefact, Ended, Missing, Wanted
 
@@ -24,7 +26,13 @@ def train_together(maker: Maker, names: Sequence[str]) -> dict[str, Artefact]:
             training, name = asked[each.number], wanted[each.number].name
             orders.append(maker.order(training, name, each.folder, each.key, names[each.number]))
             requests.append(maker.request_of(training))
-        build_many(orders, maker.data, requests, lambda place, error: ended(missing[place].number, error))
+
+        def ended_one(place: int, error: UserError | None) -> None:
+            if error is None:
+                mark(maker, asked[missing[place].number], missing[place].folder)
+            ended(missing[place].number, error)
+
+        build_many(orders, maker.data, requests, ended_one)
 
     found = dict(zip(names, maker.store.produce_many(wanted, build), strict=True))
     for one, (name, made) in zip(wanted, found.items(), strict=True):

@@ -3,7 +3,7 @@
 This package knows nothing about speech. docs/identity.md defines an artefact and its key.
 """
 
-from speechforget.store.artefacts import Store, once
+from speechforget.store.artefacts import Store, once, recording
 from speechforget.store.code import code_hash, code_modules
 from speechforget.store.files import make_folder, write_json, write_text
 from speechforget.store.folder import Artefact
@@ -35,6 +35,7 @@ __all__ = [
     "once",
     "provenance",
     "read_done",
+    "recording",
     "verified",
     "words_for",
     "write_json",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from speechforget.store.keys import key_of
 from speechforget.store.locks import locked
 from speechforget.store.manifest import damage, read_done, write_cache_done
 from speechforget.store.names import words_for
-from speechforget.store.several import BuildMany, Missing, Several, Wanted
+from speechforget.store.several import BuildMany, Missing, Producer, Several, Wanted
 
 UNWRITABLE_CACHE = "The cache {folder.parent} cannot be written ({reason}): choose another folder with cache=FOLDER."
 
@@ -80,6 +80,11 @@ class Store:
         folders = [self.folder(one.stage, one.name, key) for one, key in zip(wanted, keys, strict=True)]
         missing = [Missing(number, *both) for number, both in enumerate(zip(folders, keys, strict=True))]
         return Several(wanted, missing, self.lock, self.config).made(build)
+
+
+def recording(store: Producer, config: Mapping[str, Any]) -> Producer:
+    """Return the same store, which records another config beside what it builds; any other producer as it is."""
+    return replace(store, config=config) if isinstance(store, Store) else store
 
 
 def once(folder: Path, lock: str, build: Callable[[], None]) -> None:

@@ -33,9 +33,11 @@ STAGES: tuple[str, ...] = (
     "audit",
     "power",
     "result",
+    "sequence",
 )
-# The last stage: no artefact depends on a result.
 RESULT = "result"
+# No other artefact depends on these, or only the second on the first: they are what a user asked for.
+ASKED = (RESULT, "sequence")
 # No result depends on these stages. They spare the next run work, and are kept as long as the parent of this stage.
 SPARE = {"importance": "original", "kept_epoch": "original"}
 # Folders of an output that hold no artefacts.
@@ -71,7 +73,7 @@ class Node:
     @property
     def is_root(self) -> bool:
         """Return whether the ancestors must be kept: for finished results, and for artefacts being built."""
-        return self.state == "in use" or (self.stage == RESULT and self.state != "unfinished")
+        return self.state == "in use" or (self.stage in ASKED and self.state != "unfinished")
 
 
 def read_graph(output: Path) -> list[Node]:

@@ -18,7 +18,7 @@ from speechforget.cli.store import main
 from speechforget.store import key_of, read_done
 from speechforget.store.manifest import write_done
 
-ELSEWHERE = {"audit", "power", "untrained", "kept_epoch"}  # what only runs of other tests have
+ELSEWHERE = {"audit", "power", "untrained", "kept_epoch", "sequence"}  # what only runs of other tests have
 
 
 @pytest.fixture(scope="module")

@@ -297,7 +297,7 @@ MODELS = {"original", "oracle", "importance", "unlearned"}
         ("data.audio.files", {"split", *MODELS, "scores", "attack", "untrained"}),
         ("stages.score", {"scores", "untrained"}),
         ("stages.attack", {"attack"}),
-        ("evaluation.compare", {"power", "result"}),
+        ("evaluation.compare", {"power", "result", "sequence"}),
     ],
 )
 def test_what_computes_numbers_is_in_the_keys(module: str, stages: set[str]) -> None:

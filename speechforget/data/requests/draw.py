@@ -19,6 +19,7 @@ from speechforget.seeding import uniform
 
 TINY = 1e-9  # utterances: makes 5 percent of 60 exactly 3 in floating point
 Rows = NDArray[np.int64]
+NONE: Rows = np.zeros(0, dtype=np.int64)
 
 
 def rows_of(mask: pd.Series) -> Rows:
