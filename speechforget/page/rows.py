@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from speechforget.page.published import NOTE, published
-from speechforget.report.columns import Column, number
+from speechforget.report.columns import COLUMNS, Column, number
 from speechforget.report.layout import columns_of, comma_separated, name
 from speechforget.report.table import Block, Row, Statistic, Table
 
@@ -57,18 +57,25 @@ def kind_of(block: Block) -> str:
 
 
 def grids(tables: Sequence[Table], entries: Mapping[str, Mapping[str, Any]]) -> list[Grid]:
-    """Make the tables. entries: folder of a result -> its entry in the record."""
+    """Make the tables. entries: folder of a result -> its entry in the record.
+
+    All have the same columns, since a reader compares rows of two tables: an optional column where any table has it.
+    """
+    measured = {column for table in tables for column in columns_of(table)}
+    columns = [column for column in COLUMNS if column in measured]
     found: list[Grid] = []
     for table in tables:
         for block in table.blocks:
-            found.append(_grid(f"t{len(found) + 1}", table, block, entries))
+            found.append(_grid(f"t{len(found) + 1}", table, block, columns, entries))
     return found
 
 
-def _grid(identity: str, table: Table, block: Block, entries: Mapping[str, Mapping[str, Any]]) -> Grid:
+def _grid(
+    identity: str, table: Table, block: Block, columns: list[Column], entries: Mapping[str, Mapping[str, Any]]
+) -> Grid:
     references: list[Line] = []
     lines: list[Line] = []
-    notes, columns = list(table.notes), columns_of(table)
+    notes = list(table.notes)
     for place, row in enumerate(block.rows, 1):
         line = _line(f"{identity}r{place}", row, columns, entries)
         (lines if row.artefact == "unlearned" else references).append(line)

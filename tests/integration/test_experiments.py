@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import json
+import os
 import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -184,6 +185,23 @@ def test_the_benchmarks_methods_have_its_numbers_and_all_get_all_rates() -> None
     slurp = composed("experiment=unslu_bench", "dataset=slurp", "train.epochs=21", "train.warmup=2")
     check(OmegaConf.to_container(slurp, resolve=True))  # type: ignore[arg-type]
     assert (slurp.dataset.name, slurp.dataset.label, slurp.dataset.seconds) == ("slurp", "intent", 10.0)
+
+
+def test_the_script_for_slurm_runs_any_experiment_and_asks_for_what_is_missing(tmp_path: Path) -> None:
+    (tmp_path / "python").write_text('#!/bin/sh\necho "$@"\n')
+    (tmp_path / "python").chmod(0o755)
+    environment = {**os.environ, "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"}
+
+    def script(*words: str) -> subprocess.CompletedProcess[str]:
+        words = ("bash", str(ROOT / "scripts" / "slurm_experiment.sh"), *words)
+        return subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
+
+    asked = script("unslu_bench", "/corpora/fluent", "seed=0", "plan=true").stdout.split()
+    assert asked[:3] == ["run.py", "experiment=unslu_bench", "dataset.root=/corpora/fluent"]
+    assert "launch=slurm" in asked and asked[-2:] == ["seed=0", "plan=true"]
+    for words, missing in (((), "name the experiment first"), (("arabic",), "name the folder of the corpus second")):
+        refused = script(*words)
+        assert refused.returncode == 1 and missing in refused.stderr
 
 
 @pytest.fixture(scope="module")

@@ -263,6 +263,20 @@ def test_numbers_within_the_band_of_oracles_are_grey_and_others_bold(tmp_path):
     assert retain.band.endswith("to 100.0") and style <= {"", "within", "outside"}
 
 
+def test_all_tables_of_a_page_have_the_columns_that_one_of_them_needs(tmp_path):
+    """Rows of two tables are pinned side by side, cell by cell."""
+    save(tmp_path / "words", record("scrub"), comparison())
+    told = comparison()
+    told["unlearned"]["cgum"] = {**told["unlearned"]["accuracy_test"], "value": 0.25}
+    save(tmp_path / "speakers", record("scrub", label="speaker"), told)
+    found = grids(tables_below(tmp_path), {})
+    metrics = [[column.metric for column in grid.columns] for grid in found]
+    assert len(found) == 2 and metrics[0] == metrics[1] and "told_from_oracles" not in metrics[0]
+    place = metrics[0].index("cgum")
+    assert sorted(grid.lines[0].cells[place].text for grid in found) == ["0.250", "–"]
+    assert all(len(line.cells) == len(metrics[0]) for grid in found for line in [*grid.references, *grid.lines])
+
+
 def test_slices_have_names_that_can_be_guessed(output):
     assert (output / "report" / "espeak_word_sample.csv").read_text().count("\n") > 20
     tables = tables_below(output)
