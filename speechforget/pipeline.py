@@ -1,7 +1,6 @@
 """Run a comparison: corpus -> split -> request -> original, oracle (if wanted), unlearned -> scores -> result.
 
-Each step finds or makes an artefact in the store, or is cheap. Code that needs torch is imported only when an artefact
-has to be made, so a run that finds everything imports neither torch nor Lightning.
+Each step finds or makes an artefact in the store, or is cheap. A run that finds everything imports no torch.
 """
 
 from __future__ import annotations

@@ -141,7 +141,25 @@ def _results(record: Mapping[str, Any], outputs: Outputs, checked: Checked) -> i
         differ += any(word != EQUAL for word, _ in lines)
         for word, line in lines:
             print(f"{entry['path']}: {line if word == EQUAL else f'DIFFERS: {line}'}", flush=True)
-    return differ
+    return differ + sum(_sequence(entry, outputs) for entry in record.get("sequences", ()))
+
+
+def _sequence(entry: Mapping[str, Any], outputs: Outputs) -> bool:
+    """Compute the figures of a sequence again, print one line, and return whether they differ."""
+    from speechforget.stages.joined import NotHere
+    from speechforget.stages.recompute import recompute_sequence
+
+    try:
+        again = recompute_sequence(outputs, entry)
+    except NotHere as reason:
+        print(f"{entry['path']}: only hashes and signature were checked, because {reason}")
+        return False
+    except UserError as error:
+        print(f"{entry['path']}: DIFFERS: {error}")
+        return True
+    line = f"DIFFERS: {again.difference}" if again.difference else f"{EQUAL}, {again.numbers} values"
+    print(f"{entry['path']}: {line}", flush=True)
+    return again.difference is not None
 
 
 def _result(entry: Mapping[str, Any], outputs: Outputs, checked: Checked) -> Iterator[tuple[str, str]]:

@@ -122,7 +122,7 @@ CODE = {
         "stages.audit stages.split data.requests.select data.requests.pool config.evaluation config.inputs",
     ),
     "sequence": _code(
-        "stages.sequence evaluation.sequence",
+        "stages.sequence stages.sequence_figures evaluation.sequence",
         "stages.split stages.maker data.requests.select data.requests.request "
         "config.evaluation config.inputs config.steps",
     ),

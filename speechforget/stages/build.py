@@ -103,10 +103,9 @@ def build_many(orders: Sequence[Order], data: Data, requests: Sequence[Request |
 
 def requested(training: Training, data: Data, config: Mapping[str, Any]) -> Request | None:
     """Select what a model is trained without, or what it forgets."""
-    request = select(data.table, config["task"], data.left_out)
-    if training.part is None:
-        return request
-    pool = draw_pool(data.table, request, config["task"], config["evaluation"]["pairs"])
+    request, pool = select(data.table, config["task"], data.left_out), None
+    if training.part is not None:
+        pool = draw_pool(data.table, request, config["task"], config["evaluation"]["pairs"])
     return request_of(training, request, pool)
 
 

@@ -20,6 +20,7 @@ from speechforget.stages.audit import audit_figures, pool_digest
 from speechforget.stages.compare import measured
 from speechforget.stages.joined import Joined, NotHere, artefact, read_joined
 from speechforget.stages.power import judgements
+from speechforget.stages.sequence_figures import Scored, sequence_figures
 from speechforget.store import Artefact
 from speechforget.store.files import read_json
 
@@ -68,10 +69,28 @@ def recompute(outputs: Outputs, folder: Path, recorded: Mapping[str, Any]) -> Ag
                 audited[part] = {"audit": _audit, "power": _power}[part](outputs, folder, joined, pool)
     attacked = _attacked(outputs, folder, joined)
     comparison = compare(joined.tables, metrics_in(config["evaluation"]), measured(attacked))
-    again = json.loads(json.dumps(with_verdict(audited, comparison), default=lambda thing: thing.item()))
+    again = _plain(with_verdict(audited, comparison))
     left_out += ["what attacks on models measured, which is read from their files"] if any(attacked.values()) else []
     pairs = list(_pairs(recorded, again))
     return Again(next(filter(None, (_first(*pair) for pair in pairs)), None), len(pairs), tuple(left_out))
+
+
+def recompute_sequence(outputs: Outputs, recorded: Mapping[str, Any]) -> Again:
+    """Compute the figures of a sequence again. Raises NotHere if a file is not below the folder."""
+    folder = outputs.find("sequence", recorded["key"])
+    if folder is None:
+        raise NotHere("the sequence is not below this folder")
+    results = [artefact(outputs, "result", key).folder for key in outputs.inputs(folder)["results"]]
+    *joined, together = [read_joined(outputs, result) for result in results]
+    steps = [{name: made.folder for name, made in each.scores.items()} for each in (*joined, together)]
+    asked, first = [each.request for each in joined], joined[0]
+    again = sequence_figures(Scored(first.data, asked, steps[:-1], steps[-1], int(first.result["seed"])))
+    pairs = [pair for part, values in again.items() for pair in _leaves(part, recorded[part], _plain(values))]
+    return Again(next(filter(None, (_first(*pair) for pair in pairs)), None), len(pairs), ())
+
+
+def _plain(value: Any) -> Any:
+    return json.loads(json.dumps(value, default=lambda thing: thing.item()))
 
 
 def copied(folder: Path, recorded: Mapping[str, Any]) -> Difference | None:

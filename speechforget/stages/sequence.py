@@ -8,22 +8,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from functools import cached_property, reduce
 from pathlib import Path
 from typing import Any, Protocol
-
-import numpy as np
 
 from speechforget.config.evaluation import buildable, oracle_names
 from speechforget.config.inputs import code_of
 from speechforget.config.steps import at_once, step_configs
-from speechforget.data.requests.request import Request
-from speechforget.evaluation.sequence import DRIFT, Cell, cells, revivals
-from speechforget.evaluation.tables import Tables
 from speechforget.report.cost import passes_of
 from speechforget.report.sequences import print_sequence, write_sequence
 from speechforget.stages.maker import Maker
-from speechforget.stages.score_files import read_table
+from speechforget.stages.sequence_figures import Scored, sequence_figures
 from speechforget.store import Artefact, Producer
 
 VERSION = 1  # raise it whenever the same inputs give another summary
@@ -131,61 +125,25 @@ class Steps:
 
     def _told(self, results: list[Artefact]) -> dict[str, Any]:
         """Return the summary as JSON."""
-        matrix = [cell for number in range(len(self.runs)) for cell in self._after(number, self.runs[number])]
-        last, config = len(self.runs) - 1, self.config
-        beside = self._after(last, self.together)
+        config = self.config
+        scores = [{name: made.folder for name, made in run.scores.items()} for run in (*self.runs, self.together)]
+        first, asked = self.runs[0], [run.request for run in self.runs]
+        scored = Scored(first.data, asked, scores[:-1], scores[-1], first.seed)
         requests = [
             {**run.request.to_json(run.data.table), "result": result.folder.name, "key": result.key}
             for run, result in zip(self.runs, results, strict=False)
         ]
         return {
-            **dict(zip(("dataset", "label", "model"), self.runs[0].words, strict=True)),
+            **dict(zip(("dataset", "label", "model"), first.words, strict=True)),
             "method": config["method"]["name"],
-            "seed": self.runs[0].seed,
+            "seed": first.seed,
             "keep_forget": bool(config["task"]["keep_forget"]),
             "oracles": len(oracle_names(config)),
             "requests": requests,
-            "matrix": [cell.to_json() for cell in matrix if cell.metric != DRIFT],
-            "revival": [each._asdict() for each in revivals([cell for cell in matrix if cell.metric != DRIFT])],
-            "drift": [cell.to_json() for cell in matrix if cell.metric == DRIFT and cell.request == 1],
-            "at_once": [cell.to_json() for cell in beside if cell.metric != DRIFT or cell.request == 1],
+            **sequence_figures(scored),
             "at_once_result": results[-1].folder.name,
             "cost": self._costs(),
         }
-
-    def _after(self, number: int, run: Run) -> list[Cell]:
-        """Return the figures of all requests up to one, in the models of a run."""
-        return [
-            cell
-            for place in range(number + 1)
-            for cell in cells(self._tables(run, self.runs[place].request), number + 1, place + 1)
-        ]
-
-    def _tables(self, run: Run, request: Request) -> Tables:
-        """Join the scores of a run, and those of the first original, with the roles of one request of the sequence."""
-        data, unheard = self.runs[0].data, self._unheard
-        role = data.table["subset"].to_numpy(dtype=str).astype("U10")
-        role[role == "train"] = "retain"
-        role[request.forget] = "forget"
-        nonmember = np.zeros(len(role), dtype=bool)
-        nonmember[np.setdiff1d(request.nonmembers, unheard)] = True
-        scores = {**run.scores, "original": self.runs[0].scores["original"]}
-        read = {
-            name: read_table(made.folder, data.numbers, role, nonmember, unheard, math.nan)
-            for name, made in scores.items()
-        }
-        oracles = tuple(read[name] for name in scores if name.startswith("oracle"))
-        everything = tuple(data.classes.index(name) for name in self.together.request.of_oracle.forgotten)
-        speakers = data.speakers(unheard)
-        return Tables(
-            read["original"], oracles, read["unlearned"], everything, self.runs[0].seed, speakers, tuple(data.classes)
-        )
-
-    @cached_property
-    def _unheard(self) -> np.ndarray:
-        """Return the rows that lists name and no model was trained on: they are in no figure."""
-        first = self.runs[0].request.past.rows
-        return reduce(np.union1d, (run.request.unheard for run in self.runs), first)
 
     def _costs(self) -> dict[str, dict[str, float | int | None]]:
         """Return seconds and passes of all steps together, of the request at once, and of the oracles."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 from collections.abc import Callable
@@ -13,10 +14,12 @@ import pytest
 from support.user_checkpoints import only
 
 from speechforget import pipeline
+from speechforget.config.evaluation import Training
 from speechforget.config.validate import check
 from speechforget.data.requests.past import FORGOTTEN
 from speechforget.errors import UserError
 from speechforget.pipeline import Pipeline
+from speechforget.stages.build import requested
 from speechforget.stages.score_files import read_scores
 from speechforget.stages.sources import rows_of
 from speechforget.store import Store
@@ -129,6 +132,23 @@ def test_keep_forget_gives_the_method_the_earlier_recordings(configure: Configur
     assert np.array_equal(kept.request.forget, not_kept.request.forget)
     assert kept.forgotten_ids == not_kept.forgotten_ids
     assert kept.request.to_json(kept.data.table)["keep_forget"] is True
+    # A worker process selects the same by itself.
+    for stage, run in itertools.product(("oracle", "unlearned"), (kept, not_kept)):
+        training = Training(stage, 0)
+        mine, theirs = run.request_of(training), requested(training, run.data, run.config)
+        assert mine is not None and theirs is not None
+        assert mine.digest(run.data.table) == theirs.digest(run.data.table)
+
+
+def test_models_of_older_code_are_known_by_their_results(configure: Configure, after_a: Path, tmp_path: Path) -> None:
+    output = Path(shutil.copytree(after_a, tmp_path / "older"))
+    folder = only([path for path in output.glob("unlearned/*") if path.is_dir()])
+    (folder / FORGOTTEN).unlink()
+    run = continued(configure, output, f"original.checkpoint={folder}")
+    assert [each.name for each in run.request.past.requests] == ["sample-speaker-speaker1"]
+    shutil.rmtree(output / "result")
+    with pytest.raises(UserError, match="would be taught again"):
+        continued(configure, output, f"original.checkpoint={folder}")
 
 
 @pytest.mark.parametrize(

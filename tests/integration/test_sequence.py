@@ -15,6 +15,7 @@ from support.user_checkpoints import only
 from speechforget import pipeline
 from speechforget.cli.plan import plan
 from speechforget.cli.report import main as report
+from speechforget.cli.verify import main as verify
 from speechforget.config.validate import check
 from speechforget.page.request import readable, screen
 from speechforget.pipeline import Pipeline
@@ -136,7 +137,7 @@ def test_garbage_collection_keeps_a_sequence(turns: Path) -> None:
     assert not found
 
 
-def test_the_record_names_earlier_requests_by_counts_and_hashes(turns: Path) -> None:
+def test_the_record_names_earlier_requests_by_counts_and_hashes(turns: Path, capsys) -> None:
     assert report([str(turns)]) == 0
     assert "Requests in turn" in (turns / "report.md").read_text() and (turns / "sequences.csv").exists()
     record = build(turns)
@@ -147,6 +148,11 @@ def test_the_record_names_earlier_requests_by_counts_and_hashes(turns: Path) -> 
     assert entry["request"]["keep_forget"] is False
     assert any(term == "Forgotten before" for term, _ in screen(entry).facts)
     (summary,) = record["sequences"]
+    capsys.readouterr()
+    assert verify([str(turns / "report.html")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert sum("reproduced" in line for line in lines) == 4
+    assert any(line.startswith("sequence/") and "reproduced" in line for line in lines)
     page = (turns / "report.html").read_text()
     assert "Requests unlearned one after another" in page
     assert "speaker1" not in json.dumps(record) and "speaker2" not in json.dumps(record)
