@@ -64,9 +64,9 @@ def check_evidence(record: Mapping[str, Any], outputs: Outputs) -> Checked:
     problems: list[str] = []
     absent: list[str] = []
     count = 0
-    for name, folder, held in _files(record, outputs):
-        path = None if folder is None else folder / name.rpartition("/")[2]
-        if path is None or path.name in outputs.purged(path.parent):
+    for name, folder, file, held in _files(record, outputs):
+        path = None if folder is None else folder / file
+        if folder is None or path is None or file in outputs.purged(folder):
             absent.append(name)
         elif not path.exists():
             problems.append(f"{name} is missing")
@@ -77,11 +77,11 @@ def check_evidence(record: Mapping[str, Any], outputs: Outputs) -> Checked:
     return Checked(problems, count, absent)
 
 
-def _files(record: Mapping[str, Any], outputs: Outputs) -> Iterator[tuple[str, Path | None, Mapping[str, Any]]]:
-    """Yield the path in the record, the folder here (None if it is not) and the entry of each file."""
+def _files(record: Mapping[str, Any], outputs: Outputs) -> Iterator[tuple[str, Path | None, str, Mapping[str, Any]]]:
+    """Yield the path in the record, the folder here (None if it is not), the path in it and the entry of each file."""
     here = {hidden_path(outputs.relative(path)): path for path in outputs.finished}
     by_digits = {path.name.rpartition("-")[2]: path for path in outputs.finished}
     for folder, held in record["evidence"]["folders"].items():
         found = here.get(folder) or by_digits.get(folder.rpartition("-")[2])
         for name, entry in held.items():
-            yield f"{folder}/{name}", found, entry
+            yield f"{folder}/{name}", found, name, entry

@@ -59,8 +59,8 @@ def _rewound(done: int, epochs: int) -> str:
     if done == 0:
         return "Exact by construction: the whole training of the original was made again, without the request."
     return (
-        f"Not exact: the model was trained on retain from the original after {done} of {epochs} epochs, and these "
-        f"{done} epochs saw the request."
+        f"Not exact: the model was trained on retain from the original after {done} of {epochs} epochs, which had "
+        "seen the request until then."
     )
 
 

@@ -53,7 +53,8 @@ def track_artefact(
     the method too, if the artefact depends on them.
     """
     words = words_of(config)
-    foreign = {"original": {"task", "method", "evaluation"}, "oracle": {"method", "evaluation"}}.get(stage, set())
+    others = {"task", "method", "evaluation"}
+    foreign = {"kept_epoch": others, "original": others, "oracle": others - {"task"}}.get(stage, set())
     tags = [stage, *words, f"seed{config['seed']}"]
     tags += [] if "task" in foreign else [config["task"]["kind"]]
     tags += [] if "method" in foreign else [config["method"]["name"]]

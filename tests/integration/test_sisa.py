@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -32,6 +33,7 @@ from speechforget.training.cost_meter import Cost
 from speechforget.training.loop import finish
 
 Configure = Callable[..., dict[str, Any]]
+Run = Callable[..., subprocess.CompletedProcess[str]]
 
 SISA = {**RECIPE, "sisa": {"shards": 3, "slices": 2, "by": "utterance", "seed": 0}}
 PARTS = description(MODEL, LABELS, DATASET)
@@ -192,6 +194,17 @@ def test_the_ensemble_hears_like_any_model(runs: Path, tones: Path) -> None:
     recogniser = load(one(runs, "result"))
     heard = recogniser.classify(sorted(tones.glob("word0/*.wav"))[0])
     assert heard.label in {f"word{number}" for number in range(4)}
+
+
+def test_the_record_of_an_ensemble_is_reproduced(command: Run, runs: Path, tmp_path: Path) -> None:
+    """Also the weights of slices, which lie in folders of their own."""
+    copied = Path(shutil.copytree(runs, tmp_path / "copy"))
+    assert command("report", str(copied)).returncode == 0
+    assert "Nothing is wrong" in command("verify", str(copied / "report.html")).stdout
+    path = one(copied, "original") / "slices" / "0-0" / "weights.safetensors"
+    path.write_bytes(path.read_bytes()[::-1])
+    told = command("verify", str(copied / "report.html")).stdout
+    assert "slices/0-0/weights.safetensors changed since the record was made" in told
 
 
 @pytest.mark.slow
