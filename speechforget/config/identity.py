@@ -17,7 +17,7 @@ from speechforget.store import canonical, code_hash, key_of
 
 SEEDS = ("seed", "split_seed")  # among inputs
 # Inputs that depend on random draws.
-IDS_OF_UTTERANCES = ("without", "forgotten", "request", "nonmembers", "classes")
+IDS_OF_UTTERANCES = ("without", "forgotten", "request", "nonmembers", "classes", "past")
 # Options of a corpus that change no number, or that its fingerprint contains.
 NO_NUMBERS = ("seed", "lock", "download", "complete", "test_root")
 DIGITS = 16  # of an identity

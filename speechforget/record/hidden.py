@@ -19,6 +19,7 @@ OPEN = (
 FOLDER = re.compile(r"(?P<words>.*?)(?P<by>sample-(?P<column>[^-]+)-).*(?P<digits>-[0-9a-f]{12})")
 CLASSES = re.compile(rf"(?P<words>(?:.*-)?{SPEAKER}-.*?)(?P<by>class-).*(?P<digits>-[0-9a-f]{{12}})")
 WORD = "hidden"
+SEVERAL = {"task.requests": "REQUESTS", "task.after": "EARLIER"}  # requests that may name people
 GROUPS = "_worst_speakers_"  # metrics that name speakers
 
 
@@ -64,9 +65,9 @@ def hidden_named(metric: str, named: list[str], label: str, salt: Salt) -> list[
 
 def hidden_overrides(words: list[str]) -> list[str]:
     """Return overrides of a command line with a word in capitals for each path and for what names people."""
-    split = [word.partition("=") for word in words]
+    split, hidden = [word.partition("=") for word in words], HIDDEN | SEVERAL
     return [
-        f"{name}={HIDDEN[plain]}" if (plain := name.lstrip("+")) in HIDDEN else f"{name}{sign}{value}"
+        f"{name}={hidden[plain]}" if (plain := name.lstrip("+")) in hidden else f"{name}{sign}{value}"
         for name, sign, value in split
         if name not in {"output", "cache"}
     ]

@@ -28,6 +28,8 @@ def sequence_plot(told: Mapping[str, Any], path: Path) -> None:
             for model, line, more in (("unlearned", "-", {"label": label}), ("oracle", "--", {"alpha": 0.6})):
                 shown = [(cell["after"], cell[model]) for cell in row if cell[model] is not None]
                 axes.plot(*zip(*shown, strict=True), linestyle=line, **style, **more) if shown else None
+        if metric != "loss_forget":  # shares
+            axes.set_ylim(-0.04, 1.04)
         axes.set(title=words, xlabel="after request", xticks=range(1, steps + 1))
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(axis="y", color="0.92")

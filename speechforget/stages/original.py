@@ -41,17 +41,18 @@ def imported(maker: Maker, checkpoint: Checkpoint | None) -> Artefact:
 
 
 def _continue(maker: Maker, model: Artefact) -> Artefact:
-    """Copy the model of an earlier run as the original of this one. Its key is that of the model it continues."""
-    inputs = {"version": VERSION, "continues": model.key, "split": maker.data.key}
+    """Copy the model of an earlier run as the original of this one, with the list of what it has forgotten."""
+    past = maker.request.past
+    inputs = {"version": VERSION, "continues": model.key, "split": maker.data.key, **_past_inputs(past)}
 
     def build(folder: Path, _: str) -> None:
         for name in ("weights.safetensors", "model.json"):
             shutil.copyfile(verified(model.folder, name), folder / name)
-        mark_model(folder, maker.request.past.requests)
+        mark_model(folder, past.requests)
         write_json(folder / "cost.json", {"of": "importing", "seconds": 0.0})
 
-    past = f"after{len(maker.request.past.requests)}"
-    return maker.produce("original", "-".join([*maker.words, past, f"seed{maker.seed}"]), inputs, build)
+    name = "-".join([*maker.words, f"after{len(past.requests)}", f"seed{maker.seed}"])
+    return maker.produce("original", name, inputs, build)
 
 
 def _import(maker: Maker, checkpoint: Checkpoint) -> Artefact:
@@ -85,6 +86,6 @@ def _import(maker: Maker, checkpoint: Checkpoint) -> Artefact:
 
 
 def _past_inputs(past: Past) -> Mapping[str, Any]:
-    """Tell what a checkpoint has forgotten, because its original says so to later runs."""
+    """Tell what an original has forgotten, because it says so to later runs."""
     ids = sorted(identity for each in past.requests for identity in (*each.ids, *each.classes))
     return {"past": hashlib.sha256("\n".join(ids).encode()).hexdigest()} if past else {}

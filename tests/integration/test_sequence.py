@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,12 @@ from support.user_checkpoints import only
 
 from speechforget import pipeline
 from speechforget.cli.plan import plan
+from speechforget.cli.purge import purge
 from speechforget.cli.report import main as report
 from speechforget.cli.verify import main as verify
 from speechforget.config.validate import check
+from speechforget.data.requests.past import EARLIER, FORGOTTEN
+from speechforget.export.bundle import bundle
 from speechforget.page.request import readable, screen
 from speechforget.pipeline import Pipeline
 from speechforget.record.build import build
@@ -157,3 +161,23 @@ def test_the_record_names_earlier_requests_by_counts_and_hashes(turns: Path, cap
     assert "Requests unlearned one after another" in page
     assert "speaker1" not in json.dumps(record) and "speaker2" not in json.dumps(record)
     assert {name for path, files in record["evidence"]["folders"].items() if path == summary["path"] for name in files}
+
+
+def test_a_purge_takes_the_lists_of_earlier_requests_and_keeps_the_models(
+    turns: Path, told: dict[str, Any], tmp_path: Path
+) -> None:
+    output = Path(shutil.copytree(turns, tmp_path / "output"))
+    first, second = (each["result"] for each in told["requests"])
+    assert (output / "result" / second / EARLIER).exists()
+    assert purge(output, first, yes=True, derived=False) == 0
+    for stage in ("unlearned", "oracle", "result"):
+        assert len(list(output.glob(f"{stage}/*/DONE"))) == len(list(turns.glob(f"{stage}/*/DONE")))
+    assert not list(output.glob("unlearned/*/forgotten.json")) and not (output / "result" / second / EARLIER).exists()
+    (request,) = [each["request"] for each in expanded(build(output)) if each["request"].get("earlier")]
+    assert len(request["earlier"][0]["hashes"]) == told["requests"][0]["forget"]
+
+
+def test_a_bundle_withholds_the_lists(turns: Path, told: dict[str, Any], tmp_path: Path) -> None:
+    bundle(turns / "result" / told["requests"][1]["result"], tmp_path / "bundle")
+    assert list((tmp_path / "bundle").glob("unlearned/*/weights.safetensors"))
+    assert not [path for path in (tmp_path / "bundle").rglob("*.json") if path.name in (EARLIER, FORGOTTEN)]
