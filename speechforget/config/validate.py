@@ -15,7 +15,7 @@ from speechforget.config.oracle import has_oracle
 from speechforget.config.ranges import as_yaml, check_names, choice, number, whole
 from speechforget.config.seconds import AUTO, LONGEST
 from speechforget.config.steps import is_continued, step_configs, with_past
-from speechforget.config.structured import check_kept_epochs, check_sisa
+from speechforget.config.structured import check_kept_epochs, check_method_fits, check_sisa
 from speechforget.data.requests.draw import share_of, share_range
 from speechforget.data.requests.options import WAYS, counting, unused
 from speechforget.errors import NotApplicable, UserError, nearest
@@ -51,6 +51,7 @@ def check(config: Mapping[str, Any]) -> None:
     check_known_answers(config)
     check_evaluation(config)
     check_delivered(config)
+    check_method_fits(config)
     check_logger(config["logger"])
 
 

@@ -194,6 +194,13 @@ def test_what_cannot_be_rewound_is_one_sentence(configure: Configure, tmp_path: 
             check(configure(f"original.keep_epochs={wrong}"))
 
 
+@pytest.mark.parametrize("method", [["method=rewind"], ["method=sisa", "train=sisa"]])
+def test_a_model_that_forgot_has_no_earlier_states(method: list[str], configure: Configure) -> None:
+    """Refused for the whole sequence, before its first request is trained."""
+    with pytest.raises(NotApplicable, match=r"(an earlier request left has only its last one|trained here, not the)"):
+        check(configure("task=class", "task.requests=[word0,word1]", *method, "train.epochs=4"))
+
+
 def test_the_epochs_of_a_run_are_those_asked_for_and_the_one_rewound_to(configure: Configure) -> None:
     assert kept_epochs(configure()) == []
     assert kept_epochs(configure("original.keep_epochs=[3,1]")) == [1, 3]
