@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from speechforget.batch import Batch
-from speechforget.errors import UserError
+from speechforget.errors import NotApplicable, UserError
 from speechforget.methods.base.method import BatchNorm, Context, Method, Pass, frozen_copy
 from speechforget.methods.common.class_means import class_means, without_barred
 from speechforget.methods.common.losses import cross_entropy
@@ -62,7 +62,12 @@ class Cola(Method):
         self.collapse_epochs, self.epochs, self.temperature = collapse_epochs, epochs, temperature
 
     def prepare(self, student: nn.Module, context: Context) -> None:
-        """Make the teacher, and measure the mean embedding of each class over retain."""
+        """Make the teacher, and measure the mean embedding of each class over retain.
+
+        Raises NotApplicable if the features are frozen.
+        """
+        if self.collapse_epochs and self.trainable == "head":
+            raise NotApplicable("The method cola collapses features, which method.trainable=head freezes: use all.")
         self.teacher, self.forgotten = frozen_copy(context.original), context.forgotten
         self.register_buffer("means", class_means(context, ("retain",), self.align[0]))
 

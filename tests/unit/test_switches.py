@@ -116,7 +116,7 @@ def test_running_means_are_of_each_kind_and_only_the_chosen_kind_is_weighed(
 
 
 def test_without_limit_to_its_strength_the_curriculum_is_none() -> None:
-    for name in TRAINED:
+    for name in set(TRAINED) - {"clipped_noise"}:  # its bound is about plain steps
         plain = ended(name)
         assert same(ended(name, curriculum="superloss", curriculum_strength=1e12), plain), name
         assert not same(ended(name, curriculum="superloss", curriculum_strength=0.05), plain), name
@@ -152,8 +152,8 @@ def test_with_the_head_alone_trainable_nothing_else_moves() -> None:
             continue
         moved = {key for key, value in after.items() if not torch.equal(value, before[key])}
         assert moved and all(key.startswith("head.") for key in moved), name
-    # It changes convolutions only.
-    assert refused == {"kernel_reversal"}
+    # They change convolutions only, collapse what the head reads, and bound the steps of all weights.
+    assert refused == {"kernel_reversal", "cola", "clipped_noise"}
 
 
 @pytest.mark.parametrize("name", ["finetune", "scrub"])
