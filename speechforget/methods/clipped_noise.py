@@ -29,9 +29,9 @@ The bound is reached by two models that start opposite and whose gradients stay 
 reads retain and their weights only, so it costs nothing: running statistics of batch-norm are measured anew on retain,
 and `repair_epochs` passes without noise win back what the noise took.
 
-The certificate is about weights, for whoever does not know the run's `seed`, from which the noise is drawn: keep it
-secret. It is not about pre-training on the request, or copies. Read the table for the price: at useful eps, little more
-than the architecture is left of the original.
+The certificate is about weights, for whoever neither knows nor guesses the run's `seed`, from which the noise is drawn:
+choose a large random one, and keep it secret (a record holds it). It is not about pre-training on the request, or
+copies. Read the table for the price: at useful eps, little more than the architecture is left of the original.
 
 Differences from the paper: it bounds sigma by simpler terms, which are larger; here the noise is the least that the
 argument allows. Weights must all be trained, and no switch may change what a step is.

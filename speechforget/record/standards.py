@@ -79,7 +79,10 @@ def _retrained(result: Mapping[str, Any]) -> tuple[str, str]:
     if result["delivered"] != "oracle" and result.get("exact"):
         return SHOWN, f"by the delivered model: {result['exact']}{start}"
     if result["delivered"] != "oracle":
-        return NOT_SHOWN, "the delivered model was unlearned, not trained again, and its method certifies no bound"
+        return NOT_SHOWN, (
+            "the delivered model was unlearned, not trained again, and its method certifies no bound that holds for "
+            "readers of this record, who see the seed of its noise"
+        )
     return SHOWN, f"by the delivered model: the oracle, trained again{start} without the request"
 
 

@@ -28,8 +28,8 @@ def write_result(folder: Path, record: Mapping[str, Any], comparison: Mapping[st
     record: task, dataset, label, model, method, seed, request, holdout, artefacts, versions, commit. Optional keys:
     `delivered` (the model for use; else the unlearned one), `identity` (by which the report tells runs apart), `cost`
     (of each model), `no_oracle` (why there is no oracle), `notes` (caveats for every table of the run), `untried` (a
-    warning that the method's numbers were not tried on such a request), `exact` (what was trained again, or which bound
-    the method states), `audit` (its figures), and `power` (what each metric is worth on this corpus). comparison: from
+    warning that the method's numbers were not tried on such a request), `exact` (what was trained again without the
+    request), `audit` (its figures), and `power` (what each metric is worth on this corpus). comparison: from
     `evaluation.compare.compare`.
 
     Adds what `with_verdict` adds.

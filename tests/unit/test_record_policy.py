@@ -153,9 +153,9 @@ def test_training_again_is_shown_only_for_a_delivered_oracle(tmp_path: Path) -> 
     assert rows(tmp_path, delivered="oracle")[name][0] == SHOWN
     assert "pretrained" in rows(tmp_path, delivered="oracle", settings={"model": {"pretrained": "x"}})[name][1]
     assert rows(tmp_path)[name][0] == NOT_SHOWN
-    assert rows(tmp_path, exact="a bound (eps 1, delta 1e-05)")[name] == (
+    assert rows(tmp_path, exact="all shards, trained again")[name] == (
         SHOWN,
-        "by the delivered model: a bound (eps 1, delta 1e-05)",
+        "by the delivered model: all shards, trained again",
     )
 
 
