@@ -68,7 +68,18 @@ class Revival(NamedTuple):
 
 
 def loss(tables: Tables, model: str) -> dict[str, Value]:
-    """Compute the mean cross-entropy on forget, in nats, with a normal 95 % interval over utterances."""
+    """Compute the mean cross-entropy on forget.
+
+    Explanation:
+        values: loss_forget
+        meaning: How badly the model predicts the labels of a request, in a sequence of requests. It moves where the
+            accuracy is still 100 %.
+        formula: mean of -log softmax(z)_y.
+        unit: nats, with a normal 95 % interval over utterances.
+        aim: the oracle's value, after the same requests.
+        fooled by: a model that is surer of everything; few utterances with a large loss.
+        source: ours, for sequences; the loss is that of training.
+    """
     scores = tables.of(model)
     chosen = scores.loss[scores.role == "forget"]
     if not len(chosen):
