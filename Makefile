@@ -18,6 +18,7 @@ coverage:
 pages:
 	python scripts/architecture.py
 	python scripts/code_table.py
+	python scripts/tracking_keys.py
 	python -m speechforget.explain --page docs/metrics.md
 
 bench:
