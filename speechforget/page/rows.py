@@ -9,6 +9,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from speechforget.page.published import NOTE, published
+from speechforget.record.hidden import hidden_request
+from speechforget.report.charts.names import Names
 from speechforget.report.columns import COLUMNS, Column, number
 from speechforget.report.layout import columns_of, comma_separated, name
 from speechforget.report.table import Block, Row, Statistic, Table
@@ -68,6 +70,22 @@ def grids(tables: Sequence[Table], entries: Mapping[str, Mapping[str, Any]]) -> 
         for block in table.blocks:
             found.append(_grid(f"t{len(found) + 1}", table, block, columns, entries))
     return found
+
+
+def without_names(tables: Sequence[Table], names: Names) -> list[Table]:
+    """Return the tables with hashes for the requests in titles of blocks that may name people, unless ids are open."""
+    if names.open_ids:
+        return list(tables)
+    return [
+        replace(table, blocks=[replace(each, title=_hidden(each.title, table.label, names)) for each in table.blocks])
+        for table in tables
+    ]
+
+
+def _hidden(title: str, label: str, names: Names) -> str:
+    kind, colon, requests = title.partition(": ")
+    hidden = [hidden_request(request, label, names.salt) for request in requests.split(", ")]
+    return f"{kind}{colon}{', '.join(hidden)}"
 
 
 def _grid(

@@ -12,7 +12,7 @@ from speechforget.page.audio import read_audio
 from speechforget.page.charts import MOST, collect_charts
 from speechforget.page.render import charts, render
 from speechforget.page.request import readable, screen
-from speechforget.page.rows import grids, slices
+from speechforget.page.rows import grids, slices, without_names
 from speechforget.record.build import build
 from speechforget.record.canonical import canonical_bytes
 from speechforget.record.folders import Outputs
@@ -39,14 +39,14 @@ def make_page(folder: Path, tables: Sequence[Table], asked: Asked) -> dict[str, 
     """
     record = build(folder, policy=asked.policy)
     outputs, names = Outputs(folder), Names(folder, asked.open_ids)
-    entries = _newest_first(outputs, record)
+    entries, hidden = _newest_first(outputs, record), without_names(tables, names)
     audio = {} if asked.audio is None else {"audio": read_audio(outputs, asked.audio, names)}
-    data = {"charts": collect_charts(outputs, entries, tables, names), "specs": charts(), **audio}
+    data = {"charts": collect_charts(outputs, entries, hidden, names), "specs": charts(), **audio}
     attachments = {name: canonical_bytes(value) for name, value in data.items()}
     record["attachments"] = {name: hashlib.sha256(content).hexdigest() for name, content in attachments.items()}
     shown = [screen(entry, record["policy"]) for entry in entries.values()]
     by_folder = {str(path): entry for path, entry in entries.items()}
-    return {FILE: render(record, shown, grids(tables, by_folder), attachments, MOST), **dict(slices(tables))}
+    return {FILE: render(record, shown, grids(hidden, by_folder), attachments, MOST), **dict(slices(tables))}
 
 
 def _newest_first(outputs: Outputs, record: Mapping[str, Any]) -> dict[Path, dict[str, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import shutil
 from collections.abc import Callable
@@ -11,9 +12,11 @@ from typing import Any
 
 import jsonschema
 import pytest
+from support.results import tables_below
 
 from speechforget.cli import diff, purge, record, store, verify
 from speechforget.errors import UserError
+from speechforget.page.write import Asked, make_page
 from speechforget.pipeline import Pipeline
 from speechforget.record import purge as purging
 from speechforget.record.build import build
@@ -396,3 +399,10 @@ def test_models_are_joined_in_the_order_of_their_seeds() -> None:
     names = ["oracle", "oracle-seed10", "oracle-seed2", "original", "unlearned"]
     ordered = [name for name, _ in joined.in_order(dict.fromkeys(names, "key"))]
     assert [name for name in ordered if name.startswith("oracle")] == ["oracle", "oracle-seed2", "oracle-seed10"]
+
+
+@pytest.mark.parametrize("open_ids", [False, True])
+def test_a_page_names_people_only_if_asked(outputs: Path, open_ids: bool) -> None:
+    page = make_page(outputs, tables_below(outputs), Asked(open_ids=open_ids))["report.html"]
+    found = [page[max(0, at.start() - 150) : at.end() + 80] for at in re.finditer(WHO, page)]
+    assert bool(found) == open_ids, found
