@@ -143,6 +143,12 @@ def test_the_readme_is_short_and_its_links_lead_somewhere() -> None:
             assert link.startswith("http") or (page.parent / link).exists(), f"{page.name}: {link}"
 
 
+def test_the_readme_counts_what_there_is() -> None:
+    told = {group: int(count) for count, group in re.findall(r"\[(\d+) (methods|models|corpora)\]", README)}
+    folders = {"methods": "method", "models": "model", "corpora": "dataset"}
+    assert told == {group: len(list((ROOT / "conf" / name).glob("*.yaml"))) for group, name in folders.items()}
+
+
 def test_every_path_and_module_that_pages_name_exists() -> None:
     """In pages, docstrings and comments; a name with `<`, `*` or `...` stands for several."""
     path = re.compile(r"(?<![\w/.])((?:speechforget|conf|scripts|tests|docs)/[\w/.-]+\w)(?![\w*<{/])")
