@@ -87,7 +87,8 @@ def check_method_fits(config: Mapping[str, Any]) -> None:
         )
     back, epochs = config["method"]["epochs_back"], config["train"]["epochs"]
     if not is_whole(back) or not 1 <= back <= epochs:
-        raise UserError(
+        # A short training is no mistake of a sweep over methods.
+        raise (NotApplicable if is_whole(back) and back > epochs else UserError)(
             f"method.epochs_back must be a whole number from 1 to {epochs}, as train.epochs={epochs}, not {back!r}."
         )
 

@@ -21,6 +21,8 @@ class Exactness(NamedTuple):
 
 def exactness(config: Mapping[str, Any], models: Mapping[str, Artefact]) -> Exactness:
     """Tell what is exact for methods that train again by the recipe, or state a bound; nothing for other methods."""
+    if "unlearned" not in models:
+        return Exactness([])
     unlearned = models["unlearned"].folder
     if (unlearned / CERTIFICATE).exists():
         stated = json.loads(verified(unlearned, CERTIFICATE).read_text(encoding="utf-8"))

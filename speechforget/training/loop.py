@@ -155,7 +155,7 @@ def fit(module: Fitted, settings: FitSettings, steps: int) -> None:
     interruption = signal.getsignal(signal.SIGINT)
     try:
         trainer.fit(module, ckpt_path=resume, weights_only=False)
-    except SystemExit as error:
+    except (SystemExit, RuntimeError) as error:  # RuntimeError: Lightning tears down what it has not set up yet
         if not isinstance(error.__context__, KeyboardInterrupt):
             raise
         signal.signal(signal.SIGINT, interruption)  # Lightning has made the process ignore it

@@ -57,6 +57,19 @@ class Small:
 
 
 SMALL = {
+    "sequential": Small(
+        corpora.nothing,
+        [
+            *ONE_EPOCH,
+            "model.channels=[8,8]",
+            "dataset.corpus.words=[stop,go,left]",
+            "dataset.corpus.voices=5",
+            "dataset.corpus.renderings=4",
+            "task.requests=[20,20,20]",
+        ],
+        ["method=scrub"],
+        {"original": 3, "oracle": 9, "unlearned": 4, "result": 4, "sequence": 1},
+    ),
     "smoke": Small(corpora.nothing, ["train.epochs=1"], (), {"original": 1, "oracle": 1, "result": 1}),
     "arabic": Small(
         corpora.arabic_speech_commands,

@@ -58,10 +58,10 @@ LISTS = [path for path in METRICS if path != QUICK]
 
 
 def metrics_of(path):
-    """List the metrics of a choice; `full` has those of `quick`, too."""
-    return [
-        name for one in ([QUICK, path] if path.stem == "full" else [path]) for name in metrics_in(OmegaConf.load(one))
-    ]
+    """List the metrics of a choice, with those of `quick` where it adds to them."""
+    chosen = OmegaConf.load(path)
+    more = [OmegaConf.load(QUICK)] if "quick" in (chosen.get("defaults") or []) else []
+    return [name for one in (*more, chosen) for name in metrics_in(one)]
 
 
 def test_oracle_against_itself_has_gap_zero(tables):
