@@ -140,7 +140,7 @@ def test_what_fails_or_is_not_defined_is_listed_and_does_not_end_the_others(
     assert "- folder word sample finetune: A batch size must be at least 1, not 0." in text
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_two_processes_make_the_same(made: str, words: list[str], place: Path) -> None:
     page = place / "jobs.md"
     page.write_text(PAGE)

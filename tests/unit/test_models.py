@@ -237,8 +237,11 @@ def test_a_recipe_has_every_key_and_can_be_built() -> None:
         build_augment(OmegaConf.to_container(recipe.augment))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["matchboxnet", "kwt", "res15", "m5", "x_vector", "ecapa_tdnn", "resnet34"])
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.slow) for name in ("matchboxnet", "kwt", "x_vector")]
+    + [pytest.param(name, marks=pytest.mark.nightly) for name in ("res15", "m5", "ecapa_tdnn", "resnet34")],
+)
 def test_two_processes_train_what_one_trains(
     name: str, configure: Callable[..., dict[str, Any]], tmp_path: Path
 ) -> None:
