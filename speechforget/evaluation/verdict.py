@@ -197,7 +197,7 @@ def _this_model(comparison: Comparison, level: float) -> Answer:
     """Answer from the margins of one model beside those of the oracles."""
     evidence = judge(comparison, (*UNSIGNED, *SIGNED), level)
     unsigned, signed = ([each for each in evidence if each.name in names] for names in (UNSIGNED, SIGNED))
-    if not any(each.side is not None for each in unsigned):
+    if not any(each.side is not None for each in evidence):
         return _little(ORACLE, unsigned or signed, "because there are fewer than 3 oracles", FULL)
     told = [each for each in unsigned if each.value > each.high]
     left, beyond = _of(signed, LEFT), _of(signed, BEYOND)
@@ -206,6 +206,8 @@ def _this_model(comparison: Comparison, level: float) -> Answer:
     if told or beyond:
         opening = "There is evidence of a model that oracles do not resemble"
         return _answer(ORACLE, OVER, opening, [*told, *beyond], "weak")
+    if not unsigned:
+        return _little(ORACLE, signed, f"because {' and '.join(UNSIGNED)} were not measured", FULL)
     if not any(each.found for each in evidence):
         return _little(ORACLE, unsigned, "because the original itself is not told from oracles", AUDIT)
     return _answer(ORACLE, WITHIN, "The model was not told apart by these tests from oracles", unsigned, "weak")

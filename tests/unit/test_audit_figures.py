@@ -221,6 +221,8 @@ def compared(oracles=8, spread=0.02, **values):
         ("told_from_oracles", (0.9, 0.5, 0.5), ORACLE, WITHIN),
         ("told_from_oracles", (0.9, 0.5, 0.8), ORACLE, OVER),
         ("told_from_oracles", (0.55, 0.5, 0.5), ORACLE, LITTLE),
+        ("accuracy_forget", (0.9, 0.5, 0.8), ORACLE, UNDER),
+        ("accuracy_forget", (0.9, 0.5, 0.5), ORACLE, LITTLE),  # a mean alone never shows that nothing is left
     ],
 )
 def test_a_comparison_with_oracles_is_judged(name: str, numbers: tuple, question: str, word: str) -> None:
@@ -250,6 +252,13 @@ def test_one_oracle_is_too_little_but_hints() -> None:
     assert "run with evaluation=audit" in answers[0].sentence and "0.37" in answers[0].sentence
     assert "run with evaluation=full" in answers[2].sentence
     assert "whole classes cannot be exchanged" in verdict(found, forgotten=True)[0].sentence
+
+
+def test_what_was_not_measured_is_named() -> None:
+    """Three oracles are enough, but the numbers that tell a model from them are not in `evaluation=quick`."""
+    sentence = verdict(compared(accuracy_forget=(0.9, 0.5, 0.5)))[1].sentence
+    assert "because told_from_oracles and equivalence_distance were not measured" in sentence
+    assert "fewer than 3 oracles" in verdict(compared(oracles=2, accuracy_forget=(0.9, 0.5, 0.5)))[1].sentence
 
 
 def test_many_numbers_make_no_false_alarms() -> None:
