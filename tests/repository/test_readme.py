@@ -52,7 +52,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory, tones: Path) -> Path:
     made = tmp_path_factory.mktemp("readme")
     shutil.copytree(tones, made / "recordings")
     shutil.copy(next((made / "recordings").glob("*/*.wav")), made / "recording.wav")
-    for block in blocks("python") + blocks("yaml"):
+    pages = [page.read_text(encoding="utf-8") for page in PAGES]
+    for block in (block for page in pages for kind in ("python", "yaml") for block in blocks(kind, page)):
         if named := re.match(r"# (\S+\.(?:py|yaml))\n", block):
             (made / named[1]).parent.mkdir(parents=True, exist_ok=True)
             (made / named[1]).write_text(block)
@@ -77,7 +78,9 @@ def run(line: str, folder: Path) -> subprocess.CompletedProcess[str]:
         environment[name] = f"{value}{os.pathsep}{ROOT}"
     if "run.py" in words:
         words[words.index("run.py")] = str(ROOT / "run.py")
-        words += SMALL + ([] if "dataset=folder" in words else ESPEAK)
+        own = [word for word in words if word.startswith(("dataset=", "model="))]
+        words += [word for word in SMALL if not (word.startswith("model.") and "model=small" in own)]
+        words += ESPEAK if not {"dataset=folder", "dataset=mine"} & set(own) else []
         words += FEW_PAIRS if "evaluation=audit" in words else []
     if words[0] == "speechforget":
         words[:1] = ["python", str(ROOT / "run.py")]
