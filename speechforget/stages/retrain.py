@@ -29,20 +29,7 @@ class Rewound(Supervised):
     None for a fresh one.
     """
 
-    def __init__(
-        self,
-        classifier: nn.Module,
-        sources: Sources,
-        train: Mapping[str, Any],
-        settings: FitSettings,
-        cost: Cost,
-        *,
-        done: int,
-        epochs: int,
-        state: Mapping[str, Any] | None,
-    ) -> None:
-        super().__init__(classifier, sources, train, settings, cost, epochs)
-        self.done, self.pace, self.state = done, (self.recipe["epochs"] - done) / epochs, state
+    state: Mapping[str, Any] | None = None
 
     def configure_optimizers(self) -> Any:
         """Return the optimiser of the recipe with the state and the learning rates of that epoch."""
@@ -73,7 +60,8 @@ class Retraining:
         """Train the student, a kept epoch of the original, to the end of the recipe's schedule."""
         done = int(self.recipe["epochs"]) - epochs_back
         parts = student, self.sources, self.recipe, self.settings, self.cost
-        module = Rewound(*parts, done=done, epochs=epochs or epochs_back, state=_optimizer_state(self.start, done))
+        module = Rewound(*parts, epochs or epochs_back)
+        module.done, module.pace, module.state = done, epochs_back / module.epochs, _optimizer_state(self.start, done)
         collectives.share_state(student)
         compiled(student, self.settings.trainer)
         fit(module, self.settings, module.epochs * module.steps_per_epoch)
