@@ -23,7 +23,7 @@ CLOSE = 0.05
 SHARES = ("accuracy", "macro_f1", "neighbour_share")
 # Oracles share the distances between them, so these spread less than that of one more oracle: by (K - 2) / (K - 1) if
 # d_ij = a_i + a_j, and by less if each distance were independent.
-SHARED = ("equivalence_distance",)
+SHARED = ("equivalence_distance", "neighbour_js")
 LEFT, ALIKE, BEYOND = 1, 0, -1  # on the original's side of the band, within it, on the other side
 
 
