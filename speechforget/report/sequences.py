@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from speechforget.report.columns import number
+from speechforget.report.record import FEWEST_NONMEMBERS
 from speechforget.report.sequence_plot import sequence_plot
 from speechforget.store import verified, write_json, write_text
 from speechforget.store.manifest import DONE
@@ -135,6 +136,11 @@ def sentences(told: Mapping[str, Any]) -> list[str]:
         _drift(told),
         _cost(told["cost"]),
     ]
+    few = [str(place) for place, each in enumerate(told["requests"], 1) if each["nonmembers"] < FEWEST_NONMEMBERS]
+    if few:
+        said.append(
+            f"Too few to judge the attack: fewer than {FEWEST_NONMEMBERS} non-members for request {', '.join(few)}."
+        )
     if told["oracles"] < 2:
         said.append("One oracle for each step gives no null of the revival: evaluation=full has three.")
     return [*said, NOTE]

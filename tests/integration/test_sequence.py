@@ -110,6 +110,7 @@ def test_a_second_run_builds_nothing_and_a_plan_knows_it(turns: Path, configure:
     assert sorted(turns.glob("*/*")) == before
     shown = capsys.readouterr().out
     assert "2 requests in turn" in shown and "revival" in shown and "Cost: all steps" in shown
+    assert "Too few to judge the attack: fewer than 30 non-members for request 1, 2." in " ".join(shown.split())
     planned = plan(config)
     assert all(one.exists for one in planned) and planned[-1].stage == "sequence"
     other = plan(configure(f"output={turns}", *ASKED, "task.requests=[speaker2,speaker1]", "evaluation.oracles=2"))
