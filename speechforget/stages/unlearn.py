@@ -27,14 +27,13 @@ from speechforget.models.lora import adapt, settled
 from speechforget.seeding import order, seed_from
 from speechforget.stages.curve_rows import curve_rows
 from speechforget.stages.importance_cache import ImportanceCache
-from speechforget.stages.pass_curve import measured
 from speechforget.stages.retrain import Retraining
 from speechforget.store import write_json
 from speechforget.store.names import CERTIFICATE
 from speechforget.training.cost_meter import Cost
 from speechforget.training.device import compiled, start_process
 from speechforget.training.finite import check_weights
-from speechforget.training.loop import FitSettings, Fitted, accuracy, finish, fit
+from speechforget.training.loop import FitSettings, Fitted, finish, fit, measure
 
 Steps = Stream | Paired | Turns | Nothing
 VERSION = 5  # raise it whenever the same inputs give other weights
@@ -95,8 +94,14 @@ class Unlearning(Fitted):
             means = self.means(self.student)
             self.trainer.should_stop = self.stopped = self.driver.end_pass(self.current_epoch)
             with self.cost.paused():
-                shown = measured(self.student, self.sources, self.curve_rows, self.device)
+                shown = self.measured()
             self.add_point({**means, **shown}, self.student, ())
+
+    def measured(self) -> dict[str, float]:
+        """Return accuracy and loss of the student on the sets of its learning curve. Every rank calls this."""
+        sources, rows = self.sources.with_rows(**self.curve_rows), self.curve_rows
+        found = {name: measure(self.student, sources.sharded(name, 256), self.device) for name in rows}
+        return {f"{name}/{what}": value for name, one in found.items() for what, value in one._asdict().items()}
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Return the optimiser of all passes."""
@@ -260,7 +265,8 @@ def evaluator(method: Method, student: nn.Module, sources: Sources, device: torc
 
     def evaluate(name: str) -> float:
         check_declared(method, name)
-        return accuracy(student, sources.sharded({"validation": "validation_request"}.get(name, name), 256), device)
+        rows = {"validation": "validation_request"}.get(name, name)
+        return measure(student, sources.sharded(rows, 256), device).accuracy
 
     return evaluate
 

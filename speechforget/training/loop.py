@@ -6,12 +6,13 @@ With several ranks, only rank 0 reads and writes files and shows progress; it te
 from __future__ import annotations
 
 import logging
+import math
 import signal
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -101,7 +102,8 @@ class Fitted(LightningModule):
         with self.cost.paused():
             known = [name for name in names if len(self.sources.rows.get(name, ()))]
             accuracies = {
-                f"{name}/accuracy": accuracy(model, self.sources.sharded(name, 256), self.device) for name in known
+                f"{name}/accuracy": measure(model, self.sources.sharded(name, 256), self.device).accuracy
+                for name in known
             }
         self.curve.add({"epoch": self.current_epoch, "step": self.trainer.global_step, **means, **accuracies})
 
@@ -184,9 +186,16 @@ def finish(settings: FitSettings, classifier: nn.Module, parts: Mapping[str, Any
         remove_checkpoint(settings.folder)
 
 
+class Measured(NamedTuple):
+    """Hold accuracy, as a share, and mean cross-entropy, in nats; nan without utterances."""
+
+    accuracy: float
+    loss: float
+
+
 @torch.no_grad()
-def accuracy(model: nn.Module, stream: Stream, device: torch.device) -> float:
-    """Return the accuracy over the streams of all ranks, nan without utterances; restores the mode of the model.
+def measure(model: nn.Module, stream: Stream, device: torch.device) -> Measured:
+    """Measure a model over the streams of all ranks; restores the mode of the model.
 
     Raises FloatingPointError if logits are not finite: the largest of them would mean nothing.
     """
@@ -194,7 +203,7 @@ def accuracy(model: nn.Module, stream: Stream, device: torch.device) -> float:
     model.eval()
     # Lightning feeds float64 to a float64 model in training; here it must be done by hand.
     double = any(parameter.dtype == torch.float64 for parameter in model.parameters())
-    counts = torch.zeros(3, dtype=torch.int64)
+    counts = torch.zeros(4, dtype=torch.float64)  # right, seen, not finite; sum of losses in nats
     for batch in stream:
         inputs = (
             tensor.to(device, torch.float64 if double and tensor.is_floating_point() else tensor.dtype)
@@ -202,9 +211,11 @@ def accuracy(model: nn.Module, stream: Stream, device: torch.device) -> float:
         )
         logits = model(*inputs).logits
         right, sound = torch.stack([logits.argmax(dim=1), logits.isfinite().all(dim=1)]).cpu()
-        counts += torch.tensor([int((right == batch.labels).sum()), len(right), int((sound == 0).sum())])
-    correct, seen, wrong = collectives.total(counts).tolist()
+        loss = nn.functional.cross_entropy(logits.double().cpu(), batch.labels, reduction="sum")
+        found = int((right == batch.labels).sum()), len(right), int((sound == 0).sum()), float(loss)
+        counts += torch.tensor(found, dtype=torch.float64)
+    correct, seen, wrong, losses = collectives.total(counts).tolist()
     for module, mode in training.items():
         module.training = mode
-    check_outputs(wrong, seen)
-    return correct / seen if seen else float("nan")
+    check_outputs(int(wrong), int(seen))
+    return Measured(correct / seen, losses / seen) if seen else Measured(math.nan, math.nan)

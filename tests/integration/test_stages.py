@@ -45,7 +45,7 @@ from speechforget.stages.train import learning_rate_factor, train
 from speechforget.stages.unlearn import Unlearning, build_method, evaluator, ordered_batches, pass_stream, unlearn
 from speechforget.training.cost_meter import Cost
 from speechforget.training.finite import Watch
-from speechforget.training.loop import FitSettings, accuracy
+from speechforget.training.loop import FitSettings, measure
 
 
 def same_curve(first: Path, second: Path) -> bool:
@@ -182,7 +182,7 @@ def test_outputs_that_are_not_finite_are_no_scores(tmp_path: Path, sources: Sour
         score(tmp_path, tmp_path, sources, TRAINER, "test")
     assert not any(column(tmp_path, name).exists() for name in COLUMNS)
     with pytest.raises(FloatingPointError, match="logits for"):
-        accuracy(load_classifier(tmp_path)[0], sources.ordered("validation", 4), torch.device("cpu"))
+        measure(load_classifier(tmp_path)[0], sources.ordered("validation", 4), torch.device("cpu"))
 
 
 def test_what_to_lower_is_named(configure: Callable[..., dict[str, Any]]) -> None:
@@ -303,9 +303,17 @@ def test_accuracy_feeds_a_model_of_double_weights_what_it_can_take(sources: Sour
     torch.manual_seed(0)
     model = build_classifier(config("model", "m5"), CLASSES, RATE)
     stream = sources.ordered("train", 8)
-    assert accuracy(copy.deepcopy(model).double(), stream, torch.device("cpu")) == accuracy(
-        model, stream, torch.device("cpu")
-    )
+    double, single = (measure(each, stream, torch.device("cpu")) for each in (copy.deepcopy(model).double(), model))
+    assert double.accuracy == single.accuracy and double.loss == pytest.approx(single.loss, rel=1e-5)
+
+
+def test_a_measured_loss_is_the_mean_cross_entropy(sources: Sources) -> None:
+    model = build_classifier(config("model", "tcresnet"), CLASSES, RATE).eval()
+    batches = list(sources.ordered("train", 8))
+    with torch.no_grad():
+        losses = [torch.nn.functional.cross_entropy(model(*each.inputs).logits, each.labels) for each in batches]
+    mean = np.average([float(loss) for loss in losses], weights=[len(each.labels) for each in batches])
+    assert measure(model, batches, torch.device("cpu")).loss == pytest.approx(mean, rel=1e-6)
 
 
 @pytest.mark.slow
