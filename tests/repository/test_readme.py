@@ -190,11 +190,16 @@ def test_the_picture_is_that_of_the_imports(monkeypatch: pytest.MonkeyPatch) -> 
     assert architecture.PICTURE.read_text(encoding="utf-8") == architecture.picture()
 
 
-def test_the_result_can_be_used(folder: Path) -> None:
+@pytest.mark.parametrize("name", ["README.md", pytest.param("docs/export.md", marks=pytest.mark.slow)])
+def test_the_result_can_be_used(name: str, folder: Path) -> None:
     results = sorted(path.parent for path in folder.glob("outputs/result/*/DONE"))
-    (code,) = [block for block in blocks("python") if "speechforget.load" in block]
+    (code,) = [block for block in blocks("python", (ROOT / name).read_text()) if "speechforget.load" in block]
+    if "my_model" in code and not (folder / "my_model").exists():
+        done = run(f"speechforget export {results[0]} my_model", folder)
+        assert done.returncode == 0, done.stderr
     recording = next((folder / "recordings").glob("*/*.wav"))
     code = code.replace("outputs/result/scrub-...", str(results[0])).replace("recording.wav", str(recording))
+    code = code.replace('"my_model"', f'"{folder / "my_model"}"')
     (folder / "use.py").write_text(code)
     done = warm.run([str(folder / "use.py")], ROOT, os.environ, timeout=300)
     assert done.returncode == 0, done.stderr
