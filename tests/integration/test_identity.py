@@ -14,7 +14,7 @@ import soundfile
 from support.made_corpora import NAMES, MakeCorpus, index
 
 from speechforget.data.audio.cache import decode
-from speechforget.data.corpora import espeak
+from speechforget.data.corpora import espeak, espeak_clips
 from speechforget.pipeline import Pipeline
 from speechforget.stages.record import identity
 from speechforget.store import Artefact, OneByOne, Store, key_of
@@ -158,6 +158,6 @@ def test_no_seed_changes_the_steady_fingerprint(name: str, made_corpus: MakeCorp
 
 
 def test_no_seed_changes_what_is_steady_of_spoken_words(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(espeak, "_make", lambda *_: None)
+    monkeypatch.setattr(espeak_clips, "_make", lambda *_: None)
     first, second = (espeak.index(None, "word", Path("cache"), seed=seed) for seed in (0, 1))
     assert not first.table.equals(second.table) and first.steady is not None and first.steady.equals(second.steady)

@@ -15,7 +15,7 @@ import yaml
 from support import warm
 
 from speechforget.config.identity import flat
-from speechforget.data.corpora import arabic_speech_commands, espeak
+from speechforget.data.corpora import arabic_speech_commands, espeak, espeak_clips
 from speechforget.data.requests import published
 from speechforget.data.requests.options import counted
 from speechforget.data.requests.select import select
@@ -166,7 +166,7 @@ def test_a_damaged_list_is_refused(table, lists: Path, damage: str) -> None:
 @pytest.mark.parametrize("name", CORPUS)
 def test_the_lists_that_come_along_are_what_is_drawn(name: str, label: str, monkeypatch) -> None:
     """Without the recordings: neither espeak's nor the Arabic clips have copies of one another, so ids alone decide."""
-    monkeypatch.setattr(espeak, "_make", lambda *_: None)
+    monkeypatch.setattr(espeak_clips, "_make", lambda *_: None)
     table = split(CORPUS[name](label).table, label)
     for seed in range(5):
         for percent in (1, 4, 10):

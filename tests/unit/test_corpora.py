@@ -16,7 +16,7 @@ import soundfile
 import yaml
 
 from speechforget.data.audio.cache import decode
-from speechforget.data.corpora import arabic_speech_commands, base, espeak, speech_commands
+from speechforget.data.corpora import arabic_speech_commands, base, espeak, espeak_clips, speech_commands
 from speechforget.data.split import split
 from speechforget.errors import UserError
 
@@ -183,7 +183,7 @@ def test_espeak_is_the_same_to_the_sample_in_two_caches(spoken: Path, tmp_path: 
 
 
 def test_espeak_is_made_once(spoken: Path, monkeypatch) -> None:
-    monkeypatch.setattr(espeak, "_make", lambda *_: pytest.fail("made again"))
+    monkeypatch.setattr(espeak_clips, "_make", lambda *_: pytest.fail("made again"))
     made = espeak.index(None, "speaker", spoken, **TINY)
     (made.root / "DONE").unlink()
     with pytest.raises(pytest.fail.Exception):
@@ -201,7 +201,7 @@ def test_a_clip_does_not_depend_on_the_others(spoken: Path, tmp_path: Path) -> N
 
 
 def test_espeak_tests_unheard_voices_or_other_renderings(monkeypatch) -> None:
-    monkeypatch.setattr(espeak, "_make", lambda *_: None)
+    monkeypatch.setattr(espeak_clips, "_make", lambda *_: None)
     words = espeak.index(None, "word", Path("cache")).table
     tested = set(words.loc[words["subset"] == "test", "speaker"])
     assert len(tested) == 6
@@ -212,7 +212,7 @@ def test_espeak_tests_unheard_voices_or_other_renderings(monkeypatch) -> None:
     assert held_out.min() >= 30
     speakers = espeak.index(None, "speaker", Path("cache")).table
     assert set(speakers.loc[speakers["subset"] == "test", "rendering"]) == {"7", "8"}
-    assert not {voice.partition("+")[2] for voice in words["speaker"]} & espeak.NOT_REPRODUCIBLE
+    assert not {voice.partition("+")[2] for voice in words["speaker"]} & espeak_clips.NOT_REPRODUCIBLE
 
 
 BAD_OPTIONS: list[tuple[dict[str, object], str]] = [
@@ -244,15 +244,15 @@ def test_espeak_options_without_sense_say_why(tmp_path: Path) -> None:
 def test_a_spoken_recording_that_cannot_be_written_says_why(
     tmp_path: Path, monkeypatch, place: str, words: str
 ) -> None:
-    run = espeak._run
+    run = espeak_clips._run
 
-    def refuse(job: Path, count: int) -> None:
+    def refuse(program: str, job: Path, count: int, options: str) -> None:
         for clip in json.loads(job.read_text())["clips"]:
             (job.parent / clip["id"]).parent.mkdir(exist_ok=True)
             (job.parent / clip["id"]).symlink_to(place)
-        run(job, count)
+        run(program, job, count, options)
 
-    monkeypatch.setattr(espeak, "_run", refuse)
+    monkeypatch.setattr(espeak_clips, "_run", refuse)
     with pytest.raises(UserError, match=words):
         espeak.index(None, "word", tmp_path, **TINY)
 
