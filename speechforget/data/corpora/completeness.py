@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable, Mapping
 import pandas as pd
 
 from speechforget.data.tables.text import showable
+from speechforget.data.tables.transcript import TEXT
 from speechforget.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -82,7 +83,7 @@ def check_listed(name: str, listed: pd.DataFrame, found: Collection[str], comple
     gone = listed["path"].isin(missing)
     count = f"{len(missing):,} of {len(names):,} listed recordings are missing ({examples(missing)})"
     renamed = f"; {extra}; were files renamed or moved?" if unlisted else ""
-    _report_missing(name, f"{count}{_by_speaker(listed, gone)}{renamed}", complete, fix)
+    report_missing(name, f"{count}{_by_speaker(listed, gone)}{renamed}", complete, fix)
     return listed[~gone].copy()
 
 
@@ -122,7 +123,7 @@ def check_counts(
         speaker: (found.get(speaker, 0), count) for speaker, count in usual.items() if found.get(speaker, 0) < count
     }
     count = f"{promised - total:,} of {promised:,} recordings are missing"
-    _report_missing(name, f"{count}{_lacking(who, short)}", complete, fix)
+    report_missing(name, f"{count}{_lacking(who, short)}", complete, fix)
 
 
 def _lacking(who: str, short: Mapping[str, tuple[int, int]]) -> str:
@@ -136,18 +137,26 @@ def _lacking(who: str, short: Mapping[str, tuple[int, int]]) -> str:
     return f": {', '.join(shown)}{more}"
 
 
-def _report_missing(name: str, what: str, complete: bool, fix: str) -> None:
+def report_missing(name: str, what: str, complete: bool, fix: str) -> None:
+    """Raise UserError for what is missing, in words, if the corpus must be complete; else log it."""
     if complete:
         raise UserError(f"{name}: {what}. To fix this: {fix}, {GO_ON}.")
     logger.warning("%s: %s; going on without them (dataset.corpus.complete=false)", name, what)
 
 
 def summary(
-    name: str, table: pd.DataFrame, label: str, there: int, ignored: Mapping[str, Collection[str]], noise: int = 0
+    name: str,
+    table: pd.DataFrame,
+    label: str,
+    there: int,
+    ignored: Mapping[str, Collection[str]],
+    noise: int = 0,
+    transcripts: int = 0,
 ) -> str:
     """Summarise in one line what was read from a folder: files, labels, speakers, and what was left out and why.
 
-    there: number of files below the folder: those of the table, those of noise, and the ignored ones (reason -> paths).
+    there: number of files below the folder: those of the table, those of noise, transcripts, and the ignored ones
+        (reason -> paths).
     """
     files = table["path"].nunique()
     windows = f" ({len(table):,} utterances)" if len(table) != files else ""
@@ -157,9 +166,11 @@ def summary(
             values = sorted(set(table[column]) - {""})
             empty = int((table[column] == "").sum())
             unknown = f" ({empty:,} utterances have none)" if empty else ""
-            shown = f": {examples(values, LABELS)}" if column == label else ""
+            shown = f": {examples(values, LABELS)}" if column == label and label != TEXT else ""
             parts.append(f"{len(values):,} {column}{'s' * (len(values) != 1)}{shown}{unknown}")
     if noise:
         parts.append(f"background noise: {noise:,}")
+    if transcripts:
+        parts.append(f"transcripts: {transcripts:,}")
     left = [f"{len(paths):,} {reason} ({examples(map(showable, paths))})" for reason, paths in ignored.items() if paths]
     return f"{name}: {', '.join(parts)}; ignored: {'; '.join(left) or 'none'}"

@@ -12,6 +12,7 @@ import pandas as pd
 
 from speechforget.data.corpora.base import Corpus, recordings, require_label, require_root
 from speechforget.data.corpora.completeness import check_lines, check_listed
+from speechforget.data.tables.transcript import TEXT
 from speechforget.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -41,7 +42,7 @@ def index(root: str | Path | None, label: str, cache: Path, complete: bool = Tru
 
     The three subsets share no speaker. Columns: intent (action-object-location), action, object, location,
     transcription, speaker, and, if data/speaker_demographics.csv exists, gender, first_language, language (at work or
-    school), fluency and age (a range), as the speakers said.
+    school), fluency and age (a range), as the speakers said. Label text is the transcription.
 
     complete: true raises a UserError that names missing recordings; false logs them and goes on.
     """
@@ -58,6 +59,8 @@ def index(root: str | Path | None, label: str, cache: Path, complete: bool = Tru
     table.insert(0, "id", table["path"])
     if (folder / "data" / DEMOGRAPHICS).is_file():
         table = _with_demographics(table, folder / "data" / DEMOGRAPHICS)
+    if label == TEXT:
+        table[TEXT] = table["transcription"]
     require_label(table, label, "fluent_speech_commands")
     if label == "speaker":
         raise UserError(

@@ -15,6 +15,8 @@ from speechforget.data.split import drawn_share, units
 from speechforget.data.tables.layout import Layout, read_folders
 from speechforget.data.tables.manifest import find_manifest, read_manifest
 from speechforget.data.tables.text import composed
+from speechforget.data.tables.transcript import TEXT
+from speechforget.data.tables.transcript_files import read_transcribed
 from speechforget.data.windows import check_apart
 from speechforget.errors import UserError
 
@@ -41,9 +43,11 @@ def index(
     manifest: a table (.csv or .tsv) with the column path, relative to the root, a column for the label, and maybe
         subset, id and a window of a long recording (see `spans`). Other columns become attributes. None: manifest.csv
         or manifest.tsv in the root if it exists, else folders. False: folders. Then the first folder of a path is its
-        word, or its speaker if the label is speaker and there is no pattern.
+        word, or its speaker if the label is speaker or text and there is no pattern. For label text, transcripts are
+        then read from the files beside the recordings: name.txt or name.lab beside name.wav.
     folders: "labels" or "subsets", the meaning of the first folders; None decides by their names (see `read_folders`).
-    test: the seeded share of each label that tests, where no subset says which recordings test.
+    test: the seeded share of each label (for label text, of all recordings) that tests, where no subset says which
+        recordings test.
     speaker_pattern: a regular expression, searched in file names; its first group is the speaker: "^(.+)_nohash_".
         Opens no recording, unless the manifest gives lengths of files. Logs one line of counts. Raises UserError for
         what cannot be understood.
@@ -65,7 +69,8 @@ def index(
         if not 0 < test < 1:
             raise UserError(f"dataset.corpus.test is {test}: give the share of test recordings, between 0 and 1.")
         pool = table["subset"] != "validation"
-        table.loc[pool, "subset"] = np.where(drawn_share(table[pool], test, label, "test", seed), "test", "train")
+        by = "subset" if label == TEXT else label  # hardly two recordings have one text
+        table.loc[pool, "subset"] = np.where(drawn_share(table[pool], test, by, "test", seed), "test", "train")
     table = table.drop(columns="unit").sort_values("id", ignore_index=True)
     kept = table["subset"].where(table["subset"] == "validation", "") if drawn else table["subset"]
     return Corpus("folder", folder, table, tuple(folder / path for path in layout.noise), table.assign(subset=kept))
@@ -83,7 +88,6 @@ def _read(
     path = find_manifest(folder, found) if manifest is None else None
     if asked:
         path = folder / Path(str(manifest)).expanduser()
-    speakers = label == "speaker" and not pattern
     if path is not None:
         read = read_manifest(path, folder, found, None if label == "speaker" and pattern else label, asked)
         if read is not None and folders is not None:
@@ -95,7 +99,9 @@ def _read(
             table, notes = read
             ignored = {"not in the manifest": sorted(set(found.sounds) - set(table["path"]))}
             return Layout(table.reset_index(drop=True), ignored=ignored, notes=notes, lines=table.index.tolist()), path
-    return read_folders(folder, found, "speaker" if speakers else "word", folders, HOW), None
+    if label == TEXT:
+        return read_transcribed(folder, found, "folder" if pattern else "speaker", folders), None
+    return read_folders(folder, found, "speaker" if label == "speaker" and not pattern else "word", folders, HOW), None
 
 
 def _log(folder: Path, found: Survey, layout: Layout, label: str, manifest: Path | None) -> None:
@@ -103,20 +109,30 @@ def _log(folder: Path, found: Survey, layout: Layout, label: str, manifest: Path
     for note in layout.notes:
         logger.warning("folder: %s%s", f"{manifest.name}: " if manifest is not None else "", note)
     table = layout.table
-    used = set(table["path"])
+    used = {*table["path"], *layout.companions}
     if manifest is not None and manifest.is_relative_to(folder):
         used.add(manifest.relative_to(folder).as_posix())
     kinds = {"not sound": found.other, "hidden": found.hidden, "links to a folder above them": found.above}
     kinds |= {"links to nothing": found.broken, "folders that cannot be read": list(found.closed)}
     ignored = layout.ignored | {reason: [path for path in paths if path not in used] for reason, paths in kinds.items()}
-    there = table["path"].nunique() + len(layout.noise) + sum(map(len, ignored.values()))
+    there = table["path"].nunique() + len(layout.noise) + len(layout.companions) + sum(map(len, ignored.values()))
     level = logging.WARNING if any(layout.ignored.values()) else logging.INFO
-    logger.log(level, "%s", summary("folder", table, label, there, ignored, len(layout.noise)))
-    if label in table:
+    logger.log(level, "%s", summary("folder", table, label, there, ignored, len(layout.noise), len(layout.companions)))
+    if label == TEXT:
+        _log_without_text(table)
+    elif label in table:
         values = pd.Series(sorted(set(table[label])))
         alike = values[values.str.casefold().duplicated(keep=False)]
         if len(alike):
             logger.warning("folder: labels that differ only in case are different labels: %s", examples(alike))
+
+
+def _log_without_text(table: pd.DataFrame) -> None:
+    without = table.loc[table[TEXT] == "", "path"]
+    if len(without):
+        logger.warning(
+            "folder: %d of %d recordings have no text and are not used: %s", len(without), len(table), examples(without)
+        )
 
 
 def _speakers(paths: pd.Series, pattern: str) -> list[str]:

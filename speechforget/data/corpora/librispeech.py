@@ -1,4 +1,7 @@
-"""LibriSpeech for speaker identification (Panayotov, Chen, Povey & Khudanpur, ICASSP 2015); CC BY 4.0."""
+"""LibriSpeech for speaker identification and speech recognition; CC BY 4.0.
+
+Panayotov, Chen, Povey & Khudanpur, ICASSP 2015.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +14,10 @@ import numpy as np
 import pandas as pd
 
 from speechforget.data.corpora.base import Corpus, identities, recordings, require_label, require_root
-from speechforget.data.corpora.completeness import check_counts, check_listed
+from speechforget.data.corpora.completeness import check_counts, check_lines, check_listed, examples, report_missing
 from speechforget.data.corpora.speaker_split import test_subset
+from speechforget.data.tables.text import read_lines
+from speechforget.data.tables.transcript import TEXT
 from speechforget.errors import UserError, nearest
 from speechforget.seeding import uniform
 from speechforget.store.dry_run import refuse_in_dry_run
@@ -50,20 +55,25 @@ def index(
 ) -> Corpus:
     """Index the corpus in its own layout: LibriSpeech/<subset>/<speaker>/<chapter>/<speaker>-<chapter>-<number>.flac.
 
-    Columns: speaker, chapter (the session), part (the subset it comes from), and, if SPEAKERS.TXT exists, gender.
+    Columns: speaker, chapter (the session), part (the subset it comes from), if SPEAKERS.TXT exists, gender, and, for
+        label text, text, from the transcripts of the chapters.
     subsets: the subsets of the corpus to use, all for closed-set identification: their speakers are disjoint.
     test: the share of the recordings that test. For label speaker, whole chapters test: speakers come in random order,
         each with the chapter nearest to the share of their recordings, until the share of all is reached. Every speaker
         keeps at least one chapter to train on. Chapters are long, so not every speaker is tested; the log says how many
         are. For other labels, such as gender, whole speakers test.
-    complete: true raises a UserError if there are fewer recordings than published; false logs this and goes on.
+    complete: true raises a UserError if there are fewer recordings than published, or if a text is missing; false logs
+        this and goes on.
     download: true downloads missing subsets to the root.
     """
     top = _top(root, subsets, download)
     if not 0 < test < 1:
         raise UserError(f"dataset.corpus.test is {test}: give the share of test recordings, between 0 and 1.")
     genders = _genders(top)
-    table = pd.concat([_subset(top, subset, genders, complete) for subset in sorted(set(subsets))], ignore_index=True)
+    parts = [_subset(top, subset, genders, complete) for subset in sorted(set(subsets))]
+    if label == TEXT:
+        parts = [_with_texts(part, top, complete) for part in parts]
+    table = pd.concat(parts, ignore_index=True)
     require_label(table, label, "librispeech")
     by_chapter = label == "speaker"
     table.insert(
@@ -182,17 +192,27 @@ def _check(top: Path, subset: str, table: pd.DataFrame, genders: Mapping[str, tu
 
 
 def _transcribed(folder: Path) -> pd.DataFrame:
-    """List the recordings that the transcripts of the chapters name."""
+    """List the recordings that the transcripts of the chapters name, with their speaker and text."""
     rows = []
     for transcript in sorted(folder.glob("*/*/*.trans.txt")):
-        lines = transcript.read_text(encoding="utf-8", errors="replace").splitlines()
         chapter = transcript.relative_to(folder).parent
-        rows += [
-            {"path": f"{chapter.as_posix()}/{line.split(maxsplit=1)[0]}.flac", "speaker": chapter.parts[0]}
-            for line in lines
-            if line.strip()
-        ]
-    return pd.DataFrame(rows, columns=["path", "speaker"], dtype=str)
+        lines = read_lines(transcript, f"The transcript {transcript}", "unpack the archive again")
+        for name, *words in map(str.split, filter(str.strip, lines)):
+            rows.append((f"{chapter.as_posix()}/{name}.flac", chapter.parts[0], " ".join(words)))
+    return pd.DataFrame(rows, columns=["path", "speaker", TEXT], dtype=str)
+
+
+def _with_texts(table: pd.DataFrame, top: Path, complete: bool) -> pd.DataFrame:
+    """Add the text of each recording of a subset, "" where no transcript has it."""
+    subset = table["part"].iloc[0]
+    name = f"librispeech {subset}"
+    listed = check_lines(name, _transcribed(top / subset), "the transcripts of the chapters (.trans.txt)")
+    texts = listed.set_index("path")[TEXT]
+    table = table.assign(text=table["path"].str.removeprefix(f"{subset}/").map(texts).fillna(""))
+    if len(without := table.loc[table[TEXT] == "", "path"]):
+        what = f"{len(without):,} of {len(table):,} recordings have no text in the transcripts ({examples(without)})"
+        report_missing(name, what, complete, f"unpack {subset}.tar.gz again")
+    return table
 
 
 def _tested(table: pd.DataFrame, test: float, seed: int) -> pd.Series:

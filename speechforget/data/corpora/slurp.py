@@ -17,6 +17,7 @@ import pandas as pd
 from speechforget.data.corpora.base import Corpus, recordings, require_label, require_root, stem
 from speechforget.data.corpora.completeness import check_listed, contradictory, examples
 from speechforget.data.corpora.speaker_split import speakers_apart
+from speechforget.data.tables.transcript import TEXT
 from speechforget.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -60,7 +61,8 @@ def index(
     complete: true raises a UserError that names missing recordings; false logs them and goes on.
 
     The published lists contain some recordings under two sentences (issue 7 of the repository). With one intent they
-    are used once. With two intents (or, for split=official, in two lists) they are left out and logged.
+    are used once. With two intents (or, for split=official, in two lists) they are left out and logged. For label text,
+    which is the sentence, so are those with two sentences.
     """
     folder = require_root(root, "slurp", HOW)
     _check(label, split, validation, test, microphone)
@@ -68,7 +70,7 @@ def index(
         [_listed(folder, name, subset, "slurp_real") for subset, name in LISTS.items()], ignore_index=True
     )
     found = _found(folder, "slurp_real")
-    wanted = _once(listed, split)
+    wanted = _once(listed, split, label)
     wanted = wanted[wanted["microphone"].isin([microphone] if microphone != "all" else ["headset", "distant"])]
     there = found.keys() - (set(listed["path"]) - set(wanted["path"]))
     expected = wanted[~wanted["path"].isin(NOT_PUBLISHED - found.keys())]
@@ -77,10 +79,12 @@ def index(
         shares = {"test": test, "validation": validation, "train": 1 - test - validation}
         table = table.assign(subset=speakers_apart(table["speaker"], shares, seed))
     if synthetic:
-        made, found = _synthetic(folder, complete), {**found, **_found(folder, "slurp_synth")}
+        made, found = _synthetic(folder, label, complete), {**found, **_found(folder, "slurp_synth")}
         table = pd.concat([table, made], ignore_index=True).fillna("")
     table = table.rename(columns={"path": "id"}).sort_values("id", ignore_index=True)
     table.insert(1, "path", table["id"].map(found))
+    if label == TEXT:
+        table[TEXT] = table["sentence"]
     require_label(table, label, "slurp")
     return Corpus("slurp", folder, table, steady=table.drop(columns="subset") if split == "speaker" else None)
 
@@ -140,13 +144,14 @@ def _listed(folder: Path, name: str, subset: str, archive: str) -> pd.DataFrame:
     return table.assign(microphone=headset.map({True: "headset", False: "distant"}) if archive == "slurp_real" else "")
 
 
-def _once(listed: pd.DataFrame, split: str) -> pd.DataFrame:
+def _once(listed: pd.DataFrame, split: str, label: str) -> pd.DataFrame:
     """Return every recording once, without those about which the lists contradict each other."""
-    columns = ["intent", "subset"] if split == "official" else ["intent"]
+    columns = ["intent", *["subset"] * (split == "official"), *["sentence"] * (label == TEXT)]
     unclear = contradictory(listed, columns)
     if unclear.any():
         paths = listed.loc[unclear, "path"].unique()
-        where = "under different intents" + (" or in different lists" if split == "official" else "")
+        differs = {"intent": "under different intents", "subset": "in different lists", "sentence": "as two sentences"}
+        where = " or ".join(differs[column] for column in columns)
         logger.warning("slurp: %d recordings are listed %s and are left out (%s)", len(paths), where, examples(paths))
     doubled = int(listed[~unclear]["path"].duplicated().sum())
     if doubled:
@@ -162,8 +167,8 @@ def _found(folder: Path, archive: str) -> dict[str, str]:
     raise UserError(f"{folder} has no folder audio/{archive}: unpack {archive}.tar.gz into {folder / 'audio'}. {HOW}")
 
 
-def _synthetic(folder: Path, complete: bool) -> pd.DataFrame:
-    listed = _once(_listed(folder, SYNTHETIC, "train", "slurp_synth"), "speaker")
+def _synthetic(folder: Path, label: str, complete: bool) -> pd.DataFrame:
+    listed = _once(_listed(folder, SYNTHETIC, "train", "slurp_synth"), "speaker", label)
     fix = "unpack slurp_synth.tar.gz again into the folder audio, or set dataset.corpus.synthetic=false"
     return check_listed("slurp", listed, _found(folder, "slurp_synth").keys(), complete, fix)
 

@@ -88,7 +88,7 @@ def _unquoted(name: str, number: int, line: str, separator: str) -> list[str]:
     except csv.Error as error:
         raise UserError(
             f"{name}, line {number}: a quotation mark does not end a field of this line ({error}): put the whole field "
-            "into quotation marks, and write each mark inside it twice."
+            "into quotation marks, without line breaks, and write each mark inside it twice."
         ) from None
     if any(field[:1].isspace() and field.lstrip().startswith('"') for field in fields):
         raise UserError(f"{name}, line {number}: there is a space before a quotation mark: delete the space.")

@@ -24,7 +24,7 @@ class Layout:
 
     table: columns id, path, subset and the attributes of each recording. noise: paths of background noise.
     ignored: reason -> paths. notes: what was read in another way than it is written. lines: the manifest line of each
-        row.
+        row. companions: paths of the transcripts beside recordings.
     """
 
     table: pd.DataFrame
@@ -32,6 +32,7 @@ class Layout:
     ignored: dict[str, list[str]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     lines: list[int] = field(default_factory=list)
+    companions: list[str] = field(default_factory=list)
 
 
 def read_folders(root: Path, found: Survey, column: str, folders: str | None, how: str) -> Layout:

@@ -11,6 +11,7 @@ from speechforget.data.corpora.base import NO_ATTRIBUTES, Survey, attributes
 from speechforget.data.tables.delimited import first_line, read_delimited
 from speechforget.data.tables.spans import parse_windows
 from speechforget.data.tables.text import composed, spelling, tidy
+from speechforget.data.tables.transcript import TEXT
 from speechforget.errors import UserError, nearest
 
 logger = logging.getLogger(__name__)
@@ -25,6 +26,7 @@ SUBSET_NAMES = {
     }.items()
     for name in names.split()
 }
+TEXT_COLUMNS = ("transcript", "transcription", "sentence")  # a transcript, if there is no column `text`
 SUBSET_COLUMNS = ("split", "set", "partition")
 RESERVED = NO_ATTRIBUTES - {"id", "path", "subset", "start", "seconds"}
 _OTHER_LABELS = "label class target category keyword command intent emotion text transcript transcription sentence"
@@ -73,7 +75,8 @@ def read_manifest(
             f"{name}: the column name '{reserved[0]}' is reserved for the program: rename the column{other}."
         )
     if missing:
-        way_out = "" if asked else ", or take the labels from folder names with dataset.corpus.manifest=false"
+        source = "transcripts from files beside the recordings" if label == TEXT else "labels from folder names"
+        way_out = "" if asked else f", or take the {source} with dataset.corpus.manifest=false"
         raise UserError(
             f"{name} has no column '{missing[0]}': {nearest(missing[0], table.columns)}; "
             f"add or rename this column{way_out}."
@@ -104,13 +107,16 @@ def ids_of(paths: pd.Series) -> pd.Series:
 
 
 def _named(manifest: str, table: pd.DataFrame, label: str | None) -> tuple[pd.DataFrame, list[str]]:
-    """Rename columns that differ from a known name only in case."""
+    """Rename columns that differ from a known name only in case, and the one that means the text, if that is asked."""
     wanted = {name.casefold(): name for name in (*KNOWN, *([label] if label is not None else []))}
     names = {
         column: wanted[column.casefold()]
         for column in map(str, table)
         if column not in wanted.values() and column.casefold() in wanted
     }
+    transcripts = [column for column in map(str, table) if column.casefold() in TEXT_COLUMNS]
+    if label == TEXT and TEXT not in {*map(str, table), *names.values()} and len(transcripts) == 1:
+        names[transcripts[0]] = TEXT
     for column, name in names.items():
         if name in table or list(names.values()).count(name) > 1:
             raise UserError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Iterable
 
+TEXT = "text"  # the label, and the column, of transcripts
 # Typed or printed for an apostrophe: quotation marks, the modifier letter, the prime, the accents, the Armenian sign.
 APOSTROPHES = dict.fromkeys(map(ord, "\u2018\u2019\u201b\u02bc\u2032\u0060\u00b4\u055a"), "'")
 ZERO_WIDTH_SPACE = "\u200b"  # parts words in scripts that write no spaces
