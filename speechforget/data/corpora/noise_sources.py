@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 
 import numpy as np
@@ -45,6 +46,7 @@ def _repeated(samples: Samples, count: int, draw: int) -> Samples:
     return samples[(first + np.arange(count)) % len(samples)]
 
 
+@functools.cache
 def _hum(rate: int) -> Samples:
     """Return one second of mains hum: HUM_HZ and its harmonics below half the rate, the k-th with amplitude 1/k.
 
