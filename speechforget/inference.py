@@ -1,10 +1,10 @@
-"""Load the classifier of a result, model or exported folder, and classify recordings."""
+"""Load the model of a result, model or exported folder, and classify or transcribe recordings."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
 from pathlib import Path
@@ -16,9 +16,12 @@ from numpy.typing import NDArray
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
+from speechforget.data.transcripts import texts_of
 from speechforget.errors import UserError, nearest
 from speechforget.models.delivered import model_of
 from speechforget.models.folder import build_classifier, load_classifier
+from speechforget.models.transcriber import Transcriber
+from speechforget.recognition.ctc import spoken
 
 WINDOWS = ("scored", "middle", "average")
 BESIDE_LIBRARY = "speechforget.json"  # describes a classifier whose weights the transformers library wrote
@@ -86,18 +89,39 @@ class Recogniser:
         those of a file are. It is at `sample_rate` Hz (default: that of the model). A list of numbers is one waveform.
         Raises UserError for what the classifier cannot hear: a file that is not audio, a waveform of another shape,
         samples that are not finite, far outside [-1, 1], clipped, silent or too few, and a sample rate that is invalid
-        or not that of the file.
+        or not that of the file; and for a model of transcripts.
         """
-        many = isinstance(recording, (list, tuple)) and not _is_waveform(recording)
-        recordings = list(recording) if many else [recording]
-        heard = []
-        for number, one in enumerate(recordings):
-            named = isinstance(one, (str, Path))
-            name = str(one) if named else f"Waveform {number + 1} of the list" if many else "This waveform"
-            heard.append(self._crops(self._samples(one, sample_rate, name), number, name))
-        logits = self._logits([crop for crops in heard for crop in crops], len(recordings))
+        if self.transcribes:
+            raise UserError("This model writes down what it hears, and knows no classes: call transcribe.")
+        heard = [
+            self._crops(self._samples(one, sample_rate, name), number, name)
+            for number, (name, one) in enumerate(_named(recording))
+        ]
+        logits = self._logits([crop for crops in heard for crop in crops], len(heard))
         found = [self._prediction(row) for row in logits]
-        return found if many else found[0]
+        return found if _is_list(recording) else found[0]
+
+    @property
+    def transcribes(self) -> bool:
+        """Return whether the model writes down what it hears."""
+        return isinstance(self.classifier, Transcriber)
+
+    @torch.no_grad()
+    def transcribe(self, recording: Any, sample_rate: float | None = None) -> str | list[str]:
+        """Write down what is said in a recording, or in each of a list; for both see `classify`.
+
+        A recording is heard whole, whatever its length. The text is the greedy one, without a language model.
+        Raises UserError as `classify` does, and for a model of classes.
+        """
+        if not self.transcribes:
+            raise UserError("This model answers with a class, and writes no transcripts: call classify.")
+        device, found = next(self.classifier.parameters()).device, []
+        for name, one in _named(recording):
+            samples = torch.from_numpy(self._samples(one, sample_rate, name).copy())[None].to(device)
+            logits = self.classifier(samples, torch.tensor([samples.shape[1]], device=device)).logits.cpu()
+            _check_finite(logits)
+            found += texts_of(spoken(logits).numpy(), self.labels)
+        return found if _is_list(recording) else found[0]
 
     @torch.no_grad()
     def _logits(self, crops: Sequence[Heard], recordings: int) -> Tensor:
@@ -117,10 +141,7 @@ class Recogniser:
         return sums / counts
 
     def _prediction(self, logits: Tensor) -> Prediction:
-        if not logits.isfinite().all():
-            raise UserError(
-                "The model's output is not finite: weights are damaged, or training diverged. Use another result."
-            )
+        _check_finite(logits)
         named = dict(zip(self.labels, logits.softmax(dim=0).tolist(), strict=True))
         return Prediction(max(named, key=named.__getitem__), named)
 
@@ -175,6 +196,24 @@ def _check_heard(samples: NDArray[np.float32], resampled: NDArray[np.float32], s
     clipped = float(np.mean(np.abs(samples) >= FULL_SCALE))
     if clipped > MOST_CLIPPED:
         raise BadSound(f"clipped ({clipped:.0%} of its samples are at full scale)")
+
+
+def _check_finite(logits: Tensor) -> None:
+    if not logits.isfinite().all():
+        raise UserError(
+            "The model's output is not finite: weights are damaged, or training diverged. Use another result."
+        )
+
+
+def _is_list(recording: Any) -> bool:
+    return isinstance(recording, (list, tuple)) and not _is_waveform(recording)
+
+
+def _named(recording: Any) -> Iterator[tuple[str, Any]]:
+    """Yield each recording with its name in messages."""
+    for number, one in enumerate(recording if _is_list(recording) else [recording], start=1):
+        waveform = f"Waveform {number} of the list" if _is_list(recording) else "This waveform"
+        yield (str(one) if isinstance(one, (str, Path)) else waveform), one
 
 
 def _is_waveform(given: Sequence[Any]) -> bool:

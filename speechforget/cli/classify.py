@@ -1,4 +1,4 @@
-"""Classify recordings with the model of a result or of an exported folder (`speechforget classify`)."""
+"""Classify or transcribe recordings with the model of a result or of an exported folder (`speechforget classify`)."""
 
 from __future__ import annotations
 
@@ -7,10 +7,14 @@ import json
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from speechforget.errors import UserError
 from speechforget.terminal import print_anywhere
 from speechforget.training.runtime import settle
+
+if TYPE_CHECKING:
+    from speechforget.inference import Recogniser
 
 SHOWN = 3
 
@@ -38,18 +42,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     for path in _files(options.recordings):
         try:
-            found = recogniser.classify(path)
+            print(_line(recogniser, path, options.json))
         except UserError as error:
             print(f"Error: {error}", file=sys.stderr)
             failed = 1
-            continue
-        ranked = sorted(found.probabilities.items(), key=lambda item: -item[1])
-        if options.json:
-            told = {"recording": str(path), "label": found.label, "probabilities": dict(ranked)}
-            print(json.dumps(told, ensure_ascii=False))
-        else:
-            print(f"{path}: {', '.join(f'{label} {share:.1%}' for label, share in ranked[:SHOWN])}")
     return failed
+
+
+def _line(recogniser: Recogniser, path: Path, as_json: bool) -> str:
+    """Write what the model hears in a recording: its text, or its classes."""
+    if recogniser.transcribes:
+        text = recogniser.transcribe(path)
+        return json.dumps({"recording": str(path), "text": text}, ensure_ascii=False) if as_json else f"{path}: {text}"
+    found = recogniser.classify(path)
+    ranked = sorted(found.probabilities.items(), key=lambda item: -item[1])
+    if as_json:
+        told = {"recording": str(path), "label": found.label, "probabilities": dict(ranked)}
+        return json.dumps(told, ensure_ascii=False)
+    return f"{path}: {', '.join(f'{label} {share:.1%}' for label, share in ranked[:SHOWN])}"
 
 
 def _files(paths: Sequence[Path]) -> Iterator[Path]:

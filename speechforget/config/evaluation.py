@@ -15,7 +15,7 @@ from speechforget.errors import UserError
 
 FIRST_POOL_SEED = 1000  # oracles of the pool share no seed with the originals of pairs, so no first weights
 ZRF = "zrf"  # the metric that compares with models of random weights
-OBJECTIVES = ("accuracy", "told_from_oracles")
+OBJECTIVES = ("accuracy", "told_from_oracles", "character_error_rate")
 FEWEST_FOR_A_BAND = 3  # oracles
 FEWEST = 4  # pairs, and oracles beside pairs: fewer give no interval
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from speechforget.data.tables.transcript import TEXT
 from speechforget.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -24,17 +25,24 @@ def with_seconds(config: Mapping[str, Any], lengths: pd.Series) -> dict[str, Any
     """Return the config with `dataset.seconds` as a number, and log the share of recordings that are longer.
 
     lengths: of all recordings of the corpus, in seconds. `auto` is their 99th percentile, rounded up to a tenth of a
-    second; it depends on no seed and no subset. Raises UserError where `auto` would be above LONGEST.
+    second; it depends on no seed and no subset. For transcripts it is the longest: a crop would lose words.
+    Raises UserError where `auto` would be above LONGEST, and for transcripts of recordings that would be cropped.
     """
     dataset = dict(config["dataset"])
     asked, longest = dataset["seconds"], rounded_up(float(lengths.max()))
+    text = dataset["label"] == TEXT
     if asked == AUTO:
-        dataset["seconds"] = rounded_up(float(np.percentile(lengths, PERCENTILE, method="higher")))
+        dataset["seconds"] = rounded_up(float(np.percentile(lengths, 100 if text else PERCENTILE, method="higher")))
         if dataset["seconds"] > LONGEST:
             raise UserError(f"dataset.seconds=auto would be {dataset['seconds']:g}: set a number, up to {LONGEST:g}.")
         logger.info("%s: dataset.seconds=auto is %g", dataset["name"], dataset["seconds"])
     seconds = float(dataset["seconds"])
     share = float((lengths > seconds + 1e-9).mean())
+    if share and text:
+        raise UserError(
+            f"dataset.seconds={seconds:g} would crop {int((lengths > seconds + 1e-9).sum())} recordings, and their "
+            f"transcripts have more words: set dataset.seconds={longest:g}, or leave longer recordings out."
+        )
     if share:
         shown = f"{100 * share:.1f}" if share < 0.1 else f"{100 * share:.0f}"
         logger.log(

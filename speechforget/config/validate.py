@@ -16,6 +16,7 @@ from speechforget.config.ranges import as_yaml, check_names, choice, number, who
 from speechforget.config.seconds import AUTO, LONGEST
 from speechforget.config.steps import is_continued, step_configs, with_past
 from speechforget.config.structured import check_kept_epochs, check_method_fits, check_sisa
+from speechforget.config.transcripts import check_labels
 from speechforget.data.requests.draw import share_of, share_range
 from speechforget.data.requests.options import WAYS, counting, unused
 from speechforget.errors import NotApplicable, UserError, nearest
@@ -48,6 +49,7 @@ def check(config: Mapping[str, Any]) -> None:
     check_kept_epochs(config)
     check_trainer(config["trainer"])
     choice(config, "lock", ("flock", "lease"))
+    check_labels(config)
     check_known_answers(config)
     check_evaluation(config)
     check_delivered(config)

@@ -9,6 +9,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from speechforget.data.corpora.base import attributes, identities
+from speechforget.data.tables.transcript import TEXT
+from speechforget.data.transcripts import SAID, transcripts
 from speechforget.data.windows import check_apart, overlapping
 from speechforget.errors import UserError, nearest
 from speechforget.seeding import uniform
@@ -35,7 +37,7 @@ def split(
     `unit` is equal for rows that must stay together: exact copies (column sha1) and windows of a file that overlap in
     time. A unit gets one subset. Of copies that the corpus puts into several subsets, only those in test are kept, else
     those in validation. copies="ignore" leaves copies where they are.
-    Rows with labels that no training utterance has are dropped.
+    Rows with labels that no training utterance has are dropped. Transcripts (label "text") are one label, `SAID`.
 
     Raises UserError if the label is unknown, the shares are impossible, the corpus puts overlapping windows into two
     subsets, or training or test would be empty.
@@ -51,14 +53,15 @@ def split(
         )
     if copies not in {"include", "ignore"}:
         raise UserError(f"dataset.copies is '{copies}': choose include or ignore.")
-    table = table.assign(label=table[label].astype(str), subset=table["subset"].replace("", "train"))
+    named = table[label].astype(str) if label != TEXT else transcripts(table).map(lambda text: SAID if text else "")
+    table = table.assign(label=named, subset=table["subset"].replace("", "train"))
     table = _keep(table, table["label"] != "", f"have no {label}")
     check_apart(table, lambda row: f"'{table['id'].iloc[row]}'")
     table["unit"] = units(table, copies == "include")
     table = _keep(table, ~_copied_elsewhere(table), "are copies of a recording in the test or validation subset")
     trained = set(table.loc[table["subset"] == "train", "label"])
     table = _keep(table, table["label"].isin(trained), f"have a {label} that the training subset lacks")
-    if len(trained) < 2:
+    if len(trained) < 2 and label != TEXT:
         raise UserError(
             f"The training subset has {len(trained)} different {label}(s): a classifier needs at least two."
         )

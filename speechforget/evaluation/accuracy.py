@@ -26,8 +26,7 @@ def accuracy(tables: Tables, model: str) -> dict[str, Value]:
             by a few points only.
         source: Golatkar et al., CVPR 2020 (against a retrained model).
     """
-    scores = tables.of(model)
-    right = scores.predicted == scores.label
+    right = tables.of(model).right
     return {f"accuracy_{name}": share(right[mask]) for name, mask in tables.subsets().items()}
 
 

@@ -15,7 +15,7 @@ from speechforget.evaluation.flags import DESTROYED, flags
 from speechforget.evaluation.tables import MODELS, Metric, NoOracle, Scores, Tables, Value, chunks, missing
 
 WITHOUT_ORACLE = missing("there is no oracle")
-TOLD = "told_from_oracles"
+TOLD, LETTERS = "told_from_oracles", "character_error_rate"
 FEWEST_ORACLES = 3  # for a band of oracles against oracles
 
 
@@ -183,14 +183,17 @@ def objective(result: Mapping[str, Any], kind: str = "accuracy") -> float:
     """Compute what a search minimises: the mean absolute accuracy gap to the oracle on forget and validation.
 
     kind: with `told_from_oracles`, the mean has a third part, 2 max(0, AUC - 0.5) of the number of that name, so that
-    a search does not reward forgetting more than the oracle.
+    a search does not reward forgetting more than the oracle. With `character_error_rate`, for transcripts, the gaps are
+    those of that number.
 
-    In [0, 1]. result: from `compare`. Validation holds the remaining classes; test and holdout are never used.
+    In [0, 1] for accuracies. result: from `compare`. Validation holds the remaining classes; test and holdout are never
+    used.
     Infinite for a destroyed model (see `flags`), whatever its gaps are. nan without an oracle or without a validation
     subset, because forget alone would reward a destroyed model.
     """
     unlearned = result["unlearned"]
-    gaps = [unlearned.get(name, {}).get("gap") for name in ("accuracy_forget", "accuracy_validation")]
+    number = LETTERS if kind == LETTERS else "accuracy"
+    gaps = [unlearned.get(f"{number}_{name}", {}).get("gap") for name in ("forget", "validation")]
     if kind == TOLD:
         told = unlearned.get(TOLD, {}).get("value")
         gaps.append(None if told is None else 2 * max(0.0, told - 0.5))

@@ -15,7 +15,8 @@ LOST = 0.15
 def flags(comparison: Mapping[str, Mapping[str, Any]], forgotten: bool = False) -> dict[str, str]:
     """Map each raised flag to a sentence with its numbers; empty if none is raised or an accuracy is missing.
 
-    comparison: from `compare`. forgotten: whether the request removes whole classes.
+    comparison: from `compare`. forgotten: whether the request removes whole classes. The accuracy of transcripts is the
+    share of letters without an error.
 
     The aim on forget and the reference on retain are the oracle's accuracies. Without an oracle the reference is the
     original's, and the aim is 0 for a class request. For a sample request the aim is then not known: "does nothing"
@@ -51,8 +52,9 @@ def _over(difference: float, limit: float) -> bool:
 
 
 def _accuracy(metrics: Mapping[str, Any], subset: str) -> float | None:
+    wrong = (metrics.get(f"character_error_rate_{subset}") or {}).get("value")
     value: float | None = (metrics.get(f"accuracy_{subset}") or {}).get("value")
-    return value
+    return value if wrong is None else 1 - wrong
 
 
 def _percent(share: float) -> str:

@@ -14,6 +14,7 @@ Mask = NDArray[np.bool_]
 
 ROLES = ("forget", "retain", "validation", "holdout", "test")
 MODELS = ("original", "oracle", "unlearned")
+WRONG_LETTERS, FRAMES = 2, 4  # columns of `Scores.errors`
 # Logits read at a time: a table may exceed the memory, and this many fit a processor's cache.
 CHUNK = 2**18
 
@@ -60,6 +61,7 @@ class Scores:
     role: (n,) str from `ROLES`. nonmember: (n,) bool, true for the holdout utterances that match the request.
     label: (n,) int64 class indices. logits: (n, K) floating, may be a memory map, so metrics read it by `chunks`.
     loss: (n,) float64 cross-entropy in nats. embedding: (n, d). seconds: wall time of making the model, nan if unknown.
+    heard, errors: of texts, see `stages.transcript_columns`; None for classes.
     memo: numbers of this table that several metrics need, or one metric for several oracles.
     """
 
@@ -70,6 +72,8 @@ class Scores:
     loss: NDArray[np.float64]
     embedding: NDArray[np.floating]
     seconds: float
+    heard: NDArray[np.int16] | None = None
+    errors: NDArray[np.int64] | None = None
     memo: dict[Any, Any] = field(default_factory=dict, init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -82,6 +86,12 @@ class Scores:
             raise ValueError(f"unknown roles in a score table: {sorted(unknown)}")
         if np.any(self.nonmember & (self.role != "holdout")):
             raise ValueError("non-members must be holdout utterances")
+
+    @property
+    def right(self) -> Mask:
+        """Return which answers are right; a transcript is right if each letter of it is."""
+        found: Mask = self.predicted == self.label if self.errors is None else self.errors[:, WRONG_LETTERS] == 0
+        return found
 
     @cached_property
     def predicted(self) -> NDArray[np.int64]:

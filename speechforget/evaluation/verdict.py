@@ -20,13 +20,14 @@ from speechforget.evaluation.key_answers import keys_told
 UNDER, WITHIN, OVER, LITTLE = "under", "within", "over", "too little to tell"
 WORDS = (UNDER, WITHIN, OVER, LITTLE)
 STATE = "Does the method work at all?"
-FULL, AUDIT = "run with evaluation=full", "run with evaluation=audit"
+FULL, AUDIT = "full", "audit"
 
 STRENGTHS = ("none", "weak", "moderate", "strong")
 HEARD = "nonmembers_auc"
 DISTANCE = "neighbour_js"
 BOTH_SIDES = ("neighbour_", HEARD)  # which side of the band they are on does not say what is left
 CLASS_NUMBERS = ("accuracy_forget", "accuracy_test_forgotten")
+ERRORS = "character_error_rate_worst"  # errors do harm where they are more, not fewer
 STARTS = {
     REQUEST: ("membership_auc", "neighbour_", HEARD),
     INSIDE: ("probe_", "verification_"),
@@ -34,11 +35,14 @@ STARTS = {
         *("prototype_", "relearn", "compression_", "int8_", "int4_", "fp16_", "pruned_", "batch_norm_"),
         "noise_",
     ),
-    OTHERS: ("accuracy_retain", "accuracy_test", "accuracy_worst", "macro_f1_test"),
+    OTHERS: (
+        *("accuracy_retain", "accuracy_test", "accuracy_worst", "macro_f1_test"),
+        *("word_error_rate_retain", "word_error_rate_test", ERRORS),
+    ),
 }
 # Numbers that repeat others of their question: one layer beside the largest, the end of a curve beside its area.
 REPEATS = ("_final", "_change_forget", "_impostors", "accuracy_test_forgotten")
-SIGNED = ("completeness_forget", "membership_auc", "accuracy_forget")
+SIGNED = ("completeness_forget", "membership_auc", "accuracy_forget", "word_error_rate_forget")
 UNSIGNED = ("told_from_oracles", "equivalence_distance")
 LEFT_INSIDE = {
     INSIDE: "There is evidence of the word or the voice inside the model",
@@ -160,6 +164,12 @@ def _joined(named: Mapping[str, Answer]) -> Answer:
     )
 
 
+def _run(comparison: Comparison, way: str) -> str:
+    """Name the evaluation to run: of transcripts, or of classes."""
+    kind = "transcripts_" if "word_error_rate_forget" in comparison.get("unlearned", {}) else ""
+    return f"run with evaluation={kind}{way}"
+
+
 def _averages(comparison: Comparison, forgotten: bool, level: float) -> Answer:
     """Answer from averages, which may show a difference, but never that there is none."""
     names = [*_names(comparison, REQUEST), *(CLASS_NUMBERS if forgotten else ())]
@@ -177,7 +187,9 @@ def _averages(comparison: Comparison, forgotten: bool, level: float) -> Answer:
         return _answer(REQUEST, OVER, "There is evidence of over-forgetting: they stand out", beyond, "weak")
     if forgotten:
         return _little(REQUEST, evidence, "because whole classes cannot be exchanged", "read the next questions")
-    return _little(REQUEST, evidence, "because averages do not show what single recordings give away", AUDIT)
+    return _little(
+        REQUEST, evidence, "because averages do not show what single recordings give away", _run(comparison, AUDIT)
+    )
 
 
 def _oracle(comparison: Comparison, figures: Sequence[Figure]) -> Answer:
@@ -198,7 +210,7 @@ def _this_model(comparison: Comparison, level: float) -> Answer:
     evidence = judge(comparison, (*UNSIGNED, *SIGNED), level)
     unsigned, signed = ([each for each in evidence if each.name in names] for names in (UNSIGNED, SIGNED))
     if not any(each.side is not None for each in evidence):
-        return _little(ORACLE, unsigned or signed, "because there are fewer than 3 oracles", FULL)
+        return _little(ORACLE, unsigned or signed, "because there are fewer than 3 oracles", _run(comparison, FULL))
     told = [each for each in unsigned if each.value > each.high]
     left, beyond = _of(signed, LEFT), _of(signed, BEYOND)
     if left:
@@ -207,20 +219,24 @@ def _this_model(comparison: Comparison, level: float) -> Answer:
         opening = "There is evidence of a model that oracles do not resemble"
         return _answer(ORACLE, OVER, opening, [*told, *beyond], "weak")
     if not unsigned:
-        return _little(ORACLE, signed, f"because {' and '.join(UNSIGNED)} were not measured", FULL)
+        return _little(ORACLE, signed, f"because {' and '.join(UNSIGNED)} were not measured", _run(comparison, FULL))
     if not any(each.found for each in evidence):
-        return _little(ORACLE, unsigned, "because the original itself is not told from oracles", AUDIT)
+        return _little(
+            ORACLE, unsigned, "because the original itself is not told from oracles", _run(comparison, AUDIT)
+        )
     return _answer(ORACLE, WITHIN, "The model was not told apart by these tests from oracles", unsigned, "weak")
 
 
 def _inside(comparison: Comparison, question: str) -> Answer:
     """Answer from the attacks on the model."""
     evidence = judge(comparison, _names(comparison, question))
+    if not evidence and "word_error_rate_forget" in comparison.get("unlearned", {}):
+        return _little(question, evidence, "because attacks on models are for classes", "read the other questions")
     if not evidence:
-        return _little(question, evidence, "because no attack on the model was run", FULL)
+        return _little(question, evidence, "because no attack on the model was run", _run(comparison, FULL))
     judged = [each for each in evidence if each.side is not None]
     if not judged:
-        return _little(question, evidence, "because there are fewer than 3 oracles", FULL)
+        return _little(question, evidence, "because there are fewer than 3 oracles", _run(comparison, FULL))
     left = [each for each in _of(judged, LEFT) if each.found]
     beyond = [each for each in _of(judged, BEYOND) if each.found]
     marked = [each for each in judged if each.side != ALIKE and not each.found]
@@ -245,6 +261,10 @@ def _entry(comparison: Comparison, name: str) -> Mapping[str, Any]:
     return comparison["unlearned"][name]
 
 
+def _worse(each: Evidence) -> bool:
+    return each.value > each.high if "_error_rate_" in each.name else each.value < each.low
+
+
 def _others(comparison: Comparison, figures: Sequence[Figure]) -> Answer:
     """Answer from accuracy on retain and test, and from the audit."""
     level = LEVEL / 2 if figures else LEVEL
@@ -253,12 +273,12 @@ def _others(comparison: Comparison, figures: Sequence[Figure]) -> Answer:
         return _said(OTHERS, said)
     evidence = judge(comparison, _names(comparison, OTHERS), level)
     judged = [each for each in evidence if each.side is not None]
-    lower = [each for each in judged if each.value < each.low]
-    if lower:
-        return _answer(OTHERS, OVER, "There is evidence of harm to others", lower, _strength(comparison, lower))
+    worse = [each for each in judged if _worse(each)]
+    if worse:
+        return _answer(OTHERS, OVER, "There is evidence of harm to others", worse, _strength(comparison, worse))
     if said:
         return _said(OTHERS, said)
     if not judged:
-        return _little(OTHERS, evidence, "because there are fewer than 3 oracles", FULL)
+        return _little(OTHERS, evidence, "because there are fewer than 3 oracles", _run(comparison, FULL))
     opening = "Results for others were not told apart by these tests from those of oracles"
     return _answer(OTHERS, WITHIN, opening, judged, _strength(comparison, judged))

@@ -221,6 +221,9 @@ def _repeat(source: Source, told: Mapping[str, Any]) -> str:
     )
 
 
+READERS = {"tune", "tried", "labels", "requests", "reason"}  # what a yaml says to readers and checks
+
+
 def _plain(options: Mapping[str, Any]) -> dict[str, Any]:
     """Leave out what changes no number, such as the search space of a method."""
-    return {name: value for name, value in options.items() if name not in {"tune", "tried", "requests", "reason"}}
+    return {name: value for name, value in options.items() if name not in READERS}

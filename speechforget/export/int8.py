@@ -17,6 +17,7 @@ from speechforget.export.corpus import Corpus
 from speechforget.export.onnx_file import OnnxFile
 from speechforget.export.source import Unsupported
 from speechforget.models.encoders.base import EncoderClassifier
+from speechforget.models.transcriber import Transcriber
 
 FILE = "model.int8.onnx"
 CALIBRATION = 256  # retained recordings from which the ranges of activations are taken
@@ -38,9 +39,11 @@ class _Reader:
 
 
 def check_small(classifier: nn.Module) -> None:
-    """Raise Unsupported for an encoder: rounding a transformer to 8 bits needs care that is not taken here."""
+    """Raise Unsupported for an encoder, whose rounding to 8 bits needs care, and for a model of transcripts."""
     if isinstance(classifier, EncoderClassifier):
         raise Unsupported("int8 is for keyword and speaker models, not for pretrained encoders")
+    if isinstance(classifier, Transcriber):
+        raise Unsupported("int8 is for keyword and speaker models, and its scores are not measured for transcripts")
 
 
 def write_int8(folder: Path, float_file: Path, corpus: Corpus) -> int:

@@ -15,6 +15,7 @@ from speechforget.models.encoders.base import TransformerClassifier
 from speechforget.models.encoders.huggingface import architecture_of, encoder_name, package
 from speechforget.models.lora import settled
 from speechforget.models.spectrogram_transformer import SpectrogramTransformer
+from speechforget.models.transcriber import Transcriber
 from speechforget.models.whisper import HOP, RATE, Whisper
 
 TRANSFORMERS = "transformers"
@@ -32,6 +33,8 @@ def write_library_folder(folder: Path, source: Source, clips: list[Tensor]) -> A
     Raises Unsupported for a head that the library's class does not have, and if the logits do not agree.
     """
     classifier: Any = source.classifier
+    if isinstance(classifier, Transcriber):
+        raise Unsupported("the library's classes of CTC are not written")
     model = _library_model(classifier, source.description["labels"])
     extractor = _extractor(classifier)
     model.save_pretrained(folder)

@@ -66,5 +66,5 @@ class BadTeaching(Epochs):
         with torch.no_grad():
             good = self.teacher(*batch.inputs).logits
             bad = torch.zeros_like(good) if self.bad_teacher is None else self.bad_teacher(*batch.inputs).logits
-        target = torch.where(batch.forget[:, None], bad, good)
+        target = torch.where(batch.forget.view(-1, *[1] * (good.dim() - 1)), bad, good)
         return self.mean(divergence(target, student(*batch.inputs).logits, self.temperature), batch)

@@ -15,14 +15,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from speechforget.data.tables.transcript import TEXT
+from speechforget.data.transcripts import BLANK
 from speechforget.errors import UserError
 from speechforget.models.lookalikes import check_no_pointer, instead
 from speechforget.models.pretrained import labels_of
+from speechforget.models.vocabulary import FILE as VOCABULARY
+from speechforget.models.vocabulary import outputs_of
 from speechforget.store import canonical, differences
 from speechforget.store.manifest import sha256
 
 OURS = ("model.json", "weights.safetensors")
 CLASSIFIERS = ("ForSequenceClassification", "ForAudioClassification")  # ends of the names of Hugging Face classifiers
+CTC = "ForCTC"  # end of the names of Hugging Face's models of transcripts
 NAMELESS = re.compile(r"LABEL_\d+")  # Hugging Face's names of outputs without names
 SHOWN = 8  # labels in a sentence
 # Options of a model on pretrained weights that the weights themselves do not decide.
@@ -119,7 +124,8 @@ def check_model(folder: Path, held: Mapping[str, Any], asked: Mapping[str, Any])
     """
     chosen = CHOSEN if "pretrained" in asked and "pretrained" in held else tuple({**asked, **held})
     ours, theirs = (
-        {name: canonical(model[name]) for name in chosen if name in model and name != "name"} for model in (asked, held)
+        {name: canonical(model[name]) for name in chosen if name in model and name not in ("name", "labels")}
+        for model in (asked, held)
     )
     if ours.get("_target_") != theirs.get("_target_"):
         raise UserError(
@@ -146,11 +152,11 @@ def _read_hugging_face(folder: Path, config: Mapping[str, Any]) -> Checkpoint:
         )
     described = _read_json(folder / "config.json")
     kinds = [str(name) for name in described.get("architectures") or []]
-    if not any(kind.endswith(CLASSIFIERS) for kind in kinds):
-        found = ", ".join(kinds) or "an unnamed model"
-        raise UserError(
-            f"{folder} holds {found}, which is not a classifier: an original must be one of {_or(CLASSIFIERS)}."
-        )
+    text = config["dataset"]["label"] == TEXT
+    fitting = (CTC,) if text else CLASSIFIERS
+    if not any(kind.endswith(fitting) for kind in kinds):
+        found, what = ", ".join(kinds) or "an unnamed model", "model of transcripts" if text else "classifier"
+        raise UserError(f"{folder} holds {found}, which is not a {what}: an original must be one of {_or(fitting)}.")
     family = described.get("model_type")
     if (config["model"].get("architecture") or {}).get("model_type") != family:
         raise UserError(
@@ -158,8 +164,10 @@ def _read_hugging_face(folder: Path, config: Mapping[str, Any]) -> Checkpoint:
         )
     prepared = folder / "preprocessor_config.json"
     rate = _read_json(prepared).get("sampling_rate") if prepared.exists() else None
-    files = ("config.json", *([prepared.name] if prepared.exists() else []), *_weights(folder))
-    labels = _renamed(folder, labels_of(folder) or [], config["original"]["labels"])
+    names = outputs_of(folder, described) if text else labels_of(folder) or []
+    beside = [path for path in (prepared, folder / VOCABULARY) if path.exists()]
+    files = ("config.json", *(path.name for path in beside), *_weights(folder))
+    labels = _renamed(folder, names, config["original"]["labels"])
     return Checkpoint(folder, "hugging face", files, described, labels, rate)
 
 
@@ -215,7 +223,10 @@ def _renamed(folder: Path, names: Sequence[str], asked: Any) -> tuple[str, ...]:
 
 
 def check_labels(checkpoint: Checkpoint, classes: Sequence[str]) -> None:
-    """Check that the checkpoint has exactly the corpus's labels, in any order. Raises UserError."""
+    """Check that the checkpoint has exactly the corpus's labels, in any order. Raises UserError.
+
+    Outputs for letters that the corpus lacks are allowed: the original gets none of them.
+    """
     missing = [name for name in classes if name not in checkpoint.labels]
     extra = [name for name in checkpoint.labels if name not in classes]
     if missing and all(NAMELESS.fullmatch(label) for label in checkpoint.labels):
@@ -228,7 +239,7 @@ def check_labels(checkpoint: Checkpoint, classes: Sequence[str]) -> None:
             f"{checkpoint.folder} does not know {_list(missing)} of the corpus, it knows {_list(checkpoint.labels)}: "
             "use the corpus that it was trained on, or name its outputs with original.labels."
         )
-    if extra:
+    if extra and BLANK not in classes:
         raise UserError(
             f"{checkpoint.folder} also has outputs for {_list(extra)}. No training utterance of the corpus has these "
             "labels, so an oracle could not learn them: "

@@ -29,7 +29,7 @@ def build_classifier(model: Mapping[str, Any], classes: int, sample_rate: int) -
     if "members" in model:
         member = {name: value for name, value in model.items() if name != "members"}
         return Ensemble({number: build_classifier(member, classes, sample_rate) for number in model["members"]})
-    options = fetched({name: value for name, value in model.items() if name != "name"})
+    options = fetched({name: value for name, value in model.items() if name not in ("name", "labels")})
     classifier = by_utterance(instantiate_target(options, "model", classes=classes, sample_rate=sample_rate))
     return globalised(classifier) if collectives.world() > 1 else classifier
 

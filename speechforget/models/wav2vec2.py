@@ -173,12 +173,13 @@ class Wav2Vec2(TransformerClassifier):
     def classify(self, features: Tensor, lengths: Tensor) -> Output:
         """See `Classifier`."""
         samples = lengths.clamp(self.frontend.shortest, features.shape[1])
-        x = self.projector(self._encoded(features, samples))
+        x = self.projector(self.encoded(features, samples))
         heard = torch.arange(x.shape[1], device=x.device) < frames_of(samples, self.kernels, self.strides)[:, None]
         embedding = masked_mean(x, heard)
         return Output(self.head(embedding), embedding)
 
-    def _encoded(self, features: Tensor, samples: Tensor) -> Tensor:
+    def encoded(self, features: Tensor, samples: Tensor) -> Tensor:
+        """Return the frames that feed the head, (batch, frames, width); samples (batch,) of each utterance."""
         norm = getattr(self.convolutions[0], "layer_norm", None)
         if isinstance(norm, MaskedGroupNorm):
             norm.frames = frames_of(samples, self.kernels[:1], self.strides[:1])
@@ -192,7 +193,12 @@ class Wav2Vec2(TransformerClassifier):
         norms = [encoder.layer_norm]
         before, after = ([], norms) if self.encoder.config.do_stable_layer_norm else (norms, [])
         start = [*self.convolutions, self.encoder.feature_projection, encoder.pos_conv_embed]
-        return [*start, *before, *encoder.layers, *after, *self.after_encoder(), self.projector, self.head]
+        return [*start, *before, *encoder.layers, *after, *self.after_encoder(), *self.top]
+
+    @property
+    def top(self) -> list[nn.Module]:
+        """List the layers above the encoder."""
+        return [self.projector, self.head]
 
     @property
     def rebuilt_with(self) -> dict[str, Any]:

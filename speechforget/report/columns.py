@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 PADDING, EDGES = 3, 2  # letters between two columns, and at both sides of a table
@@ -29,6 +29,10 @@ COLUMNS = (
     Column("accuracy_test_forgotten", "test of forgotten classes %", 100, 1, rank=4),
     Column("accuracy_forget", "forget %", 100, 1, rank=0),
     Column("accuracy_retain", "retain %", 100, 1, rank=2),
+    Column("word_error_rate_test", "test WER %", 100, 1, rank=1, optional=True),
+    Column("word_error_rate_forget", "forget WER %", 100, 1, rank=0, optional=True),
+    Column("word_error_rate_retain", "retain WER %", 100, 1, rank=2, optional=True),
+    Column("character_error_rate_forget", "forget CER %", 100, 1, rank=4, optional=True),
     Column("membership_nonmember_share", "judged non-member %", 100, 1, rank=5),
     Column("membership_attack_accuracy", "attack accuracy %", 100, 1, rank=5),
     Column("membership_auc", "attack AUC", 1, 3, rank=3),
@@ -38,8 +42,16 @@ COLUMNS = (
 )
 # The table of one run starts with forget, and gives the accuracy of the attack in a sentence instead of a column.
 RUN_ORDER = ["accuracy_forget", "accuracy_retain", "accuracy_test", "accuracy_test_forgotten"]
+RUN_ORDER += [f"word_error_rate_{name}" for name in ("forget", "retain", "test")]
+RUN_ORDER += ["character_error_rate_forget"]
 RUN_ORDER += ["membership_nonmember_share", "membership_auc", "seconds"]
 RUN_COLUMNS = tuple(column for metric in RUN_ORDER for column in COLUMNS if column.metric == metric)
+
+
+def shown(columns: Sequence[Column], measured: Collection[str]) -> list[Column]:
+    """List the columns of a table: an optional one only if it was measured; of transcripts, only measured ones."""
+    texts = any(name.startswith("word_error_rate") for name in measured)
+    return [column for column in columns if column.metric in measured or not (column.optional or texts)]
 
 
 def number(value: float | None, factor: float, decimals: int, missing: str = "–", sign: bool = False) -> str:

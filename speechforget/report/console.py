@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from speechforget.evaluation.membership import GUESSING
-from speechforget.report.columns import RUN_COLUMNS, fit, left_out, number
+from speechforget.report.columns import RUN_COLUMNS, Column, fit, left_out, number, shown
 from speechforget.report.cost import compare_in_seconds, machine_sentence
 from speechforget.report.record import FEWEST_NONMEMBERS, footnotes, has_oracle, oracle_verdict
 
@@ -104,13 +104,18 @@ def _without_attack(metrics: Mapping[str, Any]) -> str:
     return " (accuracies only, without the attack)" if metrics.get("average_gap", {}).get("count") == 3 else ""
 
 
+def columns_of(result: Mapping[str, Any]) -> list[Column]:
+    """List the columns of the table of one run (see `columns.shown`)."""
+    return shown(RUN_COLUMNS, {name for metrics in result["comparison"].values() for name in metrics})
+
+
 def _cells(result: Mapping[str, Any], model: str, separator: str) -> list[str]:
     metrics, oracle = result["comparison"][model], result["comparison"]["oracle"]
     compares = model == "unlearned" and compare_in_seconds(result)
     if model == "oracle" and not has_oracle(result):
-        return ["none"] * len(RUN_COLUMNS)
+        return ["none"] * len(columns_of(result))
     cells = []
-    for name, _, factor, decimals, *_ in RUN_COLUMNS:
+    for name, _, factor, decimals, *_ in columns_of(result):
         entry = metrics.get(name)
         if entry is None or entry["value"] is None:
             missing = name.startswith("membership") and not result["holdout"]
@@ -140,13 +145,13 @@ def print_comparison(result: Mapping[str, Any], title: str | None = None, consol
         console = Console(highlight=False)
         if not console.is_terminal and "COLUMNS" not in os.environ:
             console = Console(highlight=False, width=WIDTH)
-    models = list(result["comparison"])
+    models, columns = list(result["comparison"]), columns_of(result)
     for separator in (" ", "\n"):
         texts = [_cells(result, model, separator) for model in models]
         plain = [[Text.from_markup(cell).plain for cell in line] for line in texts]
-        ranks = [column.rank for column in RUN_COLUMNS]
-        kept = fit([column.heading for column in RUN_COLUMNS], plain, ranks, console.width, len("unlearned"))
-        if len(kept) == len(RUN_COLUMNS):
+        ranks = [column.rank for column in columns]
+        kept = fit([column.heading for column in columns], plain, ranks, console.width, len("unlearned"))
+        if len(kept) == len(columns):
             break
     verdict = oracle_verdict(result)
     for answer in verdict_lines(result):
@@ -160,12 +165,12 @@ def print_comparison(result: Mapping[str, Any], title: str | None = None, consol
     )
     table.add_column("", no_wrap=True, vertical="top")
     for index, letters in kept.items():
-        table.add_column(RUN_COLUMNS[index].heading, justify="right", vertical="top", width=letters)
+        table.add_column(columns[index].heading, justify="right", vertical="top", width=letters)
     for model, line in zip(models, texts, strict=True):
         mark = " *" if model == "oracle" and verdict == "outside" else ""
         table.add_row(model + mark, *(line[index] for index in kept), style="bold" if model == "oracle" else None)
     console.print(table)
-    dropped = [column.heading for index, column in enumerate(RUN_COLUMNS) if index not in kept]
+    dropped = [column.heading for index, column in enumerate(columns) if index not in kept]
     if dropped:
         console.print(left_out(dropped, "All columns are in result.json"), style="dim", highlight=False)
     if has_oracle(result):

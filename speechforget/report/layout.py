@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from speechforget.report.columns import COLUMNS, Column, fit, left_out, number, width_of
+from speechforget.report.columns import COLUMNS, Column, fit, left_out, number, shown, width_of
 from speechforget.report.table import Row, Statistic, Table
 
 if TYPE_CHECKING:
@@ -46,11 +46,11 @@ def _cell(statistic: Statistic | None, column: Column, table: Table, runs: int, 
 
 
 def columns_of(table: Table) -> list[Column]:
-    """List the columns of a table: an optional one only if a run measured it."""
+    """List the columns of a table (see `columns.shown`)."""
     measured = {
         metric for block in table.blocks for row in block.rows for metric, found in row.metrics.items() if found.n
     }
-    return [column for column in COLUMNS if not column.optional or column.metric in measured]
+    return shown(COLUMNS, measured)
 
 
 def headings(table: Table, gap: bool) -> list[str]:

@@ -69,7 +69,7 @@ class Table:
     @property
     def title(self) -> str:
         """Name label, dataset and model in one line, and what the runs lack."""
-        task = {"word": "keyword spotting", "speaker": "speaker identification"}.get(
+        task = {"word": "keyword spotting", "speaker": "speaker identification", "text": "speech recognition"}.get(
             self.label, f"{self.label} classification"
         )
         lacking = ["" if self.holdout else "no holdout", "" if self.oracle else "no oracle"]

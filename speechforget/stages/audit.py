@@ -69,7 +69,7 @@ def pool_digest(data: Data, pool: Pool) -> str:
 
 
 class _Read(NamedTuple):
-    """What an audit needs of one score table."""
+    """What an audit needs of one score table. accuracy: on test; of transcripts, the share without a wrong letter."""
 
     logits: NDArray[np.float64]
     retain: NDArray[np.float64]
@@ -112,13 +112,15 @@ def audit_figures(data: Data, pool: Pool, folders: Mapping[str, Sequence[Path]])
 
 def _read(folder: Path, data: Data, pool: Pool, retain: NDArray[np.int64]) -> _Read:
     from speechforget.evaluation.audit.attack_scores import margin
-    from speechforget.evaluation.tables import predictions
+    from speechforget.evaluation.tables import WRONG_LETTERS, predictions
 
     columns = read_scores(folder)
     if not np.array_equal(columns["label"], data.numbers):
         raise RuntimeError(f"{folder} does not hold the utterances of this corpus")
     logits, test = columns["logits"], np.setdiff1d(data.rows("test"), pool.withdrawn)
     right = predictions(logits[test]) == data.numbers[test]
+    if "errors" in columns:
+        right = columns["errors"][test, WRONG_LETTERS] == 0
     return _Read(
         np.asarray(logits[pool.rows], dtype=np.float64),
         margin(logits[retain], data.numbers[retain]),

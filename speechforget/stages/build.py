@@ -98,7 +98,7 @@ def build_many(orders: Sequence[Order], data: Data, requests: Sequence[Request |
         ended(number, error)
 
     memory = Path(config["cache"])
-    train_many(jobs, data.classes, config["dataset"], config["model"], config["train"], shown, memory)
+    train_many(jobs, data.outputs, config["dataset"], config["model"], config["train"], shown, memory)
 
 
 def requested(training: Training, data: Data, config: Mapping[str, Any]) -> Request | None:
@@ -132,7 +132,7 @@ def _fit(order: Order, settings: FitSettings, data: Data, request: Request | Non
         return
     start = None if order.model is None else Path(order.model)
     parts = config["dataset"], config["model"], config["train"], start, order.epoch
-    train(settings, sources, data.classes, *parts)
+    train(settings, sources, data.outputs, *parts)
 
 
 def watch_of(config: Mapping[str, Any], stage: str) -> Watch:

@@ -26,8 +26,8 @@ def import_checkpoint(
 ) -> None:
     """Write the classifier of the checkpoint and the cost of importing it to `folder`; its training cost is unknown.
 
-    classes: names of the outputs in the wanted order, the same names as the checkpoint's. dataset: sample_rate (Hz) and
-    seconds. model: the config of the run.
+    classes: names of the outputs in the wanted order, all of them names of the checkpoint's. dataset: sample_rate (Hz)
+    and seconds. model: the config of the run.
     Raises UserError for weights that cannot be used.
     """
     started = time.perf_counter()
@@ -76,15 +76,18 @@ def _damage(folder: Path) -> list[tuple[str, str]]:
 
 
 def reorder(classifier: nn.Module, order: Sequence[int], sample_rate: int) -> None:
-    """Make output order[i] of the classifier its output i. Raises RuntimeError for a head without a row per output."""
+    """Make output order[i] of the classifier its output i, and drop outputs that `order` does not name.
+
+    Raises RuntimeError for a head without a row per output.
+    """
     generator = torch.Generator().manual_seed(0)
     noise, lengths = 0.1 * torch.randn(2, sample_rate, generator=generator), torch.tensor([sample_rate, sample_rate])
-    before: Tensor = classifier(noise, lengths).logits[:, list(order)]
-    head: Any = classifier.head
+    outputs: Tensor = classifier(noise, lengths).logits
+    before, head = outputs[..., list(order)], classifier.head
     for name in ("weight", "bias"):
         rows = getattr(head, name, None)
-        if rows is not None and len(rows) == len(order):
-            rows.copy_(rows[list(order)].clone())
+        if isinstance(rows, Tensor) and len(rows) == outputs.shape[-1]:
+            setattr(head, name, nn.Parameter(rows[list(order)].clone()))
     after: Tensor = classifier(noise, lengths).logits
     if not torch.allclose(before, after, rtol=1e-4, atol=1e-4):
         raise RuntimeError(f"the outputs of {type(head).__name__} cannot be reordered by its rows")

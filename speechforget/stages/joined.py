@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from speechforget.data.audio.cache import Audio
 from speechforget.data.requests.past import EARLIER, Past, past_of, read_earlier
 from speechforget.data.requests.select import NONE, Request, Rows
+from speechforget.data.transcripts import classes_of
 from speechforget.errors import UserError
 from speechforget.evaluation.tables import Tables
 from speechforget.record.folders import Outputs
@@ -89,8 +90,7 @@ def _data(split: Artefact, outputs: Outputs, folder: Path) -> Data:
     if (speakers := _speakers(folder, table["id"])) is not None:
         table["speaker"] = speakers
     audio = Audio(folder, folder, table, "", pd.DataFrame())
-    classes = sorted(table["label"][table["subset"] == "train"].unique())
-    return Data(audio, table, classes, split.key, outputs.inputs(split.folder))
+    return Data(audio, table, classes_of(table), split.key, outputs.inputs(split.folder))
 
 
 def _speakers(folder: Path, ids: pd.Series) -> list[str] | None:

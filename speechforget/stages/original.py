@@ -56,7 +56,7 @@ def _continue(maker: Maker, model: Artefact) -> Artefact:
 
 
 def _import(maker: Maker, checkpoint: Checkpoint) -> Artefact:
-    classes, model, hearing, past = maker.data.classes, maker.config["model"], maker.hearing, maker.request.past
+    classes, model, hearing, past = maker.data.outputs, maker.config["model"], maker.hearing, maker.request.past
     check_labels(checkpoint, classes)
     inputs = {
         "version": version_of("import_checkpoint"),

@@ -6,7 +6,7 @@ number of classes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +18,19 @@ from speechforget.data.batches.streams import Sources, Stream
 from speechforget.distributed import collectives
 from speechforget.models.classifier import Output
 from speechforget.models.folder import load_classifier
+from speechforget.models.transcriber import Transcriber
 from speechforget.progress import bar
+from speechforget.recognition.ctc import is_text
 from speechforget.stages.feature_cache import FeatureCache
-from speechforget.stages.score_files import COLUMNS, column
+from speechforget.stages.score_files import COLUMNS, MORE, column
+from speechforget.stages.transcript_columns import transcript_columns
 from speechforget.training.device import start_process
 from speechforget.training.finite import check_outputs
 
 VERSION = 2  # raise it whenever the same inputs give other scores
 BATCH_SIZE = 256
 KINDS = {"row": np.int64, "label": np.int64, "logits": np.float32, "loss": np.float64, "embedding": np.float32}
+KINDS |= {"errors": np.int64, "heard": np.int16}
 ROWS_AT_ONCE = 4096  # copied at once when the parts of the ranks are joined
 
 _features = FeatureCache()  # of the last corpus that this process scored
@@ -39,17 +43,18 @@ def score(
 
     Columns: row (n,), label (n,), logits (n, classes) float32, loss (n,) float64 in nats, embedding (n, dimensions)
     float32. Logits and embedding are means over the windows of an utterance; the loss is that of the mean logits.
+    For texts see `transcript_columns`.
     Each rank writes its rows to its own files; rank 0 joins them and checks that every row is there exactly once.
     corpus: identifies the utterances, so that models scored by one process share features; None: share nothing.
     Raises FloatingPointError if the logits, the loss or the embedding of an utterance is not finite.
     """
     device = start_process({**trainer, "precision": "32-true"})
-    classifier, _ = load_classifier(model)
+    classifier, described = load_classifier(model)
     mine = _Columns(
         folder, sources.rows["all"][collectives.rank() :: collectives.world()], f".rank{collectives.rank()}"
     )
     with torch.inference_mode():
-        wrong = _fill(mine, classifier.to(device), sources, device, description, corpus)
+        wrong = _fill(mine, classifier.to(device), described["labels"], sources, device, description, corpus)
     check_outputs(int(collectives.total(torch.tensor([wrong]))), len(sources.rows["all"]), "outputs")
     if collectives.rank() == 0:
         _join(folder, sources.rows["all"])
@@ -81,24 +86,45 @@ class _Columns:
 def _fill(
     columns: _Columns,
     classifier: nn.Module,
+    names: Sequence[str],
     sources: Sources,
     device: torch.device,
     description: str,
     corpus: str | None,
 ) -> int:
     """Score all rows; return how many utterances have outputs that are not finite."""
-    wrong, batches = 0, -(-len(columns.rows) // BATCH_SIZE)
+    wrong, batches, width = 0, -(-len(columns.rows) // BATCH_SIZE), sources.waveforms.samples
+    if isinstance(classifier, Transcriber):
+        width = int(classifier.counts(torch.tensor([width])))
     with bar(total=batches, description=description, unit="batch", disable=collectives.rank() > 0) as progress:
         for rows, output in outputs(classifier, sources, device, "all", corpus):
-            logits, embedding = (tensor.cpu() for tensor in output)
-            labels = sources.labels[rows]
-            loss = nn.functional.cross_entropy(logits.double(), torch.from_numpy(labels), reduction="none")
-            values = (rows, labels, logits.numpy(), loss.numpy(), embedding.numpy())
-            columns.write(dict(zip(COLUMNS, values, strict=True)))
-            wrong += int((~(logits.isfinite().all(dim=1) & loss.isfinite() & embedding.isfinite().all(dim=1))).sum())
+            found = Output(*(tensor.cpu() for tensor in output))
+            values = {"row": rows, **scored(found, sources.labels[rows], names, width)}
+            columns.write(values)
+            wrong += int((~_sound(values)).sum())
             progress.update(1)
     columns.flush()
     return wrong
+
+
+def scored(output: Output, labels: np.ndarray, names: Sequence[str], width: int) -> dict[str, np.ndarray]:
+    """Return the columns of some utterances but their rows.
+
+    labels: class numbers, or texts as numbers of letters. names: of the outputs. width: the most frames of a text.
+    """
+    embedding = {"embedding": output.embedding.numpy()}
+    if is_text(output.logits):
+        return {**transcript_columns(output.logits, torch.from_numpy(labels), names, width), **embedding}
+    loss = nn.functional.cross_entropy(output.logits.double(), torch.from_numpy(labels), reduction="none")
+    return {"label": labels, "logits": output.logits.numpy(), "loss": loss.numpy(), **embedding}
+
+
+def _sound(values: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Return which utterances have finite logits, loss and embedding."""
+    found: np.ndarray = np.isfinite(values["loss"])
+    for name in ("logits", "embedding"):
+        found &= np.isfinite(values[name]).all(axis=1)
+    return found
 
 
 def outputs(
@@ -160,7 +186,8 @@ def _windows(classifier: nn.Module, rows: np.ndarray, sources: Sources, device: 
 
 def _join(folder: Path, rows: np.ndarray) -> None:
     """Join the files of the ranks to one file per column; files of a single rank are renamed."""
-    for name in COLUMNS:
+    written = [name for name in MORE if any(folder.glob(f"{column(folder, name).stem}.rank*.npy"))]
+    for name in (*COLUMNS, *written):
         pieces = [column(folder, f"{name}.rank{rank}") for rank in range(collectives.world())]
         partial = column(folder, f"{name}.partial")
         if len(pieces) == 1:

@@ -11,6 +11,7 @@ from speechforget.evaluation.tables import Scores
 from speechforget.store import verified
 
 COLUMNS = ("row", "label", "logits", "loss", "embedding")
+MORE = ("heard", "errors")  # of texts
 
 
 def column(folder: Path, name: str) -> Path:
@@ -22,9 +23,10 @@ def read_scores(folder: Path) -> Mapping[str, np.ndarray]:
     """Return the columns of a finished folder, read-only and memory-mapped.
 
     row (n,), label (n,), logits (n, classes) float32, loss (n,) float64 in nats, embedding (n, dimensions) float32.
-    Raises UserError if the bytes differ from the recorded ones.
+    Of texts, also those of `stages.transcript_columns`. Raises UserError if the bytes differ from the recorded ones.
     """
-    return {name: np.load(verified(folder, column(folder, name).name), mmap_mode="r") for name in COLUMNS}
+    names = [*COLUMNS, *(name for name in MORE if column(folder, name).exists())]
+    return {name: np.load(verified(folder, column(folder, name).name), mmap_mode="r") for name in names}
 
 
 def read_untrained(folder: Path) -> np.ndarray:
@@ -46,4 +48,5 @@ def read_table(
         raise RuntimeError(f"{folder} does not hold the utterances of this corpus")
     kept = np.setdiff1d(rows, withdrawn) if len(withdrawn) else slice(None)
     logits, loss, embedding = (columns[name][kept] for name in ("logits", "loss", "embedding"))
-    return Scores(role[kept], nonmember[kept], labels[kept], logits, np.asarray(loss), embedding, seconds)
+    texts = {name: np.asarray(columns[name][kept]) for name in MORE if name in columns}
+    return Scores(role[kept], nonmember[kept], labels[kept], logits, np.asarray(loss), embedding, seconds, **texts)

@@ -53,7 +53,7 @@ def make_sources(
     waits = device is not None and device.type != "cpu" and recordings.device.type == "cpu"
     return Sources(
         waveforms,
-        data.taught if taught else data.numbers,
+        (data.taught if taught else data.numbers) if data.texts is None else data.texts,
         rows,
         augment if waveforms.keys is None else Sparing(augment, waveforms.keys.carried),
         (collectives.rank(), collectives.world()),

@@ -15,6 +15,8 @@ from speechforget.config.inputs import code_of, dividing_choices
 from speechforget.data.audio.cache import Audio, decode
 from speechforget.data.known_answers import change
 from speechforget.data.split import split
+from speechforget.data.tables.transcript import TEXT
+from speechforget.data.transcripts import OTHER, SAID, classes_of, durations, numbered, outputs
 from speechforget.store import Producer, verified
 
 VERSION = 3  # raise it whenever the same inputs give another split
@@ -22,8 +24,9 @@ VERSION = 3  # raise it whenever the same inputs give another split
 
 @dataclass(frozen=True)
 class Data:
-    """A split corpus. table: label and subset of every utterance. classes: label names in the order of the outputs.
+    """A split corpus. table: label and subset of every utterance. classes: label names in the order of score tables.
 
+    outputs: names of the outputs of a model: the classes, or the blank and all letters of the transcripts.
     inputs: what the split was made from. key: their hash.
     """
 
@@ -32,6 +35,16 @@ class Data:
     classes: list[str]
     key: str
     inputs: Mapping[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def texts(self) -> np.ndarray | None:
+        """Return the transcript of each row as numbers of outputs, filled up with -1; None for classes."""
+        return numbered(self.table, self.outputs) if self.classes == [SAID, OTHER] else None
+
+    @cached_property
+    def outputs(self) -> list[str]:
+        """Name the outputs of a model, in their order."""
+        return outputs(self.table) if self.classes == [SAID, OTHER] else self.classes
 
     @cached_property
     def numbers(self) -> np.ndarray:
@@ -97,4 +110,6 @@ def split_corpus(config: Mapping[str, Any], store: Producer) -> Data:
     subsets = pd.read_csv(verified(artefact.folder, "utterances.csv"), dtype=str, keep_default_na=False)
     # A stored split serves every copy of its corpus; only the table of this copy knows where the recordings are.
     table = audio.table.drop(columns="subset").merge(subsets, on="id", how="right", validate="one_to_one")
-    return Data(audio, table, sorted(table["label"][table["subset"] == "train"].unique()), artefact.key, inputs)
+    if dataset["label"] == TEXT:
+        table = table.assign(duration=durations(table))
+    return Data(audio, table, classes_of(table), artefact.key, inputs)

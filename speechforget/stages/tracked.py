@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from speechforget.evaluation.divergence import log_softmax
-from speechforget.evaluation.tables import Scores, Tables
+from speechforget.evaluation.tables import FRAMES, Scores, Tables
 from speechforget.report.charts.names import Names
 from speechforget.report.charts.scene import Scene, make_scene, thinned
 from speechforget.report.charts.utterances import utterances
@@ -97,7 +97,13 @@ def passes(data: Data, request: Request, tables: Tables, curve: list[Row], seed:
 
 
 def _measured(scores: Scores, rows: NDArray[np.int64], labels: NDArray[np.int64]) -> dict[str, float]:
-    """Return accuracy, and mean cross-entropy in nats, on some rows, for the labels that models were trained on."""
+    """Return accuracy and mean loss on some rows, for the labels that models were trained on, as a curve has them.
+
+    The loss is the cross-entropy in nats; of transcripts, in nats per frame.
+    """
+    if scores.errors is not None:
+        per_frame = scores.loss[rows] / scores.errors[rows, FRAMES]
+        return {"accuracy": float(scores.right[rows].mean()), "loss": float(per_frame.mean())}
     losses = -log_softmax(np.asarray(scores.logits[rows], dtype=np.float64))[np.arange(len(rows)), labels]
     return {"accuracy": float((scores.predicted[rows] == labels).mean()), "loss": float(losses.mean())}
 

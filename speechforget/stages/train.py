@@ -14,9 +14,12 @@ from speechforget.batch import Batch, is_whole
 from speechforget.data.batches.streams import Sources, Stream
 from speechforget.distributed import collectives
 from speechforget.distributed.dropout import drawn_for
-from speechforget.methods.common.losses import mean
+from speechforget.errors import UserError
+from speechforget.methods.common.losses import cross_entropy, mean
 from speechforget.models.folder import build_classifier
+from speechforget.models.transcriber import Transcriber
 from speechforget.optimizers import make_optimizer
+from speechforget.recognition.ctc import frames_needed, is_text, right
 from speechforget.seeding import seed_from
 from speechforget.training.checkpoint import begin_from, keep_state
 from speechforget.training.cost_meter import Cost
@@ -98,20 +101,38 @@ def losses_and_hits(
 ) -> tuple[Tensor, Tensor]:
     """Return the cross-entropy in nats of each utterance, and 1 for each one whose class was found, else 0: (batch,).
 
-    The margin of the logit is the margin of cosines times the scale (Wang et al., 2018, equation 5).
+    The margin of the logit is the margin of cosines times the scale (Wang et al., 2018, equation 5). Texts have neither
+    margin nor smoothing.
     """
-    right = (logits.argmax(dim=1) == labels).to(logits.dtype)
+    hits = right(logits, labels)
+    if is_text(logits):
+        losses = cross_entropy(logits, labels)
+        return losses, hits.to(losses.dtype)
     if recipe["margin"]:
         margin = float(classifier.head.scale) * float(recipe["margin"])  # type: ignore[union-attr, arg-type]
         logits = logits - margin * nn.functional.one_hot(labels, logits.shape[1])
     losses = nn.functional.cross_entropy(logits, labels, label_smoothing=recipe["label_smoothing"], reduction="none")
-    return losses, right.to(losses.dtype)
+    return losses, hits.to(losses.dtype)
 
 
 def new_classifier(model: Mapping[str, Any], classes: int, sample_rate: int, seed: int) -> nn.Module:
     """Build a classifier with the weights that a seed draws. sample_rate: in Hz."""
     torch.manual_seed(seed_from(seed, "initialisation"))
     return build_classifier(model, classes, sample_rate)
+
+
+def check_frames(classifier: nn.Module, sources: Sources) -> None:
+    """Raise UserError where a transcript has more letters than the model has frames to write them."""
+    if not isinstance(classifier, Transcriber):
+        return
+    rows = sources.rows["all"]
+    frames = classifier.counts(torch.from_numpy(sources.waveforms.crop_lengths(rows)))
+    short = frames < frames_needed(torch.from_numpy(sources.labels[rows]))
+    if bool(short.any()):
+        raise UserError(
+            f"{int(short.sum())} of {len(rows)} transcripts have more letters than the model has frames for their "
+            "recordings: leave these recordings out, or use a model with shorter frames."
+        )
 
 
 def description(model: Mapping[str, Any], labels: Sequence[str], dataset: Mapping[str, Any]) -> dict[str, Any]:
@@ -156,6 +177,7 @@ def train(
     """
     start_process(settings.trainer)
     classifier = new_classifier(model, len(labels), dataset["sample_rate"], settings.seed)
+    check_frames(classifier, sources)
     cost = Cost()
     cost.watch(classifier)
     collectives.share_state(classifier)

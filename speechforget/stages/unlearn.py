@@ -38,6 +38,8 @@ from speechforget.training.loop import FitSettings, Fitted, finish, fit, measure
 Steps = Stream | Paired | Turns | Nothing
 VERSION = 5  # raise it whenever the same inputs give other weights
 
+NOT_OF_METHODS = ("name", "requests", "labels", "reason", "tune", "tried")
+
 
 class Unlearning(Fitted):
     """Pass Lightning's hooks on to the driver of the method."""
@@ -272,11 +274,7 @@ def evaluator(method: Method, student: nn.Module, sources: Sources, device: torc
 
 
 def build_method(method: Mapping[str, Any]) -> Any:
-    """Build the method of a yaml with its switches; `name`, `requests`, `reason`, `tune` and `tried` are not for it."""
+    """Build the method of a yaml with its switches, without what only readers and checks need (`NOT_OF_METHODS`)."""
     switches = {name: value for name, value in method.items() if name in SWITCHES}
-    own = {
-        name: value
-        for name, value in method.items()
-        if name not in {"name", "requests", "reason", "tune", "tried", *SWITCHES}
-    }
+    own = {name: value for name, value in method.items() if name not in {*NOT_OF_METHODS, *SWITCHES}}
     return equip(instantiate_target(own, "method"), switches)

@@ -22,8 +22,10 @@ from speechforget.batch import Batch, Pair, halves, to_device
 from speechforget.data.batches.streams import Sources, Stream
 from speechforget.distributed import collectives
 from speechforget.errors import Diverged
+from speechforget.methods.common.losses import cross_entropy
 from speechforget.models.folder import save_classifier
 from speechforget.progress import bar
+from speechforget.recognition.ctc import right
 from speechforget.store import write_json
 from speechforget.tracking.curves import Curve, Listener
 from speechforget.training.checkpoint import Resumable, remove_checkpoint
@@ -187,7 +189,7 @@ def finish(settings: FitSettings, classifier: nn.Module, parts: Mapping[str, Any
 
 
 class Measured(NamedTuple):
-    """Hold accuracy, as a share, and mean cross-entropy, in nats; nan without utterances."""
+    """Hold accuracy, as a share, and mean cross-entropy, in nats (of texts: per frame); nan without utterances."""
 
     accuracy: float
     loss: float
@@ -209,10 +211,10 @@ def measure(model: nn.Module, stream: Stream, device: torch.device) -> Measured:
             tensor.to(device, torch.float64 if double and tensor.is_floating_point() else tensor.dtype)
             for tensor in batch.inputs
         )
-        logits = model(*inputs).logits
-        right, sound = torch.stack([logits.argmax(dim=1), logits.isfinite().all(dim=1)]).cpu()
-        loss = nn.functional.cross_entropy(logits.double().cpu(), batch.labels, reduction="sum")
-        found = int((right == batch.labels).sum()), len(right), int((sound == 0).sum()), float(loss)
+        logits = model(*inputs).logits.double().cpu()
+        sound, correct = logits.flatten(1).isfinite().all(dim=1), right(logits, batch.labels)
+        loss = cross_entropy(logits, batch.labels).sum()
+        found = int(correct.sum()), len(correct), int((~sound).sum()), float(loss)
         counts += torch.tensor(found, dtype=torch.float64)
     correct, seen, wrong, losses = collectives.total(counts).tolist()
     for module, mode in training.items():

@@ -12,6 +12,7 @@ from speechforget.batch import Batch
 from speechforget.distributed import collectives
 from speechforget.distributed.dropout import drawn_for
 from speechforget.models.classifier import Classifier
+from speechforget.models.transcriber import Transcriber
 from speechforget.optimizers import KINDS, make_optimizer
 from speechforget.training.stacked import Losses, Stack, computed_in
 
@@ -34,6 +35,7 @@ def why_not(model: nn.Module, recipe: Mapping[str, Any], trainer: Mapping[str, A
         f"trainer.precision={precision} scales the loss of each model by itself": precision not in PRECISIONS,
         "dataset.lengths=bucketed gives their batches different lengths": bucketed,
         f"the optimizer '{optimizer}' is not elementwise": optimizer in KINDS and optimizer not in ELEMENTWISE,
+        "transcripts differ in length": isinstance(model, Transcriber),
         "the model is no Classifier, so its frontend is not known": frontend is None,
         "the frontend has weights": frontend is not None and any(True for _ in frontend.parameters()),
     }

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
 import pytest
 import torch
+from support import spoken_tones
 from support.user_checkpoints import copied, hugging_face, only, result_of
 
 from speechforget import pipeline
+from speechforget._torchaudio import torchaudio  # noqa: F401  before transformers, which imports it
 from speechforget.config.validate import check
 from speechforget.errors import UserError
-from speechforget.models.checkpoint import read_checkpoint
+from speechforget.models.checkpoint import check_labels, read_checkpoint
 from speechforget.models.folder import load_classifier
 from speechforget.report.caveats import caveats
 from speechforget.stages.import_checkpoint import reorder
@@ -118,3 +121,55 @@ def test_a_head_that_is_not_made_of_rows_is_refused() -> None:
 
     with pytest.raises(RuntimeError, match="Bilinear"), torch.no_grad():
         reorder(Odd(), [1, 0, 2], 100)
+
+
+@pytest.fixture
+def transcriber(tmp_path: Path) -> Path:
+    """A very small wav2vec 2.0 of CTC as transformers saves it, with letters that the corpus lacks."""
+    transformers = pytest.importorskip("transformers")
+    folder, tokens = tmp_path / "ctc", ["<s>", "<pad>", "Q", "|", "D", "C", "B", "A", "'"]
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    shape = {"conv_dim": [8, 8], "conv_kernel": [10, 8], "conv_stride": [5, 16], "num_conv_pos_embeddings": 4}
+    torch.manual_seed(0)
+    config = transformers.Wav2Vec2Config(
+        **sizes, **shape, vocab_size=len(tokens), pad_token_id=1, num_conv_pos_embedding_groups=2
+    )
+    transformers.Wav2Vec2ForCTC(config).save_pretrained(folder)
+    (folder / "vocab.json").write_text(json.dumps({token: number for number, token in enumerate(tokens)}))
+    return folder
+
+
+def test_a_transcriber_of_hugging_face_is_an_original(transcriber: Path, configure, tmp_path: Path) -> None:
+    from transformers import AutoModelForCTC
+
+    recordings = spoken_tones.write(tmp_path / "spoken", speakers=3, each=10)
+    own = [each for each in spoken_tones.OPTIONS if not each.startswith(("model", "dataset.sample_rate"))]
+    config = configure(
+        *own, "model=wav2vec2_ctc", "model.pretrained=null", f"dataset.root={recordings}", "dataset.sample_rate=16000",
+        f"output={tmp_path / 'out'}", f"original.checkpoint={transcriber}", "method=finetune", "method.epochs=1",
+    )  # fmt: skip
+    config["dataset"]["corpus"].pop("speaker_pattern", None)
+    check(config)
+    pipeline.run(config)
+    theirs = AutoModelForCTC.from_pretrained(transcriber).eval()
+    mine, parts = load_classifier(only(list((tmp_path / "out").glob("original/*-*[0-9a-f]"))))
+    assert parts["labels"] == ["", " ", "a", "b", "c", "d"] and parts["model"]["pretrained"] is None
+    sound = torch.randn(1, 8000)
+    with torch.no_grad():
+        scaled = (sound - sound.mean()) / torch.sqrt(sound.var(correction=0) + 1e-7)
+        expected = theirs(scaled).logits[..., [1, 3, 7, 6, 5, 4]]
+        assert torch.allclose(mine(sound, torch.tensor([8000])).logits, expected, atol=1e-4)
+
+
+def test_a_checkpoint_that_lacks_letters_or_names_is_refused(transcriber: Path, configure, tmp_path: Path) -> None:
+    config = configure(f"original.checkpoint={transcriber}", "model=wav2vec2_ctc", "dataset.label=text")
+    found = read_checkpoint({**config, "dataset": {**config["dataset"], "sample_rate": 16000}})
+    assert found is not None and found.labels == ("<s>", "", "q", " ", "d", "c", "b", "a", "'")
+    check_labels(found, ["", " ", "a"])
+    with pytest.raises(UserError, match="does not know 'z'"):
+        check_labels(found, ["", " ", "z"])
+    with pytest.raises(UserError, match="not a classifier"):
+        read_checkpoint(configure(f"original.checkpoint={transcriber}", "model=wav2vec2_base"))
+    (transcriber / "vocab.json").unlink()
+    with pytest.raises(UserError, match=r"no readable vocab.json"):
+        read_checkpoint(config)

@@ -16,7 +16,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # The floors, lowest first. A module imports from lower floors and from its own folder, deferred imports included.
 FLOORS = (
     ("errors",),
-    ("seeding", "progress", "terminal", "batch", "optimizers", "_torchaudio"),
+    ("seeding", "progress", "terminal", "batch", "optimizers", "_torchaudio", "recognition"),
     ("store",),
     ("data", "evaluation"),
     ("config", "distributed"),
@@ -100,7 +100,7 @@ def test_few_modules_are_loose() -> None:
 
 LIBRARIES_OF = {
     "methods": {"numpy", "scipy", "torch"},
-    "evaluation": {"numpy", "scipy", "sklearn"},
+    "evaluation": {"numpy", "rapidfuzz", "scipy", "sklearn"},
     "attacks": {"numpy", "scipy", "sklearn", "torch"},
 }
 LIBRARIES_NOT_OF = {"data": {"hydra", "omegaconf", "lightning"}, "models": {"hydra", "omegaconf", "lightning"}}

@@ -43,6 +43,7 @@ BUNDLE = {
 # What makes each model tiny: options of its own, and numbers of its architecture.
 SMALL: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "Wav2Vec2": ({"projection": 8}, RAW),
+    "Wav2Vec2CTC": ({}, RAW),
     "Whisper": ({"projection": 8, "context": 1.0}, WHISPER),
     "SpectrogramTransformer": ({"context": 0.64}, {**TINY, "max_length": 64, "num_mel_bins": 64}),
     "TorchaudioBundle": ({"projection": 8}, BUNDLE),

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from speechforget.data.corpora.base import attributes, identities
 from speechforget.data.requests.draw import Rows, rows_of
+from speechforget.data.tables.transcript import TEXT
 from speechforget.seeding import uniform
 
 logger = logging.getLogger(__name__)
@@ -98,7 +99,8 @@ def concentrated(table: pd.DataFrame, forget: Rows) -> list[str]:
     asked = np.zeros(len(table), dtype=bool)
     asked[forget] = True
     train = table.assign(asked=asked)[table["subset"] == "train"].drop_duplicates("unit")
-    columns = ["label", *(column for column in attributes(table) if not (train[column] == train["label"]).all())]
+    names = [column for column in attributes(table) if column != TEXT]  # hardly two recordings share a transcript
+    columns = ["label", *(column for column in names if not (train[column] == train["label"]).all())]
     chosen: list[str] = []
     while columns:
         excess = {column: _excess(train, chosen, column) for column in columns}

@@ -28,6 +28,7 @@ from speechforget.data.requests.ids import read_ids
 from speechforget.data.requests.nonmembers import all_of, concentrated, matching_rows
 from speechforget.data.requests.releases import read_gone
 from speechforget.data.requests.request import Request
+from speechforget.data.transcripts import SAID
 from speechforget.errors import UserError, nearest
 
 logger = logging.getLogger(__name__)
@@ -102,7 +103,9 @@ def select_one(
     else:
         raise UserError(f"task.by is '{by}': {nearest(by, [*attributes(table), *DRAWN], limit=30)}.")
     forget = with_copies(table, rows)
-    columns = concentrated(table, forget) if listed else ["label"]
+    # Longer texts are less likely, so the loss would tell lengths apart.
+    drawn = ["duration"] if (table["label"] == SAID).all() else ["label"]
+    columns = concentrated(table, forget) if listed else drawn
     request = _request(table, forget, matching_rows(table, forget, seed, columns, withdrawn), (), f"sample-{name}")
     unknown = listed and len(request.nonmembers) and not ("speaker" in table and (table["speaker"] != "").any())
     return replace(

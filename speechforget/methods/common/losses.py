@@ -11,6 +11,7 @@ from torch.nn import functional
 from speechforget import seeding
 from speechforget.batch import Batch
 from speechforget.errors import UserError
+from speechforget.recognition.ctc import frames_of, is_text, text_loss
 
 
 def mean(values: Tensor, batch: Batch) -> Tensor:
@@ -28,7 +29,13 @@ def step_size(batch: Batch) -> float:
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Compute cross-entropy in nats for each utterance, (batch,): logits (batch, classes), labels (batch,)."""
+    """Compute cross-entropy in nats for each utterance, (batch,): logits (batch, classes), labels (batch,).
+
+    For texts, logits are (batch, frames, tokens), labels (batch, letters), and the loss is in nats per frame: about as
+    large as that of a class, so learning rates carry over.
+    """
+    if is_text(logits):
+        return text_loss(logits, labels) / frames_of(logits)
     return functional.cross_entropy(logits, labels, reduction="none")
 
 
@@ -38,11 +45,14 @@ def divergence(teacher_logits: Tensor, student_logits: Tensor, temperature: floa
     p = softmax(teacher_logits / temperature), q = softmax(student_logits / temperature); both logits (batch, classes).
     With the teacher first, the student must cover all classes that the teacher finds likely. There is no factor
     temperature^2, and the teacher gets no gradient. The `mean` over the batch is what torch calls `batchmean`.
+    For texts, logits are (batch, frames, tokens), and the divergence is the mean over the frames of an utterance. Their
+    sum bounds the divergence between the texts from above, because frames are independent.
     Source: Hinton, Vinyals & Dean, "Distilling the knowledge in a neural network", 2015.
     """
     teacher = functional.log_softmax(teacher_logits.detach() / temperature, dim=-1)
     student = functional.log_softmax(student_logits / temperature, dim=-1)
-    return functional.kl_div(student, teacher, reduction="none", log_target=True).sum(dim=-1)
+    found = functional.kl_div(student, teacher, reduction="none", log_target=True).sum(dim=-1)
+    return found.sum(dim=1) / frames_of(teacher_logits) if is_text(teacher_logits) else found
 
 
 def barred(labels: Tensor, classes: int, forgotten: Collection[int]) -> Tensor:

@@ -107,6 +107,8 @@ def confusion(scene: Scene) -> Chart:
 
 def confusion_matrix(scene: Scene, model: str) -> Chart:
     """Count for what a model takes the test recordings of each class; classes that it rarely confuses are joined."""
+    if scene.tables.original.errors is not None:
+        return nothing("Transcripts have no classes.")
     subsets = scene.tables.subsets()
     mask = subsets["test"] | subsets["test_forgotten"]
     if not mask.any():
@@ -128,6 +130,8 @@ def confusion_matrix(scene: Scene, model: str) -> Chart:
 
 def words(scene: Scene) -> Chart:
     """Compare the accuracy of each class with the oracle's, on the test recordings."""
+    if scene.tables.original.errors is not None:
+        return nothing("Transcripts have no classes.")
     names = np.array([*scene.classes])
     return _groups(scene, names[scene.tables.original.label])
 
@@ -144,7 +148,7 @@ def _groups(scene: Scene, names: NDArray[np.str_]) -> Chart:
     if "oracle" not in scene.models:
         return nothing("There is no oracle to compare with.")
     subsets, found = scene.tables.subsets(), []
-    right = {model: scene.tables.of(model).predicted == scene.tables.original.label for model in scene.models}
+    right = {model: scene.tables.of(model).right for model in scene.models}
     for name in np.unique(names[names != ""]):
         for subset in ("test", "retain"):
             mine = subsets[subset] & (names == name)
