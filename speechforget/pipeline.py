@@ -21,6 +21,7 @@ from speechforget.config.structured import check_method_fits, kept_epochs, shard
 from speechforget.config.tried import untried
 from speechforget.config.tuned import check_tuned
 from speechforget.config.validate import check_defined
+from speechforget.data.groups import group_columns
 from speechforget.data.requests.pool import Pool, draw_pool
 from speechforget.data.requests.request import digest_of
 from speechforget.data.requests.select import Request, select
@@ -97,7 +98,7 @@ class Pipeline:
     def result(self) -> Artefact:
         """Make or find all artefacts up to the result."""
         self.check_applicable()
-        _ = self.request, self.pool  # refused here, before anything is trained
+        _ = self.request, self.pool, self.groups  # refused here, before anything is trained
         if self.untried:
             logger.warning(self.untried)
         self.train_all(list(trainings(self.config)))
@@ -143,6 +144,11 @@ class Pipeline:
         """Draw the pool of an audit; None without one."""
         pairs = self.config["evaluation"]["pairs"]
         return draw_pool(self.data.table, self.request, self.task, pairs) if has_pairs(self.config) else None
+
+    @functools.cached_property
+    def groups(self) -> tuple[str, ...]:
+        """Return the columns of the corpus whose values are compared."""
+        return group_columns(self.data.table, self.config["evaluation"]["groups"])
 
     @functools.cached_property
     def untried(self) -> str | None:

@@ -20,9 +20,11 @@ examples:
   speechforget export outputs/result/scrub-... my_model              every format that works for the model
   speechforget export outputs/result/scrub-... my_model --format folder,onnx
   speechforget export outputs/result/scrub-... my_oracle --model oracle
+  speechforget export outputs/result/scrub-... my_delta --format delta      the change of method.trainable=lora
   speechforget export outputs/result/scrub-... --bundle handed_over  the result with all that it depends on
 
-Formats: folder (speechforget or transformers), onnx, torchscript, int8 (ONNX, with scores of its own)."""
+Formats: folder (speechforget or transformers), onnx, torchscript, int8 (ONNX, with scores of its own);
+asked for by name only: delta (what unlearning changed, for its original model)."""
 
 
 def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:

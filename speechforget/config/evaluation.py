@@ -9,6 +9,7 @@ from speechforget.config.inputs import metrics_in
 from speechforget.config.oracle import has_oracle
 from speechforget.config.ranges import choice, whole
 from speechforget.config.steps import is_continued, step_configs
+from speechforget.data.groups import AUTO
 from speechforget.data.requests.pool import POOL, Pool, parts
 from speechforget.data.requests.select import Request
 from speechforget.errors import UserError
@@ -103,6 +104,8 @@ def check_evaluation(config: Mapping[str, Any]) -> None:
     for name in ("metrics", "more_metrics", "attacks"):
         if not isinstance(evaluation[name], list | tuple):
             raise UserError(f"evaluation.{name} must be a list, not {evaluation[name]!r}.")
+    if evaluation["groups"] != AUTO and not isinstance(evaluation["groups"], list | tuple):
+        raise UserError(f"evaluation.groups must be {AUTO} or a list of columns, not {evaluation['groups']!r}.")
     if not evaluation["metrics"]:
         raise UserError("evaluation.metrics is empty: list at least one metric, or choose evaluation=quick.")
     _check_objective(evaluation)

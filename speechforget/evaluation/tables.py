@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple, TypeVar
@@ -109,6 +109,7 @@ class Tables:
     confused: indices of the two classes whose labels were exchanged in some training utterances, empty if none were.
     untrained: logits (models, forget utterances, K) of models of random weights; None if no metric asks for them.
     taught: (n,) int64 class indices that models were trained on, which may be wrong; None if they are the labels.
+    groups: columns of the corpus by name, (n,) str each, "" where unknown, whose values are compared.
     """
 
     original: Scores
@@ -121,6 +122,7 @@ class Tables:
     confused: tuple[int, ...] = ()
     untrained: NDArray[np.floating] | None = None
     taught: NDArray[np.int64] | None = None
+    groups: Mapping[str, NDArray[np.str_]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         rows, outputs = self.original.logits.shape
@@ -130,6 +132,8 @@ class Tables:
             raise ValueError("there are not as many names of classes as outputs")
         if self.taught is not None and len(self.taught) != rows:
             raise ValueError("the column of taught labels differs in length from the score tables")
+        if any(len(column) != rows for column in self.groups.values()):
+            raise ValueError("a column of groups differs in length from the score tables")
         asked = (int((self.original.role == "forget").sum()), outputs)
         if self.untrained is not None and self.untrained.shape[1:] != asked:
             raise ValueError("models of random weights were not scored on forget")

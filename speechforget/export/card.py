@@ -200,6 +200,12 @@ def _use(told: Mapping[str, Any]) -> str:
             f"`lengths` (batch) int64 in samples; outputs logits and embedding. The middle {width} samples of a longer "
             "recording are used, and padding changes nothing."
         )
+    if made.get("delta", {}).get("made"):
+        lines.append(
+            "`delta.safetensors` is what unlearning changed. `speechforget.export.delta.add(classifier, FOLDER)` adds "
+            f"it to the original model, whose key is `{made['delta']['base']['key']}`, and `take_off` takes it off "
+            "again: the original below it still knows the forgotten recordings."
+        )
     lines += [f"Not here: {name}, because {one['reason']}." for name, one in made.items() if not one["made"]]
     return _list(lines)
 

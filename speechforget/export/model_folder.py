@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from speechforget.errors import UserError, nearest
-from speechforget.export import int8, onnx_file, torchscript
+from speechforget.export import delta, int8, onnx_file, torchscript
 from speechforget.export.card import write_card
 from speechforget.export.corpus import Clips, Corpus, clips_of, made_clips, open_corpus
 from speechforget.export.graph import Agreement, Graph, agreement
@@ -26,6 +26,7 @@ from speechforget.store import provenance, verified, write_json
 from speechforget.store.manifest import files_of, sha256
 
 FORMATS = ("folder", "onnx", "torchscript", "int8")
+ASKED = ("delta",)  # formats that are made only where they are asked for by name
 RECORD = "export.json"
 
 
@@ -64,15 +65,15 @@ def export(
 ) -> dict[str, Any]:
     """Export a model of a result to the folder `target`, and return the content of its export.json.
 
-    formats: some of `FORMATS`; None: all that work for the model. model: original, oracle or unlearned; None: the one
-    that the result delivers. Nothing is left in `target` after an error. Raises UserError, also if a format that was
-    asked for by name does not work.
+    formats: some of `FORMATS` and `ASKED`; None: all of `FORMATS` that work for the model. model: original, oracle or
+    unlearned; None: the one that the result delivers. Nothing is left in `target` after an error. Raises UserError,
+    also if a format that was asked for by name does not work.
     """
     for name in formats or ():
-        if name not in FORMATS:
-            raise UserError(f"There is no format '{name}': {nearest(name, FORMATS)}.")
+        if name not in (*FORMATS, *ASKED):
+            raise UserError(f"There is no format '{name}': {nearest(name, (*FORMATS, *ASKED))}.")
     source = read_source(result, model)
-    wanted = [name for name in FORMATS if formats is None or name in formats]
+    wanted = list(FORMATS) if formats is None else [name for name in (*FORMATS, *ASKED) if name in formats]
     check_free(target, RECORD, overwrite)
     with staged(target, RECORD, overwrite) as folder:
         made = Export(source, folder)
@@ -93,6 +94,7 @@ def _make(made: Export, name: str, asked: bool) -> dict[str, Any]:
         "onnx": _onnx,
         "torchscript": _torchscript,
         "int8": _int8,
+        "delta": _delta,
     }
     try:
         return {"made": True, **makers[name](made)}
@@ -165,6 +167,11 @@ def _int8(made: Export) -> dict[str, Any]:
     columns = int8.score_file(made.folder / int8.FILE, made.corpus)
     scores = rescored(made.source, made.corpus, columns)
     return {"file": int8.FILE, "calibrated_on": f"{calibrated} retained recordings", "scores": scores}
+
+
+def _delta(made: Export) -> dict[str, Any]:
+    told, found = delta.write_delta(made.folder, made.source, made.clips.sounds)
+    return {**told, **made.checked(found)}
 
 
 def _record(made: Export) -> dict[str, Any]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from speechforget.errors import NotApplicable
 from speechforget.seeding import seed_from
@@ -39,6 +41,20 @@ def adapt(classifier: nn.Module, trainable: str, seed: int = 0) -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_from(seed, "low-rank updates"))
         insert_lora(encoder, {**LORA, "targets": targets})
+
+
+def low_rank(student: nn.Module) -> dict[str, Tensor]:
+    """Return the student's low-rank updates: `<weight>.up` (out, rank) times `<weight>.down` (rank, in) is added."""
+    from peft.tuners.lora import LoraLayer
+
+    found: dict[str, Tensor] = {}
+    layers: dict[str, Any] = {path: part for path, part in student.named_modules() if isinstance(part, LoraLayer)}
+    for path, layer in layers.items():
+        (adapter,) = layer.active_adapters
+        up, down = layer.lora_B[adapter].weight, layer.lora_A[adapter].weight
+        found[f"{path}.weight.up"] = (up * layer.scaling[adapter]).detach().cpu().contiguous()
+        found[f"{path}.weight.down"] = down.detach().cpu().contiguous()
+    return found
 
 
 def settled(student: nn.Module, trainable: str) -> nn.Module:

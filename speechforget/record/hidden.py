@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from speechforget.data.groups import USUAL
 from speechforget.record.command import HIDDEN, SPEAKER, word_for
 from speechforget.record.salt import Salt
 
@@ -15,6 +16,7 @@ CLASSES = re.compile(rf"(?P<words>(?:.*-)?{SPEAKER}-.*?)(?P<by>class-).*(?P<digi
 WORD = "hidden"
 SEVERAL = {"task.requests": "REQUESTS", "task.after": "EARLIER"}  # requests that may name people
 GROUPS = "_worst_speakers_"  # metrics that name speakers
+COMPARED = re.compile(r"accuracy_(?:gap|lowest)_(?P<column>.+)_(?:validation|test)")  # metrics that name groups
 
 
 def hidden_request(name: str, label: str, salt: Salt) -> str:
@@ -50,8 +52,10 @@ def hidden_settings(config: Mapping[str, Any], path: str = "") -> dict[str, Any]
 
 
 def hidden_named(metric: str, named: list[str], label: str, salt: Salt) -> list[str]:
-    """Return the groups that a metric names, with salted hashes for speakers. named: `name: mean`."""
-    if GROUPS not in metric and label != SPEAKER:
+    """Return the groups that a metric names, with salted hashes for what may name people. named: `name: mean`."""
+    found = COMPARED.fullmatch(metric)
+    open_column = found["column"] in USUAL if found else GROUPS not in metric and label != SPEAKER
+    if open_column:
         return named
     parts = [each.rpartition(": ") for each in named]
     return [f"{salt.hashed(name)}: {mean}" for name, _, mean in parts]

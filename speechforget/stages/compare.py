@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 from omegaconf import OmegaConf
 
 from speechforget.config.inputs import metrics_in
@@ -18,13 +19,14 @@ from speechforget.report.plot import comparison_plot
 from speechforget.report.record import write_result
 from speechforget.stages.attack_values import read_values
 from speechforget.stages.score_files import read_table, read_untrained
-from speechforget.store import Artefact, write_text
+from speechforget.store import Artefact, verified, write_text
 
 if TYPE_CHECKING:
     from speechforget.data.requests.select import Request
     from speechforget.stages.split import Data
 
 SPEAKERS = "speakers.txt"
+GROUPS = "groups.csv"
 PLOT = "comparison.png"
 
 
@@ -38,13 +40,16 @@ def write_comparison(
     scores: Mapping[str, Artefact],
     attacked: Mapping[str, Sequence[Artefact]],
     untrained: Artefact | None,
+    groups: Sequence[str] = (),
 ) -> tuple[dict[str, Any], Tables]:
     """Compare the models and write result, config and plot to `folder`; return the result and its score tables.
 
     attacked: model -> the artefacts of the attacks on it. untrained: see `stages.untrained`, if a metric needs it.
+    groups: columns of the corpus whose values are compared.
     """
     save_speakers(folder, data)
-    tables = join(data, request, models, scores, int(config["seed"]), untrained)
+    save_groups(folder, data.table, groups)
+    tables = join(data, request, models, scores, int(config["seed"]), untrained, groups)
     comparison = compare(tables, metrics_in(config["evaluation"]), measured(attacked))
     write_text(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(dict(config))))
     result = write_result(folder, dict(record), comparison)
@@ -61,6 +66,19 @@ def save_speakers(folder: Path, data: Data) -> None:
     write_text(folder / SPEAKERS, text)
 
 
+def save_groups(folder: Path, table: pd.DataFrame, groups: Sequence[str]) -> None:
+    """Write groups.csv: the compared columns of each row of the split; no file without such a column."""
+    if groups:
+        write_text(folder / GROUPS, table[list(groups)].to_csv(index=False))
+
+
+def read_groups(folder: Path) -> pd.DataFrame:
+    """Read the columns that `save_groups` wrote; a table without columns if there are none."""
+    if not (folder / GROUPS).exists():
+        return pd.DataFrame()
+    return pd.read_csv(verified(folder, GROUPS), dtype=str, keep_default_na=False)
+
+
 def join(
     data: Data,
     request: Request,
@@ -68,6 +86,7 @@ def join(
     scores: Mapping[str, Artefact],
     seed: int,
     untrained: Artefact | None = None,
+    groups: Sequence[str] = (),
 ) -> Tables:
     """Join the score tables with the role of each utterance; withdrawn utterances are left out.
 
@@ -96,6 +115,7 @@ def join(
         data.confused,
         None if untrained is None else read_untrained(untrained.folder),
         np.delete(data.taught, request.withdrawn),
+        {name: np.delete(data.table[name].to_numpy(dtype=str), request.withdrawn) for name in groups},
     )
 
 

@@ -18,7 +18,7 @@ from speechforget.errors import UserError
 from speechforget.evaluation.tables import Tables
 from speechforget.record.folders import Outputs
 from speechforget.record.request import read_list
-from speechforget.stages.compare import SPEAKERS, join
+from speechforget.stages.compare import SPEAKERS, join, read_groups
 from speechforget.stages.split import Data
 from speechforget.store import Artefact, verified
 from speechforget.store.files import read_json
@@ -31,7 +31,7 @@ class NotHere(UserError):  # noqa: N818
 class Joined(NamedTuple):
     """Hold what a result was computed from: the split, the request, and its models and score tables by name.
 
-    untrained: models of random weights, if a metric compared with them.
+    untrained: models of random weights, if a metric compared with them. groups: columns whose values are compared.
     """
 
     result: dict[str, Any]
@@ -40,11 +40,13 @@ class Joined(NamedTuple):
     models: dict[str, Artefact]
     scores: dict[str, Artefact]
     untrained: Artefact | None = None
+    groups: tuple[str, ...] = ()
 
     @property
     def tables(self) -> Tables:
         """Return the joined score tables, without withdrawn utterances."""
-        return join(self.data, self.request, self.models, self.scores, int(self.result["seed"]), self.untrained)
+        seed = int(self.result["seed"])
+        return join(self.data, self.request, self.models, self.scores, seed, self.untrained, self.groups)
 
 
 def read_tables(outputs: Outputs, folder: Path) -> tuple[Tables, NDArray[np.str_]]:
@@ -62,9 +64,11 @@ def read_joined(outputs: Outputs, folder: Path) -> Joined:
     scores = {name: artefact(outputs, "scores", key) for name, key in in_order(inputs["scores"])}
     models = {name: artefact(outputs, name.partition("-")[0], key) for name, key in in_order(inputs["models"])}
     key = outputs.inputs(scores["original"].folder)["split"]
-    data = _data(artefact(outputs, "split", key), outputs, folder)
+    groups = read_groups(folder)
+    data = _data(artefact(outputs, "split", key), outputs, folder, groups)
     drawn = artefact(outputs, "untrained", inputs["untrained"]) if "untrained" in inputs else None
-    return Joined(result, data, request_of(folder, result, data.table), models, scores, drawn)
+    request = request_of(folder, result, data.table)
+    return Joined(result, data, request, models, scores, drawn, tuple(groups.columns))
 
 
 def in_order(named: Mapping[str, str]) -> list[tuple[str, str]]:
@@ -85,10 +89,11 @@ def artefact(outputs: Outputs, stage: str, key: str) -> Artefact:
     return Artefact(found, key, built=False)
 
 
-def _data(split: Artefact, outputs: Outputs, folder: Path) -> Data:
+def _data(split: Artefact, outputs: Outputs, folder: Path, groups: pd.DataFrame) -> Data:
     table = pd.read_csv(verified(split.folder, "utterances.csv"), dtype=str, keep_default_na=False)
     if (speakers := _speakers(folder, table["id"])) is not None:
         table["speaker"] = speakers
+    table[list(groups.columns)] = groups
     audio = Audio(folder, folder, table, "", pd.DataFrame())
     return Data(audio, table, classes_of(table), split.key, outputs.inputs(split.folder))
 

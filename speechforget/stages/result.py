@@ -33,6 +33,11 @@ class Comparing(Maker, Protocol):
         ...
 
     @property
+    def groups(self) -> tuple[str, ...]:
+        """Return the columns of the corpus whose values are compared."""
+        ...
+
+    @property
     def checkpoint(self) -> Checkpoint | None:
         """Return the user's checkpoint of the original, if there is one."""
         ...
@@ -60,6 +65,7 @@ def make_result(
         **({"deliver": deliver} if (deliver := delivered_by(run.config)) != "unlearned" else {}),
         **{name: artefact.key for name, artefact in audited.items()},
         **({"untrained": drawn.key} if drawn else {}),
+        **({"groups": list(run.groups)} if run.groups else {}),
     }
 
     def build(folder: Path, key: str) -> None:
@@ -73,7 +79,7 @@ def make_result(
             for name, artefact in audited.items():
                 told[name] = json.loads(verified(artefact.folder, f"{name}.json").read_text(encoding="utf-8"))
             told["identity"] = record.identity(run.config, run.data, run.made_from, inputs)
-            measured = run.data, run.request, models, scores, attacked, drawn
+            measured = run.data, run.request, models, scores, attacked, drawn, run.groups
             result, tables = write_comparison(folder, run.config, told, *measured)
             if tracker is not None:
                 shown = run.config, run.data, run.request, models, result, tables

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from speechforget.batch import Batch, to_device
@@ -23,13 +24,13 @@ from speechforget.methods.base.driver import Driver
 from speechforget.methods.base.method import Context, Method, Pass
 from speechforget.methods.base.switches import SWITCHES, equip
 from speechforget.models.folder import build_classifier, load_classifier
-from speechforget.models.lora import adapt, settled
+from speechforget.models.lora import adapt, low_rank, settled
 from speechforget.seeding import order, seed_from
 from speechforget.stages.curve_rows import curve_rows
 from speechforget.stages.importance_cache import ImportanceCache
 from speechforget.stages.retrain import Retraining
 from speechforget.store import write_json
-from speechforget.store.names import CERTIFICATE
+from speechforget.store.names import CERTIFICATE, LOW_RANK
 from speechforget.training.cost_meter import Cost
 from speechforget.training.device import compiled, start_process
 from speechforget.training.finite import check_weights
@@ -185,6 +186,8 @@ def unlearn(
         _run(settings, method, classifier, student, sources, forgotten, parts, device, cost, cache, retraining)
     if collectives.rank() == 0 and (stated := getattr(method, "certificate", None)) is not None:
         write_json(settings.folder / CERTIFICATE, stated)
+    if collectives.rank() == 0 and method.trainable == "lora":
+        save_file(low_rank(student), settings.folder / LOW_RANK)
     finish(settings, settled(student, method.trainable), parts, cost)
 
 

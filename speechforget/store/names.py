@@ -11,6 +11,7 @@ import unicodedata
 # Bytes in UTF-8. With key and `.lock` this stays below the 143 of encrypted file systems and below the 128 of W&B.
 LONGEST = 100
 
+LOW_RANK = "low_rank.safetensors"  # beside a model into which low-rank updates were merged
 CERTIFICATE = "certificate.json"  # beside a model whose method states a bound
 
 

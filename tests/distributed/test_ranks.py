@@ -33,7 +33,7 @@ FAST = [
     ("scrub", ["task=class", *SCRUB[1:]]),
     ("salun", ["task=sample"]),
     ("munba", ["task=sample", "method.curriculum=superloss"]),
-    ("sfron", ["task=class", "method.blend=0.7", "method.hard_mask=false", "method.every=2"]),
+    ("sfron", ["task=class", "method.blend=0.7", "method.hard_mask=false", "method.every=2", "method.optimizers=two"]),
     ("unsir", ["task=class", "method.order=sequential", "method.impair_batch_norm=train"]),
     ("boundary_expand", ["task=sample", "method.clip=0.1", "method.batch_norm=train"]),
 ]
@@ -41,6 +41,7 @@ FAST = [
 VARIANTS = [
     *[(method, []) for method in METHODS],
     ("scrub", SCRUB[1:]),
+    ("scrub", ["method.optimizers=two"]),
     ("random_label", ["method.order=sequential"]),
     ("salun", ["method.order=sequential"]),
     ("jit", ["method.clamp=true", "method.reduction=sum", "method.batch_norm=train"]),

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import soundfile
 import yaml
+from support.encoders import RAW
 
 from speechforget import load
 from speechforget.cli import classify, export, store
@@ -53,6 +54,11 @@ def exported(results: dict[str, Path], tmp_path_factory: pytest.TempPathFactory)
     folder = tmp_path_factory.mktemp("out") / "model"
     assert export.main([str(results["unlearned"]), str(folder)]) == 0
     return folder
+
+
+def blocks() -> list[str]:
+    """Return the Python code of the page."""
+    return re.findall(r"^```python\n(.*?)^```", PAGE.read_text(), flags=re.MULTILINE | re.DOTALL)
 
 
 def record_of(folder: Path) -> dict[str, Any]:
@@ -133,12 +139,37 @@ def test_an_exported_folder_classifies_as_the_result_does(
 def test_the_code_of_the_page_runs(
     exported: Path, tones: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (code,) = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(), flags=re.MULTILINE | re.DOTALL)
+    (code,) = [block for block in blocks() if "classify" in block]
     monkeypatch.chdir(exported.parent)
     shutil.copy(next(tones.glob("*/*.wav")), exported.parent / "recording.wav")
     exec(code.replace("my_model", exported.name), {})
     (exported.parent / "recording.wav").unlink()
     assert len(capsys.readouterr().out.splitlines()) == 2
+
+
+@pytest.mark.slow
+def test_the_delta_of_low_rank_updates_goes_on_and_off_the_original(
+    configure: Callable[..., dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    numbers = ", ".join(f"{name}: {number}" for name, number in RAW.items())
+    tiny = ["model=wav2vec2_base", "model.pretrained=null", "model.projection=8", f"model.architecture={{{numbers}}}"]
+    training = ["dataset.sample_rate=16000", "train.epochs=1", "train.warmup=0"]
+    method = ["method=gradient_ascent", "method.trainable=lora", "method.epochs=1", "method.learning_rate=0.01"]
+    config = configure(*tiny, *training, *ASKED[:2], *method, f"output={tmp_path / 'outputs'}")
+    result = Pipeline(config, Store.of(config)).result().folder
+    assert export.main([str(result), str(tmp_path / "my_delta"), "--format", "delta"]) == 0
+    assert export.main([str(result), str(tmp_path / "my_base"), "--model", "original", "--format", "folder"]) == 0
+    assert record_of(tmp_path / "my_delta")["formats"]["delta"]["low_rank"] == 4
+    (code,) = [block for block in blocks() if "delta.add" in block]
+    on, off = code.split("delta.take_off", 1)
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    exec(on, names)
+    sound = np.random.default_rng(0).normal(0, 0.1, 8000)
+    unlearned, base = load(result, device="cpu"), load(tmp_path / "my_base", device="cpu")
+    assert names["recogniser"].classify(sound).probability == pytest.approx(unlearned.classify(sound).probability)
+    exec(f"delta.take_off{off}", names)
+    assert names["recogniser"].classify(sound) == base.classify(sound) != unlearned.classify(sound)
 
 
 def test_classify_goes_on_after_a_bad_file_and_ends_with_code_1(
@@ -214,6 +245,7 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
     "no such model": (["{result}", "{new}", "--model", "oracel"], "did you mean 'oracle'"),
     "existing": (["{result}", "{full}"], "exists: choose another folder, or replace it with --overwrite"),
     "not ours": (["{result}", "{full}", "--overwrite"], "was not written by this command"),
+    "no delta": (["{result}", "{new}", "--format", "delta"], "unlearn with method.trainable=lora or head"),
     "bundle of nothing": (["{output}", "--bundle", "{new}"], "is not a result"),
     "bundle over something": (["{result}", "--bundle", "{full}"], "exists"),
 }

@@ -6,7 +6,7 @@ import json
 import re
 import shlex
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from support.results import tables_below
 
 from speechforget.cli import diff, purge, record, store, verify
 from speechforget.errors import UserError
+from speechforget.evaluation import groups
 from speechforget.page.write import Asked, make_page
 from speechforget.pipeline import Pipeline
 from speechforget.record import purge as purging
@@ -37,6 +38,14 @@ FAILED = {"overrides": ["method=scrub", "output=/home/anna"], "outcome": "failed
 NEVER = {"overrides": ["method=unsir"], "outcome": "not applicable", "reason": "The method unsir is not defined."}
 
 
+@pytest.fixture(scope="module", autouse=True)
+def small_groups() -> Iterator[None]:
+    """Compare groups of a few recordings, too."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(groups, "FEWEST_COMPARED", 2)
+        yield
+
+
 @pytest.fixture(scope="module")
 def original_run(configure: Callable[..., dict[str, Any]], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two methods for the request of a speaker, one for a class, and a sweep with jobs that gave no result."""
@@ -45,7 +54,8 @@ def original_run(configure: Callable[..., dict[str, Any]], tmp_path_factory: pyt
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(compare, "comparison_plot", lambda *given: given[2].touch())  # it takes longer than all else
         for overrides in (["method=none", *speaker], ["method=finetune", "method.epochs=1", *speaker], ["method=none"]):
-            config = configure(f"output={folder}", "train.epochs=1", "train.warmup=0", *overrides)
+            named = "evaluation.groups=[speaker]"
+            config = configure(f"output={folder}", "train.epochs=1", "train.warmup=0", named, *overrides)
             Pipeline(config, Store.of(config)).result()
     (folder / "sweeps" / "0123").mkdir(parents=True)
     for number, job in ((0, FAILED), (2, NEVER)):
@@ -199,6 +209,7 @@ def test_a_number_that_the_tables_do_not_give_is_found(outputs: Path, capsys: py
     write_record(outputs, build(outputs))
     assert check(outputs) == 1
     out = capsys.readouterr().out
+    assert told["comparison"]["unlearned"]["accuracy_gap_speaker_test"]["value"] is not None
     assert f"DIFFERS: accuracy_retain of unlearned (value): recorded {right / 2!r}, recomputed {right!r}" in out
     assert out.count(": reproduced, ") == 2
 

@@ -80,10 +80,12 @@ METHODS = sorted({path.stem for path in (CONF / "method").glob("*.yaml")} - RETR
 DECIDING = {"lotus that stops": {"margin": -2.0, "epochs": 3}, "scrub that rewinds": {"rewind": True}}
 
 
+# One optimiser for each kind of pass, and for each kind of step of one pass.
+TWO = {f"{name} of two optimisers": {"optimizers": "two"} for name in ("scrub", "sfron")}
 ITERATIVE = [name for name in METHODS if build_method(options_of(name)).passes()]
 
 
-@pytest.mark.parametrize("name", [*ITERATIVE, *DECIDING])
+@pytest.mark.parametrize("name", [*ITERATIVE, *DECIDING, *TWO])
 def test_unlearning_resumes_exactly(
     name: str, tmp_path: Path, sources: Sources, original: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -103,7 +105,7 @@ def resume(
     name: str, also_last: bool, tmp_path: Path, sources: Sources, original: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Kill a run after its second pass (and its last one), resume it, and compare it with an undisturbed run."""
-    method = {**options_of(name.split(maxsplit=1)[0]), **DECIDING.get(name, {})}
+    method = {**options_of(name.split(maxsplit=1)[0]), **(DECIDING | TWO).get(name, {})}
     unlearned(tmp_path / "quiet", original, sources, method)
     passes = len(pd.read_csv(tmp_path / "quiet" / "curves.csv"))
     assert name != "lotus that stops" or passes == 1

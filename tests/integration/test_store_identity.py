@@ -26,7 +26,7 @@ def recorded(configure, tmp_path_factory: pytest.TempPathFactory) -> dict[Path, 
     """Run one small experiment and return `inputs.json` of every artefact by its folder."""
     output = tmp_path_factory.mktemp("identity")
     attack = "evaluation.attacks=[{_target_: speechforget.attacks.noise_ball.NoiseBall, snr: [10], draws: 1, most: 9}]"
-    pipeline.run(configure(f"output={output}", "train.epochs=1", "method=ssd", attack))
+    pipeline.run(configure(f"output={output}", "train.epochs=1", "method=ssd", "evaluation.groups=[speaker]", attack))
     return {path.parent: json.loads(path.read_text()) for path in output.glob("*/*/inputs.json")}
 
 

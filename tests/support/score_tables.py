@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -46,4 +47,5 @@ def make_tables(
     original, unlearned = model(["forget", "retain"], 10.0), model(["retain"], 2.0)
     speaker = np.char.add("speaker", draw.integers(0, SPEAKERS, rows).astype(str))
     untrained = draw.normal(size=(5, int((role == "forget").sum()), CLASSES))
-    return Tables(original, oracle_scores, unlearned, forgotten, seed, speaker, WORDS, untrained=untrained)
+    tables = Tables(original, oracle_scores, unlearned, forgotten, seed, speaker, WORDS, untrained=untrained)
+    return replace(tables, groups={"sex": np.where(np.arange(rows) % 3, "male", "female")})

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from support.score_tables import WORDS, make_scores, make_tables
 
+from speechforget import explain
+from speechforget.data.groups import group_columns
+from speechforget.errors import UserError
 from speechforget.evaluation import calibration, groups, neighbours, power
 from speechforget.evaluation.tables import NOTHING, Tables
 
@@ -130,3 +137,105 @@ def test_false_alarms_on_exchangeable_oracles_are_about_five_percent():
         for _ in range(300)
     ]
     assert 0.03 < np.mean(rates) < 0.07
+
+
+def compared(rights, sizes, column="sex"):
+    """Numbers of groups a, b, ... with so many right answers of so many."""
+    names = np.repeat([chr(97 + number) for number in range(len(sizes))], sizes)
+    right = np.concatenate([np.arange(size) < correct for correct, size in zip(rights, sizes, strict=True)])
+    return groups.between(right, names, column)
+
+
+def test_the_gap_between_groups_in_closed_form():
+    found = compared([90, 80, 38], [100, 100, 40])
+    assert found["gap"].value == pytest.approx(0.95 - 0.8) and found["gap"].count == 240
+    assert math.isnan(found["gap"].low), "of three groups, two are chosen by the same numbers"
+    assert found["gap"].named == ("b: 0.800 of 100", "a: 0.900 of 100", "c: 0.950 of 40")
+    assert found["lowest"].value == pytest.approx(0.8) and found["lowest"].named == ("b: 0.800 of 100",)
+    assert found["lowest"].count == 100
+
+
+def test_two_groups_have_newcombes_interval():
+    found = compared([56, 48], [70, 80])["gap"]  # his example: 56/70 - 48/80, interval 0.0524 to 0.3339
+    assert (found.value, found.low, found.high) == pytest.approx((0.2, 0.0524, 0.3339), abs=1e-4)
+    alike = compared([50, 50], [100, 100])["gap"]
+    assert alike.value == alike.low == 0 and alike.high > 0.1
+
+
+def test_small_and_unknown_groups_have_no_gap():
+    names = np.array(["a"] * 30 + ["b"] * 19 + [""] * 50)
+    right = np.arange(99) < 30
+    found = groups.between(right, names, "accent")
+    assert {value.reason for value in found.values()} == {"fewer than 2 values of accent have 20 utterances here"}
+    assert set(groups.between(right[:0], names[:0], "accent").values()) == {NOTHING}
+    many = compared(range(25, 50), [50] * 25)["gap"].named
+    assert len(many) == 20 and many[0].startswith("a: 0.500") and many[-1].startswith("y: 0.980")
+
+
+@given(share=st.floats(0, 1), sizes=st.lists(st.integers(1, 4), min_size=2, max_size=3))
+def test_the_gap_by_chance_is_the_mean_over_all_outcomes(share, sizes):
+    mean = 0.0
+    for rights in itertools.product(*(range(size + 1) for size in sizes)):
+        chances = [
+            math.comb(size, right) * share**right * (1 - share) ** (size - right)
+            for right, size in zip(rights, sizes, strict=True)
+        ]
+        shares = [right / size for right, size in zip(rights, sizes, strict=True)]
+        mean += math.prod(chances) * (max(shares) - min(shares))
+    assert groups.gap_by_chance(share, np.array(sizes)) == pytest.approx(mean, abs=1e-9)
+
+
+def test_groups_that_are_served_alike_have_the_gap_of_chance():
+    draw = np.random.default_rng(0)
+    sizes = np.array([50, 80, 200])
+    drawn = draw.binomial(sizes, 0.9, (4000, 3)) / sizes
+    assert np.mean(drawn.max(axis=1) - drawn.min(axis=1)) == pytest.approx(groups.gap_by_chance(0.9, sizes), rel=0.03)
+
+
+def test_gaps_of_a_comparison_are_of_validation_and_test_in_each_model():
+    tables = make_tables(rows=4000)
+    sex = np.where(np.arange(4000) % 3 == 0, "female", "male")
+    wrong = np.where((sex == "female")[:, None], -tables.unlearned.logits, tables.unlearned.logits)
+    tables = replace(tables, unlearned=replace(tables.unlearned, logits=wrong), groups={"sex": sex})
+    found = {model: groups.group_gap(tables, model) for model in ("original", "oracle", "unlearned")}
+    assert set(found["oracle"]) == {
+        f"accuracy_{kind}_sex_{subset}" for kind in ("gap", "gap_chance", "lowest") for subset in ("validation", "test")
+    }
+    for subset in ("validation", "test"):
+        name = f"accuracy_gap_sex_{subset}"
+        assert found["unlearned"][name].value > 0.5 > 0.15 > found["oracle"][name].value
+        assert found["unlearned"][f"accuracy_lowest_sex_{subset}"].named[0].startswith("female: ")
+        mask = tables.subsets()[subset] & (sex == "female")
+        assert found["original"][name].named[0].endswith(f" of {mask.sum()}") or f" of {mask.sum()}" in str(
+            found["original"][name].named
+        )
+    assert groups.group_gap(replace(tables, groups={}), "unlearned") == {}
+    assert explain.find("accuracy_gap_sex_test").name == explain.find("accuracy_lowest_sex_test").name == "group_gap"
+    with pytest.raises(ValueError, match="a column of groups"):
+        replace(tables, groups={"sex": sex[:-1]})
+
+
+PEOPLE = pd.DataFrame(
+    {
+        "id": [str(number) for number in range(60)],
+        "sex": ["f", "m"] * 30,
+        "accent": ["", "scottish"] * 30,
+        "gender": [str(number) for number in range(60)],
+        "speaker": [f"s{number % 30}" for number in range(60)],
+        "first language": ["a", "b"] * 30,
+    }
+)
+
+
+def test_columns_of_groups():
+    assert group_columns(PEOPLE, "auto") == ("sex",), "one accent is no group, and 60 genders are none"
+    assert group_columns(PEOPLE, ["speaker", "sex", "speaker"]) == ("speaker", "sex")
+    assert group_columns(PEOPLE, []) == ()
+    for column, words in {
+        "sexx": "does not have: did you mean 'sex'",
+        "subset": "does not have",
+        "accent": r"has 1 value\(s\)",
+        "first language": "rename the column",
+    }.items():
+        with pytest.raises(UserError, match=words):
+            group_columns(PEOPLE, [column])

@@ -140,6 +140,11 @@ def test_names_of_people_are_hidden() -> None:
         f"{SALT.hashed('anna: b')}: 0.5"
     ]
     assert hidden_named("accuracy_worst_classes_test", ["stop: 0.5"], "word", SALT) == ["stop: 0.5"]
+    assert hidden_named("accuracy_gap_sex_test", ["female: 0.5 of 20"], "word", SALT) == ["female: 0.5 of 20"]
+    for column in ("speaker", "client_id"):
+        assert hidden_named(f"accuracy_lowest_{column}_test", ["anna: 0.5 of 20"], "word", SALT) == [
+            f"{SALT.hashed('anna')}: 0.5 of 20"
+        ]
     assert hidden_named("neighbour_share_test", ["anna: 0.5"], "speaker", SALT) == [f"{SALT.hashed('anna')}: 0.5"]
     words = ["seed=1", "task.values=[anna]", "output=/home/anna", "+task.ids=anna.txt"]
     assert hidden_overrides(words) == ["seed=1", "task.values=VALUES", "+task.ids=IDS"]

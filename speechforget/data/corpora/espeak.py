@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -39,6 +40,7 @@ def index(
     """Index every word by every voice, `renderings` times, each with another rate, pitch, loudness, position and noise.
 
     The recordings are made once, in a folder below `root`, or below `cache` if there is no root.
+    Columns: word, speaker, rendering, accent (en-us, ...) and sex (female, male; "" where espeak-ng does not say).
 
     voices: a number (variants drawn by seed, each with one of the English accents), or names such as en-us+klatt3.
     test: for label "word" the share of the voices that test, which are not in training; for label "speaker" the share
@@ -63,11 +65,23 @@ def index(
         tested = table["speaker"].isin(testing_voices(chosen, test, seed))
     table.insert(1, "path", table["id"])
     table.insert(2, "subset", tested.map({True: "test", False: "train"}))
+    table["accent"] = table["speaker"].str.partition("+")[0]
+    table["sex"] = table["speaker"].map({voice: sex_of(voice) for voice in chosen})
     clips = [{"id": row.id, "word": row.word, "voice": row.speaker} for row in table.itertuples()]
     top = Path(root).expanduser() if root else cache / "espeak"
     options = "dataset.corpus.words or dataset.corpus.voices"
     folder, steady = record(PROGRAM, VERSION, draw_ranges(clips, RANGES, seed), top, lock, options)
     return Corpus("espeak", folder, table, steady=steady)
+
+
+def sex_of(voice: str) -> str:
+    """Return the gender that espeak-ng's file of the voice's variant states, lower case; "" if it states none."""
+    import espeakng_loader
+
+    file = Path(espeakng_loader.get_data_path()) / "voices" / "!v" / voice.partition("+")[2]
+    text = file.read_text(encoding="utf-8") if file.is_file() else ""
+    stated = re.search(r"^\s*gender\s+(female|male)\b", text, re.I | re.M)
+    return stated[1].lower() if stated else ""
 
 
 def _check(words: list[str], renderings: int, test: float) -> None:

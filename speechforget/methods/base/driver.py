@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from speechforget.batch import Batch, Pair, is_whole
 from speechforget.distributed import collectives
 from speechforget.methods.base.method import BatchNorm, Evaluate, Method, Pass
+from speechforget.methods.base.two_optimizers import TwoOptimizers, clear
 from speechforget.optimizers import make_optimizer
 
 logger = logging.getLogger(__name__)
@@ -74,15 +76,18 @@ class Driver:
         return [*self.student.parameters(), *self.method.parameters()]
 
     def make_optimizer(self) -> torch.optim.Optimizer:
-        """Make the one optimiser of the whole run."""
-        return make_optimizer(self._parameters(), self.method.optimizer, self.plan[0].rate(0))
+        """Make the optimiser of the whole run, or one for forget steps and one for retain steps."""
+        make = partial(make_optimizer, options=self.method.optimizer, learning_rate=self.plan[0].rate(0))
+        if self.method.optimizers == "one":
+            return make(self._parameters())
+        return TwoOptimizers(make(self._parameters()), make(self._parameters()))
 
     def start_pass(self, index: int, optimizer: torch.optim.Optimizer) -> None:
         """Set batch-norm, and clear the optimiser's state if the pass asks for it."""
         current = self.plan[index]
         set_batch_norm(self.student, current.batch_norm, self.method.frozen_batch_norm)
         if current.fresh_optimizer:
-            optimizer.state.clear()
+            clear(optimizer, current)
         self._step = 0
         self._before = [parameter.detach().clone() for parameter in self._trainable()]
 
@@ -96,7 +101,9 @@ class Driver:
         )
 
     def after_backward(self, index: int, optimizer: torch.optim.Optimizer) -> None:
-        """Run the method's hook on the gradients, set the step's learning rate and clip the gradient."""
+        """Run the method's hook on the gradients, set the step's optimiser and learning rate, and clip the gradient."""
+        if isinstance(optimizer, TwoOptimizers):
+            optimizer.use(self.plan[index].half(self._step))
         for group in optimizer.param_groups:
             group["lr"] = self.plan[index].rate(self._step) * self.factor
         self._step += 1

@@ -21,6 +21,7 @@ from speechforget.methods.common.losses import mean
 from speechforget.methods.common.superloss import Curriculum
 
 Stream = Literal["forget", "retain", "both", "turns", "mix", "nothing"]
+Half = Literal["forget", "retain"]
 BatchNorm = Literal["frozen", "batch", "train"]
 Evaluate = Callable[[str], float]
 
@@ -74,6 +75,16 @@ class Pass:
     def rate(self, step: int) -> float:
         """Return the learning rate of a step, counted from 0."""
         return self.learning_rate(step) if callable(self.learning_rate) else self.learning_rate
+
+    @property
+    def halves(self) -> tuple[Half, ...]:
+        """Return whether its steps are of forget, of retain or of both in turns; empty where a step mixes them."""
+        known: dict[str, tuple[Half, ...]] = {"forget": ("forget",), "retain": ("retain",)}
+        return ("forget", "retain") if self.stream == "turns" else known.get(self.stream, ())
+
+    def half(self, step: int) -> Half:
+        """Return what a step of a pass with `halves` is of, counted from 0."""
+        return self.halves[0] if len(self.halves) == 1 else "retain" if step % (self.every + 1) else "forget"
 
 
 class Retraining(Protocol):
@@ -154,10 +165,10 @@ class Method(nn.Module):
 
     needs: the data sets that the method uses, out of `forget`, `retain` and `validation`. Asking for any other set
         raises an error.
-    optimizer: options of `make_optimizer`; one optimiser serves all passes.
+    optimizer: options of `make_optimizer`; one optimiser serves all passes, unless `optimizers` is `two`.
     clip: the largest global gradient norm; None: no limit.
     frozen_batch_norm: the mode of batch-norm layers with frozen weights; None: the mode of the pass.
-    curriculum, trainable, retain_share, learning_rate_steps: see `switches.py`.
+    curriculum, trainable, retain_share, learning_rate_steps, optimizers: see `switches.py`.
     """
 
     needs: frozenset[str] = frozenset({"forget", "retain"})
@@ -165,6 +176,7 @@ class Method(nn.Module):
     trainable: str = "all"
     retain_share: float = 1.0
     learning_rate_steps: float | None = None
+    optimizers: str = "one"
 
     def __init__(self, optimizer: Mapping[str, Any] | None = None, clip: float | None = None) -> None:
         super().__init__()
