@@ -30,7 +30,7 @@ def with_seconds(config: Mapping[str, Any], lengths: pd.Series) -> dict[str, Any
     """
     dataset = dict(config["dataset"])
     asked, longest = dataset["seconds"], rounded_up(float(lengths.max()))
-    text = dataset["label"] == TEXT
+    text = dataset.get("label") == TEXT
     if asked == AUTO:
         dataset["seconds"] = rounded_up(float(np.percentile(lengths, 100 if text else PERCENTILE, method="higher")))
         if dataset["seconds"] > LONGEST:

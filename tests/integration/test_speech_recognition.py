@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from speechforget.stages.joined import read_tables
 from speechforget.stages.score_files import read_scores
 from speechforget.store import Artefact, Store
 
+PAGE = Path(__file__).parents[2] / "docs" / "speech_recognition.md"
 CONF = Path(__file__).parents[2] / "conf" / "method"
 Configure = Callable[..., dict[str, Any]]
 METHODS = sorted(path.stem for path in CONF.glob("*.yaml") if "text" in OmegaConf.load(path).get("labels", []))
@@ -81,6 +83,15 @@ def test_the_model_learns_to_write_what_is_said(made: tuple[Pipeline, Artefact],
     assert heard == ["".join(names[row]).strip() for row in stored]
     with pytest.raises(UserError, match="call transcribe"):
         recogniser.classify(recordings / "speaker0_2.wav")
+
+
+def test_the_page_on_transcripts_has_code_that_runs(
+    made: tuple[Pipeline, Artefact], recordings: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), flags=re.DOTALL)
+    code = code.replace("outputs/result/...", str(made[1].folder))
+    exec(code.replace("recording.wav", str(recordings / "speaker0_2.wav")), {})
+    assert set(capsys.readouterr().out.strip()) <= set(" abcd")
 
 
 def test_a_recording_without_a_transcript_is_left_out(made: tuple[Pipeline, Artefact]) -> None:
