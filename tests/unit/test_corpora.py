@@ -215,6 +215,20 @@ def test_espeak_tests_unheard_voices_or_other_renderings(monkeypatch) -> None:
     assert not {voice.partition("+")[2] for voice in words["speaker"]} & espeak.NOT_REPRODUCIBLE
 
 
+def test_espeak_says_the_accent_and_where_known_the_sex(monkeypatch) -> None:
+    monkeypatch.setattr(espeak, "_make", lambda *_: None)
+    voices = ["en+m1", "en-029+f4", "en-us+Lee", "en-us+klatt", "en-gb-scotland"]
+    table = espeak.index(None, "word", Path("cache"), voices=voices).table
+    said = table.drop_duplicates("speaker").set_index("speaker")[["accent", "sex"]]
+    assert said.apply(tuple, axis=1).to_dict() == {
+        "en+m1": ("en", "male"),
+        "en-029+f4": ("en-029", "female"),
+        "en-us+Lee": ("en-us", "male"),
+        "en-us+klatt": ("en-us", ""),
+        "en-gb-scotland": ("en-gb-scotland", ""),
+    }
+
+
 BAD_OPTIONS: list[tuple[dict[str, object], str]] = [
     ({"voices": 1}, "choose 2 to"),
     ({"voices": 1000}, "choose 2 to"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -52,6 +53,7 @@ def index(
     """Index every word by every voice, `renderings` times, each with another rate, pitch, loudness, position and noise.
 
     The recordings are made once, in a folder below `root`, or below `cache` if there is no root.
+    Columns: word, speaker, rendering, accent (en-us, ...) and sex (female, male; "" where espeak-ng does not say).
 
     voices: a number (variants drawn by seed, each with one of the English accents), or names such as en-us+klatt3.
     test: for label "word" the share of the voices that test, which are not in training; for label "speaker" the share
@@ -77,6 +79,8 @@ def index(
         tested = table["speaker"].isin(_drawn(chosen, seed, "test voices")[: max(1, round(test * len(chosen)))])
     table.insert(1, "path", table["id"])
     table.insert(2, "subset", tested.map({True: "test", False: "train"}))
+    table["accent"] = table["speaker"].str.partition("+")[0]
+    table["sex"] = table["speaker"].map({voice: sex_of(voice) for voice in chosen})
     clips = _clips(table, seed)
     recipe = [
         VERSION,
@@ -129,6 +133,17 @@ def _voices(voices: int | Sequence[str], seed: int) -> list[str]:
                 f"{nearest(variant, variants)}."
             )
     return names
+
+
+def sex_of(voice: str) -> str:
+    """Return the gender that espeak-ng's file of the voice's variant states, lower case; "" if it states none."""
+    import espeakng_loader
+
+    file = Path(espeakng_loader.get_data_path()) / "voices" / "!v" / voice.partition("+")[2]
+    stated = (
+        re.search(r"^\s*gender\s+(female|male)\b", file.read_text("utf-8"), re.I | re.M) if file.is_file() else None
+    )
+    return stated[1].lower() if stated else ""
 
 
 def _check(voices: list[str], words: list[str], renderings: int, test: float) -> None:
