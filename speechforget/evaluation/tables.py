@@ -99,6 +99,7 @@ class Tables:
     confused: indices of the two classes whose labels were exchanged in some training utterances, empty if none were.
     untrained: logits (models, forget utterances, K) of models of random weights; None if no metric asks for them.
     taught: (n,) int64 class indices that models were trained on, which may be wrong; None if they are the labels.
+    attribute: (n,) str, the value of the attribute that the request removes, "" where unknown; None if it removes none.
     """
 
     original: Scores
@@ -111,6 +112,7 @@ class Tables:
     confused: tuple[int, ...] = ()
     untrained: NDArray[np.floating] | None = None
     taught: NDArray[np.int64] | None = None
+    attribute: NDArray[np.str_] | None = None
 
     def __post_init__(self) -> None:
         rows, outputs = self.original.logits.shape
@@ -120,6 +122,8 @@ class Tables:
             raise ValueError("there are not as many names of classes as outputs")
         if self.taught is not None and len(self.taught) != rows:
             raise ValueError("the column of taught labels differs in length from the score tables")
+        if self.attribute is not None and len(self.attribute) != rows:
+            raise ValueError("the column of the attribute differs in length from the score tables")
         asked = (int((self.original.role == "forget").sum()), outputs)
         if self.untrained is not None and self.untrained.shape[1:] != asked:
             raise ValueError("models of random weights were not scored on forget")

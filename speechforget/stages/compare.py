@@ -96,6 +96,7 @@ def join(
         data.confused,
         None if untrained is None else read_untrained(untrained.folder),
         np.delete(data.taught, request.withdrawn),
+        None if request.attribute is None else np.delete(request.attribute.values, request.withdrawn),
     )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
+from speechforget.config.attribute import removed
 from speechforget.config.evaluation import needs_untrained
 from speechforget.config.inputs import code_of, metrics_in
 from speechforget.config.oracle import delivered_by
@@ -60,6 +61,7 @@ def make_result(
         **({"deliver": deliver} if (deliver := delivered_by(run.config)) != "unlearned" else {}),
         **{name: artefact.key for name, artefact in audited.items()},
         **({"untrained": drawn.key} if drawn else {}),
+        **removed(run.config),
     }
 
     def build(folder: Path, key: str) -> None:
