@@ -68,32 +68,33 @@ def numbers_of(removed: Removed, batch: Batch) -> Tensor:
 
 
 def moments_of(context: Context, removed: Removed, weights: Tensor, batch_size: int) -> Moments:
-    """Compute the weighted moments of the original's embedding over the training set, two passes for accuracy."""
-    total, values = torch.float64, len(removed.names)
+    """Compute the weighted moments of the original's embedding over the training set.
+
+    They are taken about the mean of the first batch, so that float64 loses nothing to a large mean.
+    """
+    exact, values = torch.float64, len(removed.names)
 
     def read(batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         numbers = numbers_of(removed, batch)
         known = numbers >= 0
         with torch.no_grad():
-            embedding = context.original(*batch.inputs).embedding.to(total)[known].cpu()
+            embedding = context.original(*batch.inputs).embedding.to(exact)[known].cpu()
         numbers, labels = numbers[known].cpu(), batch.labels[known].cpu()
-        return embedding, functional.one_hot(numbers, values).to(total), weights[labels, numbers]
+        return embedding, functional.one_hot(numbers, values).to(exact), weights[labels, numbers]
 
-    def first(batch: Batch) -> Tensor:
+    centre = read(next(iter(context.batches("train", batch_size))))[0].mean(dim=0).nan_to_num()
+
+    def sums(batch: Batch) -> Tensor:
         x, z, w = read(batch)
-        return torch.cat([w @ x, w @ z, w.sum()[None]])
+        both = torch.cat([x - centre, z, torch.ones_like(w)[:, None]], dim=1)
+        return both.T @ (both * w[:, None])
 
-    width = read(next(iter(context.batches("train", 1))))[0].shape[1]
-    *sums, weight = context.total("train", batch_size, first, torch.zeros(width + values + 1, dtype=total))
-    means = torch.stack(sums) / weight
-
-    def second(batch: Batch) -> Tensor:
-        x, z, w = read(batch)
-        both = torch.cat([x, z], dim=1) - means
-        return (x - means[:width]).T @ (both * w[:, None])
-
-    found = context.total("train", batch_size, second, torch.zeros(width, width + values, dtype=total)) / weight
-    return Moments(means[:width], found[:, width:], found[:, :width])
+    size = len(centre) + values + 1
+    total = context.total("train", batch_size, sums, torch.zeros(size, size, dtype=exact))
+    total = total / total[-1, -1]
+    means, width = total[-1, :-1], len(centre)
+    spread = total[:width, :-1] - means[:width, None] * means[None]
+    return Moments(centre + means[:width], spread[:, width:], spread[:, :width])
 
 
 def least_squares_eraser(moments: Moments) -> tuple[Tensor, Tensor]:
