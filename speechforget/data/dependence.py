@@ -61,12 +61,12 @@ def depend(table: pd.DataFrame, dependent: Mapping[str, Any]) -> pd.DataFrame:
 
 def _taken(
     units: pd.DataFrame, column: str, labels: Sequence[str], values: Sequence[str], dependent: Mapping[str, Any]
-) -> dict[tuple[str, str], tuple[int, int]]:
+) -> dict[tuple[str, str], list[int]]:
     """Return how many units of each label and value the original trains on, and how many an oracle does."""
     counts = units.groupby(["label", column])["unit"].size()
     favoured, even = share_of(dependent["percent"], "dataset.dependent.percent") / 100, 1 / len(values)
     others = (1 - favoured) / (len(values) - 1)
-    found: dict[tuple[str, str], tuple[int, int]] = {}
+    found: dict[tuple[str, str], list[int]] = {}
     for number, label in enumerate(labels):
         shares = dict.fromkeys(values, others) | {values[number % len(values)]: favoured}
         room = int(min(counts.get((label, value), 0) / max(share, even) for value, share in shares.items()))
@@ -75,5 +75,12 @@ def _taken(
                 f"dataset.dependent leaves {room} training recordings of '{label}', and {FEWEST} are needed: "
                 f"use a larger corpus, or another column than {column}."
             )
-        found |= {(label, value): (round(share * room), round(even * room)) for value, share in shares.items()}
+        sides = _whole(list(shares.values()), room), _whole([even] * len(values), room)
+        found |= {(label, value): counts for value, *counts in zip(values, *sides, strict=True)}
     return found
+
+
+def _whole(shares: Sequence[float], room: int) -> list[int]:
+    """Divide `room` units by shares into whole numbers, none of which is a unit away from its share."""
+    edges = np.rint(np.cumsum([0.0, *shares]) * room)
+    return [int(count) for count in np.diff(edges)]

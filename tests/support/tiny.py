@@ -189,19 +189,9 @@ def context_of(
         return problem.batches(rows[name], size)
 
     teacher = watch(restrict(copy.deepcopy(original()), method.trainable))
-    about = {"attribute": VALUES, "inserted": erase}
+    about = {"attribute": VALUES, "inserted": erase, "retraining": Again(problem)}
     spent = {"spent": meter.spent} if isinstance(meter := getattr(watch, "__self__", None), Cost) else {}
-    return Context(
-        teacher,
-        lambda: watch(Tiny(99)),
-        batches,
-        CLASSES,
-        problem.forgotten,
-        5,
-        retraining=Again(problem),
-        **about,
-        **spent,
-    )
+    return Context(teacher, lambda: watch(Tiny(99)), batches, CLASSES, problem.forgotten, 5, **about, **spent)
 
 
 def guarded(problem: Problem, method: Method) -> Callable[[Pass, int], Iterator[Any]]:

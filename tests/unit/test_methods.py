@@ -118,10 +118,8 @@ def test_every_request_ends_in_evaluation_mode_with_finite_weights_at_the_cost_t
         student, cost = forget_a_class(name, variant)
         assert (cost.forward, cost.forward_backward) == facts.cost, changes
         one = [SAMPLES, Problem([3])] if "sample" in requests else []
-        students = [
-            *([student] if {"class", "attribute"} & set(requests) else []),
-            *(run(some, build(name, **changes)) for some in one),
-        ]
+        students = [student] if {"class", "attribute"} & set(requests) else []
+        students += [run(some, build(name, **changes)) for some in one]
         for student in students:
             assert not student.training
             assert all(bool(value.isfinite().all()) for value in student.state_dict().values()), changes
