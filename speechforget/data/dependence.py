@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 COUNTERPART, UNUSED = "counterpart", "unused"  # subsets: only an oracle trains on it; no model does
 SURPLUS = "surplus"  # column: "yes" for what the original trains on and an oracle does not
-FEWEST = 10  # recordings of a label that are trained on
+FEWEST = 5  # recordings of a label that are trained on
 
 
 def depend(table: pd.DataFrame, dependent: Mapping[str, Any]) -> pd.DataFrame:

@@ -13,6 +13,7 @@ from speechforget.export.graph import TOLERANCE, Agreement, padded
 from speechforget.export.source import Source, Unsupported
 from speechforget.models.encoders.base import TransformerClassifier
 from speechforget.models.encoders.huggingface import architecture_of, encoder_name, package
+from speechforget.models.erased import Erased
 from speechforget.models.lora import settled
 from speechforget.models.spectrogram_transformer import SpectrogramTransformer
 from speechforget.models.whisper import HOP, RATE, Whisper
@@ -32,6 +33,8 @@ def write_library_folder(folder: Path, source: Source, clips: list[Tensor]) -> A
     Raises Unsupported for a head that the library's class does not have, and if the logits do not agree.
     """
     classifier: Any = source.classifier
+    if isinstance(classifier, Erased):
+        raise Unsupported("the library's class has no eraser before its head")
     model = _library_model(classifier, source.description["labels"])
     extractor = _extractor(classifier)
     model.save_pretrained(folder)
