@@ -28,6 +28,8 @@ DISTANCE = "neighbour_js"
 BOTH_SIDES = ("neighbour_", HEARD)  # which side of the band they are on does not say what is left
 CLASS_NUMBERS = ("accuracy_forget", "accuracy_test_forgotten")
 CUE = "attribute_cue_test"
+# A request for an attribute is about what leaves the model; early layers of any model carry it, those of oracles too.
+LEAVES = {"probe_attribute_max": "probe_attribute_embedding"}
 STARTS = {
     REQUEST: ("membership_auc", "neighbour_", HEARD),
     INSIDE: ("probe_", "verification_"),
@@ -106,7 +108,7 @@ def _names(comparison: Comparison, question: str) -> list[str]:
     names = [name for name in names if not name.endswith(REPEATS)]
     largest = [name for name in names if name.endswith("_max")]
     return [
-        name
+        LEAVES.get(name, name)
         for name in names
         if name in largest or not any(name.startswith(other.removesuffix("max")) for other in largest)
     ]

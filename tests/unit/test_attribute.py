@@ -222,6 +222,18 @@ def test_the_verdict_asks_for_the_use_of_the_attribute(value: float, word: str) 
     assert answer.word == word and "attribute" in answer.sentence
 
 
+def test_the_verdict_looks_into_the_embedding_that_leaves() -> None:
+    def entry(number: float) -> dict[str, Any]:
+        return {"value": number, "count": 9, "oracles": 3, "oracle_spread": 0.01, "null_low": 0.6, "null_high": 0.62}
+
+    comparison = {
+        model: {"probe_attribute_embedding": entry(number), "probe_attribute_max": entry(0.9)}
+        for model, number in (("original", 0.9), ("oracle", 0.61), ("unlearned", 0.8))
+    }
+    answer = next(each for each in verdict(comparison) if each.evidence == ("probe_attribute_embedding",))
+    assert answer.word == UNDER
+
+
 def heard(known: bool, seed: int = 0) -> Any:
     """Return a subject of 16 speakers of two values, which axis 0 tells where it is known, and axis 1 the label."""
     draw = np.random.default_rng(seed)
