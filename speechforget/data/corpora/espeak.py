@@ -140,9 +140,8 @@ def sex_of(voice: str) -> str:
     import espeakng_loader
 
     file = Path(espeakng_loader.get_data_path()) / "voices" / "!v" / voice.partition("+")[2]
-    stated = (
-        re.search(r"^\s*gender\s+(female|male)\b", file.read_text("utf-8"), re.I | re.M) if file.is_file() else None
-    )
+    text = file.read_text(encoding="utf-8") if file.is_file() else ""
+    stated = re.search(r"^\s*gender\s+(female|male)\b", text, re.IGNORECASE | re.MULTILINE)
     return stated[1].lower() if stated else ""
 
 
