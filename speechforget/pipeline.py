@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from speechforget.config.attribute import removed
 from speechforget.config.evaluation import Training, has_pairs, oracle_names, request_of, trainings
 from speechforget.config.inputs import HEARING, WINDOWS, code_of, decisive, targets_in, version_of
 from speechforget.config.oracle import delivered_by
@@ -226,6 +227,7 @@ class Pipeline:
             **decisive("trainer", self.config["trainer"]),
             "seed": training.seed,
             **({"kept_epoch": kept.key} if kept else {}),
+            **removed(self.config),
         }
         name = f"{self.method['name']}-{self.name_of(training)}"
         title = f"{self.method['name']} {training.part or ''}".strip()

@@ -66,6 +66,7 @@ class Subject:
         request removes, none for a request of samples. seed: of all draws, the same for every model of a comparison.
     planted: reads the utterances that carry a key (`dataset.planted`); None if none does.
     scored: of the unchanged classifier, so that its outputs need no further pass; None if they are not known.
+    attribute: the value of the attribute that the request removes, "" where unknown; None if it removes none.
     """
 
     classifier: nn.Module
@@ -81,6 +82,7 @@ class Subject:
     batch_size: int = 128  # changes rounding only
     planted: Planted | None = None
     scored: Scored | None = None
+    attribute: NDArray[np.str_] | None = None
     _kept: dict[bytes, list[tuple[Batch, Tensor | None]]] = field(default_factory=dict, repr=False)
 
     @cached_property

@@ -66,14 +66,17 @@ class Probe:
 
         Explanation:
             values: probe_label_<layer>, probe_label_forget_<layer>, probe_membership_<layer>, probe_speaker_<layer>,
-                probe_<question>_max, probe_<question>_nats
+                probe_attribute_<layer>, probe_<question>_max, probe_<question>_nats
             meaning: Whether a simple classifier can read from a layer what the outputs no longer say. label: the
                 forgotten class among holdout and test utterances; label_forget: the same probe for forget itself;
-                membership: forget against non-members; speaker: who of the forgotten speakers spoke. A new head on old
-                features hides nothing from it.
+                membership: forget against non-members; speaker: who of the forgotten speakers spoke; attribute (only
+                for task=attribute): its value in holdout and test utterances of speakers that the probe does not know,
+                beyond what the label says. A new head on old features hides nothing from it.
             formula: cross-fitted logistic regression on standardised features, averaged over time: AUC (label,
-                membership) or balanced accuracy (speaker) on utterances that it was not fitted on; max: the largest of
-                all layers; nats: the largest H(Y) - cross-entropy, a lower bound of the mutual information.
+                membership) or balanced accuracy (speaker, attribute) on utterances that it was not fitted on, whose
+                speakers are in one fold each (membership, attribute); the mean of each label is subtracted in both;
+                max: the largest of all layers; nats: the largest H(Y) - cross-entropy, a lower bound of the mutual
+                information.
             unit: shares in [0, 1]; nats for nats; max and nats have no interval.
             aim: the oracle's value: layers of any model separate words that it never learned.
             fooled by: the largest of many layers, which is high by chance alone; information that is not linear; few
@@ -82,6 +85,8 @@ class Probe:
         """
         questions = {"label": self._label(subject), "membership": self._membership(subject)}
         questions["speaker"] = self._speaker(subject)
+        if subject.attribute is not None:
+            questions["attribute"] = self._attribute(subject, subject.attribute)
         asked = [question.rows for question in questions.values() if isinstance(question, Question)]
         rows = np.unique(np.concatenate([*asked, subject.rows["forget"][:1]]))
         features = layer_features(subject, rows)
@@ -129,6 +134,22 @@ class Probe:
         groups = subject.units[rows] if subject.speakers is None else self._voices(subject, rows)
         values = {"membership": lambda fitted: area(fitted, target == 1, target == 0)}
         return Question(rows, target, groups, everyone, values, everyone, subject.labels[rows])
+
+    def _attribute(self, subject: Subject, values: NDArray[np.str_]) -> Question | str:
+        """Ask for the value; speakers are kept whole in a fold, unless they are the values."""
+        known = subject.unheard[values[subject.unheard] != ""]
+        names = np.unique(values[known])
+        most = max(1, 2 * self.most // max(len(names), 1))
+        parts = [subject.drawn(known[values[known] == name], most, "probe", "attribute") for name in names]
+        if len(names) < 2 or min(map(len, parts)) < self.folds:
+            return f"holdout and test lack two values with {self.folds} utterances each"
+        rows = np.concatenate(parts)
+        target = np.repeat(np.arange(len(parts)), list(map(len, parts)))
+        everyone = np.ones(len(rows), dtype=np.bool_)
+        own = subject.speakers is None or np.array_equal(subject.speakers, values)
+        groups = subject.units[rows] if own else self._voices(subject, rows)
+        asked = {"attribute": lambda fitted: balanced_accuracy(fitted, target, everyone)}
+        return Question(rows, target, groups, everyone, asked, everyone, subject.labels[rows])
 
     def _voices(self, subject: Subject, rows: Rows) -> Rows:
         """Return groups of speakers; an utterance of an unknown speaker, or all if there is one, by exact copies."""

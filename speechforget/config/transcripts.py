@@ -41,8 +41,8 @@ def check_labels(config: Mapping[str, Any]) -> None:
 
 def _check_text(config: Mapping[str, Any]) -> None:
     dataset, train = config["dataset"], config["train"]
-    if config["task"]["kind"] == CLASS:
-        raise UserError("Transcripts are no classes that a request could name: choose task=sample.")
+    if config["task"]["kind"] != "sample":
+        raise UserError(f"task={config['task']['kind']} needs classes, and transcripts are none: choose task=sample.")
     for name, off in OFF.items():
         if train[name] != off:
             raise UserError(f"train.{name} needs classes, and transcripts are none: set train.{name}={off}.")

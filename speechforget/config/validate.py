@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from speechforget.config.attribute import check_attribute
 from speechforget.config.evaluation import buildable, check_evaluation
 from speechforget.config.known_answers import check_known_answers
 from speechforget.config.oracle import has_oracle
@@ -51,6 +52,7 @@ def check(config: Mapping[str, Any]) -> None:
     choice(config, "lock", ("flock", "lease"))
     check_labels(config)
     check_known_answers(config)
+    check_attribute(config)
     check_evaluation(config)
     check_delivered(config)
     check_method_fits(config)
@@ -75,7 +77,7 @@ def check_folders(config: Mapping[str, Any]) -> None:
 def check_task(config: Mapping[str, Any]) -> None:
     """Check the request as far as that needs no recordings; `select` checks the rest on the corpus."""
     task = config["task"]
-    choice(task, "kind", ("class", "sample"), "task.")
+    choice(task, "kind", ("class", "sample", "attribute"), "task.")
     whole(task, "seed", 0, "task.")
     if "balanced" in task:
         choice(task, "balanced", (True, False), "task.")

@@ -110,6 +110,7 @@ class Tables:
     untrained: logits (models, forget utterances, K) of models of random weights; None if no metric asks for them.
     taught: (n,) int64 class indices that models were trained on, which may be wrong; None if they are the labels.
     groups: columns of the corpus by name, (n,) str each, "" where unknown, whose values are compared.
+    attribute: (n,) str, the value of the attribute that the request removes, "" where unknown; None if it removes none.
     """
 
     original: Scores
@@ -123,6 +124,7 @@ class Tables:
     untrained: NDArray[np.floating] | None = None
     taught: NDArray[np.int64] | None = None
     groups: Mapping[str, NDArray[np.str_]] = field(default_factory=dict)
+    attribute: NDArray[np.str_] | None = None
 
     def __post_init__(self) -> None:
         rows, outputs = self.original.logits.shape
@@ -134,6 +136,8 @@ class Tables:
             raise ValueError("the column of taught labels differs in length from the score tables")
         if any(len(column) != rows for column in self.groups.values()):
             raise ValueError("a column of groups differs in length from the score tables")
+        if self.attribute is not None and len(self.attribute) != rows:
+            raise ValueError("the column of the attribute differs in length from the score tables")
         asked = (int((self.original.role == "forget").sum()), outputs)
         if self.untrained is not None and self.untrained.shape[1:] != asked:
             raise ValueError("models of random weights were not scored on forget")

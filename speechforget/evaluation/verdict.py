@@ -28,6 +28,9 @@ DISTANCE = "neighbour_js"
 BOTH_SIDES = ("neighbour_", HEARD)  # which side of the band they are on does not say what is left
 CLASS_NUMBERS = ("accuracy_forget", "accuracy_test_forgotten")
 ERRORS = "character_error_rate_worst"  # errors do harm where they are more, not fewer
+CUE = "attribute_cue_test"
+# A request for an attribute is about what leaves the model; early layers of any model carry it, those of oracles too.
+LEAVES = {"probe_attribute_max": "probe_attribute_embedding"}
 STARTS = {
     REQUEST: ("membership_auc", "neighbour_", HEARD),
     INSIDE: ("probe_", "verification_"),
@@ -109,7 +112,7 @@ def _names(comparison: Comparison, question: str) -> list[str]:
     names = [name for name in names if not name.endswith(REPEATS)]
     largest = [name for name in names if name.endswith("_max")]
     return [
-        name
+        LEAVES.get(name, name)
         for name in names
         if name in largest or not any(name.startswith(other.removesuffix("max")) for other in largest)
     ]
@@ -172,6 +175,8 @@ def _run(comparison: Comparison, way: str) -> str:
 
 def _averages(comparison: Comparison, forgotten: bool, level: float) -> Answer:
     """Answer from averages, which may show a difference, but never that there is none."""
+    if cue := judge(comparison, [CUE], level):
+        return _cue(cue)
     names = [*_names(comparison, REQUEST), *(CLASS_NUMBERS if forgotten else ())]
     evidence = judge(comparison, names, level)
     heard = [each for each in evidence if each.name == HEARD and each.value > each.high]
@@ -190,6 +195,20 @@ def _averages(comparison: Comparison, forgotten: bool, level: float) -> Answer:
     return _little(
         REQUEST, evidence, "because averages do not show what single recordings give away", _run(comparison, AUDIT)
     )
+
+
+def _cue(evidence: Sequence[Evidence]) -> Answer:
+    """Answer for a request of an attribute: does the model still take it for a hint of the label?"""
+    (cue,) = evidence
+    if cue.side is None or not cue.found:
+        reason = "there are fewer than 3 oracles" if cue.side is None else "the original's use is not told from oracles"
+        return _little(REQUEST, evidence, f"because {reason}", "raise evaluation.oracles")
+    word, opening = {
+        LEFT: (UNDER, "There is evidence that the model still takes the attribute for a hint of the label"),
+        BEYOND: (OVER, "There is evidence that the model shuns the labels that went with the attribute"),
+        ALIKE: (WITHIN, "The model's use of the attribute was not told apart from that of oracles"),
+    }[cue.side]
+    return _answer(REQUEST, word, opening, evidence, "weak")
 
 
 def _oracle(comparison: Comparison, figures: Sequence[Figure]) -> Answer:

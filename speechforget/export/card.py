@@ -75,6 +75,8 @@ def _title(source: Source) -> str:
 
 def _what(record: Mapping[str, Any]) -> str:
     request = record["request"]
+    if (attribute := request.get("attribute")) is not None:
+        return f"what tied {attribute} to the label"
     classes = len(request["forgotten"])
     whole = f", all of {classes} class{'es' * (classes != 1)}" if classes else ""
     return f"{request['forget']} recordings{whole}"
@@ -105,11 +107,16 @@ def _facts(source: Source) -> list[str]:
     record, request = source.record, source.record["request"]
     original = source.config["original"]["checkpoint"] is not None
     start = "a checkpoint of the user, whose training set is not known" if original else "trained for this result"
-    return [
-        f"Corpus: {record['dataset']}; the original is {start}.",
+    asked = [
         f"Request: {_what(record)} of {request['forget'] + request['retain']} training recordings, chosen by "
         f"{_chosen(record['task'])}; {request['retain']} were retained.",
         f"Non-members for attacks: {request['nonmembers']} recordings that no model was trained on.",
+    ]
+    if (attribute := request.get("attribute")) is not None:
+        asked = [f"Request: the model shall not carry {attribute}; its recordings and labels stay."]
+    return [
+        f"Corpus: {record['dataset']}; the original is {start}.",
+        *asked,
         f"Seeds: {record['seed']} for training and method, {source.config['task']['seed']} for the request, "
         f"{source.config['dataset']['split_seed']} for the split.",
     ]

@@ -13,6 +13,7 @@ from speechforget.export.graph import TOLERANCE, Agreement, padded
 from speechforget.export.source import Source, Unsupported
 from speechforget.models.encoders.base import TransformerClassifier
 from speechforget.models.encoders.huggingface import architecture_of, encoder_name, package
+from speechforget.models.erased import Erased
 from speechforget.models.lora import settled
 from speechforget.models.spectrogram_transformer import SpectrogramTransformer
 from speechforget.models.transcriber import Transcriber
@@ -35,6 +36,8 @@ def write_library_folder(folder: Path, source: Source, clips: list[Tensor]) -> A
     classifier: Any = source.classifier
     if isinstance(classifier, Transcriber):
         raise Unsupported("the library's classes of CTC are not written")
+    if isinstance(classifier, Erased):
+        raise Unsupported("the library's class has no eraser before its head")
     model = _library_model(classifier, source.description["labels"])
     extractor = _extractor(classifier)
     model.save_pretrained(folder)

@@ -16,6 +16,7 @@ from speechforget.distributed.batch_norm import globalised
 from speechforget.distributed.dropout import by_utterance
 from speechforget.errors import UserError
 from speechforget.models.ensemble import Ensemble
+from speechforget.models.erased import ERASER, insert_eraser
 from speechforget.models.pretrained import fetched
 from speechforget.store import write_json
 
@@ -23,14 +24,17 @@ from speechforget.store import write_json
 def build_classifier(model: Mapping[str, Any], classes: int, sample_rate: int) -> Any:
     """Build a classifier. Weights that are not pretrained are drawn from torch's global generator.
 
-    model: its options; `members` makes it an ensemble of such classifiers, by the numbers of their shards.
+    model: its options; `members` makes it an ensemble of such classifiers, by the numbers of their shards; `eraser`
+        puts an affine map of that width before its head.
     Raises UserError for options that the model does not take.
     """
     if "members" in model:
         member = {name: value for name, value in model.items() if name != "members"}
         return Ensemble({number: build_classifier(member, classes, sample_rate) for number in model["members"]})
-    options = fetched({name: value for name, value in model.items() if name not in ("name", "labels")})
+    options = fetched({name: value for name, value in model.items() if name not in ("name", "labels", ERASER)})
     classifier = by_utterance(instantiate_target(options, "model", classes=classes, sample_rate=sample_rate))
+    if ERASER in model:
+        insert_eraser(classifier, model[ERASER])
     return globalised(classifier) if collectives.world() > 1 else classifier
 
 

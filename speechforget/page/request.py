@@ -61,11 +61,16 @@ def screen(entry: Mapping[str, Any], policy: Mapping[str, Any] | None = None) ->
     forgotten = f"{counts['forget']} of {counts['forget'] + counts['retain']} training recordings"
     withdrawn = f", {counts['withdrawn']} more withdrawn" if counts.get("withdrawn") else ""
     classes = f" (whole classes: {', '.join(request['classes'])})" if request.get("classes") else ""
-    facts = [
-        ("Request", f"{request['name']}{classes}"),
+    asked = [
         ("To be forgotten", forgotten + withdrawn),
         *_earlier(request),
         ("Compared with", f"{counts['nonmembers']} matching recordings that no model heard"),
+    ]
+    if request["kind"] == "attribute":
+        asked = [("To be removed", f"{request['by']}; recordings and labels stay")]
+    facts = [
+        ("Request", f"{request['name']}{classes}"),
+        *asked,
         ("Corpus and model", f"{entry['dataset']} ({entry['label']}), {entry['model']}"),
         ("Method", str(entry["method"])),
         ("Seeds", ", ".join(f"{name} {value}" for name, value in entry["seeds"].items())),

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from speechforget.record.children import children
-from speechforget.record.command import command_of, without_speakers
+from speechforget.record.command import SPEAKER, command_of, without_speakers
 from speechforget.record.evidence import Evidence, keys_of
 from speechforget.record.folders import Outputs
 from speechforget.record.hidden import hidden_named, hidden_settings
@@ -74,7 +74,7 @@ class Entries:
             **self._artefacts(self.outputs.inputs(folder), ledger),
             "cost": put("costs", result.get("cost") or {}),
             "comparison": {
-                model: self._numbers(entries, result["label"]) for model, entries in result["comparison"].items()
+                model: self._numbers(entries, _told_apart(result)) for model, entries in result["comparison"].items()
             },
             "audit": put("audits", result["audit"]) if result.get("audit") else None,
             "power": put("powers", result["power"]) if result.get("power") else None,
@@ -123,6 +123,12 @@ class Entries:
         while row and row[-1] is None:
             row.pop()
         return row
+
+
+def _told_apart(result: Mapping[str, Any]) -> str:
+    """Return what the groups of metrics are: speakers, too, where a request removes who spoke."""
+    removed = (result.get("request") or {}).get("attribute")
+    return SPEAKER if removed == SPEAKER else str(result["label"])
 
 
 def numbers_of(result: Mapping[str, Any], model: str) -> dict[str, dict[str, Any]]:

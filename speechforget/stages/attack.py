@@ -88,6 +88,7 @@ def make_subject(
         int(config["seed"]),
         planted=None if waveforms.keys is None else Planted(waveforms, waveforms.keys),
         scored=None if scores is None else _scored(scores, waveforms.length, waveforms.samples, dataset["windows"]),
+        attribute=None if request.attribute is None else request.attribute.values,
     )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from speechforget.config.attribute import removed
 from speechforget.config.inputs import code_of, targets_in, version_of
 from speechforget.stages.maker import Maker
 from speechforget.store import Artefact
@@ -26,6 +27,7 @@ def attack(maker: Maker, model: Artefact, options: Mapping[str, Any]) -> Artefac
         "attack": options,
         "code": code_of("attack", *targets_in(options)),
         "seed": maker.seed,
+        **removed(maker.config),
     }
 
     def build(folder: Path, _: str) -> None:

@@ -86,7 +86,7 @@ def build_many(orders: Sequence[Order], data: Data, requests: Sequence[Request |
         seed, watch = int(order.config["seed"]), watch_of(config, order.stage)
         settings = FitSettings(Path(order.folder), config["trainer"], seed, None, order.title, watch)
         rows = rows_of(data, request)
-        jobs.append(Job(settings, sources.with_rows(**{**rows, "train": rows.get("retain", rows["train"])})))
+        jobs.append(Job(settings, sources.with_rows(**{**rows, "train": rows.get("oracle", rows["train"])})))
 
     def shown(number: int, error: UserError | None) -> None:
         order = orders[number]
@@ -120,13 +120,14 @@ def _fit(order: Order, settings: FitSettings, data: Data, request: Request | Non
         forgotten = tuple(data.classes.index(name) for name in request.forgotten)
         recipe = config["train"] if config["original"]["checkpoint"] is None else None
         cache = ImportanceCache(Store.of(config), Path(order.model), order.split, str(config["trainer"]["precision"]))
-        unlearn(settings, Path(order.model), sources, forgotten, config["method"], cache, recipe)
+        how = config["method"], cache, recipe, request.attribute
+        unlearn(settings, Path(order.model), sources, forgotten, *how)
         return
     from speechforget.stages.sisa import train_ensemble
     from speechforget.stages.train import train
 
     if request is not None:
-        sources.rows["train"] = sources.rows["retain"]
+        sources.rows["train"] = sources.rows["oracle"]
     if "sisa" in config["train"]:
         train_ensemble(settings, sources, data, config)
         return

@@ -116,6 +116,7 @@ def join(
         None if untrained is None else read_untrained(untrained.folder),
         np.delete(data.taught, request.withdrawn),
         {name: np.delete(data.table[name].to_numpy(dtype=str), request.withdrawn) for name in groups},
+        None if request.attribute is None else np.delete(request.attribute.values, request.withdrawn),
     )
 
 

@@ -10,7 +10,10 @@ from speechforget.stages.maker import Maker
 
 
 def mark(maker: Maker, training: Training, folder: Path) -> None:
-    """Write the requests that an oracle or an unlearned model has forgotten; nothing for the original of a run."""
+    """Write the requests that an oracle or an unlearned model has forgotten; nothing for the original of a run.
+
+    A request for an attribute is named without recordings.
+    """
     request = maker.request_of(training)
     if request is None:
         return

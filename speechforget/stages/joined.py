@@ -11,7 +11,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from speechforget.data.audio.cache import Audio
+from speechforget.data.requests.attribute import KIND, Attribute
 from speechforget.data.requests.past import EARLIER, Past, past_of, read_earlier
+from speechforget.data.requests.request import VALUES
 from speechforget.data.requests.select import NONE, Request, Rows
 from speechforget.data.transcripts import classes_of
 from speechforget.errors import UserError
@@ -128,7 +130,7 @@ def request_of(folder: Path, result: Mapping[str, Any], table: pd.DataFrame) -> 
 
     def rows(name: str) -> Rows:
         listed = read_list(folder, name)
-        if listed is None and name != "withdrawn":
+        if listed is None and name not in ("withdrawn", "counterparts"):
             raise NotHere(f"the list {name}.txt is not in its folder")
         if any(each not in place for each in listed or []):
             raise UserError(
@@ -145,7 +147,21 @@ def request_of(folder: Path, result: Mapping[str, Any], table: pd.DataFrame) -> 
         np.union1d(rows("withdrawn"), past.rows),
         past=past,
         keep_forget=bool(request.get("keep_forget")),
+        attribute=_attribute(folder, request, table),
+        counterparts=rows("counterparts"),
     )
+
+
+def _attribute(folder: Path, request: Mapping[str, Any], table: pd.DataFrame) -> Attribute | None:
+    """Read what a request for an attribute removes. Raises NotHere if the values are not in the folder."""
+    if KIND not in request:
+        return None
+    if not (folder / VALUES).exists():
+        raise NotHere(f"the list {VALUES} is not in its folder")
+    values = verified(folder, VALUES).read_text(encoding="utf-8").split("\n")[:-1]
+    if len(values) != len(table):
+        raise UserError(f"{folder / VALUES} is not of the recordings of its split: copy the result again.")
+    return Attribute(str(request[KIND]), np.array(values, dtype=str))
 
 
 def _past(folder: Path, result: Mapping[str, Any], table: pd.DataFrame) -> Past:

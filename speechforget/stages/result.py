@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
+from speechforget.config.attribute import removed
 from speechforget.config.evaluation import needs_untrained
 from speechforget.config.inputs import code_of, metrics_in
 from speechforget.config.oracle import delivered_by
@@ -66,6 +67,7 @@ def make_result(
         **{name: artefact.key for name, artefact in audited.items()},
         **({"untrained": drawn.key} if drawn else {}),
         **({"groups": list(run.groups)} if run.groups else {}),
+        **removed(run.config),
     }
 
     def build(folder: Path, key: str) -> None:

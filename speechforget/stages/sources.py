@@ -40,7 +40,8 @@ def make_sources(
     """Return the streams of a run by name; its rows are `all`, `train`, `validation` and, with a request, more.
 
     With forgotten classes, `validation` has the remaining classes, `validation_request` and `validation_forgotten` the
-    forgotten ones. Withdrawn utterances are in no validation set. All models of a split get the same noise.
+    forgotten ones. Withdrawn utterances are in no validation set. `oracle` is what an oracle is trained on. All models
+    of a split get the same noise.
     device: of the classifier. taught: whether labels are those that models are trained on, or else the true ones.
     """
     rows = rows_of(data, request)
@@ -73,6 +74,7 @@ def rows_of(data: Data, request: Request | None) -> dict[str, np.ndarray]:
         retain = np.setdiff1d(train, request.forget)
         validation = np.setdiff1d(validation, request.withdrawn)
         rows |= {"retain": retain, "forget": np.sort(request.forget)}
+        rows["oracle"] = np.union1d(retain, request.counterparts)
         rows |= {"validation": validation[~gone[validation]], "validation_forgotten": validation[gone[validation]]}
         rows["validation_request"] = rows["validation_forgotten"] if request.forgotten else validation
     return rows

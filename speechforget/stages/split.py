@@ -13,6 +13,7 @@ import pandas as pd
 
 from speechforget.config.inputs import code_of, dividing_choices
 from speechforget.data.audio.cache import Audio, decode
+from speechforget.data.dependence import SURPLUS, depend
 from speechforget.data.known_answers import change
 from speechforget.data.split import split
 from speechforget.data.tables.transcript import TEXT
@@ -103,8 +104,10 @@ def split_corpus(config: Mapping[str, Any], store: Producer) -> Data:
             dataset["copies"],
             dataset["split_seed"],
         )
+        table = depend(table, dataset["dependent"])
         table = change(table, dataset["planted"], dataset["confused"], dataset["mislabelled"])
-        table[["id", "label", "unit", "subset", "planted", "taught"]].to_csv(folder / "utterances.csv", index=False)
+        columns = ["id", "label", "unit", "subset", "planted", "taught", *([SURPLUS] if SURPLUS in table else [])]
+        table[columns].to_csv(folder / "utterances.csv", index=False)
 
     artefact = store.produce("split", f"{dataset['name']}-{dataset['label']}", inputs, build)
     subsets = pd.read_csv(verified(artefact.folder, "utterances.csv"), dtype=str, keep_default_na=False)

@@ -17,12 +17,14 @@ from torch import Tensor, nn
 from speechforget.batch import Batch, to_device
 from speechforget.config.instantiate import instantiate_target
 from speechforget.data.batches.streams import Nothing, Paired, Sources, Stream, Turns
+from speechforget.data.requests.attribute import Attribute
 from speechforget.distributed import collectives
 from speechforget.distributed.dropout import drawn_for
 from speechforget.errors import NotApplicable
 from speechforget.methods.base.driver import Driver
-from speechforget.methods.base.method import Context, Method, Pass
+from speechforget.methods.base.method import Context, Method, Pass, Removed
 from speechforget.methods.base.switches import SWITCHES, equip
+from speechforget.models.erased import erase
 from speechforget.models.folder import build_classifier, load_classifier
 from speechforget.models.lora import adapt, low_rank, settled
 from speechforget.seeding import order, seed_from
@@ -167,13 +169,14 @@ def unlearn(
     method_config: Mapping[str, Any],
     cache: ImportanceCache | None = None,
     recipe: Mapping[str, Any] | None = None,
+    attribute: Attribute | None = None,
 ) -> None:
     """Run the method on the classifier of the folder `original`; write the unlearned model and its cost to the folder.
 
     sources: rows `forget`, `retain`, `train`, `validation` and `validation_request` (validation utterances of the
         classes of the request).
     forgotten: numbers of the classes that are forgotten. cache: shares importances with other requests, if given.
-    recipe: of the original's training, if it is known.
+    recipe: of the original's training, if it is known. attribute: what a request for an attribute removes.
     """
     device = start_process(settings.trainer)
     classifier, parts = load_classifier(original)
@@ -183,7 +186,8 @@ def unlearn(
     student = copy.deepcopy(cost.watch(classifier.to(device)))
     with cost:
         retraining = None if recipe is None else _retraining(settings, sources, method, recipe, original, cost)
-        _run(settings, method, classifier, student, sources, forgotten, parts, device, cost, cache, retraining)
+        shown = settings, method, classifier, student, sources, forgotten, parts, device, cost, cache, retraining
+        _run(*shown, removed_of(attribute))
     if collectives.rank() == 0 and (stated := getattr(method, "certificate", None)) is not None:
         write_json(settings.folder / CERTIFICATE, stated)
     if collectives.rank() == 0 and method.trainable == "lora":
@@ -210,6 +214,7 @@ def _run(
     cost: Cost,
     cache: ImportanceCache | None,
     retraining: Retraining | None,
+    removed: Removed | None,
 ) -> None:
     def fresh() -> nn.Module:
         torch.manual_seed(seed_from(settings.seed, "fresh"))
@@ -229,6 +234,8 @@ def _run(
         cost.spent,
         lambda name: len(sources.rows[name]),
         retraining,
+        removed,
+        erase,
     )
     with settings.watch.watched("before its first pass" if method.passes() else "in its one step"):
         method.prepare(student, context)
@@ -245,6 +252,11 @@ def _run(
     compiled(student, settings.trainer)
     fit(Unlearning(driver, sources, settings, cost), settings, driver.steps or 0)
     student.eval()
+
+
+def removed_of(attribute: Attribute | None) -> Removed | None:
+    """Return an attribute as methods see it; None without one."""
+    return None if attribute is None else Removed(attribute.names, torch.from_numpy(attribute.numbers))
 
 
 def ordered_batches(

@@ -76,6 +76,18 @@ SMALL = {
         ["task.by=random", "method=scrub"],
         {"original": 1, "oracle": 3, "result": 1, "audit": 0},
     ),
+    "attribute": Small(
+        corpora.nothing,
+        [
+            *ONE_EPOCH,
+            "model.channels=[8,8]",
+            "dataset.corpus.words=[stop,go]",
+            "dataset.corpus.voices=[en+f1,en-029+f4,en+linda,en-us+m7,en+m8,en-029+m2]",
+            "dataset.corpus.renderings=9",
+        ],
+        ["method=none,leace"],
+        {"original": 1, "oracle": 3, "unlearned": 2, "result": 2},
+    ),
     "smoke": Small(corpora.nothing, ["train.epochs=1"], (), {"original": 1, "oracle": 1, "result": 1}),
     "arabic": Small(
         corpora.arabic_speech_commands,
@@ -157,7 +169,7 @@ def test_a_header_gives_the_command_the_hours_and_the_numbers_to_expect(experime
 def test_each_kind_of_job_composes_to_a_run_that_is_checked(experiment: str) -> None:
     for config in jobs_of(experiment):
         check(OmegaConf.to_container(config, resolve=True))  # type: ignore[arg-type]
-        assert build_method(method_of(config)).passes()
+        assert build_method(method_of(config)).passes() or experiment == "attribute"  # whose erasers make no pass
 
 
 @pytest.mark.parametrize("experiment", PAPER)

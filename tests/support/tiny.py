@@ -21,9 +21,10 @@ from torch.nn import functional
 from speechforget import seeding
 from speechforget.batch import Batch, Pair, nothing
 from speechforget.methods.base.driver import Driver
-from speechforget.methods.base.method import Context, Method, Pass
+from speechforget.methods.base.method import Context, Method, Pass, Removed
 from speechforget.methods.sisa import Sisa
 from speechforget.models.classifier import Output
+from speechforget.models.erased import erase
 from speechforget.models.lora import restrict
 from speechforget.stages.unlearn import build_method
 from speechforget.training.cost_meter import Cost
@@ -31,6 +32,7 @@ from speechforget.training.cost_meter import Cost
 CONF = Path(__file__).parents[2] / "conf" / "method"
 CLASSES = 4
 EPOCHS = 2
+VALUES = Removed(("a", "b"), torch.arange(46) // 3 % 2)  # of an attribute that says a little of the label
 RETRAINED = {"rewind", "sisa"}  # methods that train again by the recipe of the original, which the stages know
 
 
@@ -187,10 +189,9 @@ def context_of(
         return problem.batches(rows[name], size)
 
     teacher = watch(restrict(copy.deepcopy(original()), method.trainable))
+    about = {"attribute": VALUES, "inserted": erase, "retraining": Again(problem)}
     spent = {"spent": meter.spent} if isinstance(meter := getattr(watch, "__self__", None), Cost) else {}
-    return Context(
-        teacher, lambda: watch(Tiny(99)), batches, CLASSES, problem.forgotten, 5, retraining=Again(problem), **spent
-    )
+    return Context(teacher, lambda: watch(Tiny(99)), batches, CLASSES, problem.forgotten, 5, **about, **spent)
 
 
 def guarded(problem: Problem, method: Method) -> Callable[[Pass, int], Iterator[Any]]:

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from omegaconf import OmegaConf
 from support.score_tables import make_tables
 
 from speechforget.evaluation.accuracy import accuracy
-from speechforget.evaluation.compare import objective
+from speechforget.evaluation.compare import compare, objective
 from speechforget.evaluation.error_rates import error_rates, heard_differently, rate, worst_speakers
 from speechforget.evaluation.flags import DESTROYED, UNCHANGED, flags
 from speechforget.evaluation.tables import Scores, Tables
 from speechforget.recognition.ctc import spoken, text_loss
 from speechforget.stages.transcript_columns import counted, transcript_columns
 
+EVALUATION = Path(__file__).parents[2] / "conf" / "evaluation" / "transcripts.yaml"
 NAMES = ["", " ", "a", "b"]
 ROLES = ("forget", "forget", "retain", "retain", "test", "holdout")
 
@@ -93,6 +97,16 @@ def test_what_is_heard_differently_is_counted_in_letters() -> None:
     assert found["heard_differently_forget"].value == pytest.approx(1 / 10)
     assert found["heard_differently_retain"].value == 0
     assert heard_differently(tables(PERFECT), "oracle")["heard_differently_forget"].value == 0
+
+
+def test_without_an_oracle_only_what_needs_it_is_missing() -> None:
+    metrics = [str(path) for path in OmegaConf.load(EVALUATION).metrics]
+    found = compare(replace(tables(PERFECT), oracles=()), metrics)
+    assert found["unlearned"]["heard_differently_forget"]["reason"] == "there is no oracle"
+    assert found["unlearned"]["word_error_rate_forget"]["value"] == 0
+    beside = compare(tables(PERFECT), metrics)
+    assert beside["unlearned"].keys() == found["unlearned"].keys()
+    assert beside["unlearned"]["heard_differently_forget"]["gap"] == 0
 
 
 def test_classes_have_no_transcripts() -> None:

@@ -17,7 +17,7 @@ from support.results import CLASS, SAMPLE, comparison, entry, printed, record, s
 from speechforget.cli.report import main
 from speechforget.errors import UserError
 from speechforget.report.collect import collect
-from speechforget.report.columns import RUN_COLUMNS
+from speechforget.report.console import columns_of as run_columns
 from speechforget.report.console import print_comparison, threshold_sentence
 from speechforget.report.layout import cells, columns_of, comma_separated, latex, markdown, print_tables
 from speechforget.report.plot import comparison_plot
@@ -176,7 +176,8 @@ def test_a_narrow_terminal_leaves_columns_out_by_name(tmp_path):
         out, narrow = io.StringIO(), io.StringIO()
         print_tables(tables, gap=False, console=Console(file=out, width=width))
         print_comparison(result, console=Console(file=narrow, width=width))
-        for stream, columns, value in ((out, columns_of(tables[0]), "85.0 ± 7.1"), (narrow, RUN_COLUMNS, "80.0")):
+        both = ((out, columns_of(tables[0]), "85.0 ± 7.1"), (narrow, run_columns(result), "80.0"))
+        for stream, columns, value in both:
             text, shown = stream.getvalue(), words(stream.getvalue())
             assert max(map(len, text.splitlines())) <= width and value in text and "…" not in text
             for column in columns:  # in the table, or named as left out

@@ -316,7 +316,7 @@ def test_without_holdout_there_are_no_nonmembers() -> None:
         (task("class", classes=["w0", "w1", "w2", "w3", "w4"]), "all 5 classes"),
         (task("class", number=6), "1 to 5"),
         (task("class", number="two"), "1 to 5"),
-        ({**task(), "kind": "clas"}, "sample or class"),
+        ({**task(), "kind": "clas"}, "sample, class or attribute"),
     ],
 )
 def test_requests_without_sense_say_why(wrong, words) -> None:

@@ -17,7 +17,8 @@ from speechforget.seeding import seed_from
 
 SUBSETS = ("train", "validation", "holdout", "test")
 NO_ATTRIBUTES = frozenset(
-    {"id", "path", "subset", "start", "seconds", "offset", "samples", "sha1", "label", "unit", "planted", "taught"}
+    {"id", "path", "subset", "start", "seconds", "offset", "samples", "sha1", "label", "unit"}
+    | {"planted", "taught", "surplus"}
 )
 
 

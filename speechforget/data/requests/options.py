@@ -10,6 +10,7 @@ from speechforget.data.requests.steps import SEQUENCE, naming
 # (kind, by) -> ways to ask. The first way with its first key set counts, or else the last; only its keys have effect.
 WAYS: Mapping[tuple[str, str], tuple[tuple[str, ...], ...]] = {
     ("class", ""): (("classes",), ("percent", "seed"), ("number", "seed")),
+    ("attribute", ""): (("seed",),),
     ("sample", "random"): (("percent", "balanced", "seed"),),
     ("sample", "published"): (("percent", "balanced", "seed", "list", "lists"),),
     ("sample", "ids"): (("ids", "seed"),),
@@ -27,6 +28,7 @@ KNOWN = {key for ways in (*WAYS.values(), BY_COLUMN) for way in ways for key in 
 ONE_REQUEST: Mapping[str, Any] = {"requests": None, "at_once": False, "keep_forget": False, "after": None}
 DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "class": {"classes": None, "number": 1, "percent": None, **ONE_REQUEST},
+    "attribute": {},
     "sample": {
         **{"percent": 5, "balanced": True, "values": None, "number": 1, "share": None, "fewest": None},
         **{"ids": None, "releases": None, "pattern": None, "lists": None, **ONE_REQUEST},

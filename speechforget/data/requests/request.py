@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from speechforget.data.requests.attribute import KIND, Attribute
 from speechforget.data.requests.draw import NONE, Rows, rows_of
 from speechforget.data.requests.past import EARLIER, Earlier, Past, write_earlier
 
+VALUES = "attribute.txt"  # the value of the removed attribute in each row of the split, one a line
 SEVERAL = "several-requests"  # names what was forgotten in any order or at once
 
 
@@ -27,6 +29,8 @@ class Request:
     validation set and not in retain.
     matched: a sentence about the non-members. listed: whether the request is a list of ids.
     past: the earlier requests. keep_forget: whether the method may use their forgotten utterances, too.
+    attribute: what a request for an attribute removes, whose recordings stay; then `forget` is only what an oracle is
+    trained without. counterparts: what it is trained on in their place.
     """
 
     forget: Rows
@@ -38,6 +42,8 @@ class Request:
     listed: bool = False
     past: Past = field(default_factory=Past)
     keep_forget: bool = False
+    attribute: Attribute | None = None
+    counterparts: Rows = field(default_factory=NONE.copy)
 
     def retain(self, table: pd.DataFrame) -> Rows:
         """Return the training rows that neither this request nor an earlier one forgets."""
@@ -49,8 +55,9 @@ class Request:
         return np.setdiff1d(self.withdrawn, self.past.rows)
 
     def digest(self, table: pd.DataFrame) -> str:
-        """Hash the ids of what it forgets and of what is withdrawn with it."""
-        return digest_of(table, self.forget, *([self.withdrawn] if len(self.withdrawn) else []))
+        """Hash the ids of what it forgets, of what is withdrawn with it, and of counterparts."""
+        heard = [self.counterparts] if self.attribute is not None else []
+        return digest_of(table, self.forget, *([self.withdrawn] if len(self.withdrawn) else []), *heard)
 
     @property
     def of_oracle(self) -> Request:
@@ -80,11 +87,15 @@ class Request:
     def described(self, table: pd.DataFrame) -> Earlier:
         """Return the request by ids, as later requests need it."""
         forget, unheard = (tuple(table["id"].iloc[rows]) for rows in (self.forget, self.unheard))
+        if self.attribute is not None:
+            return Earlier(self.name, KIND, (), (), ())
         return Earlier(self.name, "class" if self.forgotten else "sample", self.forgotten, forget, unheard)
 
     @property
     def notes(self) -> list[str]:
-        """Return what readers must know about a listed request, which is no random draw."""
+        """Return what readers must know about a request that is no random draw."""
+        if self.attribute is not None:
+            return [self._removed(self.attribute.column)]
         gone = f"{len(self.unheard)} listed recordings were not trained on: no metric and no validation set has them."
         found = [*([gone] if len(self.unheard) else []), *([self.matched] if self.listed else [])]
         return [*found, *([self._earlier()] if self.past else [])]
@@ -98,6 +109,14 @@ class Request:
             f"the method {used} (task.keep_forget={str(self.keep_forget).lower()})."
         )
 
+    def _removed(self, column: str) -> str:
+        heard = f", with {len(self.counterparts)} counterparts in their place" if len(self.counterparts) else ""
+        return (
+            f"The request removes {column}; its recordings stay. forget holds the {len(self.forget)} training "
+            f"recordings that make {column} tell of the label: the oracle is trained without them{heard}. No attack on "
+            "membership applies."
+        )
+
     def to_json(self, table: pd.DataFrame) -> dict[str, Any]:
         """Return name, counts and classes for a result, without ids."""
         found: dict[str, Any] = {
@@ -109,6 +128,8 @@ class Request:
             "matched": self.matched,
             "forgotten": list(self.forgotten),
         }
+        if self.attribute is not None:
+            return found | {KIND: self.attribute.column, "counterparts": len(self.counterparts)}
         if self.past:
             found |= {"earlier": [_counted(each) for each in self.past.requests], "keep_forget": self.keep_forget}
         return found
@@ -132,12 +153,17 @@ def save(request: Request, table: pd.DataFrame, folder: Path) -> None:
     """Write forget.txt, retain.txt, nonmembers.txt and, if not empty, withdrawn.txt: UTF-8, one utterance id per line.
 
     forget.txt, or forget.txt and withdrawn.txt concatenated, can be used as a request by ids. Earlier requests, if
-    there are any, are in earlier.json.
+    there are any, are in earlier.json. A request for an attribute also has counterparts.txt, where it has some, and
+    attribute.txt, the value of each row of the split.
     """
     folder.mkdir(parents=True, exist_ok=True)
     lists = {"forget": request.forget, "retain": request.retain(table), "nonmembers": request.nonmembers}
-    for name, rows in {**lists, **({"withdrawn": request.unheard} if len(request.unheard) else {})}.items():
+    more = {"withdrawn": request.unheard, "counterparts": request.counterparts}
+    for name, rows in {**lists, **{name: rows for name, rows in more.items() if len(rows)}}.items():
         text = "".join(f"{identity}\n" for identity in table["id"].iloc[rows])
         (folder / f"{name}.txt").write_text(text, encoding="utf-8", newline="\n")
+    if request.attribute is not None:
+        text = "".join(f"{value}\n" for value in request.attribute.values)
+        (folder / VALUES).write_text(text, encoding="utf-8", newline="\n")
     if request.past:
         write_earlier(folder / EARLIER, request.past.requests)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from speechforget.data.requests.attribute import KIND
 from speechforget.data.requests.draw import NONE, Rows
 from speechforget.data.requests.ids import read_ids
 from speechforget.data.requests.past import Earlier, Past, past_of, read_earlier, without
@@ -19,7 +20,7 @@ from speechforget.data.requests.releases import read_gone
 from speechforget.data.requests.request import SEVERAL, Request, save
 from speechforget.data.requests.single import DRAWN, KNOWN_ANSWERS, select_one
 from speechforget.data.requests.steps import steps_of
-from speechforget.errors import UserError
+from speechforget.errors import NotApplicable, UserError
 
 logger = logging.getLogger(__name__)
 
@@ -51,6 +52,11 @@ def _next(table: pd.DataFrame, task: Mapping[str, Any], left_out: LeftOut, earli
     """Select a request among what earlier ones leave."""
     if not earlier:
         return select_one(table, task, left_out)
+    if KIND in {task["kind"], *(each.kind for each in earlier)}:
+        raise NotApplicable(
+            "A request for an attribute stands alone, because unlearning recordings would teach the attribute again: "
+            "unset original.result, original.checkpoint and task.after."
+        )
     past = past_of(table, earlier)
     rest = without(table, past)
     _refuse_twice(table, rest, task, past)

@@ -14,6 +14,8 @@ import pandas as pd
 
 from speechforget.data.corpora.base import attributes
 from speechforget.data.requests import published
+from speechforget.data.requests.attribute import KIND
+from speechforget.data.requests.balance import attribute_request
 from speechforget.data.requests.draw import (
     NONE,
     Rows,
@@ -57,6 +59,7 @@ def select_one(
     """Return the one request that `task` describes, whatever came before it, for a table from `split`.
 
     kind "class": the labels `classes`, or `number` of them drawn by `seed`.
+    kind "attribute": the column `by`, see `balance`.
     kind "sample", by:
         "random": `percent` of the training utterances, a prefix of one random order, so that a larger percent includes
             every smaller one; the classes take turns if `balanced`.
@@ -76,8 +79,10 @@ def select_one(
     kind, seed = task["kind"], int(task["seed"])
     if kind == "class":
         return _classes(table, task, seed)
+    if kind == KIND:
+        return attribute_request(table, task)
     if kind != "sample":
-        raise UserError(f"task.kind is '{kind}': choose sample or class.")
+        raise UserError(f"task.kind is '{kind}': choose sample, class or attribute.")
     by = str(task["by"])
     if by not in DRAWN and by in attributes(table):
         return _by_column(table, task, by, seed)

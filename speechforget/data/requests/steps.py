@@ -33,6 +33,8 @@ def way_of(task: Mapping[str, Any]) -> tuple[str, str]:
 def naming(task: Mapping[str, Any]) -> str:
     """Return the key of a task that an entry of `task.requests` takes the place of."""
     way = way_of(task)
+    if way[0] == "attribute":
+        raise NotApplicable("task.requests is not defined for task=attribute, which stands alone: remove it.")
     if way in SINGLE:
         raise NotApplicable(
             f"task.requests is not defined for task.by={way[1]}, which has one request: use task.by=ids."

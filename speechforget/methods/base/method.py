@@ -101,6 +101,17 @@ class Retraining(Protocol):
 
 
 @dataclass(frozen=True)
+class Removed:
+    """Hold the attribute that a request removes.
+
+    names: its known values. numbers: of each row of the corpus, the index of its value in `names`, -1 where unknown.
+    """
+
+    names: tuple[str, ...]
+    numbers: Tensor
+
+
+@dataclass(frozen=True)
 class Context:
     """Hold everything that a method may use before its passes.
 
@@ -116,6 +127,8 @@ class Context:
         the whole model, since calls of the whole model are counted automatically.
     sizes: name -> number of utterances of a set; None: its batches are counted.
     retraining: trains again by the recipe of the original; None: the recipe is not known.
+    attribute: what a request for an attribute removes; None for a request of recordings.
+    inserted: puts an affine map, weight and bias, before the head of a classifier, in place.
     """
 
     original: nn.Module
@@ -128,10 +141,18 @@ class Context:
     spent: Callable[[int], None] = lambda forward_backward: None
     sizes: Callable[[str], int] | None = None
     retraining: Retraining | None = None
+    attribute: Removed | None = None
+    inserted: Callable[[nn.Module, Tensor, Tensor], None] | None = None
 
     def count(self, name: str, batch_size: int) -> int:
         """Count the utterances of a set; without `sizes`, by reading it in batches of `batch_size`."""
         return self.sizes(name) if self.sizes else sum(len(batch.labels) for batch in self.batches(name, batch_size))
+
+    def erase(self, student: nn.Module, weight: Tensor, bias: Tensor) -> None:
+        """Map the student's embedding x to weight x + bias before it leaves and before the head reads it."""
+        if self.inserted is None:
+            raise RuntimeError("nothing here can insert a layer before a head")
+        self.inserted(student, weight, bias)
 
     def remember(self, of: Callable[..., Tensor], *arguments: Any) -> Tensor:
         """Compute `of(self, *arguments)` once for each original and store it for later requests and methods.

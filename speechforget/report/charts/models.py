@@ -13,8 +13,9 @@ from speechforget.evaluation.groups import FEWEST
 from speechforget.report.charts.scene import Chart, Scene, nothing, rows
 
 SHOTS = re.compile(r"relearn_(\d+)_final")
-LAYER = re.compile(r"probe_(label_forget|label|membership|speaker)_(?!(?:forget_)?(?:max|nats)$)(.+)")
-QUESTIONS = {"label_forget": "label of forget", "label": "label", "membership": "membership", "speaker": "voice"}
+LAYER = re.compile(r"probe_(label_forget|label|membership|speaker|attribute)_(?!(?:forget_)?(?:max|nats)$)(.+)")
+QUESTIONS = {"label_forget": "label of forget", "label": "label", "membership": "membership"}
+QUESTIONS |= {"speaker": "voice", "attribute": "attribute"}
 MOST_GROUPS = 20  # bars of words, or of speakers
 MOST_CONFUSED = 12  # columns of the confusion
 MOST_IN_MATRIX = 40  # classes of a whole matrix
