@@ -28,7 +28,7 @@ DISTANCE = "neighbour_js"
 BOTH_SIDES = ("neighbour_", HEARD)  # which side of the band they are on does not say what is left
 CLASS_NUMBERS = ("accuracy_forget", "accuracy_test_forgotten")
 STARTS = {
-    REQUEST: ("membership_auc", "neighbour_", HEARD),
+    REQUEST: ("membership_auc", "neighbour_", "backdoor_success", HEARD),
     INSIDE: ("probe_", "verification_"),
     RETURNS: (
         *("prototype_", "relearn", "compression_", "int8_", "int4_", "fp16_", "pruned_", "batch_norm_"),

@@ -64,6 +64,7 @@ def screen(entry: Mapping[str, Any], policy: Mapping[str, Any] | None = None) ->
     facts = [
         ("Request", f"{request['name']}{classes}"),
         ("To be forgotten", forgotten + withdrawn),
+        *_known_answer(entry),
         *_earlier(request),
         ("Compared with", f"{counts['nonmembers']} matching recordings that no model heard"),
         ("Corpus and model", f"{entry['dataset']} ({entry['label']}), {entry['model']}"),
@@ -90,6 +91,16 @@ def screen(entry: Mapping[str, Any], policy: Mapping[str, Any] | None = None) ->
         [(row["requirement"], row["status"], row["why"]) for row in entry.get("standards") or []],
         list(_copies(entry.get("purge") or {})),
     )
+
+
+def _known_answer(entry: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield what the dataset changed in the recordings of the request, where its answer is known: keys, labels, ..."""
+    by = entry["request"].get("by")
+    changed = ((entry.get("settings") or {}).get("dataset") or {}).get(by)
+    if isinstance(changed, Mapping):
+        told = (", ".join(map(str, value)) if isinstance(value, list) else value for value in changed.values())
+        values = (f"{name} {value}" for name, value in zip(changed, told, strict=True))
+        yield "Changed on purpose", f"{by}: {', '.join(values)}"
 
 
 def _earlier(request: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
