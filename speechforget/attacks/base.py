@@ -67,6 +67,7 @@ class Subject:
         request removes, none for a request of samples. seed: of all draws, the same for every model of a comparison.
     planted: reads the utterances that carry a key (`dataset.planted`); None if none does.
     triggered: reads utterances with the trigger of a backdoor (`dataset.backdoor`); None if there is none.
+    taught: class numbers that models are trained on, where some are wrong on purpose; None if they are the labels.
     scored: of the unchanged classifier, so that its outputs need no further pass; None if they are not known.
     """
 
@@ -83,6 +84,7 @@ class Subject:
     batch_size: int = 128  # changes rounding only
     planted: Planted | None = None
     triggered: Triggered | None = None
+    taught: Rows | None = None
     scored: Scored | None = None
     _kept: dict[bytes, list[tuple[Batch, Tensor | None]]] = field(default_factory=dict, repr=False)
 

@@ -97,11 +97,18 @@ def _training(table: pd.DataFrame, share: float, mislabelled: Mapping[str, Any])
     rows = np.flatnonzero(table["subset"] == "train")
     if table["label"].iloc[rows].nunique() < 2:
         raise UserError("dataset.mislabelled needs two classes or more: a wrong label is that of another class.")
+    return _drawn(table, rows, share, "mislabelled", mislabelled, "a wrong label")
+
+
+def _drawn(
+    table: pd.DataFrame, rows: NDArray[np.int64], share: float, name: str, options: Mapping[str, Any], given: str
+) -> NDArray[np.bool_]:
+    """Draw a share of the units of each label among some rows. Raises UserError if there is none."""
     chosen = np.zeros(len(table), dtype=np.bool_)
-    chosen[rows] = drawn_share(table.iloc[rows], share, "label", "mislabelled", int(mislabelled["seed"]))
+    chosen[rows] = drawn_share(table.iloc[rows], share, "label", name, int(options["seed"]))
     if not chosen.any():
         raise UserError(
-            f"dataset.mislabelled.percent={mislabelled['percent']} gives a wrong label to no training recording: "
+            f"dataset.{name}.percent={options['percent']} gives {given} to no training recording: "
             "set a larger percentage, or use a larger corpus."
         )
     return chosen
@@ -128,11 +135,4 @@ def _triggered(table: pd.DataFrame, target: str, backdoor: Mapping[str, Any]) ->
     """Draw `percent` of the training units of each class but the target. Raises UserError if there is none."""
     share = share_of(backdoor["percent"], "dataset.backdoor.percent") / 100
     rows = np.flatnonzero((table["subset"] == "train") & (table["label"] != target))
-    chosen = np.zeros(len(table), dtype=np.bool_)
-    chosen[rows] = drawn_share(table.iloc[rows], share, "label", "backdoor", int(backdoor["seed"]))
-    if not chosen.any():
-        raise UserError(
-            f"dataset.backdoor.percent={backdoor['percent']} gives the trigger to no training recording: "
-            "set a larger percentage, or use a larger corpus."
-        )
-    return chosen
+    return _drawn(table, rows, share, "backdoor", backdoor, "the trigger")

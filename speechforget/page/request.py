@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from speechforget.evaluation.damage import harm_sentence
 from speechforget.page.bands import Band, bands, without_numbers
 from speechforget.record.entry import numbers_of
 
@@ -74,7 +75,7 @@ def screen(entry: Mapping[str, Any], policy: Mapping[str, Any] | None = None) ->
         ("Model after", _model(entry, entry.get("delivered") or ITSELF)),
         ("Made", str(entry["made"] or "not recorded")),
     ]
-    flags = entry.get("flags") or {}
+    flags, warned = entry.get("flags") or {}, harm_sentence(entry["comparison"]["original"])
     return Screen(
         key[:DIGITS],
         title,
@@ -84,7 +85,7 @@ def screen(entry: Mapping[str, Any], policy: Mapping[str, Any] | None = None) ->
         list(request.get("hashes") or []),
         [_answer(entry, answer) for answer in entry["verdict"]],
         [str(sentence) for sentence in flags.values()] if isinstance(flags, Mapping) else [str(each) for each in flags],
-        [str(note) for note in [entry.get("no_oracle"), *entry["notes"], entry.get("untried")] if note],
+        [str(note) for note in [entry.get("no_oracle"), *entry["notes"], entry.get("untried"), warned] if note],
         str(entry.get("command") or ""),
         key,
         list(_judged(policy, key)),

@@ -92,6 +92,7 @@ def make_subject(
         int(config["seed"]),
         planted=Planted(waveforms, waveforms.added) if isinstance(waveforms.added, Keys) else None,
         triggered=_triggered(waveforms, data),
+        taught=data.taught,
         scored=None if scores is None else _scored(scores, waveforms.length, waveforms.samples, dataset["windows"]),
     )
 
