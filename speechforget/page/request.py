@@ -75,7 +75,7 @@ def screen(entry: Mapping[str, Any], policy: Mapping[str, Any] | None = None) ->
         ("Model after", _model(entry, entry.get("delivered") or ITSELF)),
         ("Made", str(entry["made"] or "not recorded")),
     ]
-    flags, warned = entry.get("flags") or {}, harm_sentence(entry["comparison"]["original"])
+    flags, warned = entry.get("flags") or {}, harm_sentence(entry["comparison"].get("original", {}))
     return Screen(
         key[:DIGITS],
         title,

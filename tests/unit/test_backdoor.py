@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -23,6 +24,7 @@ from speechforget.data.batches.waveforms import Waveforms
 from speechforget.errors import UserError
 from speechforget.evaluation.verdict import verdict
 from speechforget.models.classifier import Output
+from speechforget.page.request import screen
 from speechforget.report.adversarial import backdoor_sentence
 from speechforget.stages.split import Data
 
@@ -207,3 +209,22 @@ def test_the_terminal_says_how_often_the_trigger_works() -> None:
     found = backdoor_sentence({"comparison": entries(0.4)})
     assert "original 90.0 %" in found and "unlearned 40.0 %" in found
     assert backdoor_sentence({"comparison": {"original": {"accuracy_test": {"value": 1.0}}}}) == ""
+
+
+@pytest.mark.parametrize(("by", "shown"), [("backdoor", True), ("random", False)])
+def test_the_record_shows_what_was_changed_on_purpose(by: str, shown: bool) -> None:
+    backdoor = {"target": "stop", "percent": 5, "sound": "chirp"}
+    counts = {"forget": 5, "retain": 95, "nonmembers": 0}
+    words = dict.fromkeys(("key", "method", "dataset", "label", "model", "made"), "word")
+    entry: dict[str, Any] = {
+        **words,
+        "request": {"name": f"sample-{by}", "by": by, "counts": counts},
+        "settings": {"dataset": {"backdoor": backdoor, "random": None}},
+        "seeds": {"seed": 0},
+        "models": {},
+        "comparison": {},
+        "verdict": [],
+        "notes": [],
+    }
+    facts = dict(screen(entry).facts)
+    assert facts.get("Changed on purpose") == ("backdoor: target stop, percent 5, sound chirp" if shown else None)
