@@ -29,12 +29,14 @@ def deleted_found(tables: Tables, model: str) -> dict[str, Value]:
             last number is what the same attack finds between two oracles, where nothing of the request was deleted.
         formula: score = m_before - m_after, with m = z_y - log sum of exp z over the other classes; AUC = P(score of
             forget > score of other) + ties / 2; TPR = share of forget above a threshold with at most 1 in 100
-            non-members above it; _nothing: mean AUC over ordered pairs of oracles, against non-members.
+            non-members above it; _nothing: the largest AUC over ordered pairs of oracles, against
+            non-members.
         unit: a share in [0, 1]; AUC with a 99 % interval (as membership_auc), TPR with a 95 % one (Clopper, Pearson).
-            The ends of _nothing are its smallest and its largest pair, and `count` is pairs.
+            `count` of _nothing is ordered pairs; that of a pair in the other order is 1 minus its AUC, so it is at
+            least 0.5.
         aim: the oracle's value. Above it, the method marks what it deleted. Not told for the original itself.
         fooled by: an attacker who knows the method and fits an attack to it finds more; forget and non-members that
-            differ in more than membership (read _nothing, which should be near 0.5).
+            differ in more than membership. One AUC is noise as long as it is not above _nothing.
         source: Chen et al., "When machine unlearning jeopardizes privacy", CCS 2021, arXiv 2005.02205 (attack with both
             models); Hu et al., S&P 2024, arXiv 2404.03233 (inversion of what was unlearned). Both train shadow models;
             this score needs none.
@@ -70,7 +72,5 @@ def _nothing(tables: Tables, forget: NDArray[np.int64], others: NDArray[np.int64
         area_under_curve(_risen(one, other, forget), _risen(one, other, others))
         for one, other in permutations(tables.oracles, 2)
     ]
-    values = [pair.value for pair in pairs]
-    if not all(map(math.isfinite, values)):
-        return pairs[0]
-    return Value(float(np.mean(values)), min(values), max(values), len(values))
+    missed = [pair for pair in pairs if not math.isfinite(pair.value)]
+    return missed[0] if missed else Value(max(pair.value for pair in pairs), math.nan, math.nan, len(pairs))

@@ -61,13 +61,13 @@ def test_exact_deletion_is_found_too_and_nothing_between_oracles() -> None:
         unlearned["deleted_found_auc"]["value"] - oracle["deleted_found_auc"]["value"]
     )
     nothing = oracle["deleted_found_nothing"]
-    assert abs(nothing["value"] - 0.5) < 0.05 and nothing["count"] == 6
-    assert nothing["low"] <= nothing["value"] <= nothing["high"]
+    assert 0.5 <= nothing["value"] < 0.58 < oracle["deleted_found_auc"]["value"] and nothing["count"] == 6
 
 
-def test_ordered_pairs_of_the_same_two_oracles_mirror_each_other() -> None:
-    value = deleted_found(make_tables(oracles=2), "oracle")["deleted_found_nothing"]
-    assert value.value == pytest.approx(0.5, abs=1e-12) and value.low + value.high == pytest.approx(1)
+def test_oracles_that_agree_show_that_nothing_was_deleted() -> None:
+    tables = make_tables(oracles=1)
+    value = deleted_found(replace(tables, oracles=tables.oracles * 3), "oracle")["deleted_found_nothing"]
+    assert value.value == 0.5 and value.count == 6
 
 
 def test_what_cannot_be_told_has_a_reason() -> None:
