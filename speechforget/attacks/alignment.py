@@ -42,7 +42,9 @@ class Alignment:
         """Compare the gradient of forget with that of others, beside random requests of the same number.
 
         Explanation:
-            values: alignment_retain, alignment_validation, harm_predicted, gradient_norm, each also with _random and _p
+            values: alignment_retain, alignment_retain_random, alignment_retain_p, alignment_validation,
+                alignment_validation_random, alignment_validation_p, harm_predicted, harm_predicted_random,
+                harm_predicted_p, gradient_norm, gradient_norm_random, gradient_norm_p
             meaning: Whether forgetting this request pulls the weights where others are hurt. The predicted harm is by
                 how much the loss of validation rises where the loss of the request is raised, to first order. The
                 alignments are its direction alone; the norm is its size, and methods move far where it is large. A

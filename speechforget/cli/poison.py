@@ -30,7 +30,7 @@ def _write(result: Path, ids: Path, percent: float) -> int:
     if ids.exists():
         raise UserError(f"{ids} exists already: name a new file.")
     share = share_of(percent, "--percent") / 100
-    from speechforget.attacks.poison import poison
+    from speechforget.attacks.common.poison import poison
     from speechforget.export.corpus import open_corpus
     from speechforget.export.source import Unsupported, read_source
     from speechforget.stages.attack import make_subject

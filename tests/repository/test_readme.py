@@ -20,7 +20,9 @@ ESPEAK = ["dataset.corpus.words=[stop,go,left]", "dataset.corpus.voices=5", "dat
 FEW_PAIRS = ["task.percent=30", "evaluation.pairs=4", "evaluation.oracles=4"]
 # On corpora and clusters that are not here, or on the default corpus as it is: the commands compose; other tests run
 # their like.
-AWAY = re.compile(r"arabic_speech_commands|launch=slurm|task\.by=published|planted|task\.share|scripts/|torchrun")
+AWAY = re.compile(
+    r"arabic_speech_commands|launch=slurm|task\.by=published|planted|backdoor|task\.share|scripts/|torchrun"
+)
 MINUTES = re.compile(r"task=sample,class|launch=joblib|evaluation=")
 MOST_LINES = 170
 

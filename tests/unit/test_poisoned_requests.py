@@ -19,7 +19,7 @@ from torch import nn
 from speechforget.attacks.alignment import ENDS, NAMES, Alignment
 from speechforget.attacks.base import Subject
 from speechforget.attacks.common.gradients import mean_gradient, slopes
-from speechforget.attacks.poison import largest, poison
+from speechforget.attacks.common.poison import largest, poison
 from speechforget.cli.poison import main
 from speechforget.errors import UserError
 from speechforget.evaluation.compare import compare

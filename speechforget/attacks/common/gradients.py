@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from speechforget.attacks.base import Rows, Subject
+from speechforget.attacks.base import Rows, Subject, check_finite
 
 Numbers = NDArray[np.float64]
 LEAST_NORM = 1e-3  # of weights that may all be 0
@@ -17,11 +17,15 @@ STEP = 1e-4  # of a numerical slope, as a share of the norm of the weights: erro
 
 
 def mean_gradient(subject: Subject, rows: Rows) -> Tensor:
-    """Compute the gradient of the mean loss over rows, one flat float64 vector of all weights that are trained."""
+    """Compute the gradient of the mean loss over rows, one flat float64 vector of all weights that are trained.
+
+    Raises FloatingPointError if outputs are not finite.
+    """
     weights = _weights(subject.classifier)
     total = [torch.zeros_like(weight, dtype=torch.float64) for weight in weights]
     for batch in subject.batches(rows):
         logits = subject.classifier(*batch.inputs).logits
+        check_finite(logits.detach().float().cpu().numpy())
         loss = nn.functional.cross_entropy(logits, _labels(subject, batch.rows), reduction="sum")
         found = torch.autograd.grad(loss, weights, allow_unused=True)
         total = [one if more is None else one + more for one, more in zip(total, found, strict=True)]
