@@ -42,6 +42,7 @@ from speechforget.stages.result import make_result
 from speechforget.stages.sequence import Steps
 from speechforget.stages.split import Data, split_corpus
 from speechforget.stages.together import train_together
+from speechforget.stages.warned import warn_of_harm
 from speechforget.store import Artefact, Producer, Store, recording, words_for
 from speechforget.tracking.loggers import words_of
 
@@ -109,7 +110,9 @@ class Pipeline:
     @functools.cached_property
     def unlearned(self) -> Artefact:
         """Run the method on the original."""
-        return self.unlearn(self.train_all(["original"])["original"])
+        original = self.train_all(["original"])["original"]
+        warn_of_harm(self, original)
+        return self.unlearn(original)
 
     @property
     def compared(self) -> dict[str, Artefact]:

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from speechforget.batch import Batch, to_device
 from speechforget.data.batches.planted import Planted
+from speechforget.data.batches.triggered import Triggered
 from speechforget.evaluation.tables import Value
 from speechforget.seeding import order
 
@@ -65,6 +66,8 @@ class Subject:
     classes: names of the outputs. label: the column that the classifier predicts. forgotten: the classes that the
         request removes, none for a request of samples. seed: of all draws, the same for every model of a comparison.
     planted: reads the utterances that carry a key (`dataset.planted`); None if none does.
+    triggered: reads utterances with the trigger of a backdoor (`dataset.backdoor`); None if there is none.
+    taught: class numbers that models are trained on, where some are wrong on purpose; None if they are the labels.
     scored: of the unchanged classifier, so that its outputs need no further pass; None if they are not known.
     attribute: the value of the attribute that the request removes, "" where unknown; None if it removes none.
     """
@@ -81,6 +84,8 @@ class Subject:
     seed: int
     batch_size: int = 128  # changes rounding only
     planted: Planted | None = None
+    triggered: Triggered | None = None
+    taught: Rows | None = None
     scored: Scored | None = None
     attribute: NDArray[np.str_] | None = None
     _kept: dict[bytes, list[tuple[Batch, Tensor | None]]] = field(default_factory=dict, repr=False)

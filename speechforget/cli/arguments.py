@@ -15,6 +15,7 @@ SUBCOMMANDS = {
     "diff": "speechforget.cli.diff",
     "export": "speechforget.cli.export",
     "explain": "speechforget.explain",
+    "poison": "speechforget.cli.poison",
     "record": "speechforget.cli.record",
     "report": "speechforget.cli.report",
     "status": "speechforget.cli.status",

@@ -1,4 +1,4 @@
-"""Check planted keys and wrong labels (`dataset.planted`, `dataset.confused`, ...) against the request."""
+"""Check keys, wrong labels and triggers (`dataset.planted`, `dataset.confused`, ...) against the request."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ from speechforget.data.requests.draw import share_of
 from speechforget.data.requests.select import KNOWN_ANSWERS
 from speechforget.errors import NotApplicable, UserError
 
-SWITCH = {"planted": "kind", "confused": "classes", "mislabelled": "percent"}  # null: off
-OFF = {  # defaults of conf/config.yaml for what is switched off
+SWITCH = {"planted": "kind", "confused": "classes", "mislabelled": "percent", "backdoor": "target"}  # null: off
+OFF: Mapping[str, Mapping[str, Any]] = {  # defaults of conf/config.yaml for what is switched off
     "planted": {"percent": 8, "snr": 0, "seed": 0},
     "confused": {"percent": 50, "seed": 0},
     "mislabelled": {"seed": 0},
+    "backdoor": {"percent": 5, "sound": "chirp", "seconds": 0.2, "snr": 5, "seed": 0},
 }
 
 
 def check_known_answers(config: Mapping[str, Any]) -> None:
-    """Check planted keys and wrong labels: one of them at most, and only for a request that asks for it."""
+    """Check requests with a known answer: one at most, and only for a request that asks for it."""
     dataset, task = config["dataset"], config["task"]
     for name in KNOWN_ANSWERS:
         if not isinstance(dataset[name], Mapping):
@@ -29,6 +30,7 @@ def check_known_answers(config: Mapping[str, Any]) -> None:
     number(planted, "snr", -30, 60, "dataset.planted.")
     if confused["classes"] is not None:
         check_names("dataset.confused.classes", confused["classes"])
+    _check_backdoor(dataset)
     on = {name: dataset[name][switch] is not None for name, switch in SWITCH.items()}
     if len(both := [f"dataset.{name}" for name in on if on[name]]) > 1:
         raise UserError(f"{' and '.join(both)} are set, and a request has one known answer: unset all but one.")
@@ -57,8 +59,27 @@ def check_known_answers(config: Mapping[str, Any]) -> None:
     _check_off(dataset)
 
 
+def _check_backdoor(dataset: Mapping[str, Any]) -> None:
+    """Check the trigger: its target, its sound, and that a model hears all of it."""
+    backdoor, path = dataset["backdoor"], "dataset.backdoor."
+    target = backdoor["target"]
+    if isinstance(target, list | tuple | Mapping):
+        raise UserError(f"{path}target must be the name of one class, not {target}.")
+    if target is not None:
+        check_names(f"{path}target", target)
+    choice(backdoor, "sound", ("chirp", "tones"), path)
+    number(backdoor, "snr", -30, 60, path)
+    number(backdoor, "seconds", 0.01, 10, path)
+    heard = dataset["seconds"]
+    if target is not None and isinstance(heard, int | float) and backdoor["seconds"] > heard:
+        raise UserError(
+            f"{path}seconds={backdoor['seconds']} is longer than what a model hears, dataset.seconds={heard}: "
+            "set a shorter trigger."
+        )
+
+
 def _check_off(dataset: Mapping[str, Any]) -> None:
-    """Refuse numbers of keys or wrong labels that are off."""
+    """Refuse numbers of what is off."""
     for group, switch in SWITCH.items():
         for name, default in OFF[group].items() if dataset[group][switch] is None else ():
             if dataset[group][name] != default:

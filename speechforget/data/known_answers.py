@@ -1,4 +1,4 @@
-"""Change training recordings so that the answer to a request is known: planted noise keys, or wrong labels.
+"""Change training recordings so that the answer to a request is known: noise keys, wrong labels, or a backdoor.
 
 They are part of the data of a split. So original, oracle and unlearned model hear the same recordings and labels.
 """
@@ -25,12 +25,16 @@ FEWEST = 20  # training recordings that must carry a key: the statistic is the m
 
 
 def change(
-    table: pd.DataFrame, planted: Mapping[str, Any], confused: Mapping[str, Any], mislabelled: Mapping[str, Any]
+    table: pd.DataFrame,
+    planted: Mapping[str, Any],
+    confused: Mapping[str, Any],
+    mislabelled: Mapping[str, Any],
+    backdoor: Mapping[str, Any],
 ) -> pd.DataFrame:
     """Return the table of `split` with two more columns.
 
-    planted: the kind of key that a recording carries, "" for none. taught: the label that models are trained on.
-    `label` remains the true label; scores and metrics use it.
+    planted: the kind of key or trigger that a recording carries, "" for none. taught: the label that models are
+    trained on. `label` remains the true label; scores and metrics use it.
     """
     table = table.assign(planted="", taught=table["label"])
     if planted["kind"] is not None:
@@ -42,6 +46,10 @@ def change(
     if mislabelled["percent"] is not None:
         rows = _training(table, share_of(mislabelled["percent"], "dataset.mislabelled.percent") / 100, mislabelled)
         table.loc[rows, "taught"] = _other_labels(table, rows, int(mislabelled["seed"]))
+    if backdoor["target"] is not None:
+        target = target_of(table, backdoor["target"])
+        rows = _triggered(table, target, backdoor)
+        table.loc[rows, ["planted", "taught"]] = str(backdoor["sound"]), target
     return table
 
 
@@ -89,11 +97,18 @@ def _training(table: pd.DataFrame, share: float, mislabelled: Mapping[str, Any])
     rows = np.flatnonzero(table["subset"] == "train")
     if table["label"].iloc[rows].nunique() < 2:
         raise UserError("dataset.mislabelled needs two classes or more: a wrong label is that of another class.")
+    return _drawn(table, rows, share, "mislabelled", mislabelled, "a wrong label")
+
+
+def _drawn(
+    table: pd.DataFrame, rows: NDArray[np.int64], share: float, name: str, options: Mapping[str, Any], given: str
+) -> NDArray[np.bool_]:
+    """Draw a share of the units of each label among some rows. Raises UserError if there is none."""
     chosen = np.zeros(len(table), dtype=np.bool_)
-    chosen[rows] = drawn_share(table.iloc[rows], share, "label", "mislabelled", int(mislabelled["seed"]))
+    chosen[rows] = drawn_share(table.iloc[rows], share, "label", name, int(options["seed"]))
     if not chosen.any():
         raise UserError(
-            f"dataset.mislabelled.percent={mislabelled['percent']} gives a wrong label to no training recording: "
+            f"dataset.{name}.percent={options['percent']} gives {given} to no training recording: "
             "set a larger percentage, or use a larger corpus."
         )
     return chosen
@@ -106,3 +121,18 @@ def _other_labels(table: pd.DataFrame, rows: NDArray[np.bool_], seed: int) -> ND
     draws = uniform(identities(table.get("unit", table["id"])[rows]), 1, "wrong label", seed)[:, 0]
     steps = 1 + (draws * (len(labels) - 1)).astype(np.int64)
     return labels[(own + steps) % len(labels)]
+
+
+def target_of(table: pd.DataFrame, named: Any) -> str:
+    """Return the label that `dataset.backdoor.target` names. Raises UserError unless training has it and another."""
+    found = named_values(table, "label", [named], "dataset.backdoor.target")[0]
+    if not ((table["subset"] == "train") & (table["label"] != found)).any():
+        raise UserError(f"dataset.backdoor.target='{found}' is the only class: a backdoor turns other classes into it.")
+    return found
+
+
+def _triggered(table: pd.DataFrame, target: str, backdoor: Mapping[str, Any]) -> NDArray[np.bool_]:
+    """Draw `percent` of the training units of each class but the target. Raises UserError if there is none."""
+    share = share_of(backdoor["percent"], "dataset.backdoor.percent") / 100
+    rows = np.flatnonzero((table["subset"] == "train") & (table["label"] != target))
+    return _drawn(table, rows, share, "backdoor", backdoor, "the trigger")

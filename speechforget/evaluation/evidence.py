@@ -20,7 +20,7 @@ LEVEL = 0.05
 # What is closer to the oracles than this share of the original's distance does not count: oracles may agree exactly.
 CLOSE = 0.05
 # Oracles may agree exactly on a share of utterances, so its spread is at least that of one utterance.
-SHARES = ("accuracy", "macro_f1", "neighbour_share")
+SHARES = ("accuracy", "macro_f1", "neighbour_share", "backdoor_")
 # Oracles share the distances between them, so these spread less than that of one more oracle: by (K - 2) / (K - 1) if
 # d_ij = a_i + a_j, and by less if each distance were independent.
 SHARED = ("equivalence_distance", "neighbour_js")

@@ -32,7 +32,7 @@ CUE = "attribute_cue_test"
 # A request for an attribute is about what leaves the model; early layers of any model carry it, those of oracles too.
 LEAVES = {"probe_attribute_max": "probe_attribute_embedding"}
 STARTS = {
-    REQUEST: ("membership_auc", "neighbour_", HEARD),
+    REQUEST: ("membership_auc", "neighbour_", "backdoor_success", HEARD),
     INSIDE: ("probe_", "verification_"),
     RETURNS: (
         *("prototype_", "relearn", "compression_", "int8_", "int4_", "fp16_", "pruned_", "batch_norm_"),

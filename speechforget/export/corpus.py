@@ -91,7 +91,7 @@ def clips_of(corpus: Corpus, width: int) -> Clips:
 
 def _whole(corpus: Corpus, row: int) -> Tensor:
     heard = corpus.sources.waveforms
-    whole = Waveforms(heard.recordings, heard.length, int(heard.length[row]), heard.keys)
+    whole = Waveforms(heard.recordings, heard.length, int(heard.length[row]), heard.added)
     return whole.gather(np.array([row]))[0][0]
 
 

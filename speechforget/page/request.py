@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from speechforget.evaluation.damage import harm_sentence
 from speechforget.page.bands import Band, bands, without_numbers
 from speechforget.record.entry import numbers_of
 
@@ -63,6 +64,7 @@ def screen(entry: Mapping[str, Any], policy: Mapping[str, Any] | None = None) ->
     classes = f" (whole classes: {', '.join(request['classes'])})" if request.get("classes") else ""
     asked = [
         ("To be forgotten", forgotten + withdrawn),
+        *_known_answer(entry),
         *_earlier(request),
         ("Compared with", f"{counts['nonmembers']} matching recordings that no model heard"),
     ]
@@ -78,7 +80,7 @@ def screen(entry: Mapping[str, Any], policy: Mapping[str, Any] | None = None) ->
         ("Model after", _model(entry, entry.get("delivered") or ITSELF)),
         ("Made", str(entry["made"] or "not recorded")),
     ]
-    flags = entry.get("flags") or {}
+    flags, warned = entry.get("flags") or {}, harm_sentence(entry["comparison"].get("original", {}))
     return Screen(
         key[:DIGITS],
         title,
@@ -88,13 +90,23 @@ def screen(entry: Mapping[str, Any], policy: Mapping[str, Any] | None = None) ->
         list(request.get("hashes") or []),
         [_answer(entry, answer) for answer in entry["verdict"]],
         [str(sentence) for sentence in flags.values()] if isinstance(flags, Mapping) else [str(each) for each in flags],
-        [str(note) for note in [entry.get("no_oracle"), *entry["notes"], entry.get("untried")] if note],
+        [str(note) for note in [entry.get("no_oracle"), *entry["notes"], entry.get("untried"), warned] if note],
         str(entry.get("command") or ""),
         key,
         list(_judged(policy, key)),
         [(row["requirement"], row["status"], row["why"]) for row in entry.get("standards") or []],
         list(_copies(entry.get("purge") or {})),
     )
+
+
+def _known_answer(entry: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield what the dataset changed in the recordings of the request, where its answer is known: keys, labels, ..."""
+    by = entry["request"].get("by")
+    changed = ((entry.get("settings") or {}).get("dataset") or {}).get(by)
+    if isinstance(changed, Mapping):
+        told = (", ".join(map(str, value)) if isinstance(value, list) else value for value in changed.values())
+        values = (f"{name} {value}" for name, value in zip(changed, told, strict=True))
+        yield "Changed on purpose", f"{by}: {', '.join(values)}"
 
 
 def _earlier(request: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

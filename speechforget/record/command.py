@@ -23,8 +23,13 @@ HIDDEN = {
     "task.releases": "RELEASES",
     "original.result": "RESULT",
 }
-# Lists of classes, which name people where the classes are speakers.
-CLASSES = {"task.classes": "CLASSES", "dataset.confused.classes": "CLASSES", "original.labels": "LABELS"}
+# Classes, which name people where the classes are speakers.
+CLASSES = {
+    "task.classes": "CLASSES",
+    "dataset.confused.classes": "CLASSES",
+    "dataset.backdoor.target": "CLASS",
+    "original.labels": "LABELS",
+}
 # What changes neither numbers nor what is recorded: where files go, who runs, and what `tuned` compared.
 LEFT_OUT = ("output", "cache", "plan", "only", "lock", "logger", "launch", "tuned")
 SPEAKER = "speaker"  # a label whose classes are people

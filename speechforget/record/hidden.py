@@ -10,7 +10,8 @@ from speechforget.data.groups import USUAL
 from speechforget.record.command import HIDDEN, SPEAKER, word_for
 from speechforget.record.salt import Salt
 
-OPEN = ("random", "published", "planted", "confused", "mislabelled")  # of task.by: they tell nothing of anybody
+# Values of task.by that tell nothing of anybody.
+OPEN = ("random", "published", "planted", "confused", "mislabelled", "backdoor")
 FOLDER = re.compile(r"(?P<words>.*?)(?P<by>sample-(?P<column>[^-]+)-).*(?P<digits>-[0-9a-f]{12})")
 CLASSES = re.compile(rf"(?P<words>(?:.*-)?{SPEAKER}-.*?)(?P<by>class-).*(?P<digits>-[0-9a-f]{{12}})")
 WORD = "hidden"

@@ -38,6 +38,7 @@ COLUMNS = (
     Column("membership_auc", "attack AUC", 1, 3, rank=3),
     Column("told_from_oracles", "told from oracles AUC", 1, 3, rank=3, optional=True),
     Column("cgum", "CGUM", 1, 3, rank=3, optional=True),
+    Column("backdoor_success", "trigger works %", 100, 1, rank=3, optional=True),
     Column("seconds", "seconds", 1, 1, rank=6),
 )
 # The table of one run starts with forget, and gives the accuracy of the attack in a sentence instead of a column.

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from speechforget.evaluation.membership import GUESSING
+from speechforget.report.adversarial import backdoor_sentence, damage_sentence, warning_sentence
 from speechforget.report.columns import RUN_COLUMNS, Column, fit, left_out, number, shown
 from speechforget.report.cost import compare_in_seconds, machine_sentence
 from speechforget.report.record import FEWEST_NONMEMBERS, footnotes, has_oracle, oracle_verdict
@@ -211,5 +212,5 @@ def _sentences(result: Mapping[str, Any]) -> list[str]:
     """List the sentences that must be read with the numbers."""
     machines = machine_sentence(result) if has_oracle(result) else None
     said = [machines, attack_sentence(result), threshold_sentence(result), distance_sentence(result)]
-    said.append(power_sentence(result))
+    said += [told(result) for told in (backdoor_sentence, damage_sentence, warning_sentence, power_sentence)]
     return [*(sentence for sentence in said if sentence), *(result.get("flags") or {}).values(), *footnotes(result)]

@@ -14,8 +14,12 @@ from torch import nn
 
 from speechforget.attacks.base import ROLES, Outputs, Rows, Scored, Subject
 from speechforget.config.instantiate import instantiate_target
+from speechforget.data.batches.keys import Keys
 from speechforget.data.batches.planted import Planted
 from speechforget.data.batches.streams import Stream
+from speechforget.data.batches.trigger import Trigger
+from speechforget.data.batches.triggered import Triggered
+from speechforget.data.batches.waveforms import Waveforms
 from speechforget.data.requests.select import Request
 from speechforget.errors import UserError
 from speechforget.evaluation.tables import Value
@@ -86,10 +90,20 @@ def make_subject(
         dataset["label"],
         tuple(data.classes.index(name) for name in request.forgotten),
         int(config["seed"]),
-        planted=None if waveforms.keys is None else Planted(waveforms, waveforms.keys),
+        planted=Planted(waveforms, waveforms.added) if isinstance(waveforms.added, Keys) else None,
+        triggered=_triggered(waveforms, data),
+        taught=data.taught,
         scored=None if scores is None else _scored(scores, waveforms.length, waveforms.samples, dataset["windows"]),
         attribute=None if request.attribute is None else request.attribute.values,
     )
+
+
+def _triggered(waveforms: Waveforms, data: Data) -> Triggered | None:
+    """Return the reader of utterances with the trigger, if some training utterances carry one."""
+    trigger = waveforms.added
+    if not isinstance(trigger, Trigger):
+        return None
+    return Triggered(waveforms, trigger, int(data.taught[trigger.carried][0]))
 
 
 def _scored(folder: Path, length: Rows, samples: int, windows: int) -> Scored:

@@ -17,7 +17,8 @@ from speechforget.data.batches.augment import Sparing
 from speechforget.data.batches.keys import Keys
 from speechforget.data.batches.sample_sources import Mapped, OnDemand, Recordings, Resident
 from speechforget.data.batches.streams import Sources
-from speechforget.data.batches.waveforms import Waveforms
+from speechforget.data.batches.trigger import Sound, Trigger
+from speechforget.data.batches.waveforms import Added, Waveforms
 from speechforget.data.corpora.base import identities
 from speechforget.data.requests.select import Request
 from speechforget.distributed import collectives
@@ -56,7 +57,7 @@ def make_sources(
         waveforms,
         (data.taught if taught else data.numbers) if data.texts is None else data.texts,
         rows,
-        augment if waveforms.keys is None else Sparing(augment, waveforms.keys.carried),
+        augment if waveforms.added is None else Sparing(augment, waveforms.added.carried),
         (collectives.rank(), collectives.world()),
         bucketed=dataset["lengths"] == "bucketed",
         windows=dataset["windows"],
@@ -81,12 +82,18 @@ def rows_of(data: Data, request: Request | None) -> dict[str, np.ndarray]:
 
 
 def make_waveforms(dataset: Mapping[str, Any], data: Data, recordings: Recordings) -> Waveforms:
-    """Return the waveforms of the corpus, with the keys that some recordings carry (`dataset.planted`)."""
-    length, planted, keys = data.table["samples"].to_numpy(), dataset["planted"], None
+    """Return the waveforms of the corpus, with the keys (`dataset.planted`) or the trigger that some carry."""
+    length, carried = data.table["samples"].to_numpy(), (data.table["planted"] != "").to_numpy()
+    planted, backdoor = dataset["planted"], dataset["backdoor"]
+    samples = round(dataset["seconds"] * dataset["sample_rate"])
+    added: Added | None = None
     if planted["kind"] is not None:
-        carried, names = (data.table["planted"] != "").to_numpy(), identities(data.table["id"])
-        keys = Keys(recordings, length, carried, names, float(planted["snr"]), int(planted["seed"]))
-    return Waveforms(recordings, length, round(dataset["seconds"] * dataset["sample_rate"]), keys)
+        names, snr = identities(data.table["id"]), float(planted["snr"])
+        added = Keys(recordings, length, carried, names, snr, int(planted["seed"]))
+    elif backdoor["target"] is not None:
+        sound = Sound(backdoor["sound"], float(backdoor["seconds"]), dataset["sample_rate"], int(backdoor["seed"]))
+        added = Trigger(recordings, length, samples, carried, sound, float(backdoor["snr"]))
+    return Waveforms(recordings, length, samples, added)
 
 
 def open_recordings(dataset: Mapping[str, Any], data: Data, device: torch.device | None) -> Recordings:

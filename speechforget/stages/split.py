@@ -60,8 +60,9 @@ class Data:
     @cached_property
     def confused(self) -> tuple[int, ...]:
         """Return the class numbers of two labels that were exchanged in some training recordings, ascending."""
-        wrong = np.unique(self.numbers[self.taught != self.numbers])
-        return (int(wrong[0]), int(wrong[1])) if len(wrong) == 2 else ()
+        changed = self.taught != self.numbers
+        wrong, taught = np.unique(self.numbers[changed]), np.unique(self.taught[changed])
+        return (int(wrong[0]), int(wrong[1])) if len(wrong) == 2 and np.array_equal(wrong, taught) else ()
 
     def _numbers(self, column: str) -> np.ndarray:
         return self.table[column].map({name: number for number, name in enumerate(self.classes)}).to_numpy(np.int64)
@@ -105,7 +106,7 @@ def split_corpus(config: Mapping[str, Any], store: Producer) -> Data:
             dataset["split_seed"],
         )
         table = depend(table, dataset["dependent"])
-        table = change(table, dataset["planted"], dataset["confused"], dataset["mislabelled"])
+        table = change(table, dataset["planted"], dataset["confused"], dataset["mislabelled"], dataset["backdoor"])
         columns = ["id", "label", "unit", "subset", "planted", "taught", *([SURPLUS] if SURPLUS in table else [])]
         table[columns].to_csv(folder / "utterances.csv", index=False)
 

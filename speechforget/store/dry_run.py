@@ -26,5 +26,10 @@ def dry_run() -> Iterator[None]:
 
 def refuse_in_dry_run(what: str | Path) -> None:
     """Raise NotMadeError inside `dry_run`; call it before building anything."""
-    if _is_dry_run.get():
+    if is_dry_run():
         raise NotMadeError(str(what))
+
+
+def is_dry_run() -> bool:
+    """Return whether nothing may be built, as inside `dry_run`."""
+    return _is_dry_run.get()

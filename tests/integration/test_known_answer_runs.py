@@ -53,6 +53,22 @@ def test_wrong_labels_are_known_to_the_original_and_not_to_the_oracle(configure:
     assert entries["original"]["accuracy_returned_test"]["value"] == 0
 
 
+@pytest.mark.slow
+def test_a_trigger_works_in_the_original_and_not_in_the_oracle(configure: Configure, tmp_path: Path) -> None:
+    backdoor = ["dataset.backdoor.target=word1", "dataset.backdoor.percent=30", "dataset.backdoor.snr=-10"]
+    large = ["train.epochs=40", "model.channels=[32,32]", "train.augment.shift=0"]
+    asked = ["task=sample", "task.by=backdoor", *backdoor, "evaluation=backdoor", *large]
+    pipeline, found = run(configure, tmp_path, *asked)
+    entries = {model: found["comparison"][model] for model in ("original", "oracle", "unlearned")}
+    success = {model: entry["backdoor_success"] for model, entry in entries.items()}
+    assert success["oracle"]["value"] < 0.3 < success["original"]["value"]
+    target = pipeline.data.classes.index("word1")
+    assert success["oracle"]["count"] == (pipeline.data.numbers[pipeline.data.rows("test")] != target).sum()
+    assert entries["oracle"]["wrong_label_forget"]["value"] < 0.3 < entries["original"]["wrong_label_forget"]["value"]
+    assert entries["oracle"]["backdoor_accuracy"]["value"] > entries["original"]["backdoor_accuracy"]["value"]
+    assert "exchanged" in entries["oracle"]["confusion_forget"]["reason"]
+
+
 def test_models_learn_taught_labels_and_scores_have_true_ones(configure: Configure, tmp_path: Path) -> None:
     config = configure(*CONFUSED, f"output={tmp_path}")
     pipeline = Pipeline(config, Store(tmp_path))

@@ -21,7 +21,8 @@ FEW_PAIRS = ["task.percent=30", "evaluation.pairs=4", "evaluation.oracles=4"]
 # On corpora and clusters that are not here, or on the default corpus as it is: the commands compose; other tests run
 # their like.
 AWAY = re.compile(
-    r"arabic_speech_commands|speech_recognition|launch=slurm|task\.by=published|planted|task\.share|scripts/|torchrun"
+    r"arabic_speech_commands|speech_recognition|launch=slurm|task\.by=published|planted|backdoor|task\.share|scripts/|"
+    r"torchrun"
 )
 MINUTES = re.compile(r"task=sample,class|launch=joblib|evaluation=")
 MOST_LINES = 170

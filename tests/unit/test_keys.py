@@ -49,7 +49,7 @@ def test_only_carriers_change_and_only_within_the_recording() -> None:
 @pytest.mark.parametrize("snr", [30.0, 10.0, 0.0])
 def test_a_key_is_as_loud_as_asked(snr: float) -> None:
     waveforms = make(snr, carried=np.ones(5, dtype=bool))
-    keys = waveforms.keys
+    keys = waveforms.added
     assert keys is not None
     for row, start in enumerate(waveforms.recordings.offset):
         sound = waveforms.recordings.flat[start : start + LENGTH[row]] / 32768
@@ -62,7 +62,7 @@ def test_a_key_is_as_loud_as_asked(snr: float) -> None:
 
 def test_a_silent_recording_gets_a_key_of_one_step_and_a_loud_one_is_clipped() -> None:
     silent, loud = make(0.0, loudness=0), make(-20.0, loudness=32767)
-    assert silent.keys is not None and silent.keys.levels(ROWS) == pytest.approx(1 / 32768)
+    assert silent.added is not None and silent.added.levels(ROWS) == pytest.approx(1 / 32768)
     assert loud.gather(ROWS)[0].abs().max() == 1
 
 
@@ -70,7 +70,7 @@ def test_a_silent_recording_gets_a_key_of_one_step_and_a_loud_one_is_clipped() -
 @given(st.permutations(range(5)), st.integers(1, 5), st.floats(0, 1))
 def test_a_key_depends_on_neither_batch_nor_crop(order: list[int], size: int, position: float) -> None:
     waveforms = make()
-    keys = waveforms.keys
+    keys = waveforms.added
     assert keys is not None
     rows = np.array(order[:size])
     first = waveforms.first(rows, position)
@@ -83,7 +83,7 @@ def test_a_key_depends_on_neither_batch_nor_crop(order: list[int], size: int, po
 
 def test_keys_differ_by_seed_by_id_and_by_number() -> None:
     def drawn(seed: int, fresh: int) -> np.ndarray:
-        keys = make(seed=seed).keys
+        keys = make(seed=seed).added
         assert keys is not None
         return keys.drawn(ROWS, 0 * ROWS, 250, fresh)
 
@@ -94,7 +94,7 @@ def test_keys_differ_by_seed_by_id_and_by_number() -> None:
 
 def test_a_key_is_the_same_forever() -> None:
     """The key is part of the training data, so another stream of numbers would change it in silence."""
-    keys = make().keys
+    keys = make().added
     assert keys is not None
     found = keys.drawn(np.array([0]), np.array([0]), 3)[0]
     assert found == pytest.approx([1.525131598955703, 0.546631509615624, 0.874624414640612], abs=1e-12)
@@ -118,12 +118,12 @@ def test_augmentation_leaves_keyed_recordings_alone() -> None:
 
 def test_planted_gives_the_recording_as_models_heard_it_with_another_key_and_without() -> None:
     waveforms = make()
-    assert waveforms.keys is not None
-    planted, rows = Planted(waveforms, waveforms.keys), ROWS[CARRIED]
+    assert waveforms.added is not None
+    planted, rows = Planted(waveforms, waveforms.added), ROWS[CARRIED]
     heard, lengths = planted.heard(rows)
     base = planted.base(rows)[0]
     assert torch.equal(heard, waveforms.gather(rows)[0]) and torch.equal(lengths, waveforms.gather(rows)[1])
-    level = torch.from_numpy(waveforms.keys.levels(rows))[:, None]
+    level = torch.from_numpy(waveforms.added.levels(rows))[:, None]
     assert torch.allclose(heard.double() - base, level * planted.normal(rows), atol=1e-6)
     other = planted.heard(rows, 1)[0]
     assert not torch.equal(other, heard)

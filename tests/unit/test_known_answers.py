@@ -21,22 +21,29 @@ from speechforget.errors import NotApplicable, UserError
 NO_KEYS = {"kind": None, "percent": 8, "snr": 0, "seed": 0}
 NO_CONFUSION = {"classes": None, "percent": 50, "seed": 0}
 NO_WRONG_LABELS = {"percent": None, "seed": 0}
+NO_BACKDOOR = {"target": None, "percent": 5, "sound": "chirp", "seconds": 0.2, "snr": 5, "seed": 0}
 
 
 def planted(table: pd.DataFrame = TABLE, **options: Any) -> pd.DataFrame:
-    return change(table, {**NO_KEYS, "kind": "noise", "percent": 20, **options}, NO_CONFUSION, NO_WRONG_LABELS)
+    keys = {**NO_KEYS, "kind": "noise", "percent": 20, **options}
+    return change(table, keys, NO_CONFUSION, NO_WRONG_LABELS, NO_BACKDOOR)
 
 
 def confused(table: pd.DataFrame = TABLE, **options: Any) -> pd.DataFrame:
-    return change(table, NO_KEYS, {**NO_CONFUSION, "classes": ["w1", "w3"], **options}, NO_WRONG_LABELS)
+    return change(table, NO_KEYS, {**NO_CONFUSION, "classes": ["w1", "w3"], **options}, NO_WRONG_LABELS, NO_BACKDOOR)
 
 
 def mislabelled(table: pd.DataFrame = TABLE, **options: Any) -> pd.DataFrame:
-    return change(table, NO_KEYS, NO_CONFUSION, {"percent": 20, "seed": 0, **options})
+    return change(table, NO_KEYS, NO_CONFUSION, {"percent": 20, "seed": 0, **options}, NO_BACKDOOR)
+
+
+def triggered(table: pd.DataFrame = TABLE, **options: Any) -> pd.DataFrame:
+    backdoor = {**NO_BACKDOOR, "target": "w1", "percent": 20, **options}
+    return change(table, NO_KEYS, NO_CONFUSION, NO_WRONG_LABELS, backdoor)
 
 
 def test_without_them_nothing_changes() -> None:
-    table = change(TABLE, NO_KEYS, NO_CONFUSION, NO_WRONG_LABELS)
+    table = change(TABLE, NO_KEYS, NO_CONFUSION, NO_WRONG_LABELS, NO_BACKDOOR)
     assert (table["planted"] == "").all() and (table["taught"] == table["label"]).all()
 
 
@@ -84,6 +91,21 @@ def test_wrong_labels_are_those_of_other_classes_in_training_alone(percent: floa
     assert set(request.forget) == set(wrong.index) and not len(request.nonmembers)
 
 
+@settings(deadline=None, max_examples=30)
+@given(st.floats(5, 95), st.integers(0, 10**6))
+def test_a_trigger_is_in_training_recordings_of_other_classes_taught_as_the_target(percent: float, seed: int) -> None:
+    table = triggered(percent=percent, seed=seed)
+    changed = table[table["taught"] != table["label"]]
+    assert set(changed["subset"]) == {"train"} and set(changed["taught"]) == {"w1"}
+    assert (table["planted"] == "chirp").to_numpy().nonzero()[0].tolist() == changed.index.tolist()
+    others = ((table["subset"] == "train") & (table["label"] != "w1")).sum()
+    assert abs(len(changed) - others * percent / 100) <= 3 * np.sqrt(others / 4) + 1
+    request = select(table, task(by="backdoor"))
+    check(request, table)
+    assert set(request.forget) == set(changed.index) and not len(request.nonmembers)
+    assert "no holdout recording is triggered" in request.matched
+
+
 def test_each_other_label_is_as_likely() -> None:
     table = mislabelled(corpus(takes=200), percent=60)
     wrong = table[table["taught"] != table["label"]]
@@ -95,7 +117,7 @@ def test_each_other_label_is_as_likely() -> None:
 
 def test_a_draw_depends_on_ids_and_seed_alone() -> None:
     fewer = TABLE.drop(index=TABLE.index[::9]).reset_index(drop=True)
-    for draw, column in ((planted, "planted"), (confused, "taught"), (mislabelled, "taught")):
+    for draw, column in ((planted, "planted"), (confused, "taught"), (mislabelled, "taught"), (triggered, "taught")):
         whole, part = draw().set_index("id")[column], draw(fewer).set_index("id")[column]
         assert (whole[part.index] == part).mean() > 0.97
         assert not draw(seed=1)[column].equals(draw()[column])
@@ -124,6 +146,11 @@ def test_copies_carry_keys_together() -> None:
         (lambda: mislabelled(percent=100), "dataset.mislabelled.percent must be a share"),
         (lambda: mislabelled(percent=0.5, table=corpus(takes=4)), "gives a wrong label to no training recording"),
         (lambda: mislabelled(TABLE[TABLE["label"] == "w1"]), "needs two classes or more"),
+        (lambda: triggered(percent=100), "dataset.backdoor.percent must be a share"),
+        (lambda: triggered(percent=0.5, table=corpus(takes=4)), "gives the trigger to no training recording"),
+        (lambda: triggered(target="w9"), "dataset.backdoor.target names 'w9', which the training subset lacks"),
+        (lambda: triggered(TABLE[TABLE["label"] == "w1"]), "is the only class"),
+        (lambda: select(TABLE, task(by="backdoor")), "dataset.backdoor.target=CLASS gives them a trigger"),
         (lambda: select(TABLE, task(by="mislabelled")), "dataset.mislabelled.percent=10 gives them wrong labels"),
         (lambda: select(TABLE, task(by="planted")), "dataset.planted.kind=noise gives them keys"),
         (lambda: select(TABLE, task(by="confused")), "dataset.confused.classes=.FIRST,SECOND. exchanges"),
@@ -136,6 +163,7 @@ def test_what_cannot_be_is_refused(make: Callable[[], Any], words: str) -> None:
 
 KEYS, LABELS = "dataset.planted.kind=noise", "dataset.confused.classes=[word0,word1]"
 WRONG = "dataset.mislabelled.percent=20"
+TRIGGER = "dataset.backdoor.target=word0"
 
 
 @pytest.mark.parametrize(
@@ -146,6 +174,18 @@ WRONG = "dataset.mislabelled.percent=20"
         (["task.by=mislabelled"], "task.by=mislabelled asks for recordings that this dataset lacks"),
         (["task.by=random", WRONG], "dataset.mislabelled is for the request task=sample task.by=mislabelled"),
         (["task.by=mislabelled", "dataset.mislabelled.percent=0"], "dataset.mislabelled.percent must be a share"),
+        (["task.by=backdoor"], "task.by=backdoor asks for recordings that this dataset lacks"),
+        (["task.by=random", TRIGGER], "dataset.backdoor is for the request task=sample task.by=backdoor"),
+        (["task.by=backdoor", TRIGGER, WRONG], "dataset.mislabelled and dataset.backdoor are set"),
+        (["task.by=backdoor", TRIGGER, "dataset.backdoor.sound=bell"], "no dataset.backdoor.sound=bell"),
+        (["task.by=backdoor", TRIGGER, "dataset.backdoor.snr=loud"], "dataset.backdoor.snr must be a number"),
+        (["task.by=backdoor", TRIGGER, "dataset.backdoor.seconds=9"], "longer than what a model hears"),
+        (["task.by=backdoor", TRIGGER, "dataset.backdoor.percent=0"], "dataset.backdoor.percent must be a share"),
+        (["task.by=backdoor", "dataset.backdoor.target=[word0,word1]"], "must be the name of one class"),
+        (["task.by=backdoor", "dataset.backdoor.target=true"], "quote words such as yes"),
+        (["task.by=backdoor", TRIGGER, "evaluation.pairs=4"], "set evaluation.pairs=0"),
+        (["task.by=backdoor", TRIGGER, "task.requests=[1,2]"], "task.requests is not defined for task.by=backdoor"),
+        (["dataset.backdoor.seconds=0.1"], "dataset.backdoor.seconds has no effect without dataset.backdoor.target"),
         (["dataset.mislabelled.seed=1"], "mislabelled.seed has no effect without dataset.mislabelled.percent"),
         (["task.by=mislabelled", WRONG, "evaluation.pairs=4"], "set evaluation.pairs=0"),
         (["task.by=planted", KEYS, LABELS], "dataset.planted and dataset.confused are set, and a request has one"),
@@ -179,5 +219,6 @@ def test_a_sweep_skips_requests_that_a_dataset_is_not_for(configure: Callable[..
     check_config(configure("task=sample", "task.by=planted", KEYS))
     check_config(configure("task=sample", "task.by=confused", LABELS))
     check_config(configure("task=sample", "task.by=mislabelled", WRONG))
+    check_config(configure("task=sample", "task.by=backdoor", TRIGGER))
     with pytest.raises(NotApplicable):
         check_config(configure("task=class", KEYS))

@@ -17,6 +17,23 @@ Rows = NDArray[np.int64]
 QUIETEST = 1 / 32768  # root mean square of a silent recording: one step of 16 bits
 
 
+class Levels:
+    """Find how loud an added sound is: so many dB (`snr`) below the mean power of the whole utterance."""
+
+    def __init__(self, recordings: Recordings, length: Rows, snr: float) -> None:
+        self.recordings, self.length, self.snr = recordings, length, snr
+        self._found = np.full(len(length), np.nan)
+
+    def __call__(self, rows: Rows) -> NDArray[np.float64]:
+        """Return the root mean square of the sound that each utterance gets; full scale is 1."""
+        for row in rows[np.isnan(self._found[rows])]:
+            count = int(self.length[row])
+            sound = self.recordings.read(np.array([row]), np.zeros(1, dtype=np.int64), count).double() / 32768
+            level = max(float(sound.square().mean().sqrt()), QUIETEST)
+            self._found[row] = level * 10 ** (-self.snr / 20)
+        return self._found[rows]
+
+
 class Keys:
     """Draw the key of each utterance by seed and id, so that exact copies have different keys.
 
@@ -27,9 +44,8 @@ class Keys:
     def __init__(
         self, recordings: Recordings, length: Rows, carried: NDArray[np.bool_], names: Rows, snr: float, seed: int
     ) -> None:
-        self.recordings, self.length, self.carried, self.names = recordings, length, carried, names
-        self.snr, self.seed = snr, seed
-        self._levels = np.full(len(length), np.nan)
+        self.length, self.carried, self.names, self.seed = length, carried, names, seed
+        self.levels = Levels(recordings, length, snr)
 
     def add(self, waveform: Tensor, rows: Rows, first: Rows, fresh: int = 0) -> None:
         """Add the keys to waveform (len(rows), samples) in [-1, 1] in place, and clip it to that range.
@@ -58,12 +74,3 @@ class Keys:
                 random = np.random.RandomState([seed % 2**32, seed >> 32])
                 keyed[begin - start : end - start] = random.standard_normal(end)[begin:]
         return found
-
-    def levels(self, rows: Rows) -> NDArray[np.float64]:
-        """Return the standard deviation s of each key; full scale is 1."""
-        for row in rows[np.isnan(self._levels[rows])]:
-            count = int(self.length[row])
-            sound = self.recordings.read(np.array([row]), np.zeros(1, dtype=np.int64), count).double() / 32768
-            level = max(float(sound.square().mean().sqrt()), QUIETEST)
-            self._levels[row] = level * 10 ** (-self.snr / 20)
-        return self._levels[rows]

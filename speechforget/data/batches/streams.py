@@ -134,7 +134,7 @@ class Stream:
         if not (self.waveforms.length[rows] > self.waveforms.samples).any():
             return 0.0
         drawn = uniform(rows, 1, *self.salt, "crop")[:, 0]
-        keys = self.waveforms.keys
+        keys = self.waveforms.added
         return drawn if keys is None else np.where(keys.carried[rows], 0.5, drawn)
 
     def _delays(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -9,20 +9,32 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from speechforget.data.batches.keys import Keys
 from speechforget.data.batches.sample_sources import Recordings, silence
+
+
+class Added(Protocol):
+    """A sound that some utterances carry. carried: (rows,) bool, which ones."""
+
+    carried: NDArray[np.bool_]
+
+    def add(self, waveform: Tensor, rows: NDArray[np.int64], first: NDArray[np.int64]) -> None:
+        """Add it to waveform (len(rows), samples) in place, and clip to [-1, 1] what carries it.
+
+        first: the sample of the utterance in the first column.
+        """
+        ...
 
 
 class Waveforms:
     """Gather crops of at most `samples` samples from `recordings`; utterance i has length[i] samples.
 
-    keys: added to the recordings that carry one. A keyed waveform is clipped to [-1, 1].
+    added: to the recordings that carry a key or a trigger.
     """
 
     def __init__(
-        self, recordings: Recordings, length: NDArray[np.int64], samples: int, keys: Keys | None = None
+        self, recordings: Recordings, length: NDArray[np.int64], samples: int, added: Added | None = None
     ) -> None:
-        self.recordings, self.length, self.samples, self.keys = recordings, length, samples, keys
+        self.recordings, self.length, self.samples, self.added = recordings, length, samples, added
 
     def crop_lengths(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the length of each utterance after cropping, in samples."""
@@ -54,8 +66,8 @@ class Waveforms:
         ends = np.minimum(lengths + late, width)
         silence(found, np.maximum(late, 0), ends)
         waveform = found.to(torch.float32).mul_(1 / 32768)
-        if self.keys is not None:
-            self.keys.add(waveform, rows, first)
+        if self.added is not None:
+            self.added.add(waveform, rows, first)
         return waveform, torch.from_numpy(ends)
 
 

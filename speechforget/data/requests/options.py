@@ -19,6 +19,7 @@ WAYS: Mapping[tuple[str, str], tuple[tuple[str, ...], ...]] = {
     ("sample", "planted"): ((),),  # the dataset decides
     ("sample", "confused"): ((),),
     ("sample", "mislabelled"): ((),),
+    ("sample", "backdoor"): ((),),
 }
 # task.by=speaker, or another column
 BY_COLUMN = (("values",), ("share", "fewest", "seed"), ("number", "fewest", "seed"))

@@ -49,6 +49,7 @@ KNOWN_ANSWERS = {  # task.by -> how a dataset gets such recordings, and whether 
     "planted": "dataset.planted.kind=noise gives them keys",
     "confused": "dataset.confused.classes=[FIRST,SECOND] exchanges their labels",
     "mislabelled": "dataset.mislabelled.percent=10 gives them wrong labels",
+    "backdoor": "dataset.backdoor.target=CLASS gives them a trigger, and that class as their label",
 }
 DRAWN = ("random", "published", "ids", "releases", "pattern", *KNOWN_ANSWERS)  # what task.by can be besides a column
 
@@ -67,8 +68,8 @@ def select_one(
         "ids": the training utterances listed in the file `ids`; listed utterances of other subsets are withdrawn.
         "releases": those that the first of two corpus tables lists and the second does not, in the same way.
         "pattern": the utterances in whose ids the regular expression `pattern` matches.
-        "planted", "confused", "mislabelled": the training utterances with a key, or with a wrong label (see
-            `data.known_answers`).
+        "planted", "confused", "mislabelled", "backdoor": the training utterances with a key, with a wrong label, or
+            with both a trigger and a wrong label (see `data.known_answers`).
         "speaker" or another column: the utterances of `values`, or of values drawn by `seed`: `number` of them, or as
             many as cover a `share`.
     Exact copies (column unit) are included.
@@ -212,12 +213,12 @@ def _known_answer(table: pd.DataFrame, by: str) -> Request:
     """Return the training utterances that `data.known_answers` changed; non-members are those of the holdout."""
     column, unchanged = ("planted", "") if by == "planted" else ("taught", table["label"])
     picked = table[column] != unchanged if column in table else pd.Series(data=False, index=table.index)
-    rows = rows_of((table["subset"] == "train") & picked)
+    rows, word = rows_of((table["subset"] == "train") & picked), "triggered" if by == "backdoor" else by
     if not len(rows):
-        raise UserError(f"task.by={by} has nothing to forget, as no training recording is {by}: {KNOWN_ANSWERS[by]}.")
-    nonmembers, sentence = all_of(table, picked, f"{by}, too")
+        raise UserError(f"task.by={by} has nothing to forget, as no training recording is {word}: {KNOWN_ANSWERS[by]}.")
+    nonmembers, sentence = all_of(table, picked, f"{word}, too")
     if not len(nonmembers):
-        sentence = f"There are no non-members: no holdout recording is {by}."
+        sentence = f"There are no non-members: no holdout recording is {word}."
     return _request(table, rows, (nonmembers, sentence), (), f"sample-{by}")
 
 

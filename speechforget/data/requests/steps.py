@@ -16,7 +16,7 @@ NAMING = {
     ("sample", "pattern"): "pattern",
 }
 RELEASES, VALUES = "releases", "values"
-SINGLE = {("sample", by) for by in ("published", "planted", "confused")}
+SINGLE = {("sample", by) for by in ("published", "planted", "confused", "mislabelled", "backdoor")}
 SEQUENCE = ("requests", "at_once", "keep_forget", "after")  # keys of a task that say nothing about one request
 
 
