@@ -31,11 +31,14 @@ def _write(result: Path, ids: Path, percent: float) -> int:
         raise UserError(f"{ids} exists already: name a new file.")
     share = share_of(percent, "--percent") / 100
     from speechforget.attacks.common.poison import poison
+    from speechforget.config.transcripts import is_text
     from speechforget.export.corpus import open_corpus
     from speechforget.export.source import Unsupported, read_source
     from speechforget.stages.attack import make_subject
 
     source = read_source(result, "original")
+    if is_text(source.config):
+        raise UserError("A poisoned request is chosen for classes, and this result is of transcripts: give another.")
     try:
         corpus = open_corpus(source)
     except Unsupported as error:
