@@ -17,10 +17,13 @@ from speechforget.models.erased import Erased
 from speechforget.models.lora import settled
 from speechforget.models.spectrogram_transformer import SpectrogramTransformer
 from speechforget.models.transcriber import Transcriber
+from speechforget.models.vocabulary import FILE as VOCABULARY
+from speechforget.models.vocabulary import write_vocabulary
 from speechforget.models.whisper import HOP, RATE, Whisper
+from speechforget.recognition.ctc import BLANK
 
 TRANSFORMERS = "transformers"
-FILES = ("config.json", "model.safetensors", "preprocessor_config.json")
+FILES = ("config.json", "model.safetensors", "preprocessor_config.json", VOCABULARY)
 
 
 def is_of_library(classifier: nn.Module) -> bool:
@@ -34,15 +37,31 @@ def write_library_folder(folder: Path, source: Source, clips: list[Tensor]) -> A
     Raises Unsupported for a head that the library's class does not have, and if the logits do not agree.
     """
     classifier: Any = source.classifier
-    if isinstance(classifier, Transcriber):
-        raise Unsupported("the library's classes of CTC are not written")
     if isinstance(classifier, Erased):
         raise Unsupported("the library's class has no eraser before its head")
-    model = _library_model(classifier, source.description["labels"])
+    labels = source.description["labels"]
+    model = (_ctc_model if isinstance(classifier, Transcriber) else _library_model)(classifier, labels)
+    if isinstance(classifier, Transcriber):
+        write_vocabulary(folder, labels)
     extractor = _extractor(classifier)
     model.save_pretrained(folder)
     extractor.save_pretrained(folder)
     return _agreement(folder, source, clips)
+
+
+def _ctc_model(classifier: Any, labels: list[str]) -> Any:
+    """Make the library's `...ForCTC`; its pad token is the blank."""
+    transformers = package("transformers")
+    if classifier.weighting is not None:
+        raise Unsupported("the library's classes of CTC have no weighted sum of layers (model.layers=weighted)")
+    numbers = {**architecture_of(classifier.encoder.config), "vocab_size": len(labels), "pad_token_id": BLANK}
+    config = transformers.AutoConfig.for_model(numbers.pop("model_type"), **numbers)
+    with torch.random.fork_rng(devices=[]):
+        model = transformers.AutoModelForCTC.from_config(config, dtype=torch.float32)
+    encoder = settled(copy.deepcopy(classifier.encoder), "lora")
+    getattr(model, encoder_name(model)).load_state_dict(encoder.state_dict())
+    model.lm_head.load_state_dict(classifier.head.state_dict())
+    return model.eval()
 
 
 def _library_model(classifier: Any, labels: list[str]) -> Any:
@@ -99,7 +118,8 @@ def _extractor(classifier: Any) -> Any:
 def _agreement(folder: Path, source: Source, clips: list[Tensor]) -> Agreement:
     """Compare logits of single clips, cut to the model's window, after reading the folder as users do."""
     transformers = package("transformers")
-    model = transformers.AutoModelForAudioClassification.from_pretrained(folder, local_files_only=True).eval()
+    kind = "CTC" if isinstance(source.classifier, Transcriber) else "AudioClassification"
+    model = getattr(transformers, f"AutoModelFor{kind}").from_pretrained(folder, local_files_only=True).eval()
     extractor = transformers.AutoFeatureExtractor.from_pretrained(folder, local_files_only=True)
     rate, largest = source.description["sample_rate"], 0.0
     for clip in clips:

@@ -1,9 +1,9 @@
-"""Name the outputs of a `...ForCTC` checkpoint of Hugging Face by its vocab.json, without torch."""
+"""Read and write vocab.json, which names the outputs of a `...ForCTC` checkpoint of Hugging Face; without torch."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from speechforget.data.transcripts import BLANK
 from speechforget.errors import UserError
 
 FILE = "vocab.json"
+PAD = "<pad>"
 SPACE = "|"  # of every published checkpoint, unless tokenizer_config.json has another
 
 
@@ -34,6 +35,13 @@ def outputs_of(folder: Path, config: Mapping[str, Any]) -> list[str]:
     names = sorted(numbers, key=numbers.__getitem__)
     blank = config.get("pad_token_id")
     return [BLANK if number == blank else " " if name == space else _letter(name) for number, name in enumerate(names)]
+
+
+def write_vocabulary(folder: Path, labels: Sequence[str]) -> None:
+    """Write vocab.json for outputs that `outputs_of` reads as the same labels."""
+    names = [{BLANK: PAD, " ": SPACE}.get(label, label) for label in labels]
+    text = json.dumps({name: number for number, name in enumerate(names)}, ensure_ascii=False)
+    (folder / FILE).write_text(text, encoding="utf-8")
 
 
 def _letter(name: str) -> str:

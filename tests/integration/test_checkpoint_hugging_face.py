@@ -17,6 +17,7 @@ from speechforget.config.validate import check
 from speechforget.errors import UserError
 from speechforget.models.checkpoint import check_labels, read_checkpoint
 from speechforget.models.folder import load_classifier
+from speechforget.models.vocabulary import outputs_of, write_vocabulary
 from speechforget.report.caveats import caveats
 from speechforget.stages.import_checkpoint import reorder
 
@@ -173,3 +174,13 @@ def test_a_checkpoint_that_lacks_letters_or_names_is_refused(transcriber: Path, 
     (transcriber / "vocab.json").unlink()
     with pytest.raises(UserError, match=r"no readable vocab.json"):
         read_checkpoint(config)
+
+
+def test_a_vocabulary_is_read_as_it_was_written(tmp_path: Path) -> None:
+    labels = ["", " ", "'", "a", "\u00e9"]
+    write_vocabulary(tmp_path, labels)
+    assert outputs_of(tmp_path, {"pad_token_id": 0}) == labels
+    assert json.loads((tmp_path / "vocab.json").read_text(encoding="utf-8"))["|"] == 1
+    (tmp_path / "vocab.json").write_text('{"a": 0, "b": 2}')
+    with pytest.raises(UserError, match="does not number its outputs from 0"):
+        outputs_of(tmp_path, {})
