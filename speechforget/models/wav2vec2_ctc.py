@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -19,40 +18,15 @@ from speechforget.models.wav2vec2 import Wav2Vec2, frames_of
 class Wav2Vec2CTC(Wav2Vec2, Transcriber):
     """Transcribe by an encoder (see `Wav2Vec2`) and one linear layer on each of its frames, every 20 ms.
 
-    head: `new`, or `keep`: the checkpoint's own, whose outputs are those of its vocab.json.
+    head: `new`, or `keep`: the checkpoint's own, whose outputs are those of its vocab.json. options: of `Wav2Vec2`.
     """
 
     def __init__(
-        self,
-        classes: int,
-        sample_rate: int,
-        *,
-        architecture: Mapping[str, Any],
-        pretrained: str | None = None,
-        head: str = "new",
-        tune: str = "whole",
-        freeze_feature_encoder: bool = True,
-        layers: str | None = None,
-        lora: Mapping[str, Any] | None = None,
-        dropout: Mapping[str, float] | None = None,
-        normalise: bool | None = None,
-        gradient_checkpointing: bool = False,
+        self, classes: int, sample_rate: int, *, pretrained: str | None = None, head: str = "new", **options: Any
     ) -> None:
         if head == "keep" and pretrained is None:
             raise UserError("model.head=keep needs a checkpoint with a head: set model.pretrained, or model.head=new.")
-        super().__init__(
-            classes,
-            sample_rate,
-            architecture=architecture,
-            pretrained=pretrained,
-            tune=tune,
-            freeze_feature_encoder=freeze_feature_encoder,
-            layers=layers,
-            lora=lora,
-            dropout=dropout,
-            normalise=normalise,
-            gradient_checkpointing=gradient_checkpointing,
-        )
+        super().__init__(classes, sample_rate, pretrained=pretrained, **options)
         self.choices = self.choices._replace(head=head).checked()
         del self.projector
         width = self.encoder.config.hidden_size
