@@ -152,7 +152,7 @@ def _read_hugging_face(folder: Path, config: Mapping[str, Any]) -> Checkpoint:
         )
     described = _read_json(folder / "config.json")
     kinds = [str(name) for name in described.get("architectures") or []]
-    text = config["dataset"]["label"] == TEXT
+    text = config["dataset"].get("label") == TEXT
     fitting = (CTC,) if text else CLASSIFIERS
     if not any(kind.endswith(fitting) for kind in kinds):
         found, what = ", ".join(kinds) or "an unnamed model", "model of transcripts" if text else "classifier"

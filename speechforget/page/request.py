@@ -68,7 +68,7 @@ def screen(entry: Mapping[str, Any], policy: Mapping[str, Any] | None = None) ->
         *_earlier(request),
         ("Compared with", f"{counts['nonmembers']} matching recordings that no model heard"),
     ]
-    if request["kind"] == "attribute":
+    if request.get("kind") == "attribute":
         asked = [("To be removed", f"{request['by']}; recordings and labels stay")]
     facts = [
         ("Request", f"{request['name']}{classes}"),

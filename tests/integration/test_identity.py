@@ -112,7 +112,8 @@ def test_original_and_oracle_know_no_method_and_no_request(told) -> None:
         and facts["model.split.label"] == "word"
         and facts["model.model.channels"] == [8, 8]
     )
-    drawn = ("planted.seed", "confused.seed", "mislabelled.seed", "backdoor.seed")  # part of what the recordings are
+    groups = ("planted", "confused", "mislabelled", "backdoor", "dependent")  # part of what the recordings are
+    drawn = tuple(f"{group}.seed" for group in groups)
     assert not [name for name in facts if name.endswith("seed") and not name.endswith(drawn)]
 
 

@@ -22,6 +22,7 @@ from support.stage_runs import (
     RATE,
     RECIPE,
     TRAINER,
+    attribute,
     config,
     die_after,
     forgotten,
@@ -36,13 +37,22 @@ from speechforget.data.batches.streams import Sources
 from speechforget.errors import Diverged
 from speechforget.methods.base.driver import Driver
 from speechforget.methods.base.method import Context, Method, Pass
+from speechforget.models.erased import erase
 from speechforget.models.folder import build_classifier, load_classifier
 from speechforget.models.lora import restrict
 from speechforget.stages.build import watch_of
 from speechforget.stages.score import score
 from speechforget.stages.score_files import COLUMNS, column
 from speechforget.stages.train import learning_rate_factor, train
-from speechforget.stages.unlearn import Unlearning, build_method, evaluator, ordered_batches, pass_stream, unlearn
+from speechforget.stages.unlearn import (
+    Unlearning,
+    build_method,
+    evaluator,
+    ordered_batches,
+    pass_stream,
+    removed_of,
+    unlearn,
+)
 from speechforget.training.cost_meter import Cost
 from speechforget.training.finite import Watch
 from speechforget.training.loop import FitSettings, measure
@@ -225,9 +235,9 @@ def test_lightning_does_what_the_plain_loop_does(name: str, tmp_path: Path, sour
         return build_classifier({**MODEL, "dropout": 0.0}, CLASSES, RATE)
 
     cpu = torch.device("cpu")
-    plain.prepare(
-        student, Context(classifier, fresh, ordered_batches(plain, sources, cpu, 0), CLASSES, forgotten(method), 0)
-    )
+    batches, removed = ordered_batches(plain, sources, cpu, 0), removed_of(attribute(method))
+    context = Context(classifier, fresh, batches, CLASSES, forgotten(method), 0, attribute=removed, inserted=erase)
+    plain.prepare(student, context)
 
     def stream(current: Pass, index: int) -> Any:
         return pass_stream(sources, plain, current, index, 0)

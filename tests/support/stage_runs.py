@@ -5,10 +5,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
 from speechforget.data.batches.streams import Sources
+from speechforget.data.requests.attribute import Attribute
 from speechforget.stages.train import train
 from speechforget.stages.unlearn import unlearn
 from speechforget.training.checkpoint import Resumable
@@ -50,13 +52,19 @@ def trained(folder: Path, sources: Sources, seed: int = 0) -> Path:
 
 
 def unlearned(folder: Path, original: Path, sources: Sources, method: dict[str, Any]) -> Path:
-    unlearn(job(folder), original, sources, forgotten(method), method)
+    unlearn(job(folder), original, sources, forgotten(method), method, attribute=attribute(method))
     return folder
+
+
+def attribute(method: dict[str, Any]) -> Attribute | None:
+    """An attribute that every class has both values of, for methods that remove one."""
+    values = np.where(np.arange(CLASSES * EACH) // CLASSES % 3 == 0, "low", "high")
+    return Attribute("voice", values) if "attribute" in method["requests"] and method["name"] != "none" else None
 
 
 def forgotten(method: dict[str, Any]) -> tuple[int, ...]:
     """Classes that are removed whole, for methods that only know such requests."""
-    return () if "sample" in method["requests"] else (1,)
+    return () if {"sample", "attribute"} & set(method["requests"]) else (1,)
 
 
 def same_weights(first: Path, second: Path) -> bool:

@@ -83,7 +83,7 @@ def test_yaml_is_named_as_its_file_and_says_where_each_number_comes_from() -> No
         config = OmegaConf.load(CONF / f"{name}.yaml")
         assert config.name == name
         assert set(config.requests) <= {"sample", "class", "attribute"}, name
-        head = ("name:", "requests:", "_target_:", "#")
+        head = ("name:", "labels:", "requests:", "_target_:", "#")
         lines = (CONF / f"{name}.yaml").read_text().splitlines()
         assert not [line for line in lines if line and not line.startswith(head) and " #" not in line], name
         assert isinstance(build(name), Method)

@@ -227,6 +227,7 @@ def test_a_split_is_read_from_whatever_cache_holds_its_recordings(tmp_path: Path
             },
             **{"validation": 0.1, "holdout": 0.2, "copies": "include", "split_seed": 0},
             **{"planted": {"kind": None}, "confused": {"classes": None}, "mislabelled": {"percent": None}},
+            **{"backdoor": {"target": None}, "dependent": {"column": None}},
         },
         "lock": "flock",
         "cache": str(tmp_path / "cache"),
