@@ -120,7 +120,8 @@ def test_the_two_commands_are_what_ci_runs() -> None:
 
 @pytest.mark.parametrize("line", all_commands())
 def test_a_command_runs(line: str, folder: Path) -> None:
-    if listed := re.search(r"task\.ids=(\S+)", line):
+    listed = re.search(r"task\.ids=(\S+)", line)
+    if listed and listed[1] != "poisoned.txt":  # `speechforget poison` writes that one
         ids = sorted(path.relative_to(folder / "recordings") for path in (folder / "recordings").rglob("*.wav"))
         if "dataset=folder" not in line:
             ids = sorted(folder.glob("outputs/result/*espeak*/forget.txt"))[0].read_text().splitlines()
@@ -196,7 +197,8 @@ def test_the_picture_is_that_of_the_imports(monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.mark.parametrize("name", ["README.md", pytest.param("docs/export.md", marks=pytest.mark.slow)])
 def test_the_result_can_be_used(name: str, folder: Path) -> None:
     results = sorted(path.parent for path in folder.glob("outputs/result/*/DONE"))
-    (code,) = [block for block in blocks("python", (ROOT / name).read_text()) if "speechforget.load" in block]
+    loading = [block for block in blocks("python", (ROOT / name).read_text()) if "speechforget.load" in block]
+    (code,) = [block for block in loading if "my_delta" not in block]  # test_export.py has its like
     if "my_model" in code and not (folder / "my_model").exists():
         done = run(f"speechforget export {results[0]} my_model", folder)
         assert done.returncode == 0, done.stderr
