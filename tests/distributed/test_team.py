@@ -144,6 +144,7 @@ def test_a_killed_rank_fails_its_job(configure, toys: Path) -> None:
     fails(configure, toys, "kill", RankError, r"rank 1 \(process \d+ on .*\) failed: killed by SIGKILL")
 
 
+@pytest.mark.slow
 def test_a_forget_batch_beside_a_retain_batch_is_shared_right(configure, toys: Path) -> None:
     """Shares of the two halves are unequal, and at the end of a round too small to be shared out."""
     models = []

@@ -41,7 +41,12 @@ from speechforget.models.torchaudio_bundle import BUNDLES
 from speechforget.optimizers import make_optimizer
 from speechforget.stages.preflight import build_without_weights
 
-models = pytest.mark.parametrize("yaml", YAMLS, ids=lambda path: path.stem)
+# These are the encoder of one model with the head of another.
+TWICE = {"hubert_ctc", "wavlm_ctc"}
+models = pytest.mark.parametrize(
+    "yaml",
+    [pytest.param(path, marks=[pytest.mark.slow] if path.stem in TWICE else [], id=path.stem) for path in YAMLS],
+)
 
 
 # What tests/test_models.py asks of every other model.

@@ -24,7 +24,8 @@ from speechforget.models.layers.frontend import LogMel
 ROOT = Path(__file__).parents[2]
 NAMES = sorted(path.stem for path in (ROOT / "conf" / "model").glob("*.yaml"))
 ENCODERS = {path.stem for path in encoders.YAMLS}
-SAME = {"hubert_xlarge", "wavlm_base_plus", "whisper_base", "whisper_small"}  # tiny, these are their smaller relatives
+# Tiny, these are their smaller relatives, or the encoder of one model with the head of another.
+SAME = {"hubert_xlarge", "wavlm_base_plus", "whisper_base", "whisper_small", "hubert_ctc", "wavlm_ctc"}
 DIFFERENT = [name for name in NAMES if name not in SAME]
 
 
