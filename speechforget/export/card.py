@@ -5,17 +5,22 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 from tabulate import tabulate
 
+from speechforget.config.inputs import decisive
+from speechforget.data.tables.transcript import TEXT
 from speechforget.export.library import TRANSFORMERS
 from speechforget.export.source import Source
 
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 # Numbers of every card, where they were measured; beside them stand those that the verdict rests on.
-ALWAYS = ("accuracy_forget", "accuracy_retain", "accuracy_test", "accuracy_test_forgotten", "membership_auc")
+ALWAYS = (
+    *("accuracy_forget", "accuracy_retain", "accuracy_test", "accuracy_test_forgotten", "membership_auc"),
+    *("word_error_rate_forget", "word_error_rate_retain", "word_error_rate_test", "character_error_rate_forget"),
+)
 OWN = "folder"  # the dataset of a user's own recordings, which the hub does not know
 ROLES = {
     "unlearned": "The unlearned model: {method} changed the original so that it forgets {what}.",
@@ -29,6 +34,31 @@ NOT_SHOWN = (
 )
 
 
+class _Kind(NamedTuple):
+    """Say what a model does: for the hub, in words, and by which call of ours and which class of the library."""
+
+    tag: str
+    metric: str
+    indexed: tuple[str, ...]
+    does: str
+    call: str
+    library: str
+
+
+CLASSES = _Kind(
+    *("audio-classification", "accuracy", ("accuracy_test", "accuracy_test_forgotten")),
+    *("classifies {label}s", "classify", "AutoModelForAudioClassification"),
+)
+TEXTS = _Kind(
+    *("automatic-speech-recognition", "wer", ("word_error_rate_test",)),
+    *("writes down what is said", "transcribe", "AutoModelForCTC"),
+)
+
+
+def _kind(source: Source) -> _Kind:
+    return TEXTS if source.record["label"] == TEXT else CLASSES
+
+
 def write_card(folder: Path, source: Source, told: Mapping[str, Any]) -> None:
     """Write `README.md`. told: the content of export.json. It names no recording and no path of this machine."""
     parts = [_front_matter(source, told), *_sections(source, told)]
@@ -37,22 +67,22 @@ def write_card(folder: Path, source: Source, told: Mapping[str, Any]) -> None:
 
 def _front_matter(source: Source, told: Mapping[str, Any]) -> str:
     """Return the metadata that the hub reads; the license is unknown, so it is `other`."""
-    record, pretrained = source.record, str(source.config["model"].get("pretrained") or "")
+    record, kind, pretrained = source.record, _kind(source), str(source.config["model"].get("pretrained") or "")
     library = told["formats"].get("folder", {}).get("kind") == TRANSFORMERS
     meta: dict[str, Any] = {
         "license": "other",
         "license_name": "unknown",
         "library_name": TRANSFORMERS if library else "speechforget",
-        "pipeline_tag": "audio-classification",
-        "tags": ["audio-classification", "speech", "machine-unlearning", "speechforget", record["model"]],
-        "metrics": ["accuracy"],
+        "pipeline_tag": kind.tag,
+        "tags": [kind.tag, "speech", "machine-unlearning", "speechforget", record["model"]],
+        "metrics": [kind.metric],
     }
     if record["dataset"] != OWN:
         meta["datasets"] = [record["dataset"]]
     if HUB_NAME.fullmatch(pretrained) and not Path(pretrained).exists():
         meta["base_model"] = pretrained
     if entries := list(_index(source)):
-        task = {"type": "audio-classification", "name": f"{record['label']} classification"}
+        task = {"type": kind.tag, "name": f"{record['label']} {kind.tag.rpartition('-')[2]}"}
         dataset = {"type": record["dataset"], "name": record["dataset"], "split": "test"}
         results = [{"task": task, "dataset": dataset, "metrics": entries}]
         meta["model-index"] = [{"name": _title(source), "results": results}]
@@ -60,11 +90,12 @@ def _front_matter(source: Source, told: Mapping[str, Any]) -> str:
 
 
 def _index(source: Source) -> Iterator[dict[str, Any]]:
-    """Yield the accuracies on test for the hub's index; `verified` is what the hub itself has measured."""
-    for name in ("accuracy_test", "accuracy_test_forgotten"):
+    """Yield the numbers on test for the hub's index; `verified` is what the hub itself has measured."""
+    kind = _kind(source)
+    for name in kind.indexed:
         entry = source.record["comparison"][source.model.name].get(name) or {"value": None}
         if entry["value"] is not None:
-            yield {"type": "accuracy", "name": name, "value": entry["value"], "verified": False}
+            yield {"type": kind.metric, "name": name, "value": entry["value"], "verified": False}
 
 
 def _title(source: Source) -> str:
@@ -87,14 +118,14 @@ def _sections(source: Source, told: Mapping[str, Any]) -> list[str]:
     role = ROLES[name].format(method=record["method"], what=_what(record))
     return [
         f"# {_title(source)}",
-        f"{role} It classifies {record['label']}s in recordings of up to {told['seconds']:g} s at "
-        f"{told['sample_rate']} Hz.",
+        f"{role} It {_kind(source).does.format(label=record['label'])} in recordings of up to {told['seconds']:g} s "
+        f"at {told['sample_rate']} Hz.",
         f"## Training and request\n\n{_list(_facts(source))}",
         _evidence(source),
         f"## Numbers\n\n{_numbers(source)}",
         _quantised(told),
         f"## What was not shown\n\n{_list(_not_shown(source))}",
-        f"## Use\n\n{_use(told)}",
+        f"## Use\n\n{_use(told, _kind(source))}",
         f"## Repeat\n\n{_repeat(source, told)}",
     ]
 
@@ -189,15 +220,15 @@ def _not_shown(source: Source) -> list[str]:
     return lines
 
 
-def _use(told: Mapping[str, Any]) -> str:
+def _use(told: Mapping[str, Any], kind: _Kind) -> str:
     """Write how to call each format."""
     made, width = told["formats"], round(told["seconds"] * told["sample_rate"])
     lines = []
     if made.get("folder", {}).get("made"):
-        lines.append('Python: `speechforget.load("FOLDER").classify("recording.wav")`.')
+        lines.append(f'Python: `speechforget.load("FOLDER").{kind.call}("recording.wav")`.')
     if made.get("folder", {}).get("kind") == TRANSFORMERS:
         lines.append(
-            '`AutoModelForAudioClassification.from_pretrained("FOLDER")` with `AutoFeatureExtractor` gives the same '
+            f'`{kind.library}.from_pretrained("FOLDER")` with `AutoFeatureExtractor` gives the same '
             "logits for one recording. The library lets padding of a batch change them; `speechforget` does not."
         )
     graphs = [made[name]["file"] for name in ("onnx", "torchscript", "int8") if made.get(name, {}).get("made")]
@@ -221,8 +252,8 @@ def _repeat(source: Source, told: Mapping[str, Any]) -> str:
     """Write versions, keys and the numbers of recipe and method, without paths."""
     config = source.config
     chosen = " ".join(f"{group}={config[group]['name']}" for group in ("dataset", "model", "train", "method"))
-    decisive = ("method", "train") if source.model.name == "unlearned" else ("train",)
-    numbers = {name: _plain(config[name]) for name in decisive}
+    groups = ("method", "train") if source.model.name == "unlearned" else ("train",)
+    numbers = {name: decisive(name, config[name]) for name in groups}
     versions = ", ".join(f"{name} {number}" for name, number in told["versions"].items() if number)
     return (
         f"`speechforget {chosen} task={config['task']['kind']} evaluation={config['evaluation']['name']} "
@@ -232,11 +263,3 @@ def _repeat(source: Source, told: Mapping[str, Any]) -> str:
         f"Versions: {versions}; commit {told['commit'] or 'unknown'}.\n\n"
         f"```yaml\n{yaml.safe_dump(numbers, sort_keys=False, allow_unicode=True)}```"
     )
-
-
-READERS = {"tune", "tried", "labels", "requests", "reason"}  # what a yaml says to readers and checks
-
-
-def _plain(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Leave out what changes no number, such as the search space of a method."""
-    return {name: value for name, value in options.items() if name not in READERS}

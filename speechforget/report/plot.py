@@ -29,6 +29,7 @@ SUBSETS = {
     "accuracy_test": "test,\nremaining classes",
     "accuracy_test_forgotten": "test,\nforgotten classes",
 }
+ERRORS = {f"word_error_rate_{name}": name for name in ("forget", "retain", "test")}  # of transcripts
 
 
 def _point(
@@ -49,9 +50,11 @@ def _point(
 
 
 def _accuracies(axes: Axes, comparison: Mapping[str, Any]) -> None:
+    texts = any(name in comparison["unlearned"] for name in ERRORS)
+    subsets, word = (ERRORS, "word error rate") if texts else (SUBSETS, "accuracy")
     shown = [
         name
-        for name in SUBSETS
+        for name in subsets
         if any((metrics.get(name) or {}).get("value") is not None for metrics in comparison.values())
     ]
     for index, name in enumerate(shown):
@@ -64,10 +67,12 @@ def _accuracies(axes: Axes, comparison: Mapping[str, Any]) -> None:
             if metrics[name]["value"] is not None:
                 _point(axes, index + SHIFTS[model], model, metrics[name], 100, 1, model if index == 0 else None)
     axes.set_xticks(
-        range(len(shown)), ["test" if name == "accuracy_test" and len(shown) == 3 else SUBSETS[name] for name in shown]
+        range(len(shown)), ["test" if name == "accuracy_test" and len(shown) == 3 else subsets[name] for name in shown]
     )
-    axes.set_yticks(range(0, 101, 20))
-    axes.set(ylabel="accuracy (%)", ylim=(-4, 110), xlim=(-0.6, len(shown) - 0.4), title="Accuracy (95 % intervals)")
+    axes.set(ylabel=f"{word} (%)", xlim=(-0.6, len(shown) - 0.4), title=f"{word.capitalize()} (95 % intervals)")
+    axes.set_ylim(-4, max(110.0, axes.get_ylim()[1]))  # more words can be wrong than were said
+    if not texts:
+        axes.set_yticks(range(0, 101, 20))
     axes.grid(axis="y", color="0.92")
 
 

@@ -203,7 +203,7 @@ def _notes(frame: pd.DataFrame) -> Iterator[str]:
         )
     if methods := sorted(frame["method"][frame["untried"]].unique()):
         yield (
-            f"Not tried on requests of these sizes, by the shares in method.tried: {', '.join(methods)}. "
+            f"Not tried on requests of these sizes, or not on transcripts, by method.tried: {', '.join(methods)}. "
             "With their default numbers they may do nothing, or destroy the model."
         )
     if (codes := frame["code"].nunique()) > 1:

@@ -7,11 +7,18 @@ from collections.abc import Mapping, Sequence
 from speechforget.report.charts.scene import Chart, nothing, rows
 from speechforget.report.table import Row, Table
 
-GAPS = ("accuracy_forget", "accuracy_retain", "accuracy_test", "accuracy_test_forgotten")
+GAPS = (
+    *("accuracy_forget", "accuracy_retain", "accuracy_test", "accuracy_test_forgotten"),
+    *(
+        "word_error_rate_forget",
+        "word_error_rate_retain",
+        "word_error_rate_test",
+    ),  # of transcripts, which have no others
+)
 
 
 def gap_against_cost(tables: Sequence[Table]) -> Chart:
-    """Give each row of the tables its mean absolute gap in accuracy and its passes; mark those that none beats in both.
+    """Give each row of the tables its mean absolute gap and its passes; mark those that none beats in both.
 
     passes: of samples, as thousands; they compare across machines. gap: in points, over forget, retain and test.
     """
@@ -34,7 +41,9 @@ def gap_against_cost(tables: Sequence[Table]) -> Chart:
 
 
 def mean_gap(gaps: Mapping[str, float | None]) -> float | None:
-    """Return the mean absolute gap in accuracy over forget, retain and test, in points; None without any gap.
+    """Return the mean absolute gap in accuracy (or word error rate) over forget, retain and test, in points.
+
+    None without any gap.
 
     gaps: metric -> unlearned minus oracle, None where it is missing.
     """
