@@ -152,7 +152,7 @@ class Pipeline:
     @functools.cached_property
     def groups(self) -> tuple[str, ...]:
         """Return the columns of the corpus whose values are compared."""
-        return group_columns(self.data.table, self.config["evaluation"]["groups"])
+        return group_columns(self.data.table, self.config["evaluation"].get("groups", ()))
 
     @functools.cached_property
     def untried(self) -> str | None:

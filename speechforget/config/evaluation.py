@@ -104,8 +104,9 @@ def check_evaluation(config: Mapping[str, Any]) -> None:
     for name in ("metrics", "more_metrics", "attacks"):
         if not isinstance(evaluation[name], list | tuple):
             raise UserError(f"evaluation.{name} must be a list, not {evaluation[name]!r}.")
-    if evaluation["groups"] != AUTO and not isinstance(evaluation["groups"], list | tuple):
-        raise UserError(f"evaluation.groups must be {AUTO} or a list of columns, not {evaluation['groups']!r}.")
+    groups = evaluation.get("groups", ())
+    if groups != AUTO and not isinstance(groups, list | tuple):
+        raise UserError(f"evaluation.groups must be {AUTO} or a list of columns, not {groups!r}.")
     if not evaluation["metrics"]:
         raise UserError("evaluation.metrics is empty: list at least one metric, or choose evaluation=quick.")
     _check_objective(evaluation)

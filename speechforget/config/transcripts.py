@@ -27,11 +27,12 @@ def check_labels(config: Mapping[str, Any]) -> None:
     """Raise UserError for a model or an evaluation of another kind of label, NotApplicable for such a method."""
     kind = TEXT if is_text(config) else CLASS
     what = "transcripts" if kind == TEXT else "classes"
+    start = ", or start from experiment=speech_recognition, which chooses all" if kind == TEXT else ""
     for group, fit in CHOOSE[kind].items():
         if kind not in config[group].get("labels", (CLASS,)):
             raise UserError(
                 f"{group}={config[group]['name']} is not for {what}, and dataset.label={config['dataset']['label']} "
-                f"asks for them: choose one that is, such as {group}={fit}."
+                f"asks for them: choose one that is, such as {group}={fit}{start}."
             )
     if kind not in config["method"].get("labels", (CLASS,)):
         raise NotApplicable(f"The method {config['method']['name']} is not defined for {what}.")

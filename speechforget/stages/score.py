@@ -23,7 +23,7 @@ from speechforget.progress import bar
 from speechforget.recognition.ctc import is_text
 from speechforget.stages.feature_cache import FeatureCache
 from speechforget.stages.score_files import COLUMNS, MORE, column
-from speechforget.stages.transcript_columns import transcript_columns
+from speechforget.stages.transcript_columns import check_frames, transcript_columns
 from speechforget.training.device import start_process
 from speechforget.training.finite import check_outputs
 
@@ -50,6 +50,7 @@ def score(
     """
     device = start_process({**trainer, "precision": "32-true"})
     classifier, described = load_classifier(model)
+    check_frames(classifier, sources)
     mine = _Columns(
         folder, sources.rows["all"][collectives.rank() :: collectives.world()], f".rank{collectives.rank()}"
     )

@@ -14,13 +14,12 @@ from speechforget.batch import Batch, is_whole
 from speechforget.data.batches.streams import Sources, Stream
 from speechforget.distributed import collectives
 from speechforget.distributed.dropout import drawn_for
-from speechforget.errors import UserError
 from speechforget.methods.common.losses import cross_entropy, mean
 from speechforget.models.folder import build_classifier
-from speechforget.models.transcriber import Transcriber
 from speechforget.optimizers import make_optimizer
-from speechforget.recognition.ctc import frames_needed, is_text, right
+from speechforget.recognition.ctc import is_text, right
 from speechforget.seeding import seed_from
+from speechforget.stages.transcript_columns import check_frames
 from speechforget.training.checkpoint import begin_from, keep_state
 from speechforget.training.cost_meter import Cost
 from speechforget.training.device import compiled, start_process
@@ -119,20 +118,6 @@ def new_classifier(model: Mapping[str, Any], classes: int, sample_rate: int, see
     """Build a classifier with the weights that a seed draws. sample_rate: in Hz."""
     torch.manual_seed(seed_from(seed, "initialisation"))
     return build_classifier(model, classes, sample_rate)
-
-
-def check_frames(classifier: nn.Module, sources: Sources) -> None:
-    """Raise UserError where a transcript has more letters than the model has frames to write them."""
-    if not isinstance(classifier, Transcriber):
-        return
-    rows = sources.rows["all"]
-    frames = classifier.counts(torch.from_numpy(sources.waveforms.crop_lengths(rows)))
-    short = frames < frames_needed(torch.from_numpy(sources.labels[rows]))
-    if bool(short.any()):
-        raise UserError(
-            f"{int(short.sum())} of {len(rows)} transcripts have more letters than the model has frames for their "
-            "recordings: leave these recordings out, or use a model with shorter frames."
-        )
 
 
 def description(model: Mapping[str, Any], labels: Sequence[str], dataset: Mapping[str, Any]) -> dict[str, Any]:

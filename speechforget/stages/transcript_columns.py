@@ -8,11 +8,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from rapidfuzz.distance import Levenshtein
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
+from speechforget.data.batches.streams import Sources
 from speechforget.data.transcripts import NO_LETTER, texts_of
-from speechforget.recognition.ctc import frames_of, spoken, text_loss
+from speechforget.errors import UserError
+from speechforget.models.transcriber import Transcriber
+from speechforget.recognition.ctc import frames_needed, frames_of, spoken, text_loss
 
 SMALLEST = 1e-12  # nats: a loss of 0 would give all other texts together a logit of minus infinity
 
@@ -48,3 +51,17 @@ def counted(said: str, heard: str) -> NDArray[np.int64]:
     """
     words = said.split(), heard.split()
     return np.array([Levenshtein.distance(*words), len(words[0]), Levenshtein.distance(said, heard), len(said)])
+
+
+def check_frames(classifier: nn.Module, sources: Sources) -> None:
+    """Raise UserError where a transcript has more letters than the model has frames to write them."""
+    if not isinstance(classifier, Transcriber):
+        return
+    rows = sources.rows["all"]
+    frames = classifier.counts(torch.from_numpy(sources.waveforms.crop_lengths(rows)))
+    short = frames < frames_needed(torch.from_numpy(sources.labels[rows]))
+    if bool(short.any()):
+        raise UserError(
+            f"{int(short.sum())} of {len(rows)} transcripts have more letters than the model has frames for their "
+            "recordings: leave these recordings out, or use a model with shorter frames."
+        )

@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from speechforget.batch import Batch, to_device
+from speechforget.config.inputs import decisive
 from speechforget.config.instantiate import instantiate_target
 from speechforget.data.batches.streams import Nothing, Paired, Sources, Stream, Turns
 from speechforget.data.requests.attribute import Attribute
@@ -31,6 +32,7 @@ from speechforget.seeding import order, seed_from
 from speechforget.stages.curve_rows import curve_rows
 from speechforget.stages.importance_cache import ImportanceCache
 from speechforget.stages.retrain import Retraining
+from speechforget.stages.transcript_columns import check_frames
 from speechforget.store import write_json
 from speechforget.store.names import CERTIFICATE, LOW_RANK
 from speechforget.training.cost_meter import Cost
@@ -40,8 +42,6 @@ from speechforget.training.loop import FitSettings, Fitted, finish, fit, measure
 
 Steps = Stream | Paired | Turns | Nothing
 VERSION = 5  # raise it whenever the same inputs give other weights
-
-NOT_OF_METHODS = ("name", "requests", "labels", "reason", "tune", "tried")
 
 
 class Unlearning(Fitted):
@@ -180,6 +180,7 @@ def unlearn(
     """
     device = start_process(settings.trainer)
     classifier, parts = load_classifier(original)
+    check_frames(classifier, sources)
     method = build_method(method_config)
     adapt(classifier, method.trainable, settings.seed)
     cost = Cost()
@@ -289,7 +290,7 @@ def evaluator(method: Method, student: nn.Module, sources: Sources, device: torc
 
 
 def build_method(method: Mapping[str, Any]) -> Any:
-    """Build the method of a yaml with its switches, without what only readers and checks need (`NOT_OF_METHODS`)."""
+    """Build the method of a yaml with its switches, without what only readers and checks need (`UNCOUNTED`)."""
     switches = {name: value for name, value in method.items() if name in SWITCHES}
-    own = {name: value for name, value in method.items() if name not in {*NOT_OF_METHODS, *SWITCHES}}
+    own = {name: value for name, value in decisive("method", method).items() if name not in SWITCHES}
     return equip(instantiate_target(own, "method"), switches)

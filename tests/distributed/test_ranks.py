@@ -37,6 +37,7 @@ FAST = [
     ("unsir", ["task=class", "method.order=sequential", "method.impair_batch_norm=train"]),
     ("boundary_expand", ["task=sample", "method.clip=0.1", "method.batch_norm=train"]),
 ]
+SLOW = [FAST[0]]  # over ten seconds
 # Options that differ from the yamls, for both kinds of request.
 VARIANTS = [
     *[(method, []) for method in METHODS],
@@ -93,13 +94,14 @@ def furthest(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> fl
 
 
 def requested() -> list:
-    """Return the fast cases, and at night each variant with each kind of request that it is defined for."""
+    """Return the cases of `FAST`, and at night each variant with each kind of request that it is defined for."""
     nightly = [
         (method, [f"task={kind}", *changes])
         for method, changes in VARIANTS
         for kind in OmegaConf.load(CONF / f"{method}.yaml").requests
     ]
-    chosen = [(case, []) for case in FAST] + [(case, [pytest.mark.nightly]) for case in nightly if case not in FAST]
+    chosen = [(case, [pytest.mark.slow] if case in SLOW else []) for case in FAST]
+    chosen += [(case, [pytest.mark.nightly]) for case in nightly if case not in FAST]
     return [
         pytest.param(method, changes, id=" ".join([method, *changes]), marks=marks)
         for (method, changes), marks in chosen

@@ -115,6 +115,7 @@ def test_other_results_in_the_same_output_stay_out(made: str, words: list[str], 
     assert row_of(text, "Original")[-1] == "1" and "| finetune" not in text
 
 
+@pytest.mark.slow
 def test_what_fails_or_is_not_defined_is_listed_and_does_not_end_the_others(
     made: str, words: list[str], place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -164,6 +165,7 @@ def test_two_processes_make_the_same(made: str, words: list[str], place: Path) -
     assert row_of(page.read_text(), "finetune")[-1] == "1"
 
 
+@pytest.mark.slow
 def test_a_process_that_is_killed_does_not_end_the_others(
     made: str, words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

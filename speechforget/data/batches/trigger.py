@@ -95,14 +95,11 @@ class Trigger:
         first: the sample of the utterance in the first column. number: 0 for the trigger, larger ones for other sounds
         of its kind.
         """
-        sound, added = _cached(self.sound.other(number)), np.zeros(tuple(waveform.shape))
-        for into, row, start in zip(added, rows, first, strict=True):
-            begin = int(self._start[row])
-            end = min(begin + len(sound), int(self.length[row]), int(start) + len(into))
-            skipped = max(int(start) - begin, 0)
-            if begin + skipped < end:
-                into[begin + skipped - start : end - start] = sound[skipped : end - begin]
-        added *= self.levels(rows)[:, None]
+        sound = _cached(self.sound.other(number))
+        samples = np.asarray(first)[:, None] + np.arange(waveform.shape[1])  # of the utterance, in each column
+        heard = samples - self._start[rows][:, None]  # of the sound
+        inside = (heard >= 0) & (heard < len(sound)) & (samples < self.length[rows][:, None])
+        added = np.where(inside, sound[np.clip(heard, 0, len(sound) - 1)], 0.0) * self.levels(rows)[:, None]
         return (waveform + torch.from_numpy(added).to(waveform)).clamp_(-1, 1)
 
 
