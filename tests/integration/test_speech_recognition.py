@@ -11,8 +11,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from support import spoken_tones
+from support.made_corpora import MakeCorpus
 
 from speechforget.cli.classify import main as classify
 from speechforget.config.transcripts import check_labels
@@ -223,6 +225,20 @@ def test_too_few_frames_are_named_before_a_finished_model_unlearns(
     config = texts(f"dataset.root={recordings}", f"output={tmp_path / 'out'}", f"original.checkpoint={original}")
     with pytest.raises(UserError, match="more letters than the model has frames"):
         run(config).result()
+
+
+@pytest.mark.slow
+def test_librispeech_runs_whole(make_corpus: MakeCorpus, tmp_path: Path) -> None:
+    root = make_corpus("librispeech")
+    for path in root.rglob("*.trans.txt"):  # the copies last less than a second
+        path.write_text("".join(f"{line.split()[0]} A B\n" for line in path.read_text().splitlines()))
+    own = [each for each in spoken_tones.OPTIONS if not each.startswith(("dataset=", "dataset.sample_rate"))]
+    own += ["train.epochs=1", "train.warmup=0", "method=finetune", "method.epochs=1", "logger=none"]
+    own += ["dataset=librispeech", f"dataset.root={root}", f"output={tmp_path / 'out'}", "trainer.threads=1"]
+    with initialize_config_dir(str(CONF.parent), version_base="1.3"):
+        config: Any = OmegaConf.to_container(compose("config", overrides=own), resolve=True)
+    result = json.loads((run(config).result().folder / "result.json").read_text())
+    assert result["label"] == "text" and result["comparison"]["unlearned"]["word_error_rate_test"]["value"] is not None
 
 
 def test_numbers_that_were_searched_on_classes_are_warned_of(texts: Configure) -> None:
