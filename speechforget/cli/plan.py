@@ -20,6 +20,7 @@ import numpy as np
 import pandas as pd
 
 from speechforget.config.evaluation import Training, has_pairs
+from speechforget.data.groups import AUTO
 from speechforget.data.requests.pool import Pool
 from speechforget.data.requests.select import Request
 from speechforget.data.requests.steps import is_sequence
@@ -202,6 +203,12 @@ class _Undecoded(Pipeline):
         pairs = self.config["evaluation"]["pairs"]
         empty, none = np.zeros(0, dtype=np.int64), np.zeros((pairs, 0), dtype=np.int64)
         return Pool(empty, none, empty, self.task["kind"], "") if has_pairs(self.config) else None
+
+    @cached_property
+    def groups(self) -> tuple[str, ...]:
+        """Return the columns that are named: which of them the corpus has is not known."""
+        asked = self.config["evaluation"].get("groups", ())
+        return () if asked == AUTO else tuple(asked)
 
     def left_out(self, training: Training) -> str | None:
         """Return a hash of the config of the request."""
