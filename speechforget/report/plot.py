@@ -35,8 +35,9 @@ ERRORS = {f"word_error_rate_{name}": name for name in ("forget", "retain", "test
 def _point(
     axes: Axes, x: float, model: str, entry: Mapping[str, Any], factor: float, decimals: int, label: str | None = None
 ) -> None:
-    """Draw a marker with its interval, and write its value above."""
-    value, low, high = (entry[key] * factor for key in ("value", "low", "high"))
+    """Draw a marker, its interval if it is known (one speaker has none), and write its value above."""
+    value = entry["value"] * factor
+    low, high = (value if entry[key] is None else entry[key] * factor for key in ("low", "high"))
     style: dict[str, Any] = {"color": COLORS[model], "markersize": 8, "capsize": 3, "linewidth": 1.4, "label": label}
     axes.errorbar(x, value, [[value - low], [high - value]], fmt=MARKERS[model], **style)
     text: dict[str, Any] = {
@@ -62,7 +63,8 @@ def _accuracies(axes: Axes, comparison: Mapping[str, Any]) -> None:
         if aim["value"] is not None:
             left, right, color = index - 0.43, index + 0.43, COLORS["oracle"]
             axes.hlines(aim["value"] * 100, left, right, color=color, linewidth=1, linestyle=":")
-            axes.fill_between([left, right], aim["low"] * 100, aim["high"] * 100, color="0.9", zorder=0)
+            if aim["low"] is not None:
+                axes.fill_between([left, right], aim["low"] * 100, aim["high"] * 100, color="0.9", zorder=0)
         for model, metrics in comparison.items():
             if metrics[name]["value"] is not None:
                 _point(axes, index + SHIFTS[model], model, metrics[name], 100, 1, model if index == 0 else None)

@@ -138,6 +138,21 @@ def test_picture_of_real_tables_even_of_a_ruined_model(tmp_path):
     assert [item.name for item in path.parent.iterdir()] == ["picture.png"]
 
 
+def test_a_result_without_intervals_is_drawn_and_printed(tmp_path):
+    """One speaker gives error rates, and no interval over speakers."""
+    numbers = {
+        model: {
+            f"word_error_rate_{name.removeprefix('accuracy_')}": {**one, "low": None, "high": None}
+            for name, one in entries.items()
+            if name.startswith("accuracy_") and one["value"] is not None
+        }
+        for model, entries in comparison().items()
+    }
+    result = {**record(), "comparison": numbers}
+    assert comparison_plot(result, None, tmp_path / "picture.png").stat().st_size > 10_000
+    assert "80.0" in printed(result) and "None" not in printed(result)
+
+
 def test_nothing_here_imports_torch_and_the_console_nothing_heavy():
     """The light modules come first, in one process."""
     code = """
