@@ -14,7 +14,8 @@ folder; --conf names another one.
 The overrides are those of run.py. The method's yaml names under `tune` what is searched: {number: [low, high]}, on a
 logarithmic scale. Without `tune`, it is the learning rate, from a thirtieth of its default to thirty times that. The
 objective is what run.py returns: the mean absolute accuracy gap to the oracle on forget and validation, never test.
-With `evaluation=full evaluation.objective=told_from_oracles` it also counts how surely the model is told from oracles.
+With `evaluation=full evaluation.objective=told_from_oracles` it also counts how surely the model is told from oracles,
+and with `evaluation.objective=exposure_forget` what it still knows of the request, too.
 The first trial is the default. Numbers are rounded to three digits before a trial, so the file holds what was tried.
 Numbers that make the method break down are a failed trial, and the search continues.
 

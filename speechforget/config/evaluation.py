@@ -16,7 +16,8 @@ from speechforget.errors import UserError
 
 FIRST_POOL_SEED = 1000  # oracles of the pool share no seed with the originals of pairs, so no first weights
 ZRF = "zrf"  # the metric that compares with models of random weights
-OBJECTIVES = ("accuracy", "told_from_oracles", "character_error_rate")
+NEEDED = {"told_from_oracles": ("told_from_oracles",), "exposure_forget": ("told_from_oracles", "exposure_forget")}
+OBJECTIVES = ("accuracy", *NEEDED, "character_error_rate")
 FEWEST_FOR_A_BAND = 3  # oracles
 FEWEST = 4  # pairs, and oracles beside pairs: fewer give no interval
 
@@ -134,10 +135,10 @@ def check_evaluation(config: Mapping[str, Any]) -> None:
 
 def _check_objective(evaluation: Mapping[str, Any]) -> None:
     choice(evaluation, "objective", OBJECTIVES, "evaluation.")
-    told = OBJECTIVES[1]
-    listed = any(path.endswith(f".{told}") for path in metrics_in(evaluation))
-    if evaluation["objective"] == told and (evaluation["oracles"] < FEWEST_FOR_A_BAND or not listed):
+    needed = NEEDED.get(evaluation["objective"], ())
+    listed = {path.rpartition(".")[2] for path in metrics_in(evaluation)}
+    if needed and (evaluation["oracles"] < FEWEST_FOR_A_BAND or not listed.issuperset(needed)):
         raise UserError(
-            f"evaluation.objective={told} needs that metric and at least {FEWEST_FOR_A_BAND} oracles: "
-            "choose evaluation=full, too."
+            f"evaluation.objective={evaluation['objective']} needs the metrics {' and '.join(needed)}, and at least "
+            f"{FEWEST_FOR_A_BAND} oracles: choose evaluation=full, too."
         )

@@ -15,7 +15,7 @@ from speechforget.evaluation.flags import DESTROYED, flags
 from speechforget.evaluation.tables import MODELS, Metric, NoOracle, Scores, Tables, Value, chunks, missing
 
 WITHOUT_ORACLE = missing("there is no oracle")
-TOLD, LETTERS = "told_from_oracles", "character_error_rate"
+TOLD, EXPOSED, LETTERS = "told_from_oracles", "exposure_forget", "character_error_rate"
 FEWEST_ORACLES = 3  # for a band of oracles against oracles
 
 
@@ -183,8 +183,9 @@ def objective(result: Mapping[str, Any], kind: str = "accuracy") -> float:
     """Compute what a search minimises: the mean absolute accuracy gap to the oracle on forget and validation.
 
     kind: with `told_from_oracles`, the mean has a third part, 2 max(0, AUC - 0.5) of the number of that name, so that
-    a search does not reward forgetting more than the oracle. With `character_error_rate`, for transcripts, the gaps are
-    those of that number.
+    a search does not reward forgetting more than the oracle. With `exposure_forget`, it has a fourth, too: tanh(d / 2),
+    by which a gap of d nats in that number moves a probability of one half, doubled. So a search does not reward a
+    model that forgot nothing. With `character_error_rate`, for transcripts, the gaps are those of that number.
 
     In [0, 1] for accuracies. result: from `compare`. Validation holds the remaining classes; test and holdout are never
     used.
@@ -194,9 +195,12 @@ def objective(result: Mapping[str, Any], kind: str = "accuracy") -> float:
     unlearned = result["unlearned"]
     number = LETTERS if kind == LETTERS else "accuracy"
     gaps = [unlearned.get(f"{number}_{name}", {}).get("gap") for name in ("forget", "validation")]
-    if kind == TOLD:
+    if kind in (TOLD, EXPOSED):
         told = unlearned.get(TOLD, {}).get("value")
         gaps.append(None if told is None else 2 * max(0.0, told - 0.5))
+    if kind == EXPOSED:
+        left = unlearned.get(EXPOSED, {}).get("gap")
+        gaps.append(None if left is None else math.tanh(left / 2))
     if None in gaps:
         return math.nan
     return math.inf if DESTROYED in flags(result) else sum(abs(gap) for gap in gaps) / len(gaps)

@@ -59,6 +59,14 @@ def share(hits: Mask) -> Value:
     return Value(value, *wilson(value, len(hits)), len(hits))
 
 
+def difference(numbers: NDArray[np.float64], others: NDArray[np.float64]) -> Value:
+    """Compute the difference of two means with its 95 % normal interval; `count` is that of the first, both >= 2."""
+    value = float(np.mean(numbers) - np.mean(others))
+    variance = sum(float(np.var(each, ddof=1)) / len(each) for each in (numbers, others))
+    half = NormalDist().inv_cdf(0.975) * math.sqrt(variance)
+    return Value(value, value - half, value + half, len(numbers))
+
+
 def mean(numbers: NDArray[np.float64], least: float = 0.0) -> Value:
     """Compute the mean with its 95 % normal interval, which ends at `least`; the interval of one number is nan."""
     if not len(numbers):

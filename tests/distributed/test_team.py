@@ -132,6 +132,7 @@ def fails(configure, toys: Path, how: str, error: type, words: str) -> None:
 
 
 # The order of these tests saves starts of teams: a failure ends a team, and any other order starts the next one.
+@pytest.mark.slow
 def test_a_rank_that_raises_fails_its_job_and_the_next_job_has_a_fresh_team(configure, toys: Path) -> None:
     words = r"rank 1 \(process \d+ on .*\) failed: ZeroDivisionError: broken on purpose"
     fails(configure, toys, "raise", RankError, words)
@@ -159,6 +160,7 @@ def test_a_forget_batch_beside_a_retain_batch_is_shared_right(configure, toys: P
     assert any(float((models[0][name] - start[name]).abs().max()) > 1e-3 for name in start)
 
 
+@pytest.mark.slow
 def test_replicas_that_differ_fail_their_job(configure, toys: Path) -> None:
     fails(configure, toys, "diverge", RankError, "replicas of the model differ")
 

@@ -114,7 +114,11 @@ def test_no_model_of_a_pair_hears_the_other_half(configure, tmp_path: Path) -> N
         (["evaluation.oracles=0"], "whole number of at least 1"),
         (["evaluation.pairs=-1"], "whole number of at least 0"),
         (["evaluation.objective=speed"], "There is no evaluation.objective=speed"),
-        (["evaluation.objective=told_from_oracles", "evaluation.more_metrics=[]"], "needs that metric"),
+        (
+            ["evaluation.objective=told_from_oracles", "evaluation.more_metrics=[]"],
+            "needs the metrics told_from_oracles",
+        ),
+        (["evaluation.objective=exposure_forget", "evaluation=quick"], "told_from_oracles and exposure_forget"),
         (["evaluation.metrics=[]"], "evaluation.metrics is empty"),
         (["evaluation.attacks=probe"], "must be a list"),
         (["oracle=none"], "this run has none"),

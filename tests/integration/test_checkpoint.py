@@ -179,6 +179,7 @@ def test_a_plan_knows_that_there_is_no_oracle(alone: Path, checkpoint: Path, con
     assert all(one.exists for one in there) and {one.key for one in there} >= {one.key for one in planned}
 
 
+@pytest.mark.slow
 def test_a_sweep_mixes_both_and_the_report_tells_them_apart(
     trained: Path, checkpoint: Path, command, small, tmp_path: Path, capsys
 ) -> None:

@@ -70,6 +70,7 @@ def row_of(text: str, name: str) -> list[str]:
     )
 
 
+@pytest.mark.slow
 def test_the_table_stands_between_its_marks(made: str, place: Path) -> None:
     assert made.startswith("# Title\n\n") and made.endswith("\n\nThe end.\n") and "an earlier table" not in made
     assert "dataset.root=FOLDER" in made and str(place) not in made and "commit" in made
@@ -83,6 +84,7 @@ def test_the_table_stands_between_its_marks(made: str, place: Path) -> None:
     assert "Original [" not in made and "Oracle [" not in made
 
 
+@pytest.mark.slow
 def test_the_csv_holds_the_same_numbers(made: str, place: Path) -> None:
     rows = list(csv.DictReader((place / "out" / "page.csv").open()))
     (forget,) = [
@@ -94,6 +96,7 @@ def test_the_csv_holds_the_same_numbers(made: str, place: Path) -> None:
     assert shown[3].split(" ")[0] == f"{100 * float(forget['mean']):.1f}"
 
 
+@pytest.mark.slow
 def test_a_second_time_everything_is_found(
     made: str, words: list[str], place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -106,6 +109,7 @@ def test_a_second_time_everything_is_found(
     assert (place / "page.md").read_text() == made
 
 
+@pytest.mark.slow
 def test_other_results_in_the_same_output_stay_out(made: str, words: list[str], place: Path) -> None:
     arguments = script["parsed"](words)
     arguments.methods, arguments.seeds, arguments.page = ["none"], [0], place / "less.md"

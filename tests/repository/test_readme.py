@@ -24,7 +24,7 @@ AWAY = re.compile(
     r"arabic_speech_commands|speech_recognition|launch=slurm|task\.by=published|planted|backdoor|task\.share|scripts/|"
     r"torchrun"
 )
-MINUTES = re.compile(r"task=sample,class|launch=joblib|evaluation=")
+MINUTES = re.compile(r"task=sample,class|launch=joblib|evaluation=|glob\(\*\)")
 MOST_LINES = 170
 
 

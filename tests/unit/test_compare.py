@@ -121,6 +121,11 @@ def test_objective_reads_forget_and_validation_only():
         result["unlearned"]["told_from_oracles"] = {"value": told}
         assert objective(result, "told_from_oracles") == pytest.approx(expected)
         assert objective(result) == pytest.approx(0.2)
+    assert math.isnan(objective(result, "exposure_forget"))
+    result["unlearned"]["told_from_oracles"] = {"value": 0.5}
+    for gap, left in ((0.0, 0.0), (math.log(3), 0.5), (-math.log(3), 0.5), (50, 1.0)):  # log 3 takes 1/2 to 3/4
+        result["unlearned"]["exposure_forget"] = {"gap": gap}
+        assert objective(result, "exposure_forget") == pytest.approx((0.4 + left) / 4)
     entry["gap"] = None
     assert math.isnan(objective(result))
 
@@ -257,7 +262,7 @@ def test_without_an_oracle_nothing_looks_as_if_there_were_one(tables):
     unmeasured = {"gap": None, "oracle_spread": None, "null_low": None, "null_high": None, "oracles": 0}
     empty = {**nothing, **unmeasured, "reason": "there is no oracle"}
     relative = ("kl_", "js_", "probability_distance_", "churn_", "average_gap", "tow", "gum", "cgum", "neighbour_js")
-    relative += ("relative_test", "equivalence_", "completeness_", "told_from_oracles")
+    relative += ("relative_test", "equivalence_", "completeness_", "exposure_", "told_from_oracles")
     for path in LISTS:
         alone, beside = (compare(one, metrics_of(path)) for one in (replace(tables, oracles=()), tables))
         assert alone.keys() == beside.keys() and all(alone[model].keys() == beside[model].keys() for model in beside)

@@ -13,9 +13,12 @@ from speechforget.evaluation.tables import Tables
 from speechforget.evaluation.this_model import equivalence_test, told_from_oracles
 
 HERE = "speechforget.evaluation."
-METRICS = [HERE + f"this_model.{name}" for name in ("equivalence_test", "completeness_forget", "told_from_oracles")]
-METRICS += [HERE + "accuracy.accuracy", HERE + "membership.auc"]
-NAMES = ("told_from_oracles", "equivalence_distance", "completeness_forget", "membership_auc", "accuracy_forget")
+THIS_MODEL = ("equivalence_test", "completeness_forget", "exposure_forget", "told_from_oracles")
+METRICS = [HERE + f"this_model.{name}" for name in THIS_MODEL] + [HERE + "accuracy.accuracy", HERE + "membership.auc"]
+NAMES = (
+    *("told_from_oracles", "equivalence_distance", "completeness_forget", "exposure_forget"),
+    *("membership_auc", "accuracy_forget"),
+)
 FORGET, HOLDOUT, CLASSES = 30, 60, 5
 # Oracles differ from each other as a whole (in nats), too: then utterances are no independent draws.
 SHIFTS = (0.0, 0.5)
@@ -24,7 +27,7 @@ SHIFTS = (0.0, 0.5)
 def oracles(seed: int, count: int, shift: float) -> Tables:
     """The unlearned model is one more oracle; the original has margins 3 nats higher on forget."""
     generator = np.random.default_rng(seed)
-    role = np.array(["forget"] * FORGET + ["retain"] * 20 + ["holdout"] * HOLDOUT)
+    role = np.array(["forget"] * FORGET + ["retain"] * 20 + ["holdout"] * HOLDOUT + ["validation"] * HOLDOUT)
     label = generator.integers(0, CLASSES, len(role))
     hardness = generator.normal(3, 2, len(role))
 

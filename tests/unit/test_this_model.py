@@ -13,17 +13,18 @@ from speechforget.evaluation.tables import NoOracle, Tables
 from speechforget.evaluation.this_model import (
     completeness_forget,
     equivalence_test,
+    exposure_forget,
     relative_test,
     told_from_oracles,
 )
 
-METRICS = (relative_test, equivalence_test, completeness_forget, told_from_oracles)
+METRICS = (relative_test, equivalence_test, completeness_forget, exposure_forget, told_from_oracles)
 
 
-def tables(seed=0, shift=0.0, each=0.0, oracles=4, forget=80):
+def tables(seed=0, shift=0.0, each=0.0, oracles=4, forget=80, unheard=60):
     """Margins of forget: of the original 2 above, of the unlearned model shifted; retain fills the table."""
     generator = np.random.default_rng(seed)
-    role = np.array(["forget"] * forget + ["retain"] * 20)
+    role = np.array(["forget"] * forget + ["retain"] * 20 + ["validation"] * unheard)
     label = generator.integers(0, 5, len(role))
     hardness, known = generator.normal(3, 2, len(role)), role == "forget"
 
@@ -77,6 +78,31 @@ def test_an_oracle_is_told_as_often_as_chance() -> None:
     assert np.mean(np.array(ranks) <= 0.2) == pytest.approx(0.2, abs=0.2)
 
 
+def test_exposure_is_what_forget_has_more_than_validation() -> None:
+    """In nats, by exact margins: the oracles' mean is taken away, and what all utterances share."""
+    role = np.array(["forget"] * 12 + ["validation"] * 15)
+    label, base = np.zeros(len(role), dtype=int), np.linspace(-2, 3, len(role))
+
+    def model(of_forget: float, of_all: float):
+        generator = np.random.default_rng(0)
+        margins = base + of_all + of_forget * (role == "forget")
+        return make_scores(role, label, with_margin(margins, label, 5, generator))
+
+    oracles = tuple(model(each, 7 * each) for each in (-0.3, 0.0, 0.3))
+    found = Tables(model(2.0, 0.5), oracles, model(1.5, -4.0), (), 0)
+    told = exposure_forget(found, "unlearned")["exposure_forget"]
+    assert told[:4] == pytest.approx((1.5, 1.5, 1.5, 12), abs=1e-5)
+    assert exposure_forget(found, "original")["exposure_forget"].value == pytest.approx(2.0)
+    assert exposure_forget(found, "oracle")["exposure_forget"].value == pytest.approx(-0.45)
+    assert exposure_forget(tables(unheard=4), "unlearned")["exposure_forget"].reason.startswith("validation has fewer")
+
+
+def test_exposure_sees_memory_and_over_forgetting_alike() -> None:
+    found = {shift: values(tables(shift=shift, oracles=8))["exposure_forget"] for shift in (2.0, 0.0, -2.0)}
+    assert found[2.0].value > 1.5 and abs(found[0.0].value) < 0.6 and found[-2.0].value < -1.5
+    assert found[2.0].low < found[2.0].value < found[2.0].high
+
+
 def test_missing_numbers_have_a_reason() -> None:
     for value in values(tables(oracles=1)).values():
         assert math.isnan(value.value) and value.reason == "fewer than 3 oracles: raise evaluation.oracles"
@@ -90,7 +116,8 @@ def test_missing_numbers_have_a_reason() -> None:
 def test_a_comparison_lists_them_with_a_spread() -> None:
     paths = [f"speechforget.evaluation.this_model.{metric.__name__}" for metric in METRICS]
     found = compare(tables(oracles=4), paths)
-    for name in ("relative_test", "equivalence_distance", "completeness_forget", "told_from_oracles"):
+    names = ("relative_test", "equivalence_distance", "completeness_forget", "exposure_forget", "told_from_oracles")
+    for name in names:
         entry = found["unlearned"][name]
         assert entry["oracle_spread"] > 0 and entry["gap"] == entry["value"] - found["oracle"][name]["value"]
     one = compare(tables(oracles=1), paths)["unlearned"]["told_from_oracles"]
