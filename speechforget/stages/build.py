@@ -16,7 +16,7 @@ from speechforget.errors import UserError
 from speechforget.stages.preflight import preflight
 from speechforget.stages.sources import make_sources, rows_of
 from speechforget.stages.split import Data, split_corpus
-from speechforget.store import Ended, Store, verified
+from speechforget.store import Ended, Later, Store, verified
 from speechforget.tracking.curves import read_curve
 from speechforget.tracking.loggers import track_artefact
 from speechforget.training.checkpoint import STATE
@@ -70,11 +70,13 @@ def _read_of(model: Path, stage: str) -> list[str]:
     return ["weights.safetensors", "model.json", *(path.relative_to(model).as_posix() for path in states)]
 
 
-def build_many(orders: Sequence[Order], data: Data, requests: Sequence[Request | None], ended: Ended) -> None:
+def build_many(
+    orders: Sequence[Order], data: Data, requests: Sequence[Request | None], ended: Ended, later: Later
+) -> None:
     """Train the models of several orders, which share all but the rows and the seed, in this process.
 
-    requests: what each is trained without; None: nothing. ended: called for each order that has ended; see
-    `stages.train_many`. A tracker gets the learning curve of a model at its end.
+    requests: what each is trained without; None: nothing. ended, later: see `stages.train_many`. A tracker gets the
+    learning curve of a model at its end.
     """
     from speechforget.stages.train_many import Job, train_many
 
@@ -98,7 +100,7 @@ def build_many(orders: Sequence[Order], data: Data, requests: Sequence[Request |
         ended(number, error)
 
     memory = Path(config["cache"])
-    train_many(jobs, data.outputs, config["dataset"], config["model"], config["train"], shown, memory)
+    train_many(jobs, data.outputs, config["dataset"], config["model"], config["train"], shown, memory, later)
 
 
 def requested(training: Training, data: Data, config: Mapping[str, Any]) -> Request | None:

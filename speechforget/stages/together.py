@@ -8,7 +8,7 @@ from speechforget.config.evaluation import trainings
 from speechforget.errors import UserError
 from speechforget.stages.forgotten import mark
 from speechforget.stages.maker import Maker
-from speechforget.store import Artefact, Ended, Missing, Wanted
+from speechforget.store import Artefact, Ended, Later, Missing, Wanted
 
 
 def train_together(maker: Maker, names: Sequence[str]) -> dict[str, Artefact]:
@@ -18,7 +18,7 @@ def train_together(maker: Maker, names: Sequence[str]) -> dict[str, Artefact]:
         Wanted(one.stage, maker.name_of(one), maker.inputs_of(one), {**maker.config, "seed": one.seed}) for one in asked
     ]
 
-    def build(missing: Sequence[Missing], ended: Ended) -> None:
+    def build(missing: Sequence[Missing], ended: Ended, later: Later) -> None:
         from speechforget.stages.build import build_many
 
         orders, requests = [], []
@@ -32,7 +32,7 @@ def train_together(maker: Maker, names: Sequence[str]) -> dict[str, Artefact]:
                 mark(maker, asked[missing[place].number], missing[place].folder)
             ended(missing[place].number, error)
 
-        build_many(orders, maker.data, requests, ended_one)
+        build_many(orders, maker.data, requests, ended_one, lambda place: later(missing[place].number))
 
     found = dict(zip(names, maker.store.produce_many(wanted, build), strict=True))
     for one, (name, made) in zip(wanted, found.items(), strict=True):

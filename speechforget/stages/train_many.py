@@ -58,24 +58,35 @@ def train_many(
     recipe: Mapping[str, Any],
     ended: Ended,
     memory: Path | None = None,
+    later: Callable[[int], None] | None = None,
 ) -> None:
     """Train the classifier of each job as `train` does, and write each to its folder.
 
     A job that fails with a UserError, such as Diverged, ends alone. A killed run continues from its checkpoints.
     ended: called for each job as soon as it has ended. memory: a folder that remembers how fast this machine is.
+    later: called with the numbers of jobs that are not trained, which is all but one of those that train one by one;
+    without it, all are trained.
     """
     shared = Recipe(labels, dataset, model, recipe)
     trainer = jobs[0].settings.trainer
     device = start_process(trainer)
     begun = [usable(job.settings.folder / TOGETHER) for job in jobs]
+    parts: list[tuple[Sequence[int], Choice]] = []
     for numbers in _alike(jobs, begun, recipe):
         sources = [jobs[number].sources for number in numbers]
         choice = choose(sources, shared, trainer, device, memory) if len(numbers) > 1 else Choice(1)
-        for part in _parts(numbers, choice.width):
-            if len(part) > 1 or begun[part[0]]:
-                Together({number: jobs[number] for number in part}, shared, choice, device, ended).run()
-            else:
-                _train_alone(part[0], jobs[part[0]], shared, ended)
+        parts += [(part, choice) for part in _parts(numbers, choice.width)]
+    alone = [part[0] for part, _ in parts if len(part) == 1 and not begun[part[0]]]
+    put_off: list[int] = []
+    if later is not None:
+        put_off = alone[1:]
+        for number in put_off:
+            later(number)
+    for part, choice in parts:
+        if len(part) > 1 or begun[part[0]]:
+            Together({number: jobs[number] for number in part}, shared, choice, device, ended).run()
+        elif part[0] not in put_off:
+            _train_alone(part[0], jobs[part[0]], shared, ended)
 
 
 def _alike(jobs: Sequence[Job], begun: Sequence[bool], recipe: Mapping[str, Any]) -> list[list[int]]:

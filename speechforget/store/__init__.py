@@ -12,12 +12,13 @@ from speechforget.store.locks import check_held, locked
 from speechforget.store.manifest import read_done, verified
 from speechforget.store.names import words_for
 from speechforget.store.provenance import commit, provenance
-from speechforget.store.several import BuildMany, Ended, Missing, OneByOne, Producer, Wanted
+from speechforget.store.several import BuildMany, Ended, Later, Missing, OneByOne, Producer, Wanted
 
 __all__ = [
     "Artefact",
     "BuildMany",
     "Ended",
+    "Later",
     "Missing",
     "OneByOne",
     "Producer",

@@ -71,10 +71,10 @@ class Store:
     def produce_many(self, wanted: Sequence[Wanted], build: BuildMany) -> list[Artefact]:
         """Return the artefacts in the order of `wanted`; build missing ones together.
 
-        `build(missing, ended)` gets all folders whose locks are free, and calls `ended` for each one, which publishes
-        it at once. Folders that other processes build are waited for afterwards, while no lock is held; what those
-        processes leave unfinished is built here. Raises the first error after everything else is built, else as
-        `produce` does.
+        `build(missing, ended, later)` gets all folders whose locks are free, and calls `ended` for each one, which
+        publishes it at once, or `later`, which releases it: then each process takes one at a time. Folders that other
+        processes build are waited for afterwards, while no lock is held; what those processes leave unfinished is built
+        here. Raises the first error after everything else is built, else as `produce` does.
         """
         keys = [key_of(one.stage, one.inputs) for one in wanted]
         folders = [self.folder(one.stage, one.name, key) for one, key in zip(wanted, keys, strict=True)]

@@ -41,7 +41,9 @@ class Missing(NamedTuple):
 
 # Called with the number of an artefact as soon as its folder is filled, or with the error that left it unfinished.
 Ended = Callable[[int, UserError | None], None]
-BuildMany = Callable[[Sequence[Missing], Ended], None]
+# Called with the number of an artefact that is to be built on its own, later or by another process.
+Later = Callable[[int], None]
+BuildMany = Callable[[Sequence[Missing], Ended, Later], None]
 
 
 class Producer(Protocol):
@@ -73,7 +75,7 @@ class OneByOne:
 
 def _build_one(build: BuildMany, number: int, folder: Path, key: str) -> None:
     errors: list[UserError | None] = []
-    build([Missing(number, folder, key)], lambda _, error: errors.append(error))
+    build([Missing(number, folder, key)], lambda _, error: errors.append(error), lambda _: None)
     if not errors:
         raise RuntimeError(f"{folder} was neither built nor given up")
     if errors[0] is not None:
@@ -96,6 +98,7 @@ class Several:
         self.found: dict[Path, Artefact] = {}
         self.errors: dict[int, UserError] = {}
         self.open: dict[int, tuple[Missing, Claim, ExitStack]] = {}
+        self.singly = False  # from when artefacts are put off: then other processes get the rest
 
     def made(self, build: BuildMany) -> list[Artefact]:
         """See `Store.produce_many`."""
@@ -121,18 +124,22 @@ class Several:
         del self.todo[one.folder]
 
     def _build(self, build: BuildMany) -> bool:
-        """Build all folders whose locks are free; return whether there were any."""
+        """Build all folders whose locks are free, or one of them if they are built singly; return if there were any."""
+        before = len(self.todo)
         with ExitStack() as held:
             for one in self.todo.values():
                 self._claim(one, held.enter_context(ExitStack()))
+                if self.singly and self.open:
+                    break
             claimed = sorted((one for one, _, _ in self.open.values()), key=lambda one: one.number)
             if not claimed:
                 return False
             self.started = time.monotonic()
             with explained(claimed[0].folder):
-                build(claimed, self._ended)
-            if self.open:
-                raise RuntimeError(f"{len(self.open)} of {len(claimed)} folders were neither built nor given up")
+                build(claimed, self._ended, self._later)
+            if self.open or len(self.todo) == before:
+                left = len(self.open) or len(claimed)
+                raise RuntimeError(f"{left} of {len(claimed)} folders were neither built nor given up")
             return True
 
     def _claim(self, one: Missing, held: ExitStack) -> None:
@@ -143,6 +150,12 @@ class Several:
         with explained(one.folder):
             begin(one.folder, self.wanted[one.number].stage, self.wanted[one.number].inputs)
         self.open[one.number] = (one, claim, held)
+
+    def _later(self, number: int) -> None:
+        """Release the lock of a folder that nothing was written to."""
+        _, _, held = self.open.pop(number)
+        held.close()
+        self.singly = True
 
     def _ended(self, number: int, error: UserError | None) -> None:
         """Publish a folder, or note why it stays unfinished; release its lock."""

@@ -80,6 +80,21 @@ def many(asked: list[Job], model: dict[str, Any], recipe: dict[str, Any]) -> dic
     return ended
 
 
+def test_all_but_one_of_those_that_train_one_by_one_are_put_off(tmp_path: Path, sources: Sources) -> None:
+    ended: dict[int, UserError | None] = {}
+    later: list[int] = []
+    for stacked, trained, put_off in ((1, {0}, [1, 2]), (8, {0, 1, 2}, [])):
+        ended.clear()
+        later.clear()
+        asked = jobs(tmp_path / str(stacked), sources, *HALVES, stacked=stacked)
+        arguments = (asked, LABELS, DATASET, TCRESNET, RECIPE, ended.__setitem__, None, later.append)
+        train_many.train_many(*arguments)
+        assert ended.keys() == trained and later == put_off
+        assert all(
+            (job.settings.folder / "weights.safetensors").exists() == (job.settings.seed in trained) for job in asked
+        )
+
+
 def alone(asked: list[Job], model: dict[str, Any], recipe: dict[str, Any]) -> None:
     for job in asked:
         train(job.settings, job.sources, LABELS, DATASET, model, recipe)
