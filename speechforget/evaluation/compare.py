@@ -183,8 +183,8 @@ def objective(result: Mapping[str, Any], kind: str = "accuracy") -> float:
     """Compute what a search minimises: the mean absolute accuracy gap to the oracle on forget and validation.
 
     kind: with `told_from_oracles`, the mean has a third part, 2 max(0, AUC - 0.5) of the number of that name, so that
-    a search does not reward forgetting more than the oracle. With `exposure_forget`, it has a fourth, too: tanh(d / 2),
-    by which a gap of d nats in that number moves a probability of one half, doubled. So a search does not reward a
+    a search does not reward forgetting more than the oracle. With `exposure_forget`, it has a fourth, too: tanh(d / 2)
+    for d nats of that number, which is twice what they add to a probability of one half. So a search does not reward a
     model that forgot nothing. With `character_error_rate`, for transcripts, the gaps are those of that number.
 
     In [0, 1] for accuracies. result: from `compare`. Validation holds the remaining classes; test and holdout are never
@@ -199,7 +199,7 @@ def objective(result: Mapping[str, Any], kind: str = "accuracy") -> float:
         told = unlearned.get(TOLD, {}).get("value")
         gaps.append(None if told is None else 2 * max(0.0, told - 0.5))
     if kind == EXPOSED:
-        left = unlearned.get(EXPOSED, {}).get("gap")
+        left = unlearned.get(EXPOSED, {}).get("value")  # 0 for oracles on average; the gap is to one of them
         gaps.append(None if left is None else math.tanh(left / 2))
     if None in gaps:
         return math.nan

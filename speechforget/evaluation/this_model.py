@@ -160,7 +160,7 @@ def exposure_forget(tables: Tables, model: str) -> dict[str, Value]:
         formula: mean over forget of (m - o) - mean over validation of (m - o); m, o: margins of the model and of the
             oracles on average.
         unit: nats, with a 95 % normal interval over utterances.
-        aim: the value of an oracle compared with the others, which is near 0.
+        aim: 0, as for oracles compared with the others, on average.
         fooled by: single utterances: some may be known and others over-forgotten; read told_from_oracles beside it. A
             few hundred utterances of validation leave about 0.2 nats of chance between oracles.
         source: difference in differences; per model what `exposure` of an audit is per utterance.

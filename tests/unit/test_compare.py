@@ -123,8 +123,8 @@ def test_objective_reads_forget_and_validation_only():
         assert objective(result) == pytest.approx(0.2)
     assert math.isnan(objective(result, "exposure_forget"))
     result["unlearned"]["told_from_oracles"] = {"value": 0.5}
-    for gap, left in ((0.0, 0.0), (math.log(3), 0.5), (-math.log(3), 0.5), (50, 1.0)):  # log 3 takes 1/2 to 3/4
-        result["unlearned"]["exposure_forget"] = {"gap": gap}
+    for nats, left in ((0.0, 0.0), (math.log(3), 0.5), (-math.log(3), 0.5), (50, 1.0)):  # log 3 takes 1/2 to 3/4
+        result["unlearned"]["exposure_forget"] = {"value": nats, "gap": 9.0}
         assert objective(result, "exposure_forget") == pytest.approx((0.4 + left) / 4)
     entry["gap"] = None
     assert math.isnan(objective(result))
