@@ -23,7 +23,7 @@ def wilson(share: float, count: float, confidence: float = 0.95) -> tuple[float,
     return min(max(centre - half, 0.0), share), max(min(centre + half, 1.0), share)
 
 
-def with_student(count: float, freedom: int, confidence: float) -> float:
+def with_student(count: float, freedom: float, confidence: float) -> float:
     """Reduce a number of trials so that Wilson's interval has Student's quantile in place of the normal one."""
     from scipy.special import stdtrit
 

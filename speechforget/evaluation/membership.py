@@ -71,12 +71,13 @@ def area_under_curve(
     return Value(value, *wilson(value, trials, confidence), len(nonmembers))
 
 
-def _by_speaker(members: Losses, nonmembers: Losses, speakers: Speakers) -> tuple[float, int] | None:
+def _by_speaker(members: Losses, nonmembers: Losses, speakers: Speakers) -> tuple[float, float] | None:
     """Compute the variance of an AUC with speakers as the units, and its degrees of freedom.
 
     Obuchowski (Biometrics 1997): sums of the deviations of placements by speaker, also of speakers on both sides; equal
-    to DeLong's for one utterance a speaker. An utterance of an unknown speaker is a unit of its own. None with fewer
-    than `FEWEST_SPEAKERS` units on a side, from which no variance can be estimated.
+    to DeLong's for one utterance a speaker. An utterance of an unknown speaker is a unit of its own. The degrees of
+    freedom are those of the two sides together (Satterthwaite, Biometrics Bulletin 1946). None with fewer than
+    `FEWEST_SPEAKERS` units on a side, from which no variance can be estimated.
     """
     joint = np.concatenate(speakers)
     alone = np.char.add("\n", np.arange(len(joint)).astype(str))  # no speaker has such a name
@@ -90,8 +91,10 @@ def _by_speaker(members: Losses, nonmembers: Losses, speakers: Speakers) -> tupl
         for side, part in zip(sides, (members, nonmembers), strict=True)
     ]
     every = int(unit.max()) + 1
-    own = sum(count / (count - 1) * float(each @ each) for count, each in zip(counts, sums, strict=True))
-    return own + 2 * every / (every - 1) * float(sums[0] @ sums[1]), min(counts) - 1
+    parts = [count / (count - 1) * float(each @ each) for count, each in zip(counts, sums, strict=True)]
+    shared = 2 * every / (every - 1) * float(sums[0] @ sums[1])
+    uncertain = sum(part**2 / (count - 1) for part, count in zip(parts, counts, strict=True))
+    return sum(parts) + shared, sum(parts) ** 2 / uncertain if uncertain else min(counts) - 1
 
 
 def speakers_of(tables: Tables, members: Mask, nonmembers: Mask) -> Speakers | None:
