@@ -266,6 +266,7 @@ def test_an_interrupt_cancels_what_was_handed_in(start, small, tmp_path: Path) -
 
 
 @on_slurm
+@pytest.mark.slow
 def test_what_slurm_refuses_is_one_sentence(command, small, tmp_path: Path) -> None:
     line = mistake(command(*small, *slurm(tmp_path, "method=none", "launch.partition=nowhere")))
     assert line.startswith("Error: SLURM refused the jobs: ") and "nvalid partition" in line
@@ -343,6 +344,7 @@ def test_the_same_jobs_run_as_processes_of_this_machine(command, small, configur
     assert len(logs) == 4 and sum("only=" in log for log in logs.values()) == 2
 
 
+@pytest.mark.slow
 def test_processes_that_die_are_told(start, tmp_path: Path) -> None:
     process = start("launch=submitit_local", f"output={tmp_path}", "only=original", "seed=0,1")
     victim = wait_for(lambda: len(jobs_of(tmp_path)) == 2 and jobs_of(tmp_path))[0]

@@ -128,7 +128,9 @@ def test_two_processes_make_what_one_makes(method: str, changes: list[str], conf
         np.testing.assert_allclose(other["logits"], one["logits"], atol=1e-5)
 
 
-@pytest.mark.parametrize("devices", [2, pytest.param(3, marks=pytest.mark.nightly)])
+@pytest.mark.parametrize(
+    "devices", [pytest.param(2, marks=pytest.mark.slow), pytest.param(3, marks=pytest.mark.nightly)]
+)
 def test_a_request_smaller_than_the_number_of_processes_is_shared_right(
     devices: int, configure, tmp_path: Path
 ) -> None:

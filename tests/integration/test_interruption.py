@@ -16,7 +16,11 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.mark.parametrize(
     "more",
-    [[], pytest.param(["trainer.devices=2"], marks=pytest.mark.slow), ["seed=0,1", "-m"]],
+    [
+        pytest.param([], marks=pytest.mark.slow),
+        pytest.param(["trainer.devices=2"], marks=pytest.mark.slow),
+        ["seed=0,1", "-m"],
+    ],
     ids=["alone", "two ranks", "sweep"],
 )
 def test_ctrl_c_in_training_is_one_sentence(more: list[str], small: list[str], tmp_path: Path) -> None:

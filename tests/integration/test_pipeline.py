@@ -115,6 +115,7 @@ def test_killing_and_repeating_ends_in_the_same_numbers(quiet: Path, command, sm
         assert mine.read_bytes() == theirs.read_bytes()
 
 
+@pytest.mark.slow
 def test_two_runs_at_once_train_the_original_once(quiet: Path, small, tmp_path: Path) -> None:
     line = [sys.executable, str(ROOT / "run.py"), *small, f"output={tmp_path}", "logger=csv"]
     processes = [
