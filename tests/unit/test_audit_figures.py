@@ -185,14 +185,23 @@ def answers_of(seeds: int, **changes: float) -> dict[str, Counter[str]]:
     return counted
 
 
+MISSED = pytest.mark.xfail(strict=True, reason="a leak mends few utterances: question 1 tells it in 18 of 20 seeds")
+
+
 @pytest.mark.nightly
-@pytest.mark.parametrize("cheat", CHEATS)
+@pytest.mark.parametrize(
+    "cheat", [pytest.param(each, marks=MISSED) if each == "label leak" else each for each in CHEATS]
+)
 def test_cheats_are_caught_in_19_of_20_seeds(cheat: str) -> None:
-    """A leak mends the few utterances that would be wrong: oracles tell it more surely than utterances do."""
     changes, expected = CHEATS[cheat]
-    for question, counted in answers_of(20, **changes).items():
-        least = 17 if (cheat, question) == ("label leak", REQUEST) else 19
-        assert sum(counted[word] for word in expected) >= least
+    for counted in answers_of(20, **changes).values():
+        assert sum(counted[word] for word in expected) >= 19
+
+
+@pytest.mark.nightly
+def test_oracles_tell_a_label_leak_in_19_of_20_seeds() -> None:
+    changes, expected = CHEATS["label leak"]
+    assert sum(answers_of(20, **changes)[ORACLE][word] for word in expected) >= 19
 
 
 @pytest.mark.nightly
