@@ -12,7 +12,7 @@ import hashlib
 import importlib.util
 import sys
 import sysconfig
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -64,8 +64,8 @@ Import = tuple[int, str, tuple[str, ...]]
 def code_hash(*targets: str, stops: Collection[str] = ()) -> str:
     """Hash the syntax trees of `code_modules`."""
     digest = hashlib.sha256()
-    for module, path in code_modules(*targets, stops=stops).items():
-        digest.update(module.encode() + _read(path)[0].encode())
+    for module, (_, tree) in _found(targets, stops).items():
+        digest.update(module.encode() + tree.encode())
     return digest.hexdigest()
 
 
@@ -76,17 +76,24 @@ def code_modules(*targets: str, stops: Collection[str] = ()) -> dict[str, Path]:
     stops: modules of this package that are not followed from within it.
     Raises UserError if there is no such module.
     """
+    return {module: path for module, (path, _) in _found(targets, stops).items()}
+
+
+def _found(targets: Collection[str], stops: Collection[str]) -> dict[str, tuple[Path, str]]:
+    """See `code_modules`; with each file the text of its syntax tree."""
     waiting = [_module_of(target) for target in targets]
     mine = frozenset({PACKAGE, *(module.partition(".")[0] for module in waiting)})
-    found: dict[str, Path] = {}
+    source = functools.cache(functools.partial(_source, mine=mine))  # each name is looked up once, in this call only
+    found: dict[str, tuple[Path, str]] = {}
     while waiting:
         current = waiting.pop()
-        path = None if current in found or is_silent(current) else _source(current, mine)
+        path = None if current in found or is_silent(current) else source(current)
         if path is None:
             continue
-        found[current] = path
+        tree, statements = _read(path)
+        found[current] = path, tree
         ours = current.partition(".")[0] == PACKAGE
-        reached = [name for each in _read(path)[1] for name in _reached(each, current, path, mine)]
+        reached = [name for each in statements for name in _reached(each, current, path, source)]
         waiting += [name for name in reached if not ours or (name.partition(".")[0] == PACKAGE and name not in stops)]
         # Importing a module also runs the packages around it. Those of this package are empty.
         if not ours:
@@ -99,8 +106,8 @@ def is_silent(module: str) -> bool:
     return any(module == name or module.startswith(f"{name}.") for name in SILENT)
 
 
-def _reached(statement: Import, importer: str, path: Path, mine: frozenset[str]) -> Iterator[str]:
-    """Yield the modules that an import statement loads.
+def _reached(statement: Import, importer: str, path: Path, source: Callable[[str], Path | None]) -> Iterator[str]:
+    """Yield the modules that an import statement loads. source: `_source` for the packages that count.
 
     For `from package import module` these are the module and the package, unless the package is this one.
     """
@@ -109,7 +116,9 @@ def _reached(statement: Import, importer: str, path: Path, mine: frozenset[str])
         package = importer if path.name == "__init__.py" else importer.rpartition(".")[0]
         parts = package.split(".")[: len(package.split(".")) - level + 1]
         module = ".".join([*parts, *([module] if module else [])])
-    inside = [full for name in names if _source(full := f"{module}.{name}", mine) is not None]
+    file = source(module)
+    single = file is not None and file.name != "__init__.py"  # no package: what is imported from it are names
+    inside = [full for name in names if not single and source(full := f"{module}.{name}") is not None]
     yield from inside
     if len(inside) < len(names) or not names:
         yield module

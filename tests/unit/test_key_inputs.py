@@ -5,6 +5,7 @@ import functools
 import itertools
 import runpy
 from collections.abc import Iterator
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from speechforget.data.audio.cache import Audio
 from speechforget.data.requests.pool import Pool
 from speechforget.data.requests.select import select
 from speechforget.pipeline import Pipeline
+from speechforget.stages import result
 from speechforget.stages.split import Data
 from speechforget.store import Artefact, OneByOne, code_hash, code_modules, key_of
 from speechforget.store import code as store_code
@@ -80,7 +82,8 @@ def stubs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pipeline, "split_corpus", divided)
     weights = lambda model: [model["pretrained"], model.get("revision")] if model.get("pretrained") else None  # noqa: E731
     monkeypatch.setattr(pipeline, "fingerprint", weights)
-    monkeypatch.setattr(pipeline, "code_of", lambda stage, *targets: [stage, *targets])
+    for module in (pipeline, result):
+        monkeypatch.setattr(module, "code_of", lambda stage, *targets: [stage, *targets])
     monkeypatch.setattr(pipeline, "check_tuned", lambda config: None)
     monkeypatch.setattr(pipeline, "untried", lambda config, forget, trained: None)
     monkeypatch.setattr(pipeline, "with_seconds", lambda config, lengths: config)
@@ -243,15 +246,17 @@ table = runpy.run_path(str(ROOT / "scripts" / "code_table.py"))
 def edited(monkeypatch: pytest.MonkeyPatch) -> set[Path]:
     """Paths of files that are read as if they were edited."""
     paths: set[Path] = set()
-    read = functools.cache(store_code._read)
+    look = store_code._found
 
-    def read_edited(path: Path) -> tuple[str, Any]:
-        text, imports = read(path)
-        return (f"{text} edited" if path in paths else text), imports
+    @functools.cache  # edits change no imports here, and a hash of a file tells edits of it as well as its text
+    def found(targets: tuple[str, ...], stops: Any) -> dict[str, tuple[Path, str]]:
+        return {name: (path, sha256(text.encode()).hexdigest()) for name, (path, text) in look(targets, stops).items()}
 
-    monkeypatch.setattr(store_code, "_read", read_edited)
-    reach = functools.cache(lambda targets, stops: code_modules(*targets, stops=stops))  # edits change no imports here
-    monkeypatch.setattr(store_code, "code_modules", lambda *targets, stops=(): reach(targets, stops))
+    def found_edited(targets: tuple[str, ...], stops: Any) -> dict[str, tuple[Path, str]]:
+        modules = found(targets, stops)
+        return {name: (path, f"{text} edited" if path in paths else text) for name, (path, text) in modules.items()}
+
+    monkeypatch.setattr(store_code, "_found", found_edited)
     return paths
 
 
