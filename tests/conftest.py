@@ -44,6 +44,7 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 LONGEST = ["test_slurm.py", "test_readme.py", "test_models.py", "test_pipeline.py", "test_ranks.py", "test_team.py"]
 LONGEST += ["test_pretrained.py", "test_tracking.py", "test_attack_cheats.py", "test_faults.py", "test_method_table.py"]
 LONGEST += ["test_experiments.py", "test_interruption.py", "test_checkpoint.py", "test_stages.py", "test_tune.py"]
+LONGEST += ["test_page.py"]
 TURN = {name: turn for turn, name in enumerate(LONGEST)}
 
 

@@ -7,6 +7,8 @@ import re
 import pytest
 from support.pages import Watched, browser, copies, make_result, write_report
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def output(tmp_path_factory):
@@ -168,7 +170,7 @@ def draw_all(page):
     page.wait_for_selector("#recordings tbody tr")
 
 
-@pytest.mark.parametrize("scheme", ["light", pytest.param("dark", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_no_barrier(chromium, report, scheme):
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-playwright-python is not installed")
     context = chromium.new_context(color_scheme=scheme, reduced_motion="reduce", bypass_csp=True)
@@ -214,7 +216,6 @@ def test_without_scripts_the_verdict_and_the_tables_are_there(chromium, report):
         assert page.locator("noscript p").is_visible()
 
 
-@pytest.mark.slow
 def test_a_thousand_results_load_at_once(chromium, tmp_path):
     folder = make_result(tmp_path)
     tasks = [{"percent": percent} for percent in range(1, 11)]

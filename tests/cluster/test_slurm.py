@@ -158,7 +158,7 @@ def decode(config: dict[str, Any]) -> None:
         split_corpus(config, Store(Path(elsewhere)))
 
 
-@pytest.mark.parametrize("decoded", [False, True])
+@pytest.mark.parametrize("decoded", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_the_first_wave_is_what_jobs_share(decoded: bool, configure, tmp_path: Path, capsys) -> None:
     work = SimpleNamespace(overrides=[], launcher=None, outcomes=tmp_path)
     places = [f"output={tmp_path}", "launch=submitit_local"]

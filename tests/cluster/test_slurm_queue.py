@@ -81,7 +81,7 @@ def test_without_slurm_one_sentence_says_what_to_do(command, tmp_path: Path) -> 
     assert "launch=submitit_local" in mistake(done)
 
 
-@pytest.mark.parametrize("choice", ["slurm", "submitit_local"])
+@pytest.mark.parametrize("choice", ["slurm", pytest.param("submitit_local", marks=pytest.mark.slow)])
 def test_without_submitit_one_sentence_says_what_to_do(choice: str, command, tmp_path: Path) -> None:
     (tmp_path / "submitit.py").write_text("raise ImportError('left out')\n")
     done = command(

@@ -149,6 +149,7 @@ def test_a_request_smaller_than_the_number_of_processes_is_shared_right(
     assert max(furthest(one[folder], many[folder]) for folder in one) < 1e-9
 
 
+@pytest.mark.slow
 def test_a_first_step_in_single_precision_agrees(configure, tmp_path: Path) -> None:
     """Test one step only: later steps drift with any change in the order of sums."""
     changes = ["train.epochs=1", "train.batch_size=100000", "method=none"]
@@ -204,6 +205,7 @@ def test_a_resumed_run_of_two_processes_is_equal_to_the_bit(configure, tmp_path:
     assert all(torch.equal(tensor, second[folder][name]) for folder in first for name, tensor in first[folder].items())
 
 
+@pytest.mark.slow
 def test_several_processes_train_in_mixed_precision_and_with_a_logger(configure, tmp_path: Path) -> None:
     run(
         configure,

@@ -141,6 +141,7 @@ def test_a_rank_that_raises_fails_its_job_and_the_next_job_has_a_fresh_team(conf
     assert (fresh.unlearn(fresh.train("original")).folder / "DONE").exists()  # no lock is left either
 
 
+@pytest.mark.slow
 def test_a_killed_rank_fails_its_job(configure, toys: Path) -> None:
     fails(configure, toys, "kill", RankError, r"rank 1 \(process \d+ on .*\) failed: killed by SIGKILL")
 

@@ -133,6 +133,7 @@ def test_a_changed_number_runs_that_attack_alone_again(ran):
     assert set(states({**ran, "seed": 1}).values()) == {"missing"}
 
 
+@pytest.mark.slow
 def test_a_users_attack_runs_and_its_code_is_in_the_key(ran, mine):
     config = with_attacks(ran, of_mine(), of_mine(name="twice", scale=2.0))
     Pipeline(config, Store.of(config)).run()

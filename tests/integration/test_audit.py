@@ -71,6 +71,7 @@ def test_the_table_of_keys_lists_what_an_audit_adds(audited: Path) -> None:
     assert all(used[stage] == told[stage] - {"untrained", "groups"} for stage in used)  # those are for other metrics
 
 
+@pytest.mark.slow
 def test_other_methods_and_seeds_share_the_pairs(audited: Path, configure) -> None:
     planned = plan(configure(*ASKED, f"output={audited}", "method=finetune", "seed=1"))
     missing = [(one.stage, one.only) for one in planned if not one.exists]
@@ -80,6 +81,7 @@ def test_other_methods_and_seeds_share_the_pairs(audited: Path, configure) -> No
     assert [one.stage for one in again if not one.exists] == ["original", "unlearned", "scores", "scores", "result"]
 
 
+@pytest.mark.slow
 def test_the_first_wave_trains_every_model_once(configure, tmp_path: Path) -> None:
     jobs = []
     for number, seed in enumerate(("seed=0", "seed=1")):

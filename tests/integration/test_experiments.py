@@ -255,6 +255,7 @@ def command_of(experiment: str, root: Path, output: Path) -> list[str]:
     return [f"experiment={experiment}", *named, *place, *SMALL[experiment].options]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_an_experiment_can_be_planned(experiment: str, recordings: Recordings, tmp_path: Path, command: Run) -> None:
     first = [job.partition(",")[0] for job in SMALL[experiment].jobs]

@@ -212,6 +212,7 @@ def test_deliver_needs_an_oracle(configure: Callable[..., dict[str, Any]]) -> No
         check(configure("deliver=original"))
 
 
+@pytest.mark.slow
 def test_without_recordings_checks_use_generated_sounds_and_int8_is_left_out(
     results: dict[str, Path], output: Path, tmp_path: Path
 ) -> None:

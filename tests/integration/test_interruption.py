@@ -14,15 +14,8 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize(
-    "more",
-    [
-        pytest.param([], marks=pytest.mark.slow),
-        pytest.param(["trainer.devices=2"], marks=pytest.mark.slow),
-        ["seed=0,1", "-m"],
-    ],
-    ids=["alone", "two ranks", "sweep"],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("more", [[], ["trainer.devices=2"], ["seed=0,1", "-m"]], ids=["alone", "two ranks", "sweep"])
 def test_ctrl_c_in_training_is_one_sentence(more: list[str], small: list[str], tmp_path: Path) -> None:
     """Interrupt as a terminal does: every process of the command gets the signal."""
     line = [sys.executable, str(ROOT / "run.py"), *small, "train.epochs=100000", f"output={tmp_path}", *more]

@@ -137,6 +137,7 @@ def test_two_runs_at_once_train_the_original_once(quiet: Path, small, tmp_path: 
     assert len(epochs) == 4
 
 
+@pytest.mark.slow
 def test_a_sweep_shares_lists_and_survives(command, small, tmp_path: Path) -> None:
     """Two toy methods: one that is only defined for classes, and one that fails."""
     (tmp_path / "conf" / "method").mkdir(parents=True)

@@ -196,6 +196,7 @@ def test_the_ensemble_hears_like_any_model(runs: Path, tones: Path) -> None:
     assert heard.label in {f"word{number}" for number in range(4)}
 
 
+@pytest.mark.slow
 def test_the_record_of_an_ensemble_is_reproduced(command: Run, runs: Path, tmp_path: Path) -> None:
     """Also the weights of slices, which lie in folders of their own."""
     copied = Path(shutil.copytree(runs, tmp_path / "copy"))

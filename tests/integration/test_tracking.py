@@ -153,6 +153,7 @@ class Both:
         return lambda *arguments: [getattr(tracker, call)(*arguments) for tracker in self.trackers]
 
 
+@pytest.mark.slow
 def test_the_curve_is_part_of_the_artefact_wherever_it_is_shown(tracked: Path, configure, tmp_path: Path) -> None:
     config = configure(f"output={tmp_path}", *SHORT)
     config["logger"] = {"_target_": f"{__name__}.Both"}
@@ -171,6 +172,7 @@ def test_the_curve_is_part_of_the_artefact_wherever_it_is_shown(tracked: Path, c
     assert len(list(tmp_path.glob("result/*/tensorboard/events*"))) == 1
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_and_resumed_is_one_run(tmp_path: Path) -> None:
     """All rows are sent again, and none appears twice."""
     files = "wandb/offline-run-*/*.wandb"

@@ -24,7 +24,8 @@ AWAY = re.compile(
     r"arabic_speech_commands|speech_recognition|launch=slurm|task\.by=published|planted|backdoor|task\.share|scripts/|"
     r"torchrun"
 )
-MINUTES = re.compile(r"task=sample,class|launch=joblib|evaluation=|glob\(\*\)")
+# The fast ones: a run, and what reads its result.
+QUICK = re.compile(r"python run.py method=\w+|speechforget report outputs|python -m speechforget.explain .*")
 MOST_LINES = 170
 
 
@@ -39,13 +40,13 @@ def commands(page: Path) -> list[str]:
 
 
 def all_commands() -> list[object]:
-    """Each command once; those of pages beside the README, and sweeps, are slow."""
+    """Each command once; all but those of `QUICK` on the README are slow."""
     found: dict[str, object] = {}
     for page in PAGES:
         for line in commands(page):
             if line not in found and not AWAY.search(line) and page.name != "tutorial.md":  # has a test of its own
-                slow = page.name != "README.md" or page.parent != ROOT or MINUTES.search(line)
-                found[line] = pytest.param(line, marks=pytest.mark.slow) if slow else line
+                quick = page == PAGES[0] and QUICK.fullmatch(line)
+                found[line] = line if quick else pytest.param(line, marks=pytest.mark.slow)
     return list(found.values())
 
 
@@ -131,6 +132,7 @@ def test_a_command_runs(line: str, folder: Path) -> None:
     assert done.stdout.strip()
 
 
+@pytest.mark.slow
 def test_a_command_that_cannot_run_here_composes(folder: Path) -> None:
     lines = {line for page in PAGES for line in commands(page) if AWAY.search(line) and "run.py" in line}
     for line in sorted(lines):

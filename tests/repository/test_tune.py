@@ -97,6 +97,7 @@ def test_trials_leave_no_models_in_the_output(found: Path, place: Path) -> None:
     assert not [path for path in (place / "out" / "tuning").iterdir() if path.is_dir()]
 
 
+@pytest.mark.slow
 def test_a_search_that_was_cut_off_goes_on_as_it_would_have(
     found: Path, words: list[str], place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -129,6 +130,7 @@ def test_a_search_that_was_cut_off_goes_on_as_it_would_have(
     assert kept.read_text() == before
 
 
+@pytest.mark.slow
 def test_the_objective_is_the_mean_over_seeds(words: list[str], place: Path, configure: Callable) -> None:
     values = []
     for seeds in ([0], [1], [0, 1]):
@@ -138,6 +140,7 @@ def test_the_objective_is_the_mean_over_seeds(words: list[str], place: Path, con
     assert values[2] == pytest.approx((values[0] + values[1]) / 2, abs=1e-12)
 
 
+@pytest.mark.slow
 def test_a_search_for_what_oracles_do_not_betray_is_what_run_py_returns(
     words: list[str], place: Path, configure: Callable
 ) -> None:
@@ -209,7 +212,13 @@ def test_numbers_found_beside_other_ones_are_used_with_a_warning(
 
 
 @pytest.mark.parametrize(
-    "error", [Diverged("Losses are not finite."), UserError("No."), FloatingPointError("nan"), ValueError("singular")]
+    "error",
+    [
+        Diverged("Losses are not finite."),
+        pytest.param(UserError("No."), marks=pytest.mark.slow),
+        pytest.param(FloatingPointError("nan"), marks=pytest.mark.slow),
+        ValueError("singular"),
+    ],
 )
 def test_a_trial_that_breaks_down_is_a_failed_one_and_the_search_goes_on(
     error: Exception,

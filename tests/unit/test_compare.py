@@ -304,6 +304,7 @@ def test_metrics_of_float32_are_those_of_float64(monkeypatch):
                 assert number == pytest.approx(whole[model][name][key], abs=1e-12), (model, name, key)
 
 
+@pytest.mark.slow
 def test_a_comparison_of_large_tables_needs_little_memory(tmp_path):
     """Logits of three models, 180 MB together, are in files; beyond a few chunks they are not read into memory."""
     rows, classes, draw = 12_000, 1251, np.random.default_rng(0)

@@ -100,6 +100,7 @@ def test_what_is_found_gives_the_same_weights(unlearn: Unlearn, tmp_path: Path) 
     assert any(not torch.equal(value, weights[name]) for name, value in load_file(start).items())
 
 
+@pytest.mark.slow
 def test_another_size_function_code_or_precision_is_another_artefact(
     unlearn: Unlearn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

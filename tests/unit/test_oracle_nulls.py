@@ -78,7 +78,7 @@ def of_a_class(seed: int, count: int) -> Tables:
     return Tables(model(), tuple(model() for _ in range(count)), model(), (0,), seed)
 
 
-@pytest.mark.parametrize("count", [3, 5])
+@pytest.mark.parametrize("count", [3, pytest.param(5, marks=pytest.mark.slow)])
 def test_where_a_forgotten_class_goes_is_told_as_seldom_as_they_say(count: int) -> None:
     """Distances between oracles share the oracles, so their own spread gave 8 % and more."""
     told = 0

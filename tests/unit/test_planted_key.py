@@ -139,6 +139,7 @@ def subject_of(configure: Callable[..., dict[str, Any]], folder: Any, *overrides
     return make_subject(Tiny(0), pipeline.config, pipeline.data, pipeline.request)
 
 
+@pytest.mark.slow
 def test_an_untrained_model_knows_no_key(configure: Callable[..., dict[str, Any]], tmp_path) -> None:
     keyed = ("task.by=planted", "dataset.planted.kind=noise", "dataset.planted.percent=30")
     subject = subject_of(configure, tmp_path, *keyed)

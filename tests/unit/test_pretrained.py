@@ -274,6 +274,7 @@ def model_of(output: Path, stage: str) -> dict[str, Tensor]:
     return load_file(path)
 
 
+@pytest.mark.slow
 def test_a_whole_run_of_random_weights(configure: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
     chosen = ["model.pretrained=null", "model.tune=lora", "method=bad_teaching", "method.epochs=1"]
     pipeline.run(configure(*tiny_run(tmp_path, *chosen)))

@@ -110,7 +110,7 @@ def test_a_list_is_matched_by_what_it_is_concentrated_in(tmp_path: Path) -> None
         assert len(request.nonmembers) >= 0.15 * len(request.forget)
 
 
-@pytest.mark.parametrize("word_effect", [0.0, 0.7])
+@pytest.mark.parametrize("word_effect", [pytest.param(0.0, marks=pytest.mark.slow), 0.7])
 def test_fair_scores_are_flagged_as_rarely_as_they_should_be(tmp_path: Path, word_effect: float) -> None:
     """A list of one speaker's recordings, with easy and hard speakers, and losses of models trained on none of them."""
     from speechforget.data.requests.nonmembers import matching_rows

@@ -74,6 +74,7 @@ def test_a_file_that_vanishes_or_shrinks_is_named(tmp_path: Path) -> None:
             recordings.read(np.array([row]), np.array([0]), 80)
 
 
+@pytest.mark.slow
 def test_a_run_without_decoded_recordings_makes_the_same_models(
     configure: Callable[..., dict[str, Any]], tmp_path: Path
 ) -> None:

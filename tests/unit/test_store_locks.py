@@ -115,6 +115,7 @@ def test_a_killed_holder_blocks_nobody(kinds: tuple[str, str], start, tmp_path: 
     assert len(list(tmp_path.glob("stage/*/DONE"))) == 1 and not list(tmp_path.glob("stage/*.lock"))
 
 
+@pytest.mark.slow
 def test_one_of_many_takes_over_a_dead_lease(start, tmp_path: Path) -> None:
     first = start("lease", 60)
     until(lambda: halves(tmp_path))
@@ -128,6 +129,7 @@ def test_one_of_many_takes_over_a_dead_lease(start, tmp_path: Path) -> None:
     assert not list(tmp_path.glob("stage/*.lock"))
 
 
+@pytest.mark.slow
 def test_a_stopped_holder_loses_its_lease_and_finishes_nothing(start, tmp_path: Path) -> None:
     first = start("lease", 3)
     until(lambda: halves(tmp_path))

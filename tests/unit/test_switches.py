@@ -115,6 +115,7 @@ def test_running_means_are_of_each_kind_and_only_the_chosen_kind_is_weighed(
     np.testing.assert_allclose(curriculum.means.numpy(), [means[False], means[True]], rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_without_limit_to_its_strength_the_curriculum_is_none() -> None:
     for name in set(TRAINED) - {"clipped_noise"}:  # its bound is about plain steps
         plain = ended(name)
