@@ -20,6 +20,7 @@ pages:
 	python scripts/code_table.py
 	python scripts/tracking_keys.py
 	python -m speechforget.explain --page docs/metrics.md
+	python scripts/reference.py
 
 bench:
 	python scripts/bench.py train

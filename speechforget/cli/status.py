@@ -118,7 +118,7 @@ def _other(note: Note) -> str:
 
 
 def progress(note: Note) -> str:
-    """Say what a process does, how far it is and how long it will take; and for how long it has said nothing."""
+    """Describe a process: what it does, its progress, the time left, and the time since its last note."""
     n, total, rate = note.get("n"), note.get("total"), note.get("rate")
     parts = [str(note["doing"])]
     if n is not None and total:

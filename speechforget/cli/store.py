@@ -1,4 +1,4 @@
-"""Inspect, verify and clean an output folder (`python -m speechforget.store`)."""
+"""Inspect, verify and clean an output folder (`speechforget store`)."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from speechforget.training.runtime import settle
 
 EXAMPLES = """\
 examples:
-  python -m speechforget.store ls outputs                  list every artefact, in the order of the pipeline
-  python -m speechforget.store show 3fa9                   show one artefact, its parents and its children
-  python -m speechforget.store verify                      check every byte of all artefacts
-  python -m speechforget.store verify --rebuild 3fa9       rebuild it in a scratch folder and compare bit by bit
-  python -m speechforget.store gc                          remove what no result references; asks first
-  python -m speechforget.store purge --request 5c1e        remove the copies of what a result's request named
-  python -m speechforget.store locks outputs               test whether lock=flock works there or lock=lease is needed
+  speechforget store ls outputs                  list every artefact, in the order of the pipeline
+  speechforget store show 3fa9                   show one artefact, its parents and its children
+  speechforget store verify                      check every byte of all artefacts
+  speechforget store verify --rebuild 3fa9       rebuild it in a scratch folder and compare bit by bit
+  speechforget store gc                          remove what no result references; asks first
+  speechforget store purge --request 5c1e        remove the copies of what a result's request named
+  speechforget store locks outputs               test whether lock=flock works there or lock=lease is needed
 
 Give a key by its first digits, or by its folder. docs/identity.md lists what a key contains."""
 
 
 def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        "python -m speechforget.store",
+        "speechforget store",
         description=__doc__,
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -106,7 +106,7 @@ class Team:
             try:
                 self.arrivals.put(self.listener.accept())
             except AuthenticationError:
-                logger.warning("A process without the secret of this run tried to connect.")
+                logger.warning("A process without the secret of this run tried to connect, and was refused.")
             except (OSError, EOFError):
                 if self.closed:
                     return

@@ -34,7 +34,7 @@ def deleted_found(tables: Tables, model: str) -> dict[str, Value]:
         unit: a share in [0, 1]; AUC with a 99 % interval (as membership_auc), TPR with a 95 % one (Clopper, Pearson).
             `count` of _nothing is ordered pairs; that of a pair in the other order is 1 minus its AUC, so it is at
             least 0.5.
-        aim: the oracle's value. Above it, the method marks what it deleted. Not told for the original itself.
+        aim: the oracle's value. Above it, the method marks what it deleted. The original itself has no value.
         fooled by: an attacker who knows the method and fits an attack to it finds more; forget and non-members that
             differ in more than membership. One AUC is noise as long as it is not above _nothing.
         source: Chen et al., "When machine unlearning jeopardizes privacy", CCS 2021, arXiv 2005.02205 (attack with both

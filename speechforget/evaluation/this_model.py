@@ -104,8 +104,9 @@ def equivalence_test(tables: Tables, model: str) -> dict[str, Value]:
 
     Explanation:
         values: equivalence_distance, equivalence_p
-        meaning: How far the model's margins are from the oracles', and how many of the model and the oracles are as far
-            from all others. Both kinds of failure make the p-value small: memory that is left, and over-forgetting.
+        meaning: How far the model's margins are from the oracles'. The p-value is the share of these K + 1 models that
+            are at least as far from the others. Both kinds of failure make it small: memory that is left, and
+            over-forgetting.
         formula: log of the mean over oracles of MMD^2(model, oracle) of margins, with a Gaussian kernel of the median
             width, all pairs in its means; p = share of the K + 1 models whose mean MMD^2 to the K others is as large.
         unit: natural logarithm of a squared distance; a p-value in [1 / (K + 1), 1].
@@ -183,8 +184,9 @@ def told_from_oracles(tables: Tables, model: str) -> dict[str, Value]:
 
     Explanation:
         values: told_from_oracles, told_from_oracles_p
-        meaning: How surely this model is told from an oracle by how unusual each utterance's margin is among the other
-            oracles. The p-value is the share of model and oracles that are told from all others as surely.
+        meaning: How surely this model is told from an oracle: whether its margins are more unusual than the oracle's,
+            both judged by the other oracles. The p-value is the share of these K + 1 models that are told from the
+            others as surely.
         formula: mean over turns of the AUC of (margin - mean margin of the other oracles)^2, model against the oracle
             left out; p = rank among K + 1 models.
         unit: a share in [0, 1]; a p-value in [1 / (K + 1), 1]; `count` is the number of oracles.

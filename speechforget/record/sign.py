@@ -102,7 +102,7 @@ def check_signature(path: Path, signer: Path | None) -> Signature | None:
     if trusted is not None and fingerprint(trusted) != fingerprint(public):
         raise UserError(
             f"{beside} is signed by another key (SHA-256 {fingerprint(public)}) "
-            f"than that of {signer} (SHA-256 {fingerprint(trusted)})."
+            f"than that of {signer} (SHA-256 {fingerprint(trusted)}): give the public key of the one who signed."
         )
     return Signature(fingerprint(public), trusted is not None)
 
@@ -113,7 +113,9 @@ def _verify(public: Ed25519PublicKey, signature: bytes, path: Path, beside: Path
     try:
         public.verify(signature, path.read_bytes())
     except InvalidSignature:
-        raise UserError(f"{beside} does not fit {path}: one of them changed since it was signed.") from None
+        raise UserError(
+            f"{beside} does not fit {path}: one of them changed since it was signed; get both again."
+        ) from None
 
 
 def fingerprint(public: Ed25519PublicKey) -> str:

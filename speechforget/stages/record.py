@@ -59,7 +59,7 @@ def identity(
     made_from: Mapping[str, tuple[str, Mapping[str, Any]]],
     inputs: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Return by what a report tells results apart: models, request and metrics without seeds, and the seeds.
+    """Return what distinguishes results in a report: models, request and metrics without seeds, and the seeds.
 
     made_from: the key of each artefact -> its stage and inputs. inputs: of the result.
     """

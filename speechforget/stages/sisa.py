@@ -2,8 +2,8 @@
 
 SISA: Bourtoule, Chandrasekaran, Choquette-Choo, Jia, Travers, Zhang, Lie & Papernot, "Machine unlearning", IEEE S&P
 2021. Member s starts at weights of its own. Slice r trains it on the slices 0 to r of its shard, with a fresh optimiser
-and a schedule of its own, from the weights after slice r - 1. What a slice does depends on its rows, those before it,
-and seeds alone; so a slice with unchanged rows, behind unchanged slices, need not be trained again.
+and a schedule of its own, from the weights after slice r - 1. A slice depends on its rows, the rows before it, and
+seeds alone. So it is reused if none of these rows changed.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Tell a tracker of a result: the curve of the method with the level of the oracle, numbers, tables and charts."""
+"""Send a result to a tracker: the curve of the method with the oracle's level, numbers, tables and charts."""
 
 from __future__ import annotations
 

@@ -45,9 +45,7 @@ def make_claim(kind: str, path: Path) -> Claim:
     """Create a claim on the lock file `path`; kind is flock or lease."""
     kinds: dict[str, type[Flock] | type[Lease]] = {"flock": Flock, "lease": Lease}
     if kind not in kinds:
-        raise UserError(
-            f"lock is '{kind}': choose flock or lease (`python -m speechforget.store locks outputs` tests which)."
-        )
+        raise UserError(f"lock is '{kind}': choose flock or lease (`speechforget store locks outputs` tests which).")
     return kinds[kind](path)
 
 

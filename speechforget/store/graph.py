@@ -248,7 +248,7 @@ def find(nodes: list[Node], asked: str) -> Node:
     if not found:
         raise UserError(
             f"No artefact is named '{asked}': give the first digits of a key, or a folder, "
-            "as `python -m speechforget.store ls` prints them."
+            "as `speechforget store ls` prints them."
         )
     if len(found) > 1:
         way_out = (

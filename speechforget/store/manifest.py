@@ -2,7 +2,7 @@
 
 `DONE` is written last, after all other files have reached the disk. So a folder with it is complete; a folder without
 it, or with half of it, is unfinished. Sizes are cheap and compared at every use. `verified` and
-`python -m speechforget.store verify` compare hashes.
+`speechforget store verify` compare hashes.
 """
 
 from __future__ import annotations
@@ -139,7 +139,7 @@ def damaged(folder: Path, name: str, problem: str) -> UserError:
     """Create the error that names the folder, the file and the fix."""
     return UserError(
         f"{folder} is damaged, {name} {problem}: remove the folder and run again "
-        f"(`python -m speechforget.store verify --output {folder.parent.parent}` checks all folders)."
+        f"(`speechforget store verify --output {folder.parent.parent}` checks all folders)."
     )
 
 

@@ -1,4 +1,4 @@
-"""Test whether flock excludes processes of two machines in a folder (`python -m speechforget.store locks FOLDER`).
+"""Test whether flock excludes processes of two machines in a folder (`speechforget store locks FOLDER`).
 
 Processes that run this at the same time find each other through files in FOLDER. The first to get the flock holds it
 and reports so; the others try to get it. If another one gets it too, flock does not reach across machines there, and

@@ -3,6 +3,7 @@
 import ast
 import graphlib
 import importlib
+import re
 import sys
 from pathlib import Path
 
@@ -144,6 +145,20 @@ def test_a_cached_run_needs_nothing_heavy() -> None:
 
 def test_files_stay_short() -> None:
     assert not [path.name for path in FILES if len(path.read_text(encoding="utf-8").splitlines()) > 350]
+
+
+def test_lines_of_pages_and_configs_are_short() -> None:
+    """At most 120 characters, but for tables, code and pages that scripts write."""
+    written = {"configuration.md", "metrics.md", "method_reference.md"}
+    pages = [path for path in [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")] if path.name not in written]
+    long = []
+    for path in [*pages, *(ROOT / "conf").rglob("*.yaml")]:
+        text = path.read_text(encoding="utf-8")
+        if path.suffix == ".md":
+            text = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
+        lines = [line for line in text.splitlines() if not line.lstrip().startswith("|")]
+        long += [f"{path.name}: {line}" for line in lines if len(line) > 120]
+    assert not long
 
 
 def test_torchaudio_is_imported_in_one_place() -> None:

@@ -330,7 +330,7 @@ def test_scores_that_cannot_be_audited_say_why() -> None:
     for scores, changes, words in [
         (good, {"half": good.half[:1]}, "2 pairs or more"),
         (good, {"oracle": good.oracle[:1]}, "2 oracles or more"),
-        (good, {"oracle": good.oracle[0]}, "shapes that no audit has"),
+        (good, {"oracle": good.oracle[0]}, "have wrong shapes"),
         (good, {"unlearned": good.unlearned[:, :, :3]}, "'unlearned' of an audit has the shape"),
         (good, {"retain_oracle": good.retain_oracle[:, :3]}, "'retain_oracle' of an audit"),
         (good, {"accuracy_test": {"original": np.ones((4, 2))}}, "no test accuracy of its oracle models"),

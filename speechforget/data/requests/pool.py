@@ -185,4 +185,4 @@ def _splits(
             found.append(half[unit])
         if len(found) == pairs:
             return np.stack(found)
-    raise UserError("No more different splits of the pool were found: lower evaluation.pairs.")
+    raise UserError("The pool has too few different splits: lower evaluation.pairs.")

@@ -21,7 +21,10 @@ def read_gone(releases: Sequence[Any]) -> list[str]:
     before, after = (_ids(Path(str(file)).expanduser()) for file in releases)
     gone = [identity for identity in before if identity not in set(after)]
     if not gone:
-        raise UserError(f"The release {releases[1]} lists all that {releases[0]} lists, so there is nothing to forget.")
+        raise UserError(
+            f"The release {releases[1]} lists all that {releases[0]} lists, so there is nothing to forget: "
+            "exchange the two tables, or name a later release."
+        )
     return gone
 
 

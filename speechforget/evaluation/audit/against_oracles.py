@@ -23,7 +23,7 @@ Statistics = Callable[[Floats, Floats], dict[str, float]]
 
 
 def on_pool(half: Integers) -> Statistics:
-    """Make the statistics of margins of the pool: models (J, 2, u), oracles (K, u). half: (J, u).
+    """Compare margins of forgotten recordings in unlearned models (J, 2, u) and in oracles (K, u). half: (J, u).
 
     Explanation:
         values: told_from_oracles_auc, energy_distance, shift_from_oracles
@@ -58,7 +58,7 @@ def on_pool(half: Integers) -> Statistics:
 
 
 def on_retain(label: Integers) -> Statistics:
-    """Make the statistics of margins of retain: models (J, 2, m), oracles (K, m). label: (m,).
+    """Compare margins of retain in unlearned models (J, 2, m) and in oracles (K, m). label: (m,).
 
     Explanation:
         values: retain_shift, retain_shift_worst_class, retain_exposed, retain_harmed

@@ -95,7 +95,7 @@ def split(margins: Floats, index: Integers, half: Integers) -> tuple[Floats, Flo
 
 
 def hardest(originals: Floats, half: Integers) -> Mask:
-    """Find, for each pair, the third of the units that the originals of all other pairs memorise most, (J, u).
+    """Select for each pair the third of the units that originals of the other pairs memorise most; return (J, u).
 
     Explanation:
         values: hard_<figure>

@@ -50,7 +50,7 @@ class PairScores:
     def __post_init__(self) -> None:
         """Check shapes, halves and numbers."""
         if self.half.ndim != 2 or self.oracle.ndim != 3:
-            raise UserError(f"The scores of an audit have shapes that no audit has: {AGAIN}.")
+            raise UserError(f"The scores of the audit have wrong shapes: {AGAIN}.")
         if self.pairs < FEWEST:
             raise UserError(f"An audit needs {FEWEST} pairs or more, not {self.pairs}: raise evaluation.pairs.")
         if self.oracles < FEWEST:
@@ -58,7 +58,7 @@ class PairScores:
         self._check_shapes()
         self._check_halves()
         if self.classes < 2:
-            raise UserError("An audit needs 2 classes or more: there is nothing to be recognised.")
+            raise UserError("An audit needs 2 classes or more: choose a corpus with more labels.")
         if self.label.min() < 0 or self.label.max() >= self.classes:
             raise UserError(f"A label of the pool is not one of the {self.classes} outputs: {AGAIN}.")
         for name, values in self._numbers().items():

@@ -124,7 +124,11 @@ class Driver:
         """
         pairs = zip(self._before, self._trainable(), strict=True)
         if all(torch.equal(before, after) for before, after in pairs):
-            logger.warning("Pass %d over '%s' changed no weight.", index, self.plan[index].stream)
+            logger.warning(
+                "Pass %d over '%s' changed no weight: raise method.learning_rate, or set method.trainable=all.",
+                index,
+                self.plan[index].stream,
+            )
         self._before = []
         collectives.check_replicas(self.student, f"after pass {index}")
         end_batch_norm(self.student)
