@@ -252,7 +252,10 @@ class Pipeline:
 
         def build(folder: Path, key: str) -> None:
             from speechforget.stages.build import build as build_here
+            from speechforget.stages.try_out import try_out
 
+            if model is None:
+                try_out(self.config)
             order = self.order(training, name, folder, key, title, model)
             if group.ranks_of(self.config["trainer"]) > 1:
                 group.perform(order)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import select
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -35,9 +37,20 @@ def run_command(command: Callable[[], int]) -> int:
     except UserError as error:
         print(f"Error: {error}", file=sys.stderr)
         return 1
-    except BrokenPipeError:  # the reader, such as `| head`, has closed the pipe
-        sys.stderr.close()
+    except BrokenPipeError:
+        if not reader_is_gone():
+            raise
         return 0
+
+
+def reader_is_gone() -> bool:
+    """Say whether the reader of what is printed, such as `| head`, has closed the pipe; print nothing more then."""
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)
+    if not any(event & select.POLLERR for _, event in poll.poll(0)):
+        return False
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return True
 
 
 def expand_home(arguments: list[str]) -> list[str]:

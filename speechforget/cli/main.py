@@ -17,7 +17,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from speechforget.cli.arguments import CONF, expand_home
+from speechforget.cli.arguments import CONF, expand_home, reader_is_gone
 from speechforget.cli.messages import complain, explain
 from speechforget.cli.sweep import PARENT, SWEEP, Outcome, summarise, write_outcome
 from speechforget.config.validate import check, check_folders
@@ -54,7 +54,8 @@ def guard(main: Callable[[], Any]) -> None:
         sys.exit(130)
     except Exception as error:
         code = 1
-        if job_rank().rank == 0:  # the other ranks fail with the same error
+        gone = isinstance(error, BrokenPipeError) and reader_is_gone()
+        if job_rank().rank == 0 and not gone:  # the other ranks fail with the same error
             complain(error)
     finally:
         close_team()

@@ -19,6 +19,7 @@ AUTO = "auto"
 PERCENTILE = 99
 STEP = 0.1  # seconds; lengths are rounded up to a multiple
 LONGEST = 600.0  # seconds
+RARE = 5  # times the median: inputs so long are mostly padding
 
 
 def with_seconds(config: Mapping[str, Any], lengths: pd.Series) -> dict[str, Any]:
@@ -36,6 +37,13 @@ def with_seconds(config: Mapping[str, Any], lengths: pd.Series) -> dict[str, Any
         if dataset["seconds"] > LONGEST:
             raise UserError(f"dataset.seconds=auto would be {dataset['seconds']:g}: set a number, up to {LONGEST:g}.")
         logger.info("%s: dataset.seconds=auto is %g", dataset["name"], dataset["seconds"])
+        middle = float(lengths.median())
+        if dataset["seconds"] > RARE * max(middle, STEP):
+            logger.warning(
+                "%s: a few long recordings make every input %g s long, and half of the recordings have at most %.1f s: "
+                "set dataset.seconds to a number if the long ones are no utterances of their label",
+                *(dataset["name"], dataset["seconds"], middle),
+            )
     seconds = float(dataset["seconds"])
     share = float((lengths > seconds + 1e-9).mean())
     if share and text:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,6 +23,7 @@ from speechforget.data.requests.draw import share_of, share_range
 from speechforget.data.requests.options import WAYS, counting, unused
 from speechforget.errors import NotApplicable, UserError, nearest
 
+MOST_THREADS = 1024
 WITHOUT_CURRICULUM = {"curriculum_on": "both", "curriculum_strength": 10.0}  # defaults of conf/config.yaml
 SHARES = {"test"}  # options of corpora that are shares of the recordings
 WANDB = "speechforget.tracking.loggers.wandb_logger"
@@ -165,6 +167,10 @@ def check_method(method: Mapping[str, Any]) -> None:
                 f"method.{name} has no effect without a curriculum: "
                 f"set method.curriculum=superloss, or leave it at {default}."
             )
+    lowest = 0 if str(method.get("_target_")).startswith("speechforget.") else -math.inf  # methods of others may differ
+    for name, value in method.items():
+        if isinstance(value, int | float) and not (math.isfinite(value) and value >= lowest):
+            raise UserError(f"method.{name} must be a number{' from 0 on' if lowest == 0 else ''}, not {value}.")
     tried = method.get("tried") or {}
     if not isinstance(tried, Mapping):
         raise UserError(f"method.tried must be a mapping of class and sample to shares, or null, not {tried!r}.")
@@ -274,6 +280,8 @@ def check_trainer(trainer: Mapping[str, Any]) -> None:
     choice(trainer, "accelerator", ("cpu", "gpu"), "trainer.")
     choice(trainer, "precision", PRECISIONS, "trainer.")
     whole(trainer, "threads", 1, "trainer.")
+    if trainer["threads"] > MOST_THREADS:
+        raise UserError(f"trainer.threads must be at most {MOST_THREADS}, not {trainer['threads']}.")
     choice(trainer, "compile", (True, False), "trainer.")
     if trainer["stacked"] != "auto":
         whole(trainer, "stacked", 1, "trainer.", ", or auto")

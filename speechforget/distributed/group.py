@@ -93,7 +93,7 @@ class Team:
         self.members: dict[int, Member] = {}
         self.processes: dict[int, subprocess.Popen[bytes]] = {}
         self.arrivals: queue.Queue[Connection] = queue.Queue()
-        self.listener = Listener((self.host, 0), authkey=self.secret.encode())
+        self.listener = Listener((self.host, 0), backlog=size, authkey=self.secret.encode())
         self.acceptor = threading.Thread(target=self._accept, daemon=True)
         self.acceptor.start()
         if mine.world > 1:

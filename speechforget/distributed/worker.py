@@ -24,7 +24,7 @@ from multiprocessing.connection import Client, Connection
 from typing import Any
 
 from speechforget.distributed.protocol import Message, Order, receive, send
-from speechforget.distributed.rendezvous import FINISHED, LOST
+from speechforget.distributed.rendezvous import FINISHED, LOST, PATIENCE_S
 from speechforget.errors import Diverged, NotApplicable, UserError
 from speechforget.terminal import print_anywhere
 
@@ -44,7 +44,12 @@ def work(rank: int, host: str, port: int, build: Build, prepare: Prepare) -> int
     # These signals are for the process that runs the command; the broken connection ends this one.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)
+    # A team that dies while this process shakes hands with it would leave it waiting for ever.
+    deadline = threading.Timer(PATIENCE_S, os._exit, [LOST])
+    deadline.daemon = True
+    deadline.start()
     connection = connect(host, port, os.environ.pop("SPEECHFORGET_SECRET").encode())
+    deadline.cancel()
     if connection is None:
         return LOST
     send(connection, {"rank": rank, "process": os.getpid(), "host": socket.gethostname()})

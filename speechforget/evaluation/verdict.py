@@ -14,7 +14,7 @@ from speechforget.evaluation.audit.catalogue import INSIDE, ORACLE, OTHERS, QUES
 from speechforget.evaluation.audit.figures import Figure
 from speechforget.evaluation.audit_answers import Said, harmed, oracle_told, request_told
 from speechforget.evaluation.evidence import ALIKE, BEYOND, LEFT, LEVEL, Comparison, Evidence, judge
-from speechforget.evaluation.flags import DESTROYED, flags
+from speechforget.evaluation.flags import DESTROYED, LOST, flags
 from speechforget.evaluation.key_answers import keys_told
 
 UNDER, WITHIN, OVER, LITTLE = "under", "within", "over", "too little to tell"
@@ -120,7 +120,7 @@ def _names(comparison: Comparison, question: str) -> list[str]:
 
 def _little(question: str, evidence: Sequence[Evidence], reason: str, fix: str) -> Answer:
     """Say that there is too little to tell, what to run, and what the numbers at hand hint."""
-    hint = f" A hint, without a band: {'; '.join(str(each) for each in evidence[:3])}." if evidence else ""
+    hint = f" A hint: {'; '.join(str(each) for each in evidence[:3])}." if evidence else ""
     sentence = f"Too little to tell, {reason}: {fix}.{hint}"
     return Answer(QUESTIONS[question], LITTLE, sentence, tuple(each.name for each in evidence), "none")
 
@@ -238,7 +238,7 @@ def _this_model(comparison: Comparison, level: float) -> Answer:
         opening = "There is evidence of a model that oracles do not resemble"
         return _answer(ORACLE, OVER, opening, [*told, *beyond], "weak")
     if not unsigned:
-        return _little(ORACLE, signed, f"because {' and '.join(UNSIGNED)} were not measured", _run(comparison, FULL))
+        return _without(comparison, ORACLE, UNSIGNED, signed, f"{' and '.join(UNSIGNED)} were not measured")
     if not any(each.found for each in evidence):
         return _little(
             ORACLE, unsigned, "because the original itself is not told from oracles", _run(comparison, AUDIT)
@@ -248,11 +248,12 @@ def _this_model(comparison: Comparison, level: float) -> Answer:
 
 def _inside(comparison: Comparison, question: str) -> Answer:
     """Answer from the attacks on the model."""
-    evidence = judge(comparison, _names(comparison, question))
+    names = _names(comparison, question)
+    evidence = judge(comparison, names)
     if not evidence and "word_error_rate_forget" in comparison.get("unlearned", {}):
         return _little(question, evidence, "because attacks on models are for classes", "read the other questions")
     if not evidence:
-        return _little(question, evidence, "because no attack on the model was run", _run(comparison, FULL))
+        return _without(comparison, question, names, evidence, "no attack on the model was run")
     judged = [each for each in evidence if each.side is not None]
     if not judged:
         return _little(question, evidence, "because there are fewer than 3 oracles", _run(comparison, FULL))
@@ -280,6 +281,17 @@ def _entry(comparison: Comparison, name: str) -> Mapping[str, Any]:
     return comparison["unlearned"][name]
 
 
+def _without(
+    comparison: Comparison, question: str, names: Sequence[str], evidence: Sequence[Evidence], unasked: str
+) -> Answer:
+    """Say why the numbers of a question are missing: they could not be computed, or were not asked for."""
+    entries = [comparison.get(model, {}).get(name) or {} for model in ("unlearned", "oracle") for name in names]
+    reasons = list(dict.fromkeys(entry["reason"] for entry in entries if entry.get("reason")))
+    if reasons:
+        return _little(question, evidence, f"because {' and '.join(reasons[:3])}", "read the other questions")
+    return _little(question, evidence, f"because {unasked}", _run(comparison, FULL))
+
+
 def _worse(each: Evidence) -> bool:
     return each.value > each.high if "_error_rate_" in each.name else each.value < each.low
 
@@ -299,5 +311,10 @@ def _others(comparison: Comparison, figures: Sequence[Figure]) -> Answer:
         return _said(OTHERS, said)
     if not judged:
         return _little(OTHERS, evidence, "because there are fewer than 3 oracles", _run(comparison, FULL))
+    # A band that is wider than the harm of a destroyed model would let that one pass, too.
+    narrow = [each for each in judged if each.high - each.low <= 2 * LOST]
+    if not narrow:
+        reason = f"because these oracles differ so much that a loss of {100 * LOST:.0f} points would not be seen"
+        return _little(OTHERS, judged, reason, "raise evaluation.oracles")
     opening = "Results for others were not told apart by these tests from those of oracles"
-    return _answer(OTHERS, WITHIN, opening, judged, _strength(comparison, judged))
+    return _answer(OTHERS, WITHIN, opening, narrow, _strength(comparison, narrow))

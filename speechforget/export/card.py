@@ -200,9 +200,9 @@ def _quantised(told: Mapping[str, Any]) -> str:
         if name in ALWAYS or name.startswith("loss_")
     ]
     table = tabulate(rows, ["", "float", "int8", "oracle", "original"], tablefmt="github", disable_numparse=True)
-    moved = scores["moved"] or ["No number left the interval that it had before."]
+    moved = scores["moved"] or ["No number left the interval that it had before"]
     same = f"{scores['agreement']:.2%} of all recordings get the same answer as before."
-    return f"## After quantisation to int8\n\n{table}\n\n{same}\n\n{_list(moved)}"
+    return f"## After quantisation to int8\n\n{table}\n\n{same}\n\n{_list([f'{line}.' for line in moved])}"
 
 
 def _not_shown(source: Source) -> list[str]:

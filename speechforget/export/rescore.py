@@ -100,7 +100,7 @@ def _moved(name: str, one: Mapping[str, Any]) -> str | None:
     low, high, value = one["float"].get("low"), one["float"].get("high"), one["int8"]["value"]
     if low is None or high is None or high - low < FEWEST_SEPARATE or low <= value <= high:
         return None
-    return f"{name} is {value:.4g} after quantisation, outside of {low:.4g} to {high:.4g}, its interval before."
+    return f"{name} is {value:.4g} after quantisation, outside of {low:.4g} to {high:.4g}, its interval before"
 
 
 def _not_measured(recorded: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, str]:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from speechforget.errors import UserError
-from speechforget.store.files import explained, make_folder
+from speechforget.store.files import explained, make_folder, make_readable
 
 
 def check_free(target: Path, mark: str, overwrite: bool) -> None:
@@ -36,6 +36,7 @@ def staged(target: Path, mark: str, overwrite: bool) -> Iterator[Path]:
             inside = folder / "new"
             inside.mkdir()
             yield inside
+            make_readable(path for path in inside.rglob("*") if path.is_file())
             check_free(target, mark, overwrite)
             if target.exists():
                 target.rename(folder / "old")

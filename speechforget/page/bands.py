@@ -15,7 +15,7 @@ LISTED = re.compile(
     rf"(?:, original (?P<original>{NUMBER}))?"
 )
 BRACKET = re.compile(r" \([^()]*, oracles [^()]*\)")
-HINT = re.compile(r"A hint, without a band: [^:]*, oracles [^:]*\.(?=$| [A-Z])")
+HINT = re.compile(r"A hint(?:, without a band)?: [^:]*, oracles [^:]*\.(?=$| [A-Z])")
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 # Below so many seconds no speed-up is shown: a method that does nothing is not a million times faster.
 WORTH_A_RATIO = 0.05
-HINT = " A hint,"  # begins what a verdict says without a band
+HINT = " A hint"  # begins numbers of a verdict that decide nothing
 NAMES_SHOWN = 8  # of numbers that separate
 WIDTH = 112  # letters, where the output is not a terminal
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import errno
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from speechforget.errors import UserError
 
+UMASK = os.umask(0)  # there is no way to read it alone
+os.umask(UMASK)
 DENIED = {errno.EROFS, errno.EACCES, errno.EPERM}
 FULL = {errno.ENOSPC, errno.EDQUOT}
 REFUSED = "Cannot write to {folder} ({reason}): choose another folder with output=<folder>."
@@ -36,6 +38,12 @@ def read_json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def make_readable(files: Iterable[Path]) -> None:
+    """Let those read the files whom the umask allows to: safetensors writes files for their owner alone."""
+    for file in files:
+        file.chmod(file.stat().st_mode | (0o444 & ~UMASK))
 
 
 def make_folder(folder: Path) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from speechforget.errors import UserError
-from speechforget.store.files import sync
+from speechforget.store.files import make_readable, sync
 
 DONE = "DONE"
 # Folders that trackers may append to later.
@@ -36,7 +36,9 @@ def files_of(folder: Path) -> Iterator[Path]:
 
 def write_done(folder: Path, key: str, check: Callable[[], None]) -> None:
     """Record every file of `folder` and finish it, unless `check` raises just before `DONE` appears."""
-    files = _synced(folder, _without_leftovers(folder))
+    kept = list(_without_leftovers(folder))
+    make_readable(kept)
+    files = _synced(folder, kept)
     for parent in {folder, *((folder / name).parent for name in files)}:
         sync(parent)
     _write(folder, {"key": key, "files": files}, check)

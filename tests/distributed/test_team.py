@@ -23,7 +23,7 @@ from safetensors.torch import load_file
 from speechforget.distributed import group, worker
 from speechforget.distributed.environment import JobRank, job_rank
 from speechforget.distributed.protocol import Order
-from speechforget.distributed.rendezvous import start_worker
+from speechforget.distributed.rendezvous import LOST, start_worker
 from speechforget.errors import Diverged, NotApplicable, RankError, UserError
 from speechforget.pipeline import Pipeline
 from speechforget.store import Store
@@ -304,6 +304,16 @@ def test_a_worker_ends_when_its_team_is_gone() -> None:
         assert process.poll() is None
         connection.close()
     assert process.wait(10) == 3
+
+
+def test_a_worker_whose_team_never_answers_gives_up() -> None:
+    """As after a kill between the connection and the handshake."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        code = f"worker.PATIENCE_S = 0.5; worker.work(1, '127.0.0.1', {port}, None, None)"
+        line = [sys.executable, "-c", f"from speechforget.distributed import worker; {code}"]
+        done = subprocess.run(line, env={**os.environ, "SPEECHFORGET_SECRET": "x"}, cwd=ROOT, timeout=60, check=False)
+    assert done.returncode == LOST
 
 
 def test_a_closed_team_accepts_no_connection(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import sysconfig
+from importlib import metadata
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -45,6 +46,22 @@ def test_help_teaches_without_torch(command) -> None:
         assert f"{group}:" in run.stdout
     for taught in ("speechforget -m", "speechforget report", "python run.py", "my_conf", "scrub"):
         assert taught in run.stdout
+
+
+def test_the_version_is_that_of_this_package(command) -> None:
+    assert command("--version").stdout == f"speechforget {metadata.version('speechforget')}\n"
+
+
+def test_a_reader_that_leaves_gets_no_stack_trace(tmp_path: Path) -> None:
+    """As `speechforget explain | head -1`, also where the rest is written at the very end."""
+    for words in (["--help"], ["explain"], ["store", "ls", str(tmp_path)]):
+        line = [sys.executable, str(ROOT / "run.py"), *words]
+        command = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        assert command.stdout is not None and command.stderr is not None
+        command.stdout.close()
+        said = command.stderr.read()
+        command.wait(60)
+        assert "Traceback" not in said and "BrokenPipe" not in said, said
 
 
 def test_the_config_is_shown_without_torch(command) -> None:
@@ -101,6 +118,10 @@ MISTAKES = {
     "dataset.holdout=2": "dataset.holdout",
     "trainer.precision=8": "trainer.precision",
     "trainer.devices=0": "trainer.devices",
+    "trainer.threads=100000": "at most 1024",
+    "method.epochs=-2": "method.epochs must be a number from 0 on",
+    "method.temperature=nan": "method.temperature must be a number from 0 on",
+    "method=ssd method._target_=mine.Forget method.alpha=inf": "method.alpha must be a number, not inf",
     "only=unlearned": "oracle",
     "task=speaker": "as in task=sample task.by=speaker",
     "lock=nfs": "lease",

@@ -87,3 +87,18 @@ def made(seed: int = 0, **changes: float) -> PairScores:
         *(others(pairs, 2), others(pairs, 2) - what.harm, others(oracles)),
         {"original": accuracy(pairs, 2), "unlearned": accuracy(pairs, 2) - what.harm / 10, "oracle": accuracy(oracles)},
     )
+
+
+def words(answers):
+    """Return the word of each question of a verdict."""
+    return {answer.question: answer.word for answer in answers}
+
+
+def compared(oracles=8, spread=0.02, **values):
+    """A comparison of one number for each name: (original, oracle, unlearned)."""
+    found = {"original": {}, "oracle": {}, "unlearned": {}}
+    band = {"oracles": oracles, "oracle_spread": spread if oracles > 1 else None}
+    for name, numbers in values.items():
+        for model, number in zip(found, numbers, strict=True):
+            found[model][name] = {"value": number, **band}
+    return found

@@ -43,6 +43,7 @@ def config(seconds: Any) -> dict[str, Any]:
         ([0.6] * 10, "auto", 0.6, "clinic: dataset.seconds=auto is 0.6"),
         ([1.0] * 985 + [1.31] * 10 + [7.0] * 5, "auto", 1.4, "0.5 % of the recordings are longer than the 1.4 s used"),
         ([0.04, 0.05], "auto", 0.1, ""),
+        ([0.5] * 72 + [20.0], "auto", 20.0, "a few long recordings make every input 20 s long"),
     ],
 )
 def test_the_share_that_is_cropped_is_said(

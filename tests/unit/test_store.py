@@ -5,9 +5,11 @@ import tempfile
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
+from safetensors.torch import save_file
 
 from speechforget.errors import UserError
 from speechforget.store import Store, canonical, code_hash, code_modules, differences, key_of
@@ -36,6 +38,20 @@ def test_a_folder_with_other_inputs_is_an_error_that_shows_the_difference(tmp_pa
     (artefact.folder / "inputs.json").write_text(json.dumps(record))
     with pytest.raises(UserError, match=r"inputs\.train\.epochs: recorded 4, asked 3"):
         Store(tmp_path).produce("stage", "name", {"train": {"epochs": 3}}, lambda folder, key: None)
+
+
+def test_files_of_an_artefact_are_as_open_as_the_umask_allows(tmp_path: Path) -> None:
+    """safetensors makes files that nobody else in a team could read."""
+
+    def build(folder: Path, key: str) -> None:
+        save_file({"weight": torch.zeros(1)}, folder / "weights.safetensors")
+        (folder / "tool.sh").write_text("")
+        (folder / "tool.sh").chmod(0o700)
+
+    folder = Store(tmp_path).produce("stage", "name", {}, build).folder
+    usual = (folder / "inputs.json").stat().st_mode & 0o777
+    assert (folder / "weights.safetensors").stat().st_mode & 0o777 == usual
+    assert (folder / "tool.sh").stat().st_mode & 0o777 == 0o700 | usual
 
 
 def test_an_unwritable_output_is_one_sentence(tmp_path: Path) -> None:
