@@ -24,6 +24,11 @@ NO_WRONG_LABELS = {"percent": None, "seed": 0}
 NO_BACKDOOR = {"target": None, "percent": 5, "sound": "chirp", "seconds": 0.2, "snr": 5, "seed": 0}
 
 
+def drawn(count: int, size: int, percent: float) -> bool:
+    """Say whether a count can come from one draw for each recording. Three sigma fail once in some hundred examples."""
+    return bool(stats.binomtest(int(count), int(size), percent / 100).pvalue > 1e-8)
+
+
 def planted(table: pd.DataFrame = TABLE, **options: Any) -> pd.DataFrame:
     keys = {**NO_KEYS, "kind": "noise", "percent": 20, **options}
     return change(table, keys, NO_CONFUSION, NO_WRONG_LABELS, NO_BACKDOOR)
@@ -71,7 +76,7 @@ def test_labels_are_exchanged_in_training_between_the_two_classes(percent: float
     for label in pair:
         size = ((table["label"] == label) & (table["subset"] == "train")).sum()
         count = (wrong["label"] == label).sum()
-        assert 1 <= count < size and abs(count - size * percent / 100) <= 3 * np.sqrt(size / 4) + 1
+        assert 1 <= count < size and drawn(count, size, percent)
     request = select(table, task(by="confused"))
     check(request, table)
     assert set(request.forget) == set(wrong.index)
@@ -85,7 +90,7 @@ def test_wrong_labels_are_those_of_other_classes_in_training_alone(percent: floa
     wrong = table[table["taught"] != table["label"]]
     assert set(wrong["subset"]) == {"train"} and set(wrong["taught"]) <= set(table["label"])
     size = (table["subset"] == "train").sum()
-    assert abs(len(wrong) - size * percent / 100) <= 3 * np.sqrt(size / 4) + 1
+    assert drawn(len(wrong), size, percent)
     request = select(table, task(by="mislabelled"))
     check(request, table)
     assert set(request.forget) == set(wrong.index) and not len(request.nonmembers)
@@ -99,7 +104,7 @@ def test_a_trigger_is_in_training_recordings_of_other_classes_taught_as_the_targ
     assert set(changed["subset"]) == {"train"} and set(changed["taught"]) == {"w1"}
     assert (table["planted"] == "chirp").to_numpy().nonzero()[0].tolist() == changed.index.tolist()
     others = ((table["subset"] == "train") & (table["label"] != "w1")).sum()
-    assert abs(len(changed) - others * percent / 100) <= 3 * np.sqrt(others / 4) + 1
+    assert drawn(len(changed), others, percent)
     request = select(table, task(by="backdoor"))
     check(request, table)
     assert set(request.forget) == set(changed.index) and not len(request.nonmembers)
