@@ -274,6 +274,16 @@ def test_more_tasks_than_devices_is_one_sentence(command, small, tmp_path: Path)
     assert alone.returncode == 1 and "trainer.nodes=1" in alone.stderr
 
 
+def test_more_processes_than_the_cores_can_bear_are_refused() -> None:
+    trainer = {"accelerator": "cpu", "nodes": 1}
+    cores = os.cpu_count() or 1
+    group.check_ranks({**trainer, "devices": 4 * cores}, JobRank())
+    with pytest.raises(
+        UserError, match=rf"would start {99 * cores} processes on {cores} cores: use at most {4 * cores}"
+    ):
+        group.check_ranks({**trainer, "devices": 99 * cores}, JobRank())
+
+
 def test_ranks_are_read_from_the_environment() -> None:
     batch = {"SLURM_JOB_ID": "7", "SLURM_PROCID": "0", "SLURM_NTASKS": "4"}
     step = {**batch, "SLURM_STEP_ID": "0", "SLURM_PROCID": "3", "SLURM_STEP_NUM_TASKS": "4", "SLURM_LOCALID": "1"}
