@@ -38,7 +38,7 @@ def with_seconds(config: Mapping[str, Any], lengths: pd.Series) -> dict[str, Any
             raise UserError(f"dataset.seconds=auto would be {dataset['seconds']:g}: set a number, up to {LONGEST:g}.")
         logger.info("%s: dataset.seconds=auto is %g", dataset["name"], dataset["seconds"])
         middle = float(lengths.median())
-        if dataset["seconds"] > RARE * max(middle, STEP):
+        if not text and dataset["seconds"] > RARE * max(middle, STEP):  # transcripts need them whole
             logger.warning(
                 "%s: a few long recordings make every input %g s long, and half of the recordings have at most %.1f s: "
                 "set dataset.seconds to a number if the long ones are no utterances of their label",

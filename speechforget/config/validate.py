@@ -160,7 +160,7 @@ def check_defined(method: Mapping[str, Any], task: Mapping[str, Any]) -> None:
 
 
 def check_method(method: Mapping[str, Any]) -> None:
-    """Check the tried shares of a method, and refuse numbers of a curriculum that is off."""
+    """Check that the numbers of a method are finite, its tried shares, and that no curriculum is set that is off."""
     for name, default in WITHOUT_CURRICULUM.items():
         if method.get("curriculum") is None and method.get(name, default) != default:
             raise NotApplicable(
@@ -170,7 +170,7 @@ def check_method(method: Mapping[str, Any]) -> None:
     lowest = 0 if str(method.get("_target_")).startswith("speechforget.") else -math.inf  # methods of others may differ
     for name, value in method.items():
         if isinstance(value, int | float) and not (math.isfinite(value) and value >= lowest):
-            raise UserError(f"method.{name} must be a number{' from 0 on' if lowest == 0 else ''}, not {value}.")
+            raise UserError(f"method.{name} must be {'a number from 0 on' if lowest == 0 else 'finite'}, not {value}.")
     tried = method.get("tried") or {}
     if not isinstance(tried, Mapping):
         raise UserError(f"method.tried must be a mapping of class and sample to shares, or null, not {tried!r}.")

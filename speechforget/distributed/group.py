@@ -42,7 +42,7 @@ logger = logging.getLogger(__name__)
 SECONDS_TO_REPORT = 3.0  # for the other ranks after a first failure: the cause may be reported second
 SECONDS_BETWEEN_CHECKS = 5.0  # that this process still holds the lock of the artefact
 LOCAL = "127.0.0.1"
-RANKS_PER_CORE = 4  # more share a core to no end, and each needs half a gigabyte
+RANKS_PER_CORE = 4  # more share a core to no end
 CONSEQUENCES = (  # words in the stack of a rank that failed because another one did
     "DistBackendError",
     "DistNetworkError",
@@ -61,12 +61,7 @@ def ranks_of(trainer: Mapping[str, Any]) -> int:
 
 def check_ranks(trainer: Mapping[str, Any], mine: JobRank) -> None:
     """Raise UserError where other ranks were started than the config asks for, or a machine has too few cores."""
-    asked, cores = ranks_of(trainer), os.cpu_count() or 1
-    if mine.world == 1 and trainer["accelerator"] == "cpu" and asked > RANKS_PER_CORE * cores:
-        raise UserError(
-            f"trainer.devices={trainer['devices']} would start {asked} processes on {cores} cores: "
-            f"use at most {RANKS_PER_CORE * cores}."
-        )
+    asked = ranks_of(trainer)
     if mine.world > 1 and mine.world != asked:
         raise UserError(
             f"{mine.world} ranks were started for {asked} devices: "
@@ -77,6 +72,9 @@ def check_ranks(trainer: Mapping[str, Any], mine: JobRank) -> None:
             "trainer.nodes is for clusters: start one rank per device (launch=slurm, srun or torchrun), "
             "or set trainer.nodes=1."
         )
+    most = RANKS_PER_CORE * (os.cpu_count() or 1)
+    if mine.world == 1 and trainer["accelerator"] == "cpu" and asked > most:
+        raise UserError(f"trainer.devices={asked} would start {asked} processes here: use at most {most}.")
 
 
 @dataclass

@@ -20,7 +20,9 @@ def train_together(maker: Maker, names: Sequence[str]) -> dict[str, Artefact]:
 
     def build(missing: Sequence[Missing], ended: Ended, later: Later) -> None:
         from speechforget.stages.build import build_many
+        from speechforget.stages.try_out import try_out
 
+        try_out(maker.config)
         orders, requests = [], []
         for each in missing:
             training, name = asked[each.number], wanted[each.number].name

@@ -25,7 +25,7 @@ def try_out(config: Mapping[str, Any]) -> None:
     try:
         classifier = build_classifier(model, 2, dataset["sample_rate"]).eval()
         with torch.no_grad():
-            classifier(torch.zeros(2, samples), torch.full((2,), samples))
+            classifier(torch.zeros(1, samples), torch.full((1,), samples))
     except UserError:
         raise
     except Exception as error:

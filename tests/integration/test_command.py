@@ -121,7 +121,7 @@ MISTAKES = {
     "trainer.threads=100000": "at most 1024",
     "method.epochs=-2": "method.epochs must be a number from 0 on",
     "method.temperature=nan": "method.temperature must be a number from 0 on",
-    "method=ssd method._target_=mine.Forget method.alpha=inf": "method.alpha must be a number, not inf",
+    "method=ssd method._target_=mine.Forget method.alpha=inf": "method.alpha must be finite, not inf",
     "only=unlearned": "oracle",
     "task=speaker": "as in task=sample task.by=speaker",
     "lock=nfs": "lease",

@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 
 from speechforget.config.evaluation import trainings
 from speechforget.distributed.group import close_team
+from speechforget.errors import UserError
 from speechforget.pipeline import Pipeline
 from speechforget.stages import train_many
 from speechforget.store import Artefact, Store
@@ -75,3 +76,10 @@ def test_two_ranks_train_each_model_by_itself(configure: Configure, tmp_path: Pa
         close_team()
     alone = made(configure(f"output={tmp_path / 'one'}", f"cache={tmp_path / 'ranks' / 'cache'}", *ASKED), *names)
     check_equal(ranks, alone, *names)
+
+
+def test_options_that_do_not_fit_are_one_sentence_before_any_is_trained(configure, tmp_path: Path) -> None:
+    pipeline = Pipeline(configure(f"output={tmp_path}", "evaluation=full", "model.kernel=4"), Store(tmp_path))
+    with pytest.raises(UserError, match="model=tcresnet cannot be run"):
+        pipeline.train_all(list(trainings(pipeline.config)))
+    assert not list(tmp_path.glob("o*/*/DONE"))

@@ -88,3 +88,10 @@ def test_auto_is_the_default_of_folders_and_a_number_in_keys_orders_and_records(
         match=r"clinic has no option dataset.corpus.words: there are .*manifest.*; an experiment that sets it is",
     ):
         check_dataset({**asked["dataset"], "corpus": {**asked["dataset"]["corpus"], "words": ["yes"]}})
+
+
+def test_long_transcripts_are_needed_whole_and_not_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    given = config("auto")
+    given["dataset"]["label"] = "text"
+    assert with_seconds(given, pd.Series([0.5] * 72 + [20.0]))["dataset"]["seconds"] == 20.0
+    assert not caplog.records
